@@ -1,0 +1,32 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "models/plan/operator.h"
+
+namespace moecast {
+
+/// One kernel call to be timed, or that was timed: the key and the features of a cost model.
+struct KernelPoint {
+  OperatorKind kind = OperatorKind::gemm;
+  std::string backend;             ///< onednn, openblas, eigen, native (our own loops), vllm-0.24.0/triton, ...
+  DType dtype = DType::fp32;
+  int threads = 1;
+  OperatorShape shape;
+  Bytes footprint;                 ///< bytes touched between two uses of the same weights (a ring); 0 = warm
+  Bytes input_footprint;           ///< the same for the input rows; 0 = just written
+  friend bool operator==(const KernelPoint&, const KernelPoint&) = default;
+};
+
+/// What was measured at a point.
+struct Measurement {
+  KernelPoint point;
+  Seconds latency;                 ///< median over interleaved rounds of the best sample of a round
+  Seconds low;                     ///< 95 % interval of that median
+  Seconds high;
+  int samples = 0;
+  int preempted = 0;               ///< samples with involuntary context switches
+  std::vector<double> round_s;     ///< best sample of each round, in seconds, in round order
+};
+
+}  // namespace moecast

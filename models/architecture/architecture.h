@@ -1,0 +1,81 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "models/architecture/attention.h"
+#include "models/architecture/moe.h"
+#include "models/core/dtype.h"
+
+namespace moecast {
+
+/// A feed-forward network that every token passes.
+struct DenseFfnBlock {
+  ExpertSpec ffn;
+};
+
+/// State-space mixer (Mamba, Mamba-2).
+struct StateSpaceBlock {
+  int version = 2;
+  std::int64_t inner_width = 0;
+  std::int64_t state_size = 0;
+  std::int64_t heads = 0;     ///< version 2 only
+  std::int64_t groups = 1;    ///< version 2 only
+  std::int64_t conv_size = 4;
+  std::int64_t dt_rank = 0;   ///< version 1 only
+};
+
+/// LSTM or GRU layer.
+struct RecurrentBlock {
+  std::int64_t width = 0;
+  int gates = 4;               ///< 4 LSTM, 3 GRU
+  std::int64_t projection = 0; ///< width of a recurrent projection, 0 = none
+};
+
+/// 2-D (or 1-D, kernel_height 1) convolution over positions.
+struct ConvolutionBlock {
+  std::int64_t in_channels = 0;
+  std::int64_t out_channels = 0;
+  std::int64_t kernel_height = 1;
+  std::int64_t kernel_width = 1;
+  std::int64_t stride = 1;
+  std::int64_t groups = 1;
+};
+
+/// A block whose cost the user states.
+struct OwnCostBlock {
+  std::string name;
+  double parameters = 0;
+  double flops_per_token = 0;
+  double bytes_per_token = 0;
+};
+
+using Block = std::variant<AttentionBlock, MoeBlock, DenseFfnBlock, StateSpaceBlock, RecurrentBlock, ConvolutionBlock,
+                           OwnCostBlock>;
+
+/// Residual blocks in order, each after a norm of its own.
+struct Layer {
+  std::vector<Block> blocks;
+};
+
+/// A whole model. Layers are listed one by one, so that any placement of experts is expressible.
+struct Architecture {
+  std::string name;
+  std::int64_t hidden = 0;
+  std::int64_t vocabulary = 0;       ///< 0: no embedding and no head (a vision tower, a single layer)
+  bool tied_embeddings = false;
+  std::int64_t max_context = 0;      ///< 0 = unknown
+  std::vector<Layer> encoder;        ///< empty in decoder-only models
+  std::vector<Layer> decoder;        ///< empty in encoder-only models
+  std::vector<Layer> multi_token_prediction;  ///< extra layers, not part of the published totals
+  DType dtype = DType::bf16;         ///< weights and activations unless said otherwise
+  std::optional<DType> expert_dtype; ///< routed experts where they are quantised alone
+  std::optional<DType> kv_dtype;     ///< KV cache; nullopt = dtype
+  double other_parameters = 0;       ///< parts that are counted but not modelled (vision tower), named in `notes`
+  double position_embedding_parameters = 0;
+  std::vector<std::string> notes;    ///< what the importer ignored or assumed
+};
+
+}  // namespace moecast

@@ -1,0 +1,51 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+
+namespace moecast {
+
+enum class AttentionKind { full, sliding_window, chunked, latent, sparse_latent, cross, gated_delta_net, lightning, kimi_delta };
+
+/// Multi-head latent attention (DeepSeek): low-rank projections, one latent row in the KV cache.
+struct LatentSpec {
+  std::int64_t q_rank = 0;  ///< 0 = full query projection
+  std::int64_t kv_rank = 0;
+  std::int64_t nope_head_dim = 0;
+  std::int64_t rope_head_dim = 0;
+  std::int64_t value_head_dim = 0;
+};
+
+/// Sparse attention's indexer (DSA): its own small heads choose `top_tokens` of the context.
+struct IndexerSpec {
+  std::int64_t heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t top_tokens = 0;
+};
+
+/// Linear attention with a recurrent state: delta nets and lightning attention.
+struct LinearAttentionSpec {
+  std::int64_t key_heads = 0;
+  std::int64_t value_heads = 0;
+  std::int64_t key_head_dim = 0;
+  std::int64_t value_head_dim = 0;
+  std::int64_t conv_size = 0;
+};
+
+struct AttentionBlock {
+  AttentionKind kind = AttentionKind::full;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;         ///< never derived from hidden / heads once imported
+  std::int64_t value_head_dim = 0;   ///< 0 = head_dim
+  std::int64_t window = 0;           ///< sliding or chunk length, 0 = unlimited
+  bool bias_qkv = false;
+  bool bias_out = false;
+  bool qk_norm = false;
+  bool output_gate = false;
+  bool causal = true;
+  std::optional<LatentSpec> latent;
+  std::optional<IndexerSpec> indexer;
+  std::optional<LinearAttentionSpec> linear;
+};
+
+}  // namespace moecast

@@ -1,0 +1,140 @@
+#include "models/core/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+constexpr std::size_t kMaxLineBytes = std::size_t{1} << 20;
+
+struct GzClose {
+  void operator()(gzFile_s* file) const { gzclose(file); }
+};
+using GzFile = std::unique_ptr<gzFile_s, GzClose>;
+
+GzFile open_for_reading(const std::string& path) {
+  std::error_code ignored;
+  const auto status = std::filesystem::status(path, ignored);
+  if (!std::filesystem::exists(status)) throw InputError(path, "no such file", "check the path");
+  if (std::filesystem::is_directory(status)) throw InputError(path, "is a folder, expected a file");
+  if (!std::filesystem::is_regular_file(status)) throw InputError(path, "is not a regular file");
+  GzFile file(gzopen(path.c_str(), "rb"));
+  if (!file) throw InputError(path, std::string("cannot be opened: ") + std::strerror(errno));
+  gzbuffer(file.get(), 1U << 18);
+  return file;
+}
+
+/// Reads once; 0 at the end of the file.
+std::size_t read_some(gzFile_s* file, const std::string& path, char* buffer, std::size_t size) {
+  const int got = gzread(file, buffer, static_cast<unsigned>(size));
+  int code = Z_OK;
+  const char* message = gzerror(file, &code);
+  if (got < 0 || (got == 0 && code != Z_OK && code != Z_STREAM_END)) {
+    throw InputError(path, std::string("cannot be read: ") + (code == Z_ERRNO ? std::strerror(errno) : message),
+                     "the file may be truncated; copy it again");
+  }
+  return static_cast<std::size_t>(got);
+}
+
+std::string gzip(std::string_view content) {
+  z_stream stream{};
+  if (deflateInit2(&stream, 9, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY) != Z_OK) {
+    throw DeviceError("", "zlib cannot start compression");
+  }
+  std::string out(deflateBound(&stream, content.size()) + 64, '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(content.data()));
+  stream.avail_in = static_cast<uInt>(content.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  const int code = deflate(&stream, Z_FINISH);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  if (code != Z_STREAM_END) throw DeviceError("", "zlib cannot compress");
+  return out;
+}
+
+[[noreturn]] void fail_writing(const std::string& path, const std::string& temporary, int descriptor) {
+  const int reason = errno;
+  if (descriptor >= 0) close(descriptor);
+  unlink(temporary.c_str());
+  throw DeviceError(path, std::string("cannot be written: ") + std::strerror(reason),
+                    reason == ENOSPC ? "free some disk space" : "check that the folder exists and is writable");
+}
+
+}  // namespace
+
+std::string read_text_file(const std::string& path, std::uint64_t limit_bytes) {
+  const GzFile file = open_for_reading(path);
+  std::string text;
+  std::array<char, 1U << 16> buffer{};
+  while (const std::size_t got = read_some(file.get(), path, buffer.data(), buffer.size())) {
+    if (text.size() + got > limit_bytes) {
+      throw InputError(path, "is larger than " + std::to_string(limit_bytes >> 20) + " MiB",
+                       "this is not a file of the expected kind");
+    }
+    text.append(buffer.data(), got);
+  }
+  return text;
+}
+
+void read_lines(const std::string& path, const std::function<void(std::uint64_t, std::string_view)>& line) {
+  const GzFile file = open_for_reading(path);
+  std::string pending;
+  std::uint64_t number = 0;
+  const auto emit = [&](std::string_view text) {
+    if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
+    line(++number, text);
+  };
+  std::array<char, 1U << 16> buffer{};
+  while (const std::size_t got = read_some(file.get(), path, buffer.data(), buffer.size())) {
+    std::string_view rest(buffer.data(), got);
+    for (std::size_t end = rest.find('\n'); end != std::string_view::npos; end = rest.find('\n')) {
+      if (pending.empty()) {
+        emit(rest.substr(0, end));
+      } else {
+        pending.append(rest.substr(0, end));
+        emit(pending);
+        pending.clear();
+      }
+      rest.remove_prefix(end + 1);
+    }
+    pending.append(rest);
+    if (pending.size() > kMaxLineBytes) {
+      throw InputError(path + ": line " + std::to_string(number + 1), "is longer than 1 MiB");
+    }
+  }
+  if (!pending.empty()) emit(pending);
+}
+
+void write_file_atomically(const std::string& path, std::string_view content) {
+  std::string compressed;
+  if (path.ends_with(".gz")) {
+    compressed = gzip(content);
+    content = compressed;
+  }
+  const std::string temporary = path + ".tmp" + std::to_string(getpid());
+  const int descriptor = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor < 0) fail_writing(path, temporary, descriptor);
+  while (!content.empty()) {
+    const ssize_t written = write(descriptor, content.data(), content.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) fail_writing(path, temporary, descriptor);
+    content.remove_prefix(static_cast<std::size_t>(written));
+  }
+  if (fsync(descriptor) != 0) fail_writing(path, temporary, descriptor);
+  if (close(descriptor) != 0) fail_writing(path, temporary, -1);
+  if (rename(temporary.c_str(), path.c_str()) != 0) fail_writing(path, temporary, -1);
+}
+
+}  // namespace moecast

@@ -1,0 +1,37 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "models/routing/row_group.h"
+
+namespace moecast {
+
+enum class LoadKind { uniform, zipf, power_law, dirichlet, log_normal, histogram };
+
+/// How popular experts are. `parameter`: exponent (zipf, power_law), concentration (dirichlet), sigma (log_normal).
+struct ExpertLoad {
+  LoadKind kind = LoadKind::uniform;
+  double parameter = 0;
+  std::vector<double> histogram;  ///< kind histogram: one weight an expert, any scale
+  std::uint64_t seed = 1;
+};
+
+/// Selection weight of each expert, sums to 1. @throws InputError on experts < 1 or a histogram of another length.
+std::vector<double> expert_popularity(const ExpertLoad& load, std::int64_t experts);
+
+/// Expected row histogram of one layer: T tokens choose k distinct experts each by Gumbel top-k of the popularity.
+///
+/// Groups are few (at most about 8 values of rows) so that a cost model asks once a value; the sum of rows * experts is
+/// T * k exactly. `experts` counts only experts with at least one row.
+std::vector<RowGroup> expected_rows(const std::vector<double>& popularity, std::int64_t tokens, int top_k);
+
+/// Inclusion probability of each expert in a draw of k distinct experts by popularity.
+std::vector<double> inclusion_probability(const std::vector<double>& popularity, int top_k);
+
+/// Expected number of experts that get at least one row.
+double expected_distinct_experts(const std::vector<double>& popularity, std::int64_t tokens, int top_k);
+
+/// Exact groups of a recorded histogram (empty experts left out).
+std::vector<RowGroup> group_rows(const std::vector<std::int64_t>& rows_per_expert);
+
+}  // namespace moecast

@@ -1,0 +1,34 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/core/dtype.h"
+
+namespace moecast {
+
+/// C[m, n] = A[m, k] * W[k, n] on one backend, with weights in the layout that the backend likes best.
+///
+/// A is fp32 or bf16 (`dtype`), row major; C is always fp32, row major. One object serves every m; first use of an m
+/// may create a primitive (`prepare` does it ahead). Not thread-safe: the threads are inside.
+class Gemm {
+ public:
+  virtual ~Gemm() = default;
+  [[nodiscard]] virtual std::size_t packed_bytes() const = 0;
+  /// Fills packed_bytes() at `packed` from fp32 weights [k, n], row major.
+  virtual void pack(const float* weights, void* packed) const = 0;
+  virtual void prepare(std::int64_t m) = 0;
+  virtual void run(std::int64_t m, const void* a, const void* packed, float* c) = 0;
+  /// Kernel family that the library chose for this m, e.g. "brgemm:avx512_core_amx_bf16".
+  [[nodiscard]] virtual std::string implementation(std::int64_t m) = 0;
+};
+
+/// Backends compiled in, e.g. {"onednn", "openblas", "eigen"}.
+std::vector<std::string> gemm_backends();
+bool gemm_supports(const std::string& backend, DType dtype);
+/// @throws DeviceError for an unknown backend or a dtype that it does not support.
+std::unique_ptr<Gemm> make_gemm(const std::string& backend, DType dtype, std::int64_t n, std::int64_t k, int threads);
+
+}  // namespace moecast

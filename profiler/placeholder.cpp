@@ -1,0 +1,1 @@
+#include "hwprofiles/measurement.h"

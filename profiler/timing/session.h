@@ -1,0 +1,52 @@
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/core/units.h"
+
+namespace moecast {
+
+/// Something that can be timed over and over: a kernel at a point, or a whole layer.
+class Job {
+ public:
+  virtual ~Job() = default;
+  /// Builds primitives and buffers; not timed; called before each round's samples (cheap when already built).
+  virtual void prepare() = 0;
+  /// One execution, on the next copy of its ring.
+  virtual void run() = 0;
+  /// Calls that bring the caches into their steady state after another job ran (a whole ring, all copies).
+  virtual void warm_up() = 0;
+  /// Smallest number of calls in a sample (a layer cycles through all its copies).
+  [[nodiscard]] virtual int calls_per_sample() const { return 1; }
+  [[nodiscard]] virtual int threads() const { return 1; }
+};
+
+struct Sample {
+  int round = 0;
+  int calls = 0;
+  Seconds wall;      ///< per call
+  Seconds cpu;       ///< thread CPU time per call (calling thread)
+  long involuntary_switches = 0;
+};
+
+struct SessionOptions {
+  int rounds = 4;
+  int samples_per_round = 3;
+  Seconds sample_time{1.5e-3};
+  Seconds budget{90};                       ///< stops between jobs
+  std::uint64_t seed = 7;
+  const std::atomic<bool>* interrupted = nullptr;
+  std::function<void(double done_ratio, Seconds left)> progress;
+};
+
+struct JobSamples {
+  std::vector<Sample> samples;
+};
+
+/// Times every job once a round, in a new order each round, with Google Benchmark as the harness.
+std::vector<JobSamples> run_session(const std::vector<std::unique_ptr<Job>>& jobs, const SessionOptions& options);
+
+}  // namespace moecast

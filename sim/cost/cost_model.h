@@ -1,0 +1,30 @@
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hwprofiles/measurement.h"
+#include "models/core/origin.h"
+
+namespace moecast {
+
+/// Latency of one kernel with a 90 % interval.
+struct KernelCost {
+  Seconds latency;
+  Seconds low;
+  Seconds high;
+  Origin origin = Origin::assumed;
+};
+
+/// Calibrated cost of every kernel of one machine. Immutable after loading; safe to share between threads.
+class CostModel {
+ public:
+  virtual ~CostModel() = default;
+  /// @throws InputError when nothing is known about (backend, kind, dtype).
+  [[nodiscard]] virtual KernelCost cost(const KernelPoint& point) const = 0;
+  /// Standard deviation of ln(latency) at a point: what adaptive profiling lowers.
+  [[nodiscard]] virtual double uncertainty(const KernelPoint& point) const = 0;
+  [[nodiscard]] virtual bool knows(OperatorKind kind, const std::string& backend, DType dtype, int threads) const = 0;
+};
+
+}  // namespace moecast

@@ -1,0 +1,81 @@
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/architecture/architecture.h"
+#include "models/core/origin.h"
+#include "models/plan/deployment.h"
+#include "models/plan/workload.h"
+
+namespace moecast {
+
+enum class Status { ok, does_not_fit, outside_range };
+
+struct MemoryPerRank {
+  Bytes weights;
+  Bytes kv_cache;
+  Bytes activations;
+  Bytes workspace;
+  std::optional<Bytes> capacity;  ///< nullopt = the profile does not know
+  [[nodiscard]] Bytes total() const { return weights + kv_cache + activations + workspace; }
+};
+
+/// The four factors of every answer, and compute. Seconds are exclusive shares of the latency.
+struct Factors {
+  Seconds all_to_all;
+  Seconds memory_bandwidth;
+  Seconds compute;
+  Seconds routing_overhead;
+  double expert_parallel_efficiency_ratio = 1;
+};
+
+/// Switches that remove one factor each: removing one never slows.
+struct Without {
+  bool all_to_all = false;
+  bool memory_bandwidth = false;
+  bool routing_overhead = false;
+  bool expert_imbalance = false;
+};
+
+struct OperatorCost {
+  std::string kind;
+  std::string name;
+  std::string stage;
+  double count = 1;
+  Seconds latency;       ///< all `count` executions
+  Origin origin = Origin::assumed;
+};
+
+struct Prediction {
+  Status status = Status::ok;
+  std::string reason;              ///< empty when ok
+  std::optional<Seconds> latency;  ///< nullopt unless status ok
+  std::optional<Seconds> low;      ///< 90 % interval
+  std::optional<Seconds> high;
+  double confidence_ratio = 0.9;
+  std::optional<double> throughput_tokens_per_s;
+  Factors factors;
+  MemoryPerRank memory;
+  double total_parameters = 0;
+  double active_parameters = 0;
+  Flops flops;
+  std::string bottleneck;          ///< router, all_to_all, memory_bandwidth, compute, straggler, launch
+  Origin origin = Origin::assumed;
+  std::vector<OperatorCost> operators;
+  std::vector<std::string> warnings;
+};
+
+/// The one door: architecture + deployment + workload on a calibrated machine -> prediction.
+class Predictor {
+ public:
+  /// @param profile  folder of a profile (profile.json, calibration.json).
+  /// @throws InputError if it cannot be read or has another schema version.
+  static std::unique_ptr<Predictor> load(const std::string& profile);
+  virtual ~Predictor() = default;
+  [[nodiscard]] virtual Prediction predict(const Architecture& architecture, const Deployment& deployment,
+                                           const Workload& workload, const Without& without = {}) const = 0;
+};
+
+}  // namespace moecast

@@ -1,0 +1,20 @@
+# Every library comes from the system; nothing is downloaded. docs/dependencies.md says why each is here.
+find_package(Threads REQUIRED)
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(benchmark REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+
+# CPU backends: each is optional, the profiler says which it has.
+find_package(dnnl QUIET)
+find_path(OPENBLAS_INCLUDE_DIR cblas.h PATH_SUFFIXES openblas x86_64-linux-gnu openblas-pthread
+          HINTS /usr/include/x86_64-linux-gnu/openblas-pthread)
+find_library(OPENBLAS_LIBRARY openblas PATH_SUFFIXES openblas-pthread)
+
+find_program(CCACHE ccache)
+if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
