@@ -6,6 +6,7 @@
 
 #include "models/architecture/architecture.h"
 #include "models/core/origin.h"
+#include "models/core/units.h"
 #include "models/plan/deployment.h"
 #include "models/plan/workload.h"
 

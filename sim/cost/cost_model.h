@@ -5,6 +5,7 @@
 
 #include "hwprofiles/measurement.h"
 #include "models/core/origin.h"
+#include "models/core/units.h"
 
 namespace moecast {
 
