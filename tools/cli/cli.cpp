@@ -1,7 +1,143 @@
 #include "tools/cli/cli.h"
 
-namespace moecast {
+#include <fmt/format.h>
 
-int run_cli(int /*argc*/, char** /*argv*/) { return 2; }
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "models/core/error.h"
+#include "models/core/json.h"
+#include "tools/cli/command.h"
+#include "tools/cli/output.h"
+
+namespace moecast {
+namespace {
+
+constexpr const char* kExitCodes =
+    "Exit codes: 0 done, 1 the answer is no (a bar was missed), 2 wrong usage, 3 bad input file,\n"
+    "4 device unavailable (full disk included), 70 a bug of ours, 130 interrupted (what was measured is kept).\n";
+
+constexpr const char* kExamples =
+    "Examples:\n"
+    "  moecast profile --budget 90s                       measure this machine\n"
+    "  moecast predict --model mixtral-8x7b --batch 8     how long one step takes on it\n"
+    "  moecast validate --hw this-machine --cases 40      predicted against really executed\n";
+
+[[noreturn]] void refuse_unknown(const std::string& what, const std::string& text,
+                                 const std::vector<std::string>& known, const std::string& help) {
+  const std::vector<std::string_view> names(known.begin(), known.end());
+  const auto near = nearest_name(text, names);
+  throw UsageError(text, "unknown " + what, near ? fmt::format("did you mean \"{}\"?", *near) : help);
+}
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+/// Refuses an unknown command or long option with the nearest known one, before anything else is complained about.
+void refuse_typos(const CLI::App& app, const std::vector<std::string>& arguments) {
+  const CLI::App* command = &app;
+  std::vector<std::string> commands;
+  const std::vector<const CLI::App*> known = app.get_subcommands([](const CLI::App*) { return true; });
+  for (const CLI::App* sub : known) commands.push_back(sub->get_name());
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (argument == "--") return;
+    if (command == &app && !argument.starts_with('-')) {
+      const auto found = std::find(commands.begin(), commands.end(), argument);
+      if (found == commands.end()) refuse_unknown("command", argument, commands, "moecast --help lists the commands");
+      command = known[static_cast<std::size_t>(found - commands.begin())];
+      continue;
+    }
+    if (!argument.starts_with("--")) continue;
+    const std::size_t equals = argument.find('=');
+    const std::string name = argument.substr(0, equals);
+    const CLI::Option* option = command->get_option_no_throw(name);
+    if (option == nullptr) {
+      const std::string help = command == &app ? "moecast --help" : "moecast " + command->get_name() + " --help";
+      refuse_unknown("option", name, option_names(*command), help + " lists the options");
+    }
+    if (equals == std::string::npos && option->get_items_expected_min() > 0) ++i;
+  }
+}
+
+int parse_and_run(CLI::App& app, CommandLine& line, int argc, char** argv) {
+  refuse_typos(app, std::vector<std::string>(argv + 1, argv + argc));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    std::string text;
+    const auto chosen = app.get_subcommands();
+    write_stdout(chosen.empty() ? app.help() : chosen.front()->help());
+    return 0;
+  } catch (const CLI::CallForVersion& version) {
+    write_stdout(std::string(version.what()) + "\n");
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    const auto chosen = app.get_subcommands();
+    throw UsageError("", error.what(),
+                     fmt::format("moecast{} --help", chosen.empty() ? "" : " " + chosen.front()->get_name()));
+  }
+  if (!line.run) {
+    fmt::print(stderr, "{}", app.help());
+    return 2;
+  }
+  return line.run();
+}
+
+int report(const Error& error, int code) {
+  fmt::print(stderr, "error: {}\n", error.what());
+  if (!error.hint().empty()) fmt::print(stderr, "hint: {}\n", error.hint());
+  return code;
+}
+
+}  // namespace
+
+void add_text_option(CLI::App& command, const std::string& name, std::string& value, const std::string& type,
+                     const std::string& help) {
+  command.add_option(name, value, help)->type_name(type);
+}
+
+std::vector<std::string> split_list(const std::string& text, const std::string& where) {
+  std::vector<std::string> parts;
+  for (std::size_t start = 0; start <= text.size();) {
+    const std::size_t end = std::min(text.find(',', start), text.size());
+    if (end == start) throw UsageError(where, fmt::format("\"{}\" has an empty element", text));
+    parts.push_back(text.substr(start, end - start));
+    start = end + 1;
+  }
+  return parts;
+}
+
+int run_cli(int argc, char** argv) {
+  try {
+    CLI::App app("Predicts how long Mixture-of-Experts models take on hardware that has been measured.", "moecast");
+    app.footer(std::string(kExamples) + "\n" + kExitCodes);
+    app.set_version_flag("--version", fmt::format("moecast {} ({})", MOECAST_VERSION, MOECAST_BUILD_TYPE));
+    CommandLine line;
+    add_list_command(app, line);
+    return parse_and_run(app, line, argc, argv);
+  } catch (const UsageError& error) {
+    return report(error, 2);
+  } catch (const InputError& error) {
+    return report(error, 3);
+  } catch (const DeviceError& error) {
+    return report(error, 4);
+  } catch (const std::bad_alloc&) {
+    return report(DeviceError("", "out of memory", "close other programs or ask for smaller sizes"), 4);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "error: this is a bug in moecast: {}\nhint: please report it with the command line\n",
+               error.what());
+    return 70;
+  }
+}
 
 }  // namespace moecast

@@ -1,0 +1,27 @@
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace moecast {
+
+/// What a command line asks for: filled while it is parsed, carried out afterwards.
+struct CommandLine {
+  std::function<int()> run;  ///< of the chosen command; @return the exit code
+};
+
+/// Each adds one command and its options to `app`, and sets `line.run` when it is chosen.
+void add_list_command(CLI::App& app, CommandLine& line);
+
+/// Adds a text option; the command parses it, so that every wrong value gives an error of the same form.
+void add_text_option(CLI::App& command, const std::string& name, std::string& value, const std::string& type,
+                     const std::string& help);
+
+/// "a,b,c" -> {"a", "b", "c"}. @throws UsageError on an empty element.
+std::vector<std::string> split_list(const std::string& text, const std::string& where);
+
+}  // namespace moecast

@@ -1,0 +1,104 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "models/core/error.h"
+#include "tools/cli/command.h"
+#include "tools/cli/data_folders.h"
+#include "tools/cli/output.h"
+
+namespace moecast {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ListOptions {
+  std::string what;
+  std::string format = "table";
+  std::string data;
+};
+
+struct Listing {
+  Table table;
+  std::vector<Json> records;
+  std::string when_empty;
+};
+
+std::vector<std::string> json_names(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code failed;
+  for (const auto& item : fs::directory_iterator(folder, failed)) {
+    if (item.path().extension() == ".json") names.push_back(item.path().stem().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Listing list_models(const DataFolders& folders) {
+  Listing listing{{{"model"}, {}}, {}, "no models in " + folders.zoo};
+  for (const std::string& name : json_names(folders.zoo)) {
+    listing.table.rows.push_back({name});
+    listing.records.push_back(Json{{"name", name}});
+  }
+  return listing;
+}
+
+Listing list_hardware(const DataFolders& folders) {
+  Listing listing{{{"profile", "made", "folder"}, {}}, {}, "no profiles; moecast profile measures this machine"};
+  for (const ProfileEntry& entry : find_profiles(folders)) {
+    listing.table.rows.push_back({entry.name, entry.own ? "here" : "shipped", entry.folder});
+    listing.records.push_back(Json{{"name", entry.name}, {"own", entry.own}, {"folder", entry.folder}});
+  }
+  return listing;
+}
+
+Listing list_spaces(const DataFolders& folders) {
+  Listing listing{{{"space"}, {}}, {}, "no search spaces in this data folder"};
+  const fs::path folder = fs::path(folders.zoo).parent_path() / "spaces";
+  for (const std::string& name : json_names(folder.string())) {
+    listing.table.rows.push_back({name});
+    listing.records.push_back(Json{{"name", name}});
+  }
+  return listing;
+}
+
+Listing listing_of(const std::string& what, const DataFolders& folders) {
+  if (what == "models") return list_models(folders);
+  if (what == "hw") return list_hardware(folders);
+  if (what == "spaces") return list_spaces(folders);
+  const std::string hint = "write one of: models, hw, backends, spaces";
+  if (what.empty()) throw UsageError("list", "what to list is missing", hint);
+  const auto near = nearest_name(what, {"models", "hw", "backends", "spaces"});
+  throw UsageError("list", fmt::format("\"{}\" cannot be listed", what),
+                   near ? fmt::format("did you mean \"{}\"?", *near) : hint);
+}
+
+int run_list(const ListOptions& options) {
+  const Format format = parse_format(options.format);
+  const Listing listing = listing_of(options.what, find_data_folders(options.data));
+  if (format == Format::table || format == Format::md) {
+    if (listing.records.empty()) note(listing.when_empty);
+    write_stdout(render_table(listing.table, format));
+  } else {
+    write_stdout(render_records(listing.records, format, false));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_list_command(CLI::App& app, CommandLine& line) {
+  const auto options = std::make_shared<ListOptions>();
+  CLI::App& command = *app.add_subcommand("list", "Show known models, hardware profiles, backends or search spaces");
+  add_text_option(command, "what", options->what, "models|hw|backends|spaces", "What to list");
+  add_text_option(command, "--format", options->format, "table|md|csv|json|jsonl", "How to print it");
+  add_text_option(command, "--data", options->data, "FOLDER", "Data folder of moecast (models/zoo, hwprofiles)");
+  command.footer("Examples:\n  moecast list models\n  moecast list hw --format json\n");
+  command.callback([options, &line] { line.run = [options] { return run_list(*options); }; });
+}
+
+}  // namespace moecast
