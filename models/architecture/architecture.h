@@ -78,4 +78,11 @@ struct Architecture {
   std::vector<std::string> notes;    ///< what the importer ignored or assumed
 };
 
+/// A lone block (a single MoE layer): no vocabulary and one layer of one block. It is executed, planned and timed bare,
+/// without the norm and the residual addition that blocks of a whole model have.
+inline bool is_lone_block(const Architecture& architecture) {
+  return architecture.vocabulary == 0 && architecture.encoder.empty() && architecture.decoder.size() == 1 &&
+         architecture.decoder.front().blocks.size() == 1;
+}
+
 }  // namespace moecast

@@ -23,6 +23,7 @@ struct ExpertSpec {
   std::int64_t heads = 0;        ///< transformer only
   std::int64_t head_dim = 0;     ///< transformer only
   std::int64_t kernel_size = 0;  ///< convolution only
+  std::int64_t output = 0;       ///< width of the result, 0 = that of the input (classes of a lone classifier block)
   friend bool operator==(const ExpertSpec&, const ExpertSpec&) = default;
 };
 
