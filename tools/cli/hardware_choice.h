@@ -1,0 +1,19 @@
+#pragma once
+#include <string>
+
+#include "tools/cli/data_folders.h"
+
+namespace moecast {
+
+/// The profile that --hw means.
+struct HardwareChoice {
+  std::string folder;
+  int threads = 1;  ///< most threads that its backend was profiled with
+  bool this_machine = false;
+};
+
+/// `this-machine`: the newest profile made here; a name of `list hw`; or a folder.
+/// @throws InputError when nothing was profiled here, or the newest profile is of another CPU; UsageError on a typo.
+HardwareChoice choose_hardware(const std::string& name, const DataFolders& folders);
+
+}  // namespace moecast

@@ -1,0 +1,159 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "models/core/error.h"
+#include "models/core/quantity_text.h"
+#include "tools/cli/command.h"
+#include "tools/cli/hardware_choice.h"
+#include "tools/cli/output.h"
+#include "tools/cli/prediction_report.h"
+#include "tools/cli/query_options.h"
+
+namespace moecast {
+namespace {
+
+std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> queries) {
+  std::vector<Answer> answers;
+  answers.reserve(queries.size());
+  for (Query& query : queries) {
+    Prediction prediction = predictor.predict(query.architecture, query.deployment, query.workload, query.without);
+    answers.push_back({std::move(query), std::move(prediction)});
+  }
+  return answers;
+}
+
+/// Each warning once, however many combinations raise it; notes of the model's importer too.
+void show_warnings(const std::vector<Answer>& answers) {
+  std::set<std::string> shown;
+  for (const Answer& answer : answers) {
+    for (const std::string& text : answer.query.architecture.notes) {
+      if (shown.insert(text).second) note("note: " + text);
+    }
+    for (const std::string& text : answer.prediction.warnings) {
+      if (shown.insert(text).second) warn(text);
+    }
+  }
+}
+
+std::vector<Answer> ask(const QueryOptions& options) {
+  const DataFolders folders = find_data_folders(options.data);
+  const HardwareChoice hardware = choose_hardware(options.hw, folders);
+  std::vector<Query> queries = make_queries(options, folders, hardware.threads);
+  for (Query& query : queries) query.inputs.push_back({"hw_folder", hardware.folder, false});
+  const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder);
+  return answer_all(*predictor, std::move(queries));
+}
+
+int run_predict(const QueryOptions& options) {
+  const Format format = parse_format(options.format);
+  const std::vector<Answer> answers = ask(options);
+  show_warnings(answers);
+  const bool single = answers.size() == 1 && answers.front().query.varied.empty();
+  if (format == Format::table && single) {
+    write_stdout(summary_text(answers.front()));
+  } else if (format == Format::table || format == Format::md) {
+    write_stdout(render_table(summary_table(answers), format));
+  } else {
+    std::vector<Json> records;
+    records.reserve(answers.size());
+    for (const Answer& answer : answers) records.push_back(prediction_json(answer));
+    write_stdout(render_records(records, format, single));
+  }
+  return 0;
+}
+
+struct Removal {
+  const char* key;
+  const char* title;
+  bool Without::* flag;
+};
+
+constexpr std::array kRemovals{Removal{"all_to_all", "all-to-all", &Without::all_to_all},
+                               Removal{"memory_bandwidth", "memory bandwidth", &Without::memory_bandwidth},
+                               Removal{"routing_overhead", "routing overhead", &Without::routing_overhead},
+                               Removal{"expert_imbalance", "imbalance of experts", &Without::expert_imbalance}};
+
+/// The answer with one factor removed after the other.
+std::vector<Prediction> answers_without(const Predictor& predictor, const Query& query) {
+  std::vector<Prediction> predictions;
+  for (const Removal& removal : kRemovals) {
+    Without without = query.without;
+    without.*removal.flag = true;
+    predictions.push_back(predictor.predict(query.architecture, query.deployment, query.workload, without));
+  }
+  return predictions;
+}
+
+std::string explain_text(const Answer& answer, const std::vector<Prediction>& removed, Format format) {
+  std::string text = summary_text(answer);
+  text += "\nWhere the time goes\n" + render_table(operator_table(answer.prediction), format);
+  Table table{{"without", "latency", "saves"}, {}};
+  for (std::size_t i = 0; i < removed.size(); ++i) {
+    if (!removed[i].latency || !answer.prediction.latency) continue;
+    const Seconds saved = *answer.prediction.latency - *removed[i].latency;
+    table.rows.push_back(
+        {kRemovals[i].title, format_seconds(*removed[i].latency), format_percent(saved / *answer.prediction.latency)});
+  }
+  text += "\nWhat each factor costs\n" + render_table(table, format);
+  return text + "\nWhat was assumed\n" + render_table(input_table(answer.query.inputs), format);
+}
+
+int run_explain(const QueryOptions& options) {
+  const Format format = parse_format(options.format);
+  const DataFolders folders = find_data_folders(options.data);
+  const HardwareChoice hardware = choose_hardware(options.hw, folders);
+  std::vector<Query> queries = make_queries(options, folders, hardware.threads);
+  if (queries.size() != 1) {
+    throw UsageError("", "explain answers one question, these ranges make " + std::to_string(queries.size()),
+                     "moecast predict takes ranges");
+  }
+  queries.front().inputs.push_back({"hw_folder", hardware.folder, false});
+  const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder);
+  const std::vector<Answer> answers = answer_all(*predictor, std::move(queries));
+  const Answer& answer = answers.front();
+  const std::vector<Prediction> removed = answers_without(*predictor, answer.query);
+  show_warnings(answers);
+  if (format == Format::table || format == Format::md) {
+    write_stdout(explain_text(answer, removed, format));
+    return 0;
+  }
+  Json json = prediction_json(answer);
+  for (std::size_t i = 0; i < removed.size(); ++i) {
+    const std::string key = fmt::format("{}", kRemovals[i].key);
+    json["latency_without_s"][key] = removed[i].latency ? Json(removed[i].latency->value()) : Json();
+  }
+  write_stdout(render_records({json}, format, true));
+  return 0;
+}
+
+}  // namespace
+
+void add_predict_command(CLI::App& app, CommandLine& line) {
+  const auto options = std::make_shared<QueryOptions>();
+  CLI::App& command = *app.add_subcommand("predict", "Predict the latency of one step of a model, or of a MoE layer");
+  add_query_options(command, *options);
+  command.footer(
+      "Numeric flags take ranges: 1,8,64 or 1-64*2 or 1-8; each combination gives one answer.\n\n"
+      "Examples:\n"
+      "  moecast predict --model mixtral-8x7b --batch 8 --context 4096\n"
+      "  moecast predict --model ./config.json --phase prefill --prompt 512 --dtype bf16 --format json\n"
+      "  moecast predict --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 1-256*2 --load zipf:1.0\n");
+  command.callback([options, &line] { line.run = [options] { return run_predict(*options); }; });
+}
+
+void add_explain_command(CLI::App& app, CommandLine& line) {
+  const auto options = std::make_shared<QueryOptions>();
+  CLI::App& command = *app.add_subcommand("explain", "Show where the predicted time goes and what was assumed");
+  add_query_options(command, *options);
+  command.footer(
+      "Examples:\n"
+      "  moecast explain --model olmoe-1b-7b --phase prefill --prompt 256\n"
+      "  moecast explain --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 64 --format json\n");
+  command.callback([options, &line] { line.run = [options] { return run_explain(*options); }; });
+}
+
+}  // namespace moecast

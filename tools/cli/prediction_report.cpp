@@ -1,0 +1,202 @@
+#include "tools/cli/prediction_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <type_traits>
+#include <variant>
+
+#include "models/core/quantity_text.h"
+
+namespace moecast {
+namespace {
+
+template <class T>
+Json value_or_null(const std::optional<T>& quantity) {
+  return quantity ? Json(quantity->value()) : Json();
+}
+
+Json factors_json(const Prediction& prediction) {
+  Json json;
+  const bool known = prediction.latency.has_value();
+  const auto seconds = [&](Seconds value) { return known ? Json(value.value()) : Json(); };
+  const Factors& factors = prediction.factors;
+  json["all_to_all_s"] = seconds(factors.all_to_all);
+  json["memory_bandwidth_s"] = seconds(factors.memory_bandwidth);
+  json["compute_s"] = seconds(factors.compute);
+  json["routing_overhead_s"] = seconds(factors.routing_overhead);
+  json["expert_parallel_efficiency_ratio"] = known ? Json(factors.expert_parallel_efficiency_ratio) : Json();
+  return json;
+}
+
+Json memory_json(const MemoryPerRank& memory) {
+  Json json;
+  json["weights_bytes"] = memory.weights.value();
+  json["kv_cache_bytes"] = memory.kv_cache.value();
+  json["activations_bytes"] = memory.activations.value();
+  json["workspace_bytes"] = memory.workspace.value();
+  json["total_bytes"] = memory.total().value();
+  json["capacity_bytes"] = value_or_null(memory.capacity);
+  return json;
+}
+
+Json inputs_json(const std::vector<InputValue>& inputs) {
+  Json json;
+  Json defaults = Json::array();
+  for (const InputValue& input : inputs) {
+    json[input.name] = std::visit(
+        [](const auto& value) -> Json {
+          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::monostate>)
+            return {};
+          else
+            return value;
+        },
+        input.value);
+    if (!input.given) defaults.push_back(input.name);
+  }
+  json["defaults"] = std::move(defaults);
+  return json;
+}
+
+Json operators_json(const std::vector<OperatorCost>& operators) {
+  Json list = Json::array();
+  for (const OperatorCost& cost : operators) {
+    Json json;
+    json["kind"] = cost.kind;
+    json["name"] = cost.name;
+    json["stage"] = cost.stage;
+    json["count"] = cost.count;
+    json["latency_s"] = cost.latency.value();
+    json["origin"] = std::string(to_string(cost.origin));
+    list.push_back(std::move(json));
+  }
+  return list;
+}
+
+std::string interval(const Prediction& prediction) {
+  if (!prediction.low || !prediction.high) return "–";
+  return fmt::format("{} to {}", format_seconds(*prediction.low), format_seconds(*prediction.high));
+}
+
+std::string throughput(const Prediction& prediction) {
+  if (!prediction.throughput_tokens_per_s) return "–";
+  return fmt::format("{}/s", format_count(*prediction.throughput_tokens_per_s));
+}
+
+std::string memory_line(const MemoryPerRank& memory) {
+  return fmt::format("{} a rank: weights {}, KV cache {}, activations {}, workspace {}; capacity {}",
+                     format_bytes(memory.total()), format_bytes(memory.weights), format_bytes(memory.kv_cache),
+                     format_bytes(memory.activations), format_bytes(memory.workspace),
+                     format_or_dash(memory.capacity, format_bytes));
+}
+
+std::string factor_line(const Prediction& prediction) {
+  const Factors& factors = prediction.factors;
+  const auto part = [&](const char* name, Seconds value) {
+    return fmt::format("{} {} ({})", name, format_seconds(value), format_percent(value / *prediction.latency));
+  };
+  return fmt::format("{}, {}, {}, {}; expert-parallel efficiency {:.2f}", part("compute", factors.compute),
+                     part("memory bandwidth", factors.memory_bandwidth), part("routing", factors.routing_overhead),
+                     part("all-to-all", factors.all_to_all), factors.expert_parallel_efficiency_ratio);
+}
+
+}  // namespace
+
+std::string status_name(Status status) {
+  switch (status) {
+    case Status::ok: return "ok";
+    case Status::does_not_fit: return "does_not_fit";
+    case Status::outside_range: return "outside_range";
+  }
+  return "unknown";
+}
+
+Json prediction_json(const Answer& answer) {
+  const Prediction& prediction = answer.prediction;
+  Json json;
+  json["status"] = status_name(prediction.status);
+  json["reason"] = prediction.reason.empty() ? Json() : Json(prediction.reason);
+  json["latency_s"] = value_or_null(prediction.latency);
+  json["latency_low_s"] = value_or_null(prediction.low);
+  json["latency_high_s"] = value_or_null(prediction.high);
+  json["confidence_ratio"] = prediction.confidence_ratio;
+  json["throughput_tokens_per_s"] =
+      prediction.throughput_tokens_per_s ? Json(*prediction.throughput_tokens_per_s) : Json();
+  json["factors"] = factors_json(prediction);
+  json["memory_per_rank"] = memory_json(prediction.memory);
+  json["parameters"]["total"] = prediction.total_parameters;
+  json["parameters"]["active"] = prediction.active_parameters;
+  json["flops"] = prediction.flops.value();
+  json["bottleneck"] = prediction.bottleneck.empty() ? Json() : Json(prediction.bottleneck);
+  json["origin"] = prediction.latency ? Json(std::string(to_string(prediction.origin))) : Json();
+  json["operators"] = operators_json(prediction.operators);
+  json["inputs"] = inputs_json(answer.query.inputs);
+  json["warnings"] = prediction.warnings;
+  return json;
+}
+
+std::string summary_text(const Answer& answer) {
+  const Prediction& prediction = answer.prediction;
+  const auto line = [](const char* name, const std::string& value) { return fmt::format("{:<12}{}\n", name, value); };
+  std::string text;
+  if (prediction.latency) {
+    text += line("latency", fmt::format("{}   90 % interval {}, {}", format_seconds(*prediction.latency),
+                                        interval(prediction), to_string(prediction.origin)));
+    text += line("throughput", throughput(prediction) + " (tokens)");
+    text += line("bottleneck", prediction.bottleneck);
+    text += line("factors", factor_line(prediction));
+  } else {
+    text += line("status", fmt::format("{}: {}", status_name(prediction.status), prediction.reason));
+  }
+  text += line("memory", memory_line(prediction.memory));
+  text += line("parameters", fmt::format("{} total, {} active; {} a step", format_count(prediction.total_parameters),
+                                         format_count(prediction.active_parameters), format_flops(prediction.flops)));
+  return text;
+}
+
+Table summary_table(const std::vector<Answer>& answers) {
+  Table table;
+  if (answers.empty()) return table;
+  for (const auto& [flag, value] : answers.front().query.varied) table.columns.push_back(flag.substr(2));
+  for (const char* name : {"latency", "90 % interval", "tokens/s", "bottleneck", "memory", "origin"}) {
+    table.columns.emplace_back(name);
+  }
+  for (const Answer& answer : answers) {
+    const Prediction& prediction = answer.prediction;
+    std::vector<std::string> row;
+    for (const auto& [flag, value] : answer.query.varied) row.push_back(std::to_string(value));
+    row.push_back(prediction.latency ? format_seconds(*prediction.latency) : status_name(prediction.status));
+    row.push_back(interval(prediction));
+    row.push_back(prediction.throughput_tokens_per_s ? format_count(*prediction.throughput_tokens_per_s) : "–");
+    row.push_back(prediction.bottleneck.empty() ? "–" : prediction.bottleneck);
+    row.push_back(format_bytes(prediction.memory.total()));
+    row.emplace_back(to_string(prediction.origin));
+    table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
+Table operator_table(const Prediction& prediction) {
+  Table table{{"stage", "operator", "kind", "count", "latency", "share", "origin"}, {}};
+  for (const OperatorCost& cost : prediction.operators) {
+    table.rows.push_back({cost.stage, cost.name, cost.kind, fmt::format("{:g}", cost.count),
+                          format_seconds(cost.latency),
+                          prediction.latency ? format_percent(cost.latency / *prediction.latency) : "–",
+                          std::string(to_string(cost.origin))});
+  }
+  return table;
+}
+
+Table input_table(const std::vector<InputValue>& inputs) {
+  Table table{{"input", "value", "given"}, {}};
+  const Json values = inputs_json(inputs);
+  for (const InputValue& input : inputs) {
+    const Json& value = values.at(input.name);
+    table.rows.push_back({input.name, value.is_string() ? value.get<std::string>() : dump_json_line(value),
+                          input.given ? "yes" : "default"});
+  }
+  return table;
+}
+
+}  // namespace moecast

@@ -1,0 +1,298 @@
+#include "tools/cli/query_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "models/core/error.h"
+#include "models/core/json.h"
+#include "models/core/quantity_text.h"
+#include "tools/cli/command.h"
+#include "tools/cli/model_choice.h"
+
+namespace moecast {
+namespace {
+
+constexpr std::int64_t kMaxSize = 1 << 24;
+
+/// A numeric flag: its range, what it is when nobody says, and the group of the help that shows it.
+struct NumberFlag {
+  const char* name;
+  const char* key;  ///< name in the JSON `inputs`
+  std::int64_t low;
+  std::int64_t high;
+  const char* fallback;  ///< "" = unknown unless given
+  const char* group;
+  const char* help;
+};
+
+constexpr const char* kDeploymentGroup = "Deployment";
+constexpr const char* kWorkloadGroup = "Workload";
+constexpr const char* kLayerGroup = "A single MoE layer instead of --model";
+
+constexpr std::array kNumbers{
+    NumberFlag{"--tp", "tp", 1, 4096, "1", kDeploymentGroup, "Tensor-parallel ranks"},
+    NumberFlag{"--ep", "ep", 1, 4096, "1", kDeploymentGroup, "Expert-parallel ranks"},
+    NumberFlag{"--dp", "dp", 1, 4096, "1", kDeploymentGroup, "Data-parallel ranks"},
+    NumberFlag{"--pp", "pp", 1, 4096, "1", kDeploymentGroup, "Pipeline stages"},
+    NumberFlag{"--moe-tp", "moe_tp", 1, 4096, "", kDeploymentGroup, "Tensor-parallel ranks inside an expert"},
+    NumberFlag{"--threads", "threads", 1, 4096, "", kDeploymentGroup, "CPU threads (default: all that were profiled)"},
+    NumberFlag{"--batch", "batch", 1, kMaxSize, "1", kWorkloadGroup, "Sequences in the step"},
+    NumberFlag{"--context", "context_tokens", 0, kMaxSize, "1024", kWorkloadGroup, "Tokens already in the KV cache"},
+    NumberFlag{"--prompt", "prompt_tokens", 1, kMaxSize, "512", kWorkloadGroup, "New tokens a sequence (prefill)"},
+    NumberFlag{"--prefill-batch", "prefill_batch", 0, kMaxSize, "0", kWorkloadGroup, "Mixed: sequences in prefill"},
+    NumberFlag{"--copies", "copies", 1, 4096, "1", kWorkloadGroup, "Equal layers cycled through (cache residency)"},
+    NumberFlag{"--hidden", "hidden", 1, kMaxSize, "", kLayerGroup, "Width of a token"},
+    NumberFlag{"--width", "width", 1, kMaxSize, "", kLayerGroup, "Intermediate width of an expert"},
+    NumberFlag{"--experts", "experts", 1, 65536, "", kLayerGroup, "Experts"},
+    NumberFlag{"--top-k", "top_k", 1, 65536, "", kLayerGroup, "Experts a token uses"},
+    NumberFlag{"--tokens", "tokens", 1, kMaxSize, "", kLayerGroup, "Tokens that pass the layer"},
+    NumberFlag{"--shared-experts", "shared_experts", 0, 4096, "", kLayerGroup, "Experts that every token passes"},
+};
+
+/// A combination under construction: values of numeric flags, and what was defaulted.
+class Combination {
+ public:
+  Combination(const std::vector<std::vector<std::int64_t>>& axes, std::size_t index) {
+    for (std::size_t i = kNumbers.size(); i-- > 0;) {
+      const NumberFlag& flag = kNumbers[i];
+      if (!axes[i].empty()) {
+        values_[flag.name] = axes[i][index % axes[i].size()];
+        given_.insert(flag.name);
+        index /= axes[i].size();
+      } else if (*flag.fallback != '\0') {
+        values_[flag.name] = parse_count(flag.fallback, flag.name);
+      }
+    }
+  }
+  [[nodiscard]] bool has(const std::string& name) const { return values_.contains(name); }
+  [[nodiscard]] bool given(const std::string& name) const { return given_.contains(name); }
+  [[nodiscard]] std::int64_t at(const std::string& name) const { return values_.at(name); }
+  [[nodiscard]] int as_int(const std::string& name) const { return static_cast<int>(values_.at(name)); }
+
+ private:
+  std::map<std::string, std::int64_t> values_;
+  std::set<std::string> given_;
+};
+
+Deployment deployment_of(const QueryOptions& options, const Combination& values, int default_threads) {
+  Deployment deployment;
+  deployment.tp = values.as_int("--tp");
+  deployment.ep = values.as_int("--ep");
+  deployment.dp = values.as_int("--dp");
+  deployment.pp = values.as_int("--pp");
+  if (values.has("--moe-tp")) deployment.moe_tp = values.as_int("--moe-tp");
+  deployment.threads = values.has("--threads") ? values.as_int("--threads") : default_threads;
+  deployment.backend = options.backend;
+  if (!options.strategy.empty()) deployment.strategy = parse_strategy(options.strategy);
+  if (!options.dtype.empty()) deployment.dtype = parse_dtype_flag(options.dtype);
+  return deployment;
+}
+
+Phase parse_phase(const std::string& text) {
+  if (text.empty() || text == "decode") return Phase::decode;
+  if (text == "prefill") return Phase::prefill;
+  if (text == "mixed") return Phase::mixed;
+  if (text == "encode") return Phase::encode;
+  const auto near = nearest_name(text, {"decode", "prefill", "mixed", "encode"});
+  throw UsageError("--phase", fmt::format("\"{}\" is not a phase", text),
+                   near ? fmt::format("did you mean \"{}\"?", *near) : "write decode, prefill, mixed or encode");
+}
+
+Workload workload_of(const QueryOptions& options, const Combination& values, bool layer) {
+  Workload workload;
+  workload.load = parse_load(options.load.empty() ? "uniform" : options.load,
+                             static_cast<std::uint64_t>(parse_count(options.seed, "--seed")));
+  workload.copies = values.at("--copies");
+  if (!options.rows.empty()) {
+    for (const std::string& rows : split_list(options.rows, "--rows")) {
+      workload.rows_per_expert.push_back(parse_count(rows, "--rows", 0, kMaxSize));
+    }
+  }
+  if (layer) {
+    workload.phase = Phase::prefill;
+    workload.batch = 1;
+    workload.prompt = values.has("--tokens") ? values.at("--tokens") : 1;
+    return workload;
+  }
+  workload.phase = parse_phase(options.phase);
+  workload.batch = values.at("--batch");
+  workload.context = workload.phase == Phase::prefill || workload.phase == Phase::encode ? 0 : values.at("--context");
+  workload.prompt = workload.phase == Phase::decode ? 1 : values.at("--prompt");
+  workload.prefill_batch = workload.phase == Phase::mixed ? values.at("--prefill-batch") : 0;
+  return workload;
+}
+
+LayerChoice layer_of(const QueryOptions& options, const Combination& values) {
+  LayerChoice layer;
+  for (const char* name : {"--hidden", "--width", "--experts", "--top-k"}) {
+    if (!values.has(name)) {
+      throw UsageError(name, "is missing for a single MoE layer",
+                       "write e.g. --hidden 1024 --width 2048 --experts 8 --top-k 2 --tokens 64");
+    }
+  }
+  layer.hidden = values.at("--hidden");
+  layer.width = values.at("--width");
+  layer.experts = values.at("--experts");
+  layer.top_k = values.at("--top-k");
+  layer.shared_experts = values.has("--shared-experts") ? values.at("--shared-experts") : 0;
+  layer.gated = !options.no_gated;
+  if (!options.capacity_factor.empty() && options.capacity_factor != "none") {
+    layer.capacity_factor = parse_number(options.capacity_factor, "--capacity-factor", 1e-6, 1e6);
+  }
+  layer.pad = options.pad;
+  layer.overflow = options.overflow;
+  layer.activation = options.activation;
+  return layer;
+}
+
+bool asks_for_layer(const QueryOptions& options) {
+  for (const NumberFlag& flag : kNumbers) {
+    if (flag.group == kLayerGroup && !options.numbers.at(flag.name).empty()) return true;
+  }
+  return options.gated || options.no_gated || !options.capacity_factor.empty() || options.pad ||
+         !options.overflow.empty() || !options.activation.empty();
+}
+
+/// A model and a layer exclude each other, and each has its own flags for the size of the step.
+void refuse_contradictions(const QueryOptions& options, bool layer) {
+  if (options.gated && options.no_gated) throw UsageError("--no-gated", "contradicts --gated");
+  if (options.model.empty() && !layer) {
+    throw UsageError("--model", "is missing",
+                     "a name of moecast list models, a config.json, or a layer: --hidden 1024 --width 2048 --experts 8 "
+                     "--top-k 2 --tokens 64");
+  }
+  if (!options.model.empty() && layer) {
+    throw UsageError("--model", "and the flags of a single layer exclude each other",
+                     "leave out --hidden, --width, --experts, --top-k, --tokens, ...; for a model write --batch");
+  }
+  if (!layer) return;
+  for (const char* name : {"--batch", "--context", "--prompt", "--prefill-batch"}) {
+    if (!options.numbers.at(name).empty()) {
+      throw UsageError(name, "means nothing for a single layer", "write --tokens N");
+    }
+  }
+  if (!options.phase.empty()) throw UsageError("--phase", "means nothing for a single layer", "write --tokens N");
+}
+
+std::string phase_name(Phase phase) {
+  switch (phase) {
+    case Phase::prefill: return "prefill";
+    case Phase::decode: return "decode";
+    case Phase::mixed: return "mixed";
+    case Phase::encode: return "encode";
+  }
+  return "unknown";
+}
+
+std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& query, const Combination& values,
+                                  bool layer) {
+  std::vector<InputValue> inputs;
+  const auto add = [&](const char* name, auto value, bool given) { inputs.push_back({name, std::move(value), given}); };
+  const auto text = [&](const char* name, std::string value, const std::string& typed) {
+    inputs.push_back({name, std::move(value), !typed.empty()});
+  };
+  text("model", layer ? "layer" : options.model, options.model);
+  text("hw", options.hw, options.hw == "this-machine" ? "" : options.hw);
+  if (!layer) text("phase", phase_name(query.workload.phase), options.phase);
+  for (const NumberFlag& flag : kNumbers) {
+    const std::string_view name = flag.name;
+    const bool of_model = flag.group == kWorkloadGroup && name != "--copies";
+    if ((layer ? of_model : flag.group == kLayerGroup) || !values.has(flag.name)) continue;
+    if (name == "--context") {
+      add(flag.key, query.workload.context, values.given(flag.name));
+    } else if (name == "--prompt") {
+      add(flag.key, query.workload.prompt, values.given(flag.name));
+    } else {
+      add(flag.key, values.at(flag.name), values.given(flag.name));
+    }
+  }
+  if (layer && !values.has("--tokens")) add("tokens", query.workload.prompt, false);
+  if (layer) {
+    const auto& moe = std::get<MoeBlock>(query.architecture.decoder.front().blocks.front());
+    add("gated", moe.experts.front().expert.gated, options.gated || options.no_gated);
+    if (moe.capacity.eval_factor) add("capacity_factor", *moe.capacity.eval_factor, true);
+  }
+  if (!values.has("--threads")) add("threads", std::int64_t{query.deployment.threads}, false);
+  text("backend", options.backend.empty() ? "the profile's first" : options.backend, options.backend);
+  text("strategy", strategy_name(query.deployment.strategy), options.strategy);
+  text("dtype", std::string(to_string(query.deployment.dtype.value_or(query.architecture.dtype))), options.dtype);
+  text("load", options.load.empty() ? "uniform" : options.load, options.load);
+  add("seed", static_cast<std::int64_t>(query.workload.load.seed), options.seed != "1");
+  if (!query.workload.rows_per_expert.empty()) add("rows_per_expert", query.workload.rows_per_expert, true);
+  return inputs;
+}
+
+}  // namespace
+
+void add_query_options(CLI::App& command, QueryOptions& options) {
+  add_text_option(command, "--model", options.model, "NAME|FILE",
+                  "Name (moecast list models), config.json or own file");
+  add_text_option(command, "--hw", options.hw, "NAME|FOLDER",
+                  "Profile (moecast list hw); this-machine is the newest made here");
+  for (const NumberFlag& flag : kNumbers) {
+    std::string help = flag.help;
+    if (*flag.fallback != '\0') help += fmt::format(" (default {})", flag.fallback);
+    command.add_option(flag.name, options.numbers[flag.name], help)->type_name("N")->group(flag.group);
+  }
+  const auto text = [&](const char* name, std::string& value, const char* type, const char* group, const char* help) {
+    command.add_option(name, value, help)->type_name(type)->group(group);
+  };
+  text("--backend", options.backend, "NAME", kDeploymentGroup, "onednn, openblas, eigen (default: the profile's)");
+  text("--strategy", options.strategy, "NAME", kDeploymentGroup,
+       "sorted-grouped (default), per-expert-loop, capacity-padded, dense-mask");
+  text("--dtype", options.dtype, "NAME", kDeploymentGroup, "fp32, bf16, ... (default: the model's)");
+  text("--phase", options.phase, "NAME", kWorkloadGroup, "decode (default), prefill, mixed, encode");
+  text("--load", options.load, "LOAD", kWorkloadGroup,
+       "uniform (default), zipf:1.0, power-law:1.2, dirichlet:0.5, log-normal:1.05, histogram:3,1,1");
+  text("--rows", options.rows, "N,N,...", kWorkloadGroup, "Exact rows of each expert of a layer, instead of --load");
+  text("--seed", options.seed, "N", kWorkloadGroup, "Seed of a random load (default 1)");
+  command.add_flag("--gated", options.gated, "Experts have gate and up matrices (default)")->group(kLayerGroup);
+  command.add_flag("--no-gated", options.no_gated, "Experts have two matrices")->group(kLayerGroup);
+  text("--activation", options.activation, "NAME", kLayerGroup, "silu (default), gelu, relu, relu-squared, identity");
+  text("--capacity-factor", options.capacity_factor, "F", kLayerGroup, "Slots an expert = F T k / E (default none)");
+  text("--overflow", options.overflow, "NAME", kLayerGroup, "drop (default) or next-best, where capacity is limited");
+  command.add_flag("--pad", options.pad, "Compute empty slots too")->group(kLayerGroup);
+  add_text_option(command, "--without", options.without, "FACTOR,...",
+                  "Remove all-to-all, memory-bandwidth, routing-overhead or imbalance");
+  add_text_option(command, "--format", options.format, "FORMAT", "table (default), md, csv, json, jsonl");
+  add_text_option(command, "--data", options.data, "FOLDER", "Data folder of moecast (models/zoo, hwprofiles)");
+}
+
+std::vector<Query> make_queries(const QueryOptions& options, const DataFolders& folders, int default_threads) {
+  const bool layer = asks_for_layer(options);
+  refuse_contradictions(options, layer);
+  std::vector<std::vector<std::int64_t>> axes;
+  std::size_t combinations = 1;
+  for (const NumberFlag& flag : kNumbers) {
+    const std::string& text = options.numbers.at(flag.name);
+    axes.push_back(text.empty() ? std::vector<std::int64_t>() : parse_range(text, flag.name, flag.low, flag.high));
+    combinations *= std::max<std::size_t>(axes.back().size(), 1);
+    if (combinations > 1000000) throw UsageError(flag.name, "makes more than a million combinations");
+  }
+  std::optional<Architecture> model;
+  if (!layer) model = load_model(options.model, folders);
+  std::vector<Query> queries;
+  queries.reserve(combinations);
+  for (std::size_t index = 0; index < combinations; ++index) {
+    const Combination values(axes, index);
+    Query query{layer ? make_layer(layer_of(options, values)) : *model,
+                deployment_of(options, values, default_threads),
+                workload_of(options, values, layer),
+                parse_without(options.without),
+                {},
+                {}};
+    query.inputs = inputs_of(options, query, values, layer);
+    for (std::size_t i = 0; i < kNumbers.size(); ++i) {
+      if (axes[i].size() > 1) query.varied[kNumbers[i].name] = values.at(kNumbers[i].name);
+    }
+    queries.push_back(std::move(query));
+  }
+  return queries;
+}
+
+}  // namespace moecast
