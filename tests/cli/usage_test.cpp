@@ -78,5 +78,15 @@ TEST(ListCommand, ReadsTheDataFolderOfTheEnvironment) {
   EXPECT_THAT(listed.out, HasSubstr("one-model"));
 }
 
+TEST(DoctorCommand, SaysWhatIsFoundAndWhatToDo) {
+  const Finished table = run_moecast({"doctor"});
+  EXPECT_EQ(table.code, 0) << table.err;
+  for (const char* text : {"cpu", "memory", "huge pages", "governor", "noise", "what to do"}) {
+    EXPECT_THAT(table.out, HasSubstr(text));
+  }
+  const Finished json = run_moecast({"doctor", "--format", "json"});
+  EXPECT_THAT(json.out, HasSubstr("\"advice\""));
+}
+
 }  // namespace
 }  // namespace moecast::test

@@ -1,0 +1,59 @@
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "tools/cli/command.h"
+#include "tools/cli/machine_checks.h"
+#include "tools/cli/output.h"
+
+namespace moecast {
+namespace {
+
+const char* status_word(CheckStatus status) {
+  switch (status) {
+    case CheckStatus::ok: return "ok";
+    case CheckStatus::warning: return "warning";
+    case CheckStatus::missing: return "missing";
+  }
+  return "unknown";
+}
+
+std::vector<Check> all_checks() {
+  std::vector<Check> checks = machine_checks();
+  checks.push_back(noise_check());
+  return checks;
+}
+
+int run_doctor(const std::string& format_text) {
+  const Format format = parse_format(format_text);
+  const std::vector<Check> checks = all_checks();
+  if (format == Format::table || format == Format::md) {
+    Table table{{"what", "status", "found", "what to do"}, {}};
+    for (const Check& check : checks) {
+      table.rows.push_back({check.name, status_word(check.status), check.found, check.advice});
+    }
+    write_stdout(render_table(table, format));
+    return 0;
+  }
+  std::vector<Json> records;
+  for (const Check& check : checks) {
+    records.push_back(Json{{"name", check.name},
+                           {"status", status_word(check.status)},
+                           {"found", check.found},
+                           {"advice", check.advice.empty() ? Json() : Json(check.advice)}});
+  }
+  write_stdout(render_records(records, format, false));
+  return 0;
+}
+
+}  // namespace
+
+void add_doctor_command(CLI::App& app, CommandLine& line) {
+  const auto format = std::make_shared<std::string>("table");
+  CLI::App& command = *app.add_subcommand("doctor", "Say what this build and machine can do, and mend what is missing");
+  add_text_option(command, "--format", *format, "FORMAT", "table (default), md, csv, json, jsonl");
+  command.footer("Examples:\n  moecast doctor\n  moecast doctor --format json\n");
+  command.callback([format, &line] { line.run = [format] { return run_doctor(*format); }; });
+}
+
+}  // namespace moecast
