@@ -21,12 +21,12 @@ struct KernelPoint {
 /// What was measured at a point.
 struct Measurement {
   KernelPoint point;
-  Seconds latency;                 ///< median over interleaved rounds of the best sample of a round
+  Seconds latency;                 ///< median over interleaved rounds of the mean of a round's samples
   Seconds low;                     ///< 95 % interval of that median
   Seconds high;
   int samples = 0;
   int preempted = 0;               ///< samples with involuntary context switches
-  std::vector<double> round_s;     ///< best sample of each round, in seconds, in round order
+  std::vector<double> round_s;     ///< mean sample of each round, in seconds, in round order
 };
 
 }  // namespace moecast

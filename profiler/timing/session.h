@@ -22,6 +22,8 @@ class Job {
   /// Smallest number of calls in a sample (a layer cycles through all its copies).
   [[nodiscard]] virtual int calls_per_sample() const { return 1; }
   [[nodiscard]] virtual int threads() const { return 1; }
+  /// Bytes touched between two uses of the same weights: jobs beyond the caches get longer samples.
+  [[nodiscard]] virtual double ring_bytes() const { return 0; }
 };
 
 struct Sample {
@@ -36,6 +38,11 @@ struct SessionOptions {
   int rounds = 4;
   int samples_per_round = 3;
   Seconds sample_time{1.5e-3};
+  /// Memory bandwidth of a shared machine moves within milliseconds: samples as short as the warm ones catch its best
+  /// moments and make layers look 10-20 % slower than their kernels (bf16 layers: 9.1 % error with 1.5 ms and the best
+  /// sample of a round, 4.9 % with 6 ms and the mean).
+  Seconds cold_sample_time{6e-3};
+  double cold_ring_bytes = 30e6;            ///< rings above this are timed with cold_sample_time
   Seconds budget{90};                       ///< stops between jobs
   std::uint64_t seed = 7;
   const std::atomic<bool>* interrupted = nullptr;
