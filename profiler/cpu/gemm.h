@@ -2,10 +2,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "models/core/dtype.h"
+#include "models/core/row_bucket.h"
 
 namespace moecast {
 
@@ -35,6 +37,14 @@ class Gemm {
 /// Backends compiled in, e.g. {"onednn", "openblas", "eigen"}.
 std::vector<std::string> gemm_backends();
 bool gemm_supports(const std::string& backend, DType dtype);
+/// The rule behind padded_rows() of every Gemm of this backend and dtype on this CPU.
+RowBucket gemm_row_bucket(const std::string& backend, DType dtype);
+/// Name, version and build of the library behind a backend, e.g. "oneDNN 2.6.3 (OpenMP)".
+std::string gemm_library(const std::string& backend);
+/// OPENBLAS_CORETYPE that this process should have been started with: OpenBLAS 0.3.21 falls to its Prescott kernels
+/// (5 times slower) on CPUs that it does not know. nullopt: nothing to do, or the variable is set already. It has
+/// effect only before the library loads, so a program starts itself again with it.
+std::optional<std::string> openblas_core_override();
 /// @throws DeviceError for an unknown backend or a dtype that it does not support.
 std::unique_ptr<Gemm> make_gemm(const std::string& backend, DType dtype, std::int64_t n, std::int64_t k, int threads);
 

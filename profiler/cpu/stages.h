@@ -15,7 +15,8 @@ namespace moecast {
 void activate(const float* h, void* out, std::int64_t m, std::int64_t width, bool gated, Activation activation,
               DType dtype, int threads);
 
-/// position[t * k + j] = row of copy j of token t when rows are sorted by expert (stable); offsets[E + 1] = prefix sums.
+/// position[t * k + j] = row of copy j of token t when rows are sorted by expert (stable); offsets[E + 1] = prefix
+/// sums.
 void sort_by_expert(std::span<const std::int32_t> expert_of, std::int64_t experts, std::span<std::int32_t> position,
                     std::span<std::int32_t> offsets);
 

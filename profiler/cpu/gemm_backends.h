@@ -1,0 +1,24 @@
+#pragma once
+#include <memory>
+#include <string>
+
+#include "profiler/cpu/gemm.h"
+
+// One function a backend; each stands in a file of its own and exists only if the library was found.
+
+namespace moecast {
+
+std::unique_ptr<Gemm> make_onednn_gemm(DType dtype, std::int64_t n, std::int64_t k, int threads);
+std::string onednn_library();
+/// True if oneDNN computes bf16 with AMX tiles on this CPU.
+bool onednn_uses_tiles();
+
+std::unique_ptr<Gemm> make_openblas_gemm(std::int64_t n, std::int64_t k, int threads);
+std::string openblas_library();
+/// Core type whose kernels OpenBLAS chose ("SkylakeX", "Zen", "Prescott").
+std::string openblas_core();
+
+std::unique_ptr<Gemm> make_eigen_gemm(std::int64_t n, std::int64_t k, int threads);
+std::string eigen_library();
+
+}  // namespace moecast

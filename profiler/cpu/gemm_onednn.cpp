@@ -1,0 +1,115 @@
+#ifdef MOECAST_HAS_ONEDNN
+#include <omp.h>
+
+#include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
+
+#include "profiler/cpu/gemm_backends.h"
+
+namespace moecast {
+namespace {
+
+/// Rows for which the packed layout is asked. The layout was the same for 1 to 2,048 rows on AVX-512 and AMX; every
+/// other row count is created on this layout, so it is valid whatever the library would prefer.
+constexpr std::int64_t kReferenceRows = 64;
+
+dnnl::memory::data_type library_type(DType dtype) {
+  return dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
+
+class OneDnnGemm final : public Gemm {
+ public:
+  OneDnnGemm(DType dtype, std::int64_t n, std::int64_t k, int threads)
+      : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_), dtype_(dtype), n_(n), k_(k), threads_(threads) {
+    omp_set_num_threads(threads_);
+    weights_ = {{k, n}, library_type(dtype), dnnl::memory::format_tag::any};
+    weights_ = description(kReferenceRows).weights_desc();
+  }
+
+  [[nodiscard]] std::size_t packed_bytes() const override { return weights_.get_size(); }
+  [[nodiscard]] std::int64_t padded_rows(std::int64_t m) const override {
+    return row_bucket(gemm_row_bucket("onednn", dtype_), m);
+  }
+
+  void pack(const float* weights, void* packed) const override {
+    const dnnl::memory::desc plain({k_, n_}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::ab);
+    dnnl::memory source(plain, engine_, const_cast<float*>(weights));
+    dnnl::memory target(weights_, engine_, packed);
+    dnnl::stream stream(engine_);
+    dnnl::reorder(source, target).execute(stream, source, target);
+    stream.wait();
+  }
+
+  void prepare(std::int64_t m) override { static_cast<void>(call(padded_rows(m))); }
+
+  void run(std::int64_t m, const void* a, const void* packed, float* c) override {
+    if (m < 1) return;
+    Call& call_ = call(padded_rows(m));
+    omp_set_num_threads(threads_);
+    call_.a.set_data_handle(const_cast<void*>(a));
+    call_.w.set_data_handle(const_cast<void*>(packed));
+    call_.c.set_data_handle(c);
+    call_.primitive.execute(stream_, call_.arguments);
+  }
+
+  [[nodiscard]] std::string implementation(std::int64_t m) override {
+    return description(padded_rows(m)).impl_info_str();
+  }
+
+ private:
+  struct Call {
+    dnnl::matmul primitive;
+    dnnl::memory a, w, c;
+    std::unordered_map<int, dnnl::memory> arguments;
+  };
+
+  [[nodiscard]] dnnl::matmul::primitive_desc description(std::int64_t m) const {
+    using Tag = dnnl::memory::format_tag;
+    const dnnl::memory::desc a({m, k_}, library_type(dtype_), Tag::ab);
+    const dnnl::memory::desc c({m, n_}, dnnl::memory::data_type::f32, Tag::ab);
+    return {dnnl::matmul::desc(a, weights_, c), engine_};
+  }
+
+  Call& call(std::int64_t m) {
+    const auto found = calls_.find(m);
+    if (found != calls_.end()) return found->second;
+    omp_set_num_threads(threads_);
+    const auto chosen = description(m);
+    Call made{dnnl::matmul(chosen),
+              dnnl::memory(chosen.src_desc(), engine_, DNNL_MEMORY_NONE),
+              dnnl::memory(chosen.weights_desc(), engine_, DNNL_MEMORY_NONE),
+              dnnl::memory(chosen.dst_desc(), engine_, DNNL_MEMORY_NONE),
+              {}};
+    made.arguments = {{DNNL_ARG_SRC, made.a}, {DNNL_ARG_WEIGHTS, made.w}, {DNNL_ARG_DST, made.c}};
+    return calls_.emplace(m, std::move(made)).first->second;
+  }
+
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  dnnl::memory::desc weights_;
+  DType dtype_;
+  std::int64_t n_;
+  std::int64_t k_;
+  int threads_;
+  std::unordered_map<std::int64_t, Call> calls_;
+};
+
+}  // namespace
+
+std::unique_ptr<Gemm> make_onednn_gemm(DType dtype, std::int64_t n, std::int64_t k, int threads) {
+  return std::make_unique<OneDnnGemm>(dtype, n, k, threads);
+}
+
+std::string onednn_library() {
+  const dnnl_version_t* version = dnnl_version();
+  return "oneDNN " + std::to_string(version->major) + "." + std::to_string(version->minor) + "." +
+         std::to_string(version->patch);
+}
+
+bool onednn_uses_tiles() {
+  const int isa = static_cast<int>(dnnl::get_effective_cpu_isa());
+  return (isa & static_cast<int>(dnnl::cpu_isa::avx512_core_amx)) == static_cast<int>(dnnl::cpu_isa::avx512_core_amx);
+}
+
+}  // namespace moecast
+#endif
