@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -24,10 +26,24 @@ std::vector<Check> all_checks() {
   return checks;
 }
 
+/// One line a check, and what to do below it.
+std::string as_text(const std::vector<Check>& checks) {
+  std::string text;
+  for (const Check& check : checks) {
+    text += fmt::format("{:<8} {:<18} {}\n", status_word(check.status), check.name, check.found);
+    if (!check.advice.empty()) text += fmt::format("{:>27} {}\n", "->", check.advice);
+  }
+  return text;
+}
+
 int run_doctor(const std::string& format_text) {
   const Format format = parse_format(format_text);
   const std::vector<Check> checks = all_checks();
-  if (format == Format::table || format == Format::md) {
+  if (format == Format::table) {
+    write_stdout(as_text(checks));
+    return 0;
+  }
+  if (format == Format::md) {
     Table table{{"what", "status", "found", "what to do"}, {}};
     for (const Check& check : checks) {
       table.rows.push_back({check.name, status_word(check.status), check.found, check.advice});
