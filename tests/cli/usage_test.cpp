@@ -78,10 +78,17 @@ TEST(ListCommand, ReadsTheDataFolderOfTheEnvironment) {
   EXPECT_THAT(listed.out, HasSubstr("one-model"));
 }
 
+TEST(ListCommand, ShowsTheBackendsOfThisBuild) {
+  const Finished listed = run_moecast({"list", "backends", "--format", "csv"});
+  EXPECT_EQ(listed.code, 0);
+  EXPECT_THAT(listed.out, StartsWith("name,library\n"));
+  EXPECT_THAT(listed.out, HasSubstr("\neigen,"));
+}
+
 TEST(DoctorCommand, SaysWhatIsFoundAndWhatToDo) {
   const Finished table = run_moecast({"doctor"});
   EXPECT_EQ(table.code, 0) << table.err;
-  for (const char* text : {"cpu", "memory", "huge pages", "governor", "noise"}) {
+  for (const char* text : {"cpu", "memory", "huge pages", "governor", "noise", "backend eigen"}) {
     EXPECT_THAT(table.out, HasSubstr(text));
   }
   const Finished json = run_moecast({"doctor", "--format", "json"});

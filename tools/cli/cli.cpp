@@ -123,6 +123,7 @@ int run_cli(int argc, char** argv) {
     app.footer(std::string(kExamples) + "\n" + kExitCodes);
     app.set_version_flag("--version", fmt::format("moecast {} ({})", MOECAST_VERSION, MOECAST_BUILD_TYPE));
     CommandLine line;
+    line.argv = argv;
     add_list_command(app, line);
     add_doctor_command(app, line);
     return parse_and_run(app, line, argc, argv);

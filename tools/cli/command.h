@@ -12,6 +12,7 @@ namespace moecast {
 /// What a command line asks for: filled while it is parsed, carried out afterwards.
 struct CommandLine {
   std::function<int()> run;  ///< of the chosen command; @return the exit code
+  char** argv = nullptr;     ///< as main got it
 };
 
 /// Each adds one command and its options to `app`, and sets `line.run` when it is chosen.

@@ -7,6 +7,7 @@
 #include "tools/cli/command.h"
 #include "tools/cli/machine_checks.h"
 #include "tools/cli/output.h"
+#include "tools/cli/restart.h"
 
 namespace moecast {
 namespace {
@@ -23,6 +24,7 @@ const char* status_word(CheckStatus status) {
 std::vector<Check> all_checks() {
   std::vector<Check> checks = machine_checks();
   checks.push_back(noise_check());
+  for (const auto& more : {backend_checks(), optional_checks()}) checks.insert(checks.end(), more.begin(), more.end());
   return checks;
 }
 
@@ -69,7 +71,12 @@ void add_doctor_command(CLI::App& app, CommandLine& line) {
   CLI::App& command = *app.add_subcommand("doctor", "Say what this build and machine can do, and mend what is missing");
   add_text_option(command, "--format", *format, "FORMAT", "table (default), md, csv, json, jsonl");
   command.footer("Examples:\n  moecast doctor\n  moecast doctor --format json\n");
-  command.callback([format, &line] { line.run = [format] { return run_doctor(*format); }; });
+  command.callback([format, &line] {
+    line.run = [format, &line] {
+      restart_with_openblas_core(line.argv);
+      return run_doctor(*format);
+    };
+  });
 }
 
 }  // namespace moecast

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/core/error.h"
+#include "profiler/cpu/gemm.h"
 #include "tools/cli/command.h"
 #include "tools/cli/data_folders.h"
 #include "tools/cli/output.h"
@@ -56,6 +57,19 @@ Listing list_hardware(const DataFolders& folders) {
   return listing;
 }
 
+Listing list_backends() {
+  Listing listing{{{"backend", "dtypes", "library"}, {}}, {}, "this build has no CPU backend"};
+  for (const std::string& backend : gemm_backends()) {
+    std::vector<std::string> dtypes;
+    for (const DType dtype : {DType::fp32, DType::bf16}) {
+      if (gemm_supports(backend, dtype)) dtypes.emplace_back(to_string(dtype));
+    }
+    listing.table.rows.push_back({backend, fmt::format("{}", fmt::join(dtypes, ",")), gemm_library(backend)});
+    listing.records.push_back(Json{{"name", backend}, {"dtypes", dtypes}, {"library", gemm_library(backend)}});
+  }
+  return listing;
+}
+
 Listing list_spaces(const DataFolders& folders) {
   Listing listing{{{"space"}, {}}, {}, "no search spaces in this data folder"};
   const fs::path folder = fs::path(folders.zoo).parent_path() / "spaces";
@@ -69,6 +83,7 @@ Listing list_spaces(const DataFolders& folders) {
 Listing listing_of(const std::string& what, const DataFolders& folders) {
   if (what == "models") return list_models(folders);
   if (what == "hw") return list_hardware(folders);
+  if (what == "backends") return list_backends();
   if (what == "spaces") return list_spaces(folders);
   const std::string hint = "write one of: models, hw, backends, spaces";
   if (what.empty()) throw UsageError("list", "what to list is missing", hint);

@@ -18,5 +18,9 @@ struct Check {
 std::vector<Check> machine_checks();
 /// Spread of a fixed computation that is repeated for a third of a second.
 Check noise_check();
+/// Each CPU backend of this build with the kernel family that it chooses here.
+std::vector<Check> backend_checks();
+/// What this build could do more with: CUDA and MPI.
+std::vector<Check> optional_checks();
 
 }  // namespace moecast
