@@ -29,8 +29,8 @@ class Job {
 struct Sample {
   int round = 0;
   int calls = 0;
-  Seconds wall;      ///< per call
-  Seconds cpu;       ///< thread CPU time per call (calling thread)
+  Seconds wall;  ///< per call
+  Seconds cpu;   ///< thread CPU time per call (calling thread)
   long involuntary_switches = 0;
 };
 
@@ -42,8 +42,8 @@ struct SessionOptions {
   /// moments and make layers look 10-20 % slower than their kernels (bf16 layers: 9.1 % error with 1.5 ms and the best
   /// sample of a round, 4.9 % with 6 ms and the mean).
   Seconds cold_sample_time{6e-3};
-  double cold_ring_bytes = 30e6;            ///< rings above this are timed with cold_sample_time
-  Seconds budget{90};                       ///< stops between jobs
+  double cold_ring_bytes = 30e6;  ///< rings above this are timed with cold_sample_time
+  Seconds budget{90};             ///< stops between jobs
   std::uint64_t seed = 7;
   const std::atomic<bool>* interrupted = nullptr;
   std::function<void(double done_ratio, Seconds left)> progress;

@@ -1,0 +1,123 @@
+#include "profiler/timing/session.h"
+
+#include <benchmark/benchmark.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <random>
+
+namespace moecast {
+namespace {
+
+/// One job takes at most this many calls a sample, however short they are.
+constexpr double kMostCalls = 3000;
+/// A call this long is a sample by itself: more would only spend the budget.
+constexpr double kLongCallSeconds = 0.05;
+
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double thread_cpu_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+long involuntary_switches() {
+  rusage usage{};
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nivcsw;
+}
+
+/// Keeps the wall time that the harness measured for each repetition; prints nothing.
+class Collector final : public benchmark::BenchmarkReporter {
+ public:
+  bool ReportContext(const Context& /*context*/) override { return true; }
+  void ReportRuns(const std::vector<Run>& runs) override {
+    for (const Run& run : runs) {
+      if (run.run_type != Run::RT_Iteration || run.iterations == 0) continue;
+      walls.push_back(run.real_accumulated_time / static_cast<double>(run.iterations));
+    }
+  }
+  std::vector<double> walls;
+};
+
+struct Budget {
+  Clock::time_point start;
+  const SessionOptions& options;
+  [[nodiscard]] bool over() const {
+    return (options.interrupted != nullptr && options.interrupted->load()) || since(start) > options.budget.value();
+  }
+};
+
+/// Samples of one job in one round: the harness repeats `calls` calls, with CPU time and switches noted beside.
+std::vector<Sample> time_job(Job& job, int round, const SessionOptions& options) {
+  job.prepare();
+  job.warm_up();
+  const auto start = Clock::now();
+  job.run();
+  const double one = std::max(since(start), 1e-8);
+  const bool cold = job.ring_bytes() > options.cold_ring_bytes;
+  const double wanted = (cold ? options.cold_sample_time : options.sample_time).value();
+  const int calls = std::max(job.calls_per_sample(), static_cast<int>(std::clamp(wanted / one, 1.0, kMostCalls)));
+  const int repetitions = one > kLongCallSeconds ? 1 : options.samples_per_round;
+
+  std::vector<Sample> samples;
+  Collector collector;
+  benchmark::RegisterBenchmark("job",
+                               [&](benchmark::State& state) {
+                                 const long switches = involuntary_switches();
+                                 const double cpu = thread_cpu_seconds();
+                                 for (auto _ : state) job.run();
+                                 Sample sample;
+                                 sample.cpu = Seconds((thread_cpu_seconds() - cpu) / calls);
+                                 sample.involuntary_switches = involuntary_switches() - switches;
+                                 samples.push_back(sample);
+                               })
+      ->Iterations(calls)
+      ->Repetitions(repetitions)
+      ->UseRealTime();
+  benchmark::RunSpecifiedBenchmarks(&collector);
+  benchmark::ClearRegisteredBenchmarks();
+  samples.resize(std::min(samples.size(), collector.walls.size()));
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    samples[i].round = round;
+    samples[i].calls = calls;
+    samples[i].wall = Seconds(collector.walls[i]);
+  }
+  return samples;
+}
+
+}  // namespace
+
+std::vector<JobSamples> run_session(const std::vector<std::unique_ptr<Job>>& jobs, const SessionOptions& options) {
+  std::vector<JobSamples> results(jobs.size());
+  std::vector<std::size_t> order(jobs.size());
+  std::iota(order.begin(), order.end(), 0U);
+  std::mt19937_64 generator(options.seed);
+  const Budget budget{Clock::now(), options};
+  const double total = static_cast<double>(jobs.size()) * options.rounds;
+  double done = 0;
+  for (int round = 0; round < options.rounds; ++round) {
+    std::shuffle(order.begin(), order.end(), generator);
+    for (const std::size_t index : order) {
+      if (budget.over()) return results;
+      auto samples = time_job(*jobs[index], round, options);
+      auto& kept = results[index].samples;
+      kept.insert(kept.end(), samples.begin(), samples.end());
+      done += 1;
+      if (options.progress) {
+        const double spent = since(budget.start);
+        const double left = std::min(spent / done * (total - done), options.budget.value() - spent);
+        options.progress(done / total, Seconds(std::max(0.0, left)));
+      }
+    }
+  }
+  return results;
+}
+
+}  // namespace moecast
