@@ -157,6 +157,16 @@ void rms_norm(const float* x, const float* weight, void* out, std::int64_t m, st
   }
 }
 
+void add_rows(const float* x, float* sum, std::int64_t m, std::int64_t width, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && m > 1)
+  for (std::int64_t row = 0; row < m; ++row) {
+    const float* from = x + row * width;
+    float* to = sum + row * width;
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) to[i] += from[i];
+  }
+}
+
 void to_dtype(const float* x, void* out, std::int64_t count, DType dtype, int threads) {
   require_cpu_dtype(dtype);
   if (dtype == DType::fp32) {

@@ -39,6 +39,9 @@ void attention(const float* q, const void* k_cache, const void* v_cache, void* o
                std::int64_t query, std::int64_t context, std::int64_t capacity, int heads, int kv_heads, int head_dim,
                DType dtype, int threads);
 
+/// sum[m, width] += x[m, width]: a residual connection.
+void add_rows(const float* x, float* sum, std::int64_t m, std::int64_t width, int threads);
+
 void to_dtype(const float* x, void* out, std::int64_t count, DType dtype, int threads);
 
 }  // namespace moecast

@@ -1,0 +1,98 @@
+#include "profiler/cpu/kernel_job.h"
+
+#include <functional>
+#include <utility>
+
+#include "models/core/error.h"
+#include "profiler/cpu/gemm.h"
+#include "profiler/cpu/stage_kernels.h"
+
+namespace moecast {
+namespace {
+
+/// Rings up to this size are read through before they are timed; beyond it nothing stays in a cache anyway.
+constexpr double kWarmRingBytes = 300e6;
+constexpr int kWarmPasses = 3;
+
+class GemmJob final : public Job {
+ public:
+  GemmJob(const KernelPoint& point, const KernelBuffers& buffers) : point_(point), output_(buffers.output.data()) {
+    const OperatorShape& s = point.shape;
+    gemm_ = make_gemm(point.backend, point.dtype, s.n, s.k, point.threads);
+    const auto rows = static_cast<double>(gemm_->padded_rows(s.m));
+    const double input = rows * static_cast<double>(s.k) * bytes_per_element(point.dtype);
+    weights_ = Ring(buffers.weights, gemm_->packed_bytes(), point.footprint.value());
+    input_ = Ring(buffers.input, static_cast<std::size_t>(input), point.input_footprint.value());
+    if (rows * static_cast<double>(s.n) * sizeof(float) > static_cast<double>(buffers.output.size())) {
+      throw DeviceError("", "the result of a GEMM does not fit into what is set aside", "measure smaller shapes");
+    }
+  }
+  void prepare() override { gemm_->prepare(point_.shape.m); }
+  void run() override { gemm_->run(point_.shape.m, input_.next(), weights_.next(), reinterpret_cast<float*>(output_)); }
+  void warm_up() override {
+    if (point_.footprint.value() > 0 && ring_bytes() <= kWarmRingBytes) weights_.touch(kWarmPasses);
+    run();
+  }
+  [[nodiscard]] int threads() const override { return point_.threads; }
+  [[nodiscard]] double ring_bytes() const override { return static_cast<double>(weights_.bytes()); }
+
+ private:
+  KernelPoint point_;
+  std::unique_ptr<Gemm> gemm_;
+  Ring weights_;
+  Ring input_;
+  std::byte* output_;
+};
+
+class StageJob final : public Job {
+ public:
+  StageJob(const KernelPoint& point, const KernelBuffers& buffers)
+      : kernel_(make_stage_kernel(point)), threads_(point.threads) {
+    const double input = static_cast<double>(kernel_.input_bytes);
+    const double output = static_cast<double>(kernel_.output_bytes);
+    const double total = std::max(1.0, input + output);
+    input_ = Ring(buffers.weights, kernel_.input_bytes, point.footprint.value() * input / total);
+    output_ = Ring(buffers.output, kernel_.output_bytes, point.footprint.value() * output / total);
+  }
+  void prepare() override {}
+  void run() override { kernel_.run(input_.next(), output_.next()); }
+  void warm_up() override {
+    if (ring_bytes() <= kWarmRingBytes) {
+      input_.touch(kWarmPasses);
+      output_.touch(kWarmPasses);
+    }
+    run();
+  }
+  [[nodiscard]] int threads() const override { return threads_; }
+  [[nodiscard]] double ring_bytes() const override { return static_cast<double>(input_.bytes() + output_.bytes()); }
+
+ private:
+  StageKernel kernel_;
+  int threads_;
+  Ring input_;
+  Ring output_;
+};
+
+}  // namespace
+
+std::unique_ptr<Job> make_kernel_job(const KernelPoint& point, const KernelBuffers& buffers) {
+  for (const ShapeColumn& column : shape_columns(point.kind)) {
+    const bool may_be_zero = column.name == "gated" || column.name == "groups";
+    if (point.shape.*column.field < (may_be_zero ? 0 : 1)) {
+      throw InputError("",
+                       std::string(to_string(point.kind)) + " needs " + std::string(column.name) + " of at least 1");
+    }
+  }
+  if (point.kind == OperatorKind::gemm || point.kind == OperatorKind::grouped_gemm) {
+    return std::make_unique<GemmJob>(point, buffers);
+  }
+  if (point.kind == OperatorKind::call) {
+    KernelPoint smallest = point;
+    smallest.shape.m = 1;
+    smallest.shape.n = smallest.shape.k = 16;
+    return std::make_unique<GemmJob>(smallest, buffers);
+  }
+  return std::make_unique<StageJob>(point, buffers);
+}
+
+}  // namespace moecast

@@ -1,0 +1,73 @@
+#include "profiler/cpu/kernel_job.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+TEST(Ring, ReturnsToAPieceAfterItsBytes) {
+  const Buffer buffer(std::size_t{4} << 20);
+  Ring ring(buffer, 4096, 3 * 4096.0);
+  std::set<std::byte*> pieces;
+  std::byte* first = ring.next();
+  pieces.insert(first);
+  for (int i = 0; i < 2; ++i) pieces.insert(ring.next());
+  EXPECT_EQ(pieces.size(), 3U);
+  EXPECT_EQ(ring.next(), first);
+}
+
+TEST(Ring, IsOnePieceWhenWarmAndTheBufferAtMost) {
+  const Buffer buffer(std::size_t{4} << 20);
+  Ring warm(buffer, 10000, 0);
+  EXPECT_EQ(warm.next(), warm.next());
+  EXPECT_LE(Ring(buffer, 4096, 1e15).bytes(), buffer.size());
+  EXPECT_THROW(Ring(buffer, std::size_t{8} << 20, 0), DeviceError);
+}
+
+TEST(MakeKernelJob, RunsEveryCpuKernel) {
+  const KernelBuffers buffers;
+  OperatorShape shape;
+  shape.m = 3;
+  shape.n = shape.k = 64;
+  shape.tokens = 5;
+  shape.experts = 8;
+  shape.top_k = 2;
+  shape.hidden = shape.width = 32;
+  shape.batch = 2;
+  shape.query = 1;
+  shape.context = 9;
+  shape.heads = 4;
+  shape.kv_heads = 2;
+  shape.head_dim = 16;
+  shape.bytes = 4096;
+  using enum OperatorKind;
+  for (const OperatorKind kind : {gemm, router, permute, unpermute, activation, norm, elementwise, attention_prefill,
+                                  attention_decode, copy, read, call}) {
+    KernelPoint point;
+    point.kind = kind;
+    point.backend = kind == gemm || kind == call ? "eigen" : "native";
+    point.shape = shape;
+    point.footprint = Bytes(1e6);
+    const auto job = make_kernel_job(point, buffers);
+    job->prepare();
+    job->warm_up();
+    EXPECT_NO_THROW(job->run()) << to_string(kind);
+  }
+}
+
+TEST(MakeKernelJob, RefusesEmptyShapesAndKindsOfOtherMachines) {
+  const KernelBuffers buffers;
+  KernelPoint point;
+  point.backend = "eigen";
+  EXPECT_THROW(make_kernel_job(point, buffers), InputError);
+  point.kind = OperatorKind::all_reduce;
+  point.shape.bytes = 8;
+  EXPECT_THROW(make_kernel_job(point, buffers), InputError);
+}
+
+}  // namespace
+}  // namespace moecast
