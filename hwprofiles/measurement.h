@@ -9,24 +9,24 @@ namespace moecast {
 /// One kernel call to be timed, or that was timed: the key and the features of a cost model.
 struct KernelPoint {
   OperatorKind kind = OperatorKind::gemm;
-  std::string backend;             ///< onednn, openblas, eigen, native (our own loops), vllm-0.24.0/triton, ...
+  std::string backend;  ///< onednn, openblas, eigen, native (our own loops), vllm-0.24.0/triton, ...
   DType dtype = DType::fp32;
   int threads = 1;
   OperatorShape shape;
-  Bytes footprint;                 ///< bytes touched between two uses of the same weights (a ring); 0 = warm
-  Bytes input_footprint;           ///< the same for the input rows; 0 = just written
+  Bytes footprint;        ///< bytes touched between two uses of the same weights (a ring); 0 = warm
+  Bytes input_footprint;  ///< the same for the input rows; 0 = just written
   friend bool operator==(const KernelPoint&, const KernelPoint&) = default;
 };
 
 /// What was measured at a point.
 struct Measurement {
   KernelPoint point;
-  Seconds latency;                 ///< median over interleaved rounds of the mean of a round's samples
-  Seconds low;                     ///< 95 % interval of that median
+  Seconds latency;  ///< median over interleaved rounds of the mean of a round's samples
+  Seconds low;      ///< 95 % interval of that median
   Seconds high;
   int samples = 0;
-  int preempted = 0;               ///< samples with involuntary context switches
-  std::vector<double> round_s;     ///< mean sample of each round, in seconds, in round order
+  int preempted = 0;            ///< samples with involuntary context switches
+  std::vector<double> round_s;  ///< mean sample of each round, in seconds, in round order
 };
 
 }  // namespace moecast

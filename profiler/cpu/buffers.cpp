@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kMostWeightBytes = std::size_t{2} << 30;
 constexpr std::size_t kCacheLine = 64;
 
 std::size_t round_up(std::size_t bytes, std::size_t multiple) { return (bytes + multiple - 1) / multiple * multiple; }
@@ -58,10 +57,10 @@ Buffer::Buffer(std::size_t bytes) : size_(round_up(std::max<std::size_t>(bytes, 
 
 Buffer::~Buffer() { munmap(data_, size_); }
 
-KernelBuffers::KernelBuffers()
-    : weights(share_of_memory(1.0 / 3, kMostWeightBytes)),
-      input(share_of_memory(1.0 / 12, kMostWeightBytes / 4)),
-      output(share_of_memory(1.0 / 12, kMostWeightBytes / 4)) {}
+KernelBuffers::KernelBuffers(std::size_t most_weight_bytes)
+    : weights(share_of_memory(1.0 / 3, most_weight_bytes)),
+      input(share_of_memory(1.0 / 12, most_weight_bytes / 4)),
+      output(share_of_memory(1.0 / 12, most_weight_bytes / 4)) {}
 
 Ring::Ring(const Buffer& buffer, std::size_t piece_bytes, double ring_bytes)
     : base_(buffer.data()), piece_(round_up(std::max<std::size_t>(piece_bytes, 1), kPage)) {

@@ -23,8 +23,9 @@ class Buffer {
 /// The buffers that all kernel jobs of a session share: a job's ring lies in them, so that whatever ran in between has
 /// used the caches the way another layer would.
 struct KernelBuffers {
-  /// Sizes by what the machine has: weights get at most 2 GiB and at most a third of the memory.
-  KernelBuffers();
+  /// Sizes by what the machine has: weights get at most `most_weight_bytes` and at most a third of the memory, inputs
+  /// and outputs a quarter of that each.
+  explicit KernelBuffers(std::size_t most_weight_bytes = std::size_t{2} << 30);
   Buffer weights;
   Buffer input;
   Buffer output;

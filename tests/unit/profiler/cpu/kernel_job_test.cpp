@@ -29,7 +29,7 @@ TEST(Ring, IsOnePieceWhenWarmAndTheBufferAtMost) {
 }
 
 TEST(MakeKernelJob, RunsEveryCpuKernel) {
-  const KernelBuffers buffers;
+  const KernelBuffers buffers(std::size_t{64} << 20);
   OperatorShape shape;
   shape.m = 3;
   shape.n = shape.k = 64;
@@ -60,7 +60,7 @@ TEST(MakeKernelJob, RunsEveryCpuKernel) {
 }
 
 TEST(MakeKernelJob, RefusesEmptyShapesAndKindsOfOtherMachines) {
-  const KernelBuffers buffers;
+  const KernelBuffers buffers(std::size_t{64} << 20);
   KernelPoint point;
   point.backend = "eigen";
   EXPECT_THROW(make_kernel_job(point, buffers), InputError);

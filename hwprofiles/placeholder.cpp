@@ -1,1 +1,0 @@
-#include "hwprofiles/measurement.h"

@@ -1,0 +1,193 @@
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "hwprofiles/profile.h"
+#include "models/core/error.h"
+#include "models/core/file.h"
+
+namespace moecast {
+namespace {
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const std::size_t end = text.find(separator);
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 1);
+  }
+}
+
+std::vector<std::string> column_names(OperatorKind kind) {
+  std::vector<std::string> names{"backend", "dtype", "threads"};
+  for (const ShapeColumn& column : shape_columns(kind)) names.emplace_back(column.name);
+  for (const char* name : {"footprint_bytes", "input_footprint_bytes", "latency_s", "low_s", "high_s", "samples",
+                           "preempted", "round_s"}) {
+    names.emplace_back(name);
+  }
+  return names;
+}
+
+/// One cell of a row, with everything that an error has to say.
+struct Cell {
+  std::string_view text;
+  const std::string& where;
+  std::size_t line;
+  std::string_view column;
+
+  [[noreturn]] void fail(const std::string& problem) const {
+    throw InputError(where + ": line " + std::to_string(line) + ", column " + std::string(column),
+                     "\"" + std::string(text.substr(0, 40)) + "\" " + problem);
+  }
+  [[nodiscard]] double number(double low) const { return number_of(text, low); }
+  [[nodiscard]] double number_of(std::string_view part, double low) const {
+    double value = 0;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
+    if (error != std::errc() || end != part.data() + part.size() || !std::isfinite(value)) fail("is not a number");
+    if (value < low) fail("is below " + std::to_string(low));
+    return value;
+  }
+  [[nodiscard]] std::int64_t integer(std::int64_t low) const {
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size()) fail("is not a whole number");
+    if (value < low) fail("is below " + std::to_string(low));
+    return value;
+  }
+  [[nodiscard]] Seconds latency() const {
+    const double value = number(0);
+    if (value <= 0) fail("is not above zero: nothing takes no time");
+    return Seconds(value);
+  }
+};
+
+Measurement parse_row(OperatorKind kind, const std::vector<std::string_view>& cells,
+                      const std::vector<std::string>& names, const std::string& where, std::size_t line) {
+  if (cells.size() != names.size()) {
+    throw InputError(where + ": line " + std::to_string(line),
+                     "has " + std::to_string(cells.size()) + " columns, expected " + std::to_string(names.size()));
+  }
+  std::size_t at = 0;
+  const auto next = [&]() -> Cell {
+    const std::size_t i = at++;
+    return {cells[i], where, line, names[i]};
+  };
+  Measurement row;
+  row.point.kind = kind;
+  row.point.backend = std::string(next().text);
+  const Cell dtype = next();
+  const auto parsed = parse_dtype(dtype.text);
+  if (!parsed) dtype.fail("is not a known dtype");
+  row.point.dtype = *parsed;
+  row.point.threads = static_cast<int>(std::min<std::int64_t>(next().integer(1), 1 << 20));
+  for (const ShapeColumn& column : shape_columns(kind)) row.point.shape.*column.field = next().integer(0);
+  row.point.footprint = Bytes(next().number(0));
+  row.point.input_footprint = Bytes(next().number(0));
+  const Cell latency = next();
+  row.latency = latency.latency();
+  row.low = next().latency();
+  row.high = next().latency();
+  if (row.low > row.latency || row.high < row.latency) latency.fail("lies outside its interval");
+  row.samples = static_cast<int>(std::min<std::int64_t>(next().integer(1), 1 << 30));
+  row.preempted = static_cast<int>(std::min<std::int64_t>(next().integer(0), 1 << 30));
+  const Cell rounds = next();
+  if (!rounds.text.empty()) {
+    for (const std::string_view part : split(rounds.text, ' ')) row.round_s.push_back(rounds.number_of(part, 0));
+  }
+  return row;
+}
+
+std::string number_text(double value) {
+  char text[32];
+  const auto [end, error] = std::to_chars(text, text + sizeof text, value, std::chars_format::general, 6);
+  return {text, error == std::errc() ? end : text};
+}
+
+std::string row_text(OperatorKind kind, const Measurement& row) {
+  std::string text =
+      row.point.backend + ',' + std::string(to_string(row.point.dtype)) + ',' + std::to_string(row.point.threads);
+  for (const ShapeColumn& column : shape_columns(kind)) text += ',' + std::to_string(row.point.shape.*column.field);
+  for (const double value : {row.point.footprint.value(), row.point.input_footprint.value()}) {
+    text += ',' + std::to_string(static_cast<std::int64_t>(value));
+  }
+  for (const Seconds value : {row.latency, row.low, row.high}) text += ',' + number_text(value.value());
+  text += ',' + std::to_string(row.samples) + ',' + std::to_string(row.preempted) + ',';
+  for (std::size_t i = 0; i < row.round_s.size(); ++i) text += (i == 0 ? "" : " ") + number_text(row.round_s[i]);
+  return text + '\n';
+}
+
+std::string file_name(const std::string& folder, OperatorKind kind) {
+  return folder + "/samples/" + std::string(to_string(kind)) + ".csv.gz";
+}
+
+}  // namespace
+
+std::vector<Measurement> parse_samples_text(OperatorKind kind, std::string_view text, const std::string& where) {
+  const std::vector<std::string> names = column_names(kind);
+  std::vector<Measurement> rows;
+  std::size_t line = 0;
+  for (std::string_view row : split(text, '\n')) {
+    ++line;
+    if (row.ends_with('\r')) row.remove_suffix(1);
+    if (row.empty()) continue;
+    const auto cells = split(row, ',');
+    if (line == 1) {
+      if (!std::equal(cells.begin(), cells.end(), names.begin(), names.end())) {
+        std::string expected;
+        for (const std::string& name : names) expected += (expected.empty() ? "" : ",") + name;
+        throw InputError(where + ": line 1", "has other columns than a table of " + std::string(to_string(kind)),
+                         "expected " + expected);
+      }
+      continue;
+    }
+    rows.push_back(parse_row(kind, cells, names, where, line));
+  }
+  if (line == 0 || text.empty()) throw InputError(where, "is empty");
+  return rows;
+}
+
+std::string samples_text(OperatorKind kind, const std::vector<Measurement>& measurements) {
+  std::string text;
+  for (const std::string& name : column_names(kind)) text += (text.empty() ? "" : ",") + name;
+  text += '\n';
+  for (const Measurement& row : measurements) {
+    if (row.point.kind == kind) text += row_text(kind, row);
+  }
+  return text;
+}
+
+std::vector<Measurement> read_samples(const std::string& folder) {
+  namespace fs = std::filesystem;
+  std::error_code none;
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder + "/samples", none)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(".csv.gz")) names.push_back(name.substr(0, name.size() - 7));
+  }
+  std::sort(names.begin(), names.end());
+  std::vector<Measurement> all;
+  for (const std::string& name : names) {
+    const auto kind = parse_operator_kind(name);
+    const std::string path = folder + "/samples/" + name + ".csv.gz";
+    if (!kind) throw InputError(path, "\"" + name + "\" is not an operator");
+    auto rows = parse_samples_text(*kind, read_text_file(path), path);
+    all.insert(all.end(), std::make_move_iterator(rows.begin()), std::make_move_iterator(rows.end()));
+  }
+  return all;
+}
+
+void write_samples(const std::string& folder, const std::vector<Measurement>& measurements) {
+  std::error_code failed;
+  std::filesystem::create_directories(folder + "/samples", failed);
+  if (failed) throw DeviceError(folder + "/samples", "cannot be made: " + failed.message());
+  std::map<OperatorKind, int> kinds;
+  for (const Measurement& row : measurements) ++kinds[row.point.kind];
+  for (const auto& [kind, count] : kinds) {
+    write_file_atomically(file_name(folder, kind), samples_text(kind, measurements));
+  }
+}
+
+}  // namespace moecast
