@@ -1,0 +1,176 @@
+#include "sim/cost/gemm_law.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sim/fit/least_squares.h"
+
+namespace moecast {
+namespace {
+
+enum Parameter { kCall, kPeak, kRows0, kDepth0, kColumns0, kSharpness, kWarmRows, kColdRows, kPack, kPackReads };
+
+constexpr double kColdInputBytes = 8e6;  ///< input rows touched this long ago come from beyond the second-level cache
+constexpr double kVectorColumns = 16;    ///< results are computed 16 columns wide whatever the padding of the weights
+constexpr double kSmoothWeight = 0.3;    ///< of second differences of ln BW over the nodes
+constexpr double kPriorWeight = 0.15;
+constexpr double kSoftScale = 0.1;
+
+struct Prior {
+  std::string_view name;
+  double value;  ///< SI
+  double width;  ///< of the natural logarithm
+};
+
+constexpr std::array<Prior, GemmLaw::kScalars> kPriors{{
+    {"call_s", 0.3e-6, 1.0},
+    {"peak_flops_per_s", 160e9, 1.5},
+    {"row_overhead_rows", 1, 1.0},
+    {"depth_overhead_columns", 4, 1.0},
+    {"column_overhead_columns", 4, 1.0},
+    {"overlap_sharpness", 1.1, 0.3},
+    {"warm_row_bytes_per_s", 100e9, 1.0},
+    {"cold_row_bytes_per_s", 30e9, 1.0},
+    {"pack_bytes_per_s", 12e9, 0.7},
+    {"pack_read_factor", 1, 0.7},
+}};
+
+constexpr std::array<double, GemmLaw::kNodes> kBandwidthPrior{200e9, 150e9, 80e9, 50e9, 40e9, 35e9, 33e9, 30e9,
+                                                              26e9,  22e9,  20e9, 18e9, 14e9, 12e9, 11e9};
+constexpr double kBandwidthWidth = 0.7;
+
+double round_up(double value, double multiple) { return std::ceil(value / multiple) * multiple; }
+
+}  // namespace
+
+const std::array<double, GemmLaw::kNodes> GemmLaw::kNodeBytes{0.5e6, 1e6,  2e6,  4e6,   8e6,   16e6,  24e6,  32e6,
+                                                              48e6,  64e6, 96e6, 128e6, 256e6, 512e6, 2048e6};
+
+std::string_view GemmLaw::parameter_name(int index) {
+  return index < kScalars ? kPriors[static_cast<std::size_t>(index)].name : "bandwidth_bytes_per_s";
+}
+
+GemmTraits gemm_traits(std::string_view backend, DType dtype, RowBucket row_bucket) {
+  GemmTraits traits;
+  if (backend == "onednn") traits.pad_columns = 64;
+  if (backend == "openblas") traits.pack_above_mnk = 1e6;
+  if (backend == "eigen") traits.pack_above_mnk = 0;
+  traits.row_bucket = row_bucket;
+  traits.element_bytes = bytes_per_element(dtype);
+  return traits;
+}
+
+struct GemmLaw::Terms {
+  double rows, columns16, footprint, weights, coldness;
+  bool packs;
+  double call, compute, memory, row_traffic;
+};
+
+GemmLaw::GemmLaw(GemmTraits traits, Eigen::VectorXd log_parameters)
+    : traits_(traits), parameters_(std::move(log_parameters)) {}
+
+double GemmLaw::bandwidth_bytes_per_s(double footprint_bytes) const {
+  const auto upper = std::upper_bound(kNodeBytes.begin(), kNodeBytes.end(), footprint_bytes);
+  const auto node = [&](std::ptrdiff_t i) { return parameters_(kScalars + static_cast<Eigen::Index>(i)); };
+  if (upper == kNodeBytes.begin()) return std::exp(node(0));
+  if (upper == kNodeBytes.end()) return std::exp(node(kNodes - 1));
+  const std::ptrdiff_t i = upper - kNodeBytes.begin() - 1;
+  const double share = std::log(footprint_bytes / *(upper - 1)) / std::log(*upper / *(upper - 1));
+  return std::exp(node(i) + share * (node(i + 1) - node(i)));
+}
+
+double GemmLaw::weight_bytes(const GemmCall& call) const {
+  return round_up(call.n, traits_.pad_columns) * call.k * traits_.element_bytes;
+}
+
+GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
+  Terms t{};
+  const auto value = [&](Parameter p) { return std::exp(parameters_(p)); };
+  // A fractional row count comes from an expectation: the bucket of its ceiling would jump, so it keeps its fraction.
+  const double whole = std::ceil(call.m);
+  t.rows = call.m + static_cast<double>(row_bucket(traits_.row_bucket, static_cast<std::int64_t>(whole))) - whole;
+  t.columns16 = round_up(call.n, kVectorColumns);
+  t.weights = weight_bytes(call);
+  const double input = t.rows * call.k * traits_.element_bytes;
+  const double output = 4 * t.rows * call.n;
+  t.footprint = std::max(call.footprint_bytes, t.weights) + input + output;
+  t.coldness = std::clamp(call.input_footprint_bytes / kColdInputBytes, 0.0, 1.0);
+  t.packs = t.rows * call.n * call.k > traits_.pack_above_mnk;
+  t.call = value(kCall);
+  t.compute = 2 * t.rows * t.columns16 * call.k / value(kPeak) * (1 + value(kRows0) / t.rows) *
+              (1 + value(kDepth0) / call.k) * (1 + value(kColumns0) / t.columns16);
+  t.memory = t.weights / bandwidth_bytes_per_s(t.footprint);
+  t.row_traffic =
+      input * ((1 - t.coldness) / value(kWarmRows) + t.coldness / value(kColdRows)) + output / value(kWarmRows);
+  if (t.packs) t.memory = t.weights / value(kPack) + value(kPackReads) * t.memory;
+  return t;
+}
+
+double GemmLaw::log_seconds(const GemmCall& call) const {
+  const Terms t = terms(call);
+  if (t.packs) return std::log(t.call + t.compute + t.memory + t.row_traffic);
+  const double q = 1 + std::exp(parameters_(kSharpness));
+  const double both = std::pow(std::pow(t.compute, q) + std::pow(t.memory, q), 1 / q);
+  return std::log(t.call + both + t.row_traffic);
+}
+
+double GemmLaw::memory_seconds(const GemmCall& call) const {
+  const Terms t = terms(call);
+  return t.memory + t.row_traffic;
+}
+
+double GemmLaw::compute_seconds(const GemmCall& call) const { return terms(call).compute; }
+
+Eigen::VectorXd GemmLaw::features(const GemmCall& call) const {
+  const Terms t = terms(call);
+  Eigen::VectorXd x(kFeatures);
+  // Two octaves apart where the library takes another path; one where columns alias in the caches.
+  const bool splits = traits_.pack_above_mnk > 0 && traits_.pack_above_mnk < 1e29;
+  const double path = splits ? (t.packs ? 2.0 : 0.0) : (std::fmod(call.n, 1024) == 0 ? 1.0 : 0.0);
+  x << std::log2(t.rows), std::log2(call.n), std::log2(call.k), std::log2(t.footprint), t.coldness, path;
+  return x;
+}
+
+GemmLaw GemmLaw::fit(const GemmTraits& traits, const std::vector<GemmCall>& calls, const Eigen::VectorXd& measured_s) {
+  Eigen::VectorXd prior(kParameters);
+  Eigen::VectorXd width(kParameters);
+  for (int i = 0; i < kScalars; ++i) {
+    prior(i) = std::log(kPriors[static_cast<std::size_t>(i)].value);
+    width(i) = kPriors[static_cast<std::size_t>(i)].width;
+  }
+  double fastest = 0;
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    fastest = std::max(fastest, 2 * calls[i].m * calls[i].n * calls[i].k / measured_s(static_cast<Eigen::Index>(i)));
+  }
+  if (fastest > 0) prior(kPeak) = std::log(fastest);
+  for (int i = 0; i < kNodes; ++i) {
+    prior(kScalars + i) = std::log(kBandwidthPrior[static_cast<std::size_t>(i)]);
+    width(kScalars + i) = kBandwidthWidth;
+  }
+  LeastSquaresProblem problem;
+  problem.soft_scale = kSoftScale;
+  problem.residuals = [&](const Eigen::VectorXd& parameters) {
+    const GemmLaw law(traits, parameters);
+    Eigen::VectorXd r(static_cast<Eigen::Index>(calls.size()));
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      const auto j = static_cast<Eigen::Index>(i);
+      r(j) = law.log_seconds(calls[i]) - std::log(measured_s(j));
+    }
+    return r;
+  };
+  problem.penalties = [&](const Eigen::VectorXd& parameters) {
+    Eigen::VectorXd r(kParameters + kNodes - 2);
+    r.head(kParameters) = kPriorWeight * (parameters - prior).cwiseQuotient(width);
+    for (int i = 0; i < kNodes - 2; ++i) {
+      const int at = kScalars + i;
+      r(kParameters + i) = kSmoothWeight * (parameters(at) - 2 * parameters(at + 1) + parameters(at + 2));
+    }
+    return r;
+  };
+  return {traits, fit_least_squares(problem, prior)};
+}
+
+}  // namespace moecast

@@ -1,0 +1,77 @@
+#pragma once
+#include <Eigen/Core>
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "models/core/dtype.h"
+#include "models/core/row_bucket.h"
+
+namespace moecast {
+
+/// What a CPU library does with a GEMM, as its source says; no property of a CPU.
+struct GemmTraits {
+  double pad_columns = 1;        ///< weights are stored with columns rounded up to this (oneDNN: 64)
+  double pack_above_mnk = 1e30;  ///< m n k above which the weights are packed at every call (OpenBLAS: 10^6, Eigen: 0)
+  RowBucket row_bucket = RowBucket::exact;
+  double element_bytes = 4;  ///< of weights and input rows; results are fp32
+};
+
+GemmTraits gemm_traits(std::string_view backend, DType dtype, RowBucket row_bucket);
+
+/// One call. Footprints are bytes touched between two uses of the same weights, and of the same input rows.
+struct GemmCall {
+  double m = 0;
+  double n = 0;
+  double k = 0;
+  double footprint_bytes = 0;
+  double input_footprint_bytes = 0;
+};
+
+/// Physics of one GEMM on a CPU:
+///   comp = 2 m n16 k / P (1 + m0/m) (1 + k0/k) (1 + n0/n16)
+///   mem  = W / BW(F'),  F' = max(F, W) + m k b + 4 m n
+///   rows = m k b [(1 - c)/A0 + c/A1] + 4 m n / A0,  c = clip(A / 8 MB, 0, 1)
+///   t    = t0 + (comp^q + mem^q)^(1/q) + rows                          weights packed ahead
+///   t    = t0 + comp + W (1/BP + g/BW(F')) + rows                      weights packed at every call
+/// n16 = n rounded up to 16, W = bytes of the stored weights. Packing reads the weights in short pieces and gets only
+/// 1/g of the streaming bandwidth; the product then reads what has just been packed.
+/// Source: measured on Xeon (AVX-512 and AMX); every coefficient is fitted to the machine at hand.
+class GemmLaw {
+ public:
+  static constexpr int kNodes = 15;
+  static constexpr int kScalars = 10;
+  static constexpr int kParameters = kScalars + kNodes;
+  /// Footprints at which ln BW is a parameter, in bytes; linear in ln F between them.
+  static const std::array<double, kNodes> kNodeBytes;
+  /// Name of a parameter with its unit, e.g. "peak_flops_per_s".
+  static std::string_view parameter_name(int index);
+
+  GemmLaw() = default;
+  GemmLaw(GemmTraits traits, Eigen::VectorXd log_parameters);
+
+  /// Fits the law. @param measured_s [calls], above zero. Priors are wide; the peak starts at the fastest call.
+  static GemmLaw fit(const GemmTraits& traits, const std::vector<GemmCall>& calls, const Eigen::VectorXd& measured_s);
+
+  [[nodiscard]] double log_seconds(const GemmCall& call) const;
+  /// The part that would remain with infinite memory bandwidth, and with infinite arithmetic: for attributing time.
+  [[nodiscard]] double memory_seconds(const GemmCall& call) const;
+  [[nodiscard]] double compute_seconds(const GemmCall& call) const;
+  /// Features of the residual: log2 m, n, k, F', input coldness, library path.
+  static constexpr int kFeatures = 6;
+  [[nodiscard]] Eigen::VectorXd features(const GemmCall& call) const;
+  [[nodiscard]] double weight_bytes(const GemmCall& call) const;
+  [[nodiscard]] double bandwidth_bytes_per_s(double footprint_bytes) const;
+
+  [[nodiscard]] const GemmTraits& traits() const { return traits_; }
+  [[nodiscard]] const Eigen::VectorXd& log_parameters() const { return parameters_; }
+
+ private:
+  struct Terms;
+  [[nodiscard]] Terms terms(const GemmCall& call) const;
+  GemmTraits traits_;
+  Eigen::VectorXd parameters_;  ///< natural logarithms, SI units
+};
+
+}  // namespace moecast
