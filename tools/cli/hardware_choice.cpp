@@ -1,0 +1,43 @@
+#include "tools/cli/hardware_choice.h"
+
+#include <fmt/format.h>
+
+#include "hwprofiles/profile.h"
+#include "models/core/error.h"
+#include "profiler/environment.h"
+#include "tools/loop/machine_record.h"
+
+namespace moecast {
+namespace {
+
+/// Folder of the newest own profile. @throws InputError when it is missing or of another CPU.
+std::string newest_own_profile(const DataFolders& folders) {
+  for (const ProfileEntry& entry : find_profiles(folders)) {
+    if (entry.own) return entry.folder;
+  }
+  throw InputError("--hw this-machine", fmt::format("no profile in {}", folders.own),
+                   "moecast profile measures this machine; moecast list hw shows what ships");
+}
+
+}  // namespace
+
+HardwareChoice choose_hardware(const std::string& name, const DataFolders& folders) {
+  HardwareChoice choice;
+  choice.this_machine = name == "this-machine";
+  choice.folder = choice.this_machine ? newest_own_profile(folders) : profile_folder(folders, name);
+  const Profile profile = read_profile(choice.folder);
+  choice.threads = profiled_threads(profile).back();
+  if (!choice.this_machine) return choice;
+  const Environment machine = read_environment();
+  if (!recorded_on(profile, machine)) {
+    const auto cpu = profile.environment.find("cpu_model");
+    throw InputError(choice.folder,
+                     fmt::format("was measured on another CPU ({}), this one is {}",
+                                 cpu == profile.environment.end() ? "unknown" : cpu->second,
+                                 machine.cpu_model.empty() ? "unknown" : machine.cpu_model),
+                     "moecast profile measures this machine; --hw FOLDER uses that profile all the same");
+  }
+  return choice;
+}
+
+}  // namespace moecast
