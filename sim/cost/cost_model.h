@@ -9,11 +9,13 @@
 
 namespace moecast {
 
-/// Latency of one kernel with a 90 % interval.
+/// Latency of one kernel with a 90 % interval, and what it is made of.
 struct KernelCost {
   Seconds latency;
   Seconds low;
   Seconds high;
+  double memory_ratio = 0;   ///< share of the latency that is bytes over bandwidth
+  double compute_ratio = 0;  ///< share that is arithmetic; the rest is the call itself
   Origin origin = Origin::assumed;
 };
 
@@ -21,8 +23,9 @@ struct KernelCost {
 class CostModel {
  public:
   virtual ~CostModel() = default;
-  /// @throws InputError when nothing is known about (backend, kind, dtype).
-  [[nodiscard]] virtual KernelCost cost(const KernelPoint& point) const = 0;
+  /// @param rows  replaces shape.m and may be fractional (an expectation); 0 = shape.m.
+  /// @throws InputError when nothing is known about (backend, kind, dtype, threads).
+  [[nodiscard]] virtual KernelCost cost(const KernelPoint& point, double rows = 0) const = 0;
   /// Standard deviation of ln(latency) at a point: what adaptive profiling lowers.
   [[nodiscard]] virtual double uncertainty(const KernelPoint& point) const = 0;
   [[nodiscard]] virtual bool knows(OperatorKind kind, const std::string& backend, DType dtype, int threads) const = 0;

@@ -133,7 +133,11 @@ Eigen::VectorXd Kriging::row(const Eigen::VectorXd& features) const {
   return k;
 }
 
-double Kriging::mean(const Eigen::VectorXd& features) const { return empty() ? 0.0 : row(features).dot(weights_); }
+Kriging::Evaluation Kriging::evaluate(const Eigen::VectorXd& features) const {
+  if (empty()) return {};
+  const Eigen::VectorXd k = row(features);
+  return {k.dot(weights_), k.maxCoeff() / variance_};
+}
 
 double Kriging::deviation(const Eigen::VectorXd& features) const {
   if (empty()) return std::sqrt(variance_ + noise_);

@@ -25,7 +25,12 @@ class Kriging {
   /// Restores a stored model. Shapes as in the accessors; the inverse is rebuilt from lengths, variance and noise.
   Kriging(Eigen::MatrixXd features, Eigen::VectorXd weights, Eigen::VectorXd lengths, double variance, double noise);
 
-  [[nodiscard]] double mean(const Eigen::VectorXd& features) const;
+  struct Evaluation {
+    double mean = 0;
+    double nearness = 0;  ///< largest correlation with a measured point, 0 (far) to 1
+  };
+  [[nodiscard]] Evaluation evaluate(const Eigen::VectorXd& features) const;
+  [[nodiscard]] double mean(const Eigen::VectorXd& features) const { return evaluate(features).mean; }
   /// Standard deviation of the residual at a point, noise of one measurement included.
   [[nodiscard]] double deviation(const Eigen::VectorXd& features) const;
   /// Residual of every training point predicted from the others (against the data as given, not as winsorised).

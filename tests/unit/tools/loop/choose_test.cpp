@@ -12,7 +12,7 @@ using testing::IsEmpty;
 /// Least sure about large n, whatever else.
 class FakeModel : public CostModel {
  public:
-  [[nodiscard]] KernelCost cost(const KernelPoint&) const override { return {}; }
+  [[nodiscard]] KernelCost cost(const KernelPoint&, double) const override { return {}; }
   [[nodiscard]] double uncertainty(const KernelPoint& point) const override {
     return static_cast<double>(point.shape.n) / 1e5;
   }

@@ -1,0 +1,157 @@
+#include "sim/cost/calibration.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <tuple>
+
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+constexpr std::size_t kLeastPoints = 8;
+constexpr double kCoverage = 0.9;
+/// A band with fewer left-out points than this borrows those of all bands.
+constexpr std::size_t kLeastBandPoints = 12;
+
+double quantile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  // The conformal rank: the smallest value that at least (n + 1) * share of n + 1 exchangeable values do not exceed.
+  const double rank = std::ceil(share * (static_cast<double>(values.size()) + 1)) - 1;
+  return values[static_cast<std::size_t>(std::clamp(rank, 0.0, static_cast<double>(values.size() - 1)))];
+}
+
+RowBucket bucket_of(const Profile& profile, const std::string& backend, DType dtype) {
+  for (const ProfileBackend& known : profile.backends) {
+    if (known.name == backend && known.dtype == dtype) return known.row_bucket;
+  }
+  return RowBucket::exact;
+}
+
+GemmCalibration fit_gemms(const Profile& profile, const std::vector<Measurement>& points) {
+  const KernelPoint& first = points.front().point;
+  GemmCalibration fitted;
+  fitted.backend = first.backend;
+  fitted.dtype = first.dtype;
+  fitted.threads = first.threads;
+  fitted.points = static_cast<int>(points.size());
+  const auto count = static_cast<Eigen::Index>(points.size());
+  std::vector<GemmCall> calls;
+  Eigen::VectorXd seconds(count);
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    calls.push_back(gemm_call(points[i].point));
+    seconds(static_cast<Eigen::Index>(i)) = points[i].latency.value();
+  }
+  const GemmTraits traits = gemm_traits(first.backend, first.dtype, bucket_of(profile, first.backend, first.dtype));
+  fitted.law = GemmLaw::fit(traits, calls, seconds);
+  Eigen::MatrixXd features(count, GemmLaw::kFeatures);
+  Eigen::VectorXd residuals(count);
+  for (Eigen::Index i = 0; i < count; ++i) {
+    const GemmCall& call = calls[static_cast<std::size_t>(i)];
+    features.row(i) = fitted.law.features(call).transpose();
+    residuals(i) = std::log(seconds(i)) - fitted.law.log_seconds(call);
+  }
+  Kriging::Options options;
+  options.prior_lengths = Eigen::VectorXd(GemmLaw::kFeatures);
+  options.prior_lengths << 2, 2, 2, 3, 2, 2;
+  fitted.residual = Kriging(features, residuals, options);
+
+  std::array<std::vector<double>, kBands> errors;
+  std::vector<double> all;
+  for (Eigen::Index i = 0; i < count; ++i) {
+    const double error = std::abs(fitted.residual.left_out()(i));
+    errors[static_cast<std::size_t>(band_of(calls[static_cast<std::size_t>(i)].m))].push_back(error);
+    all.push_back(error);
+  }
+  for (std::size_t band = 0; band < kBands; ++band) {
+    const auto& own = errors[band].size() >= kLeastBandPoints ? errors[band] : all;
+    fitted.half_width[band] = quantile(own, kCoverage);
+    fitted.median_error[band] = std::expm1(quantile(own, 0.5));
+  }
+  return fitted;
+}
+
+StageCalibration fit_stage(const std::vector<Measurement>& points) {
+  StageCalibration fitted;
+  fitted.dtype = points.front().point.dtype;
+  fitted.threads = points.front().point.threads;
+  fitted.gated = points.front().point.shape.gated != 0;
+  fitted.points = static_cast<int>(points.size());
+  fitted.law = StageLaw::fit(points);
+  std::vector<double> errors;
+  for (std::size_t left_out = 0; left_out < points.size(); ++left_out) {
+    std::vector<Measurement> others = points;
+    others.erase(others.begin() + static_cast<std::ptrdiff_t>(left_out));
+    const Measurement& row = points[left_out];
+    const double predicted = StageLaw::fit(others).seconds(row.point).value();
+    if (predicted > 0) errors.push_back(std::abs(std::log(predicted / row.latency.value())));
+  }
+  fitted.half_width = quantile(errors, kCoverage);
+  return fitted;
+}
+
+}  // namespace
+
+GemmCall gemm_call(const KernelPoint& point) {
+  return {static_cast<double>(point.shape.m), static_cast<double>(point.shape.n), static_cast<double>(point.shape.k),
+          point.footprint.value(), point.input_footprint.value()};
+}
+
+const GemmCalibration* Calibration::find_gemm(const std::string& backend, DType dtype, int threads) const {
+  for (const GemmCalibration& gemm : gemms) {
+    if (gemm.backend == backend && gemm.dtype == dtype && gemm.threads == threads) return &gemm;
+  }
+  return nullptr;
+}
+
+const StageCalibration* Calibration::find_stage(OperatorKind kind, DType dtype, int threads, bool gated) const {
+  const StageCalibration* other = nullptr;
+  for (const StageCalibration& stage : stages) {
+    if (stage.law.kind() != kind || stage.threads != threads) continue;
+    const bool same_gate = kind != OperatorKind::activation || stage.gated == gated;
+    if (same_gate && stage.dtype == dtype) return &stage;
+    if (same_gate) other = &stage;
+  }
+  return other;
+}
+
+const Closure* Calibration::find_closure(const std::string& backend, DType dtype, int threads,
+                                         KernelStrategy strategy) const {
+  for (const Closure& closure : closures) {
+    if (closure.backend == backend && closure.dtype == dtype && closure.threads == threads &&
+        closure.strategy == strategy) {
+      return &closure;
+    }
+  }
+  return nullptr;
+}
+
+Calibration calibrate(const Profile& profile, const std::vector<Measurement>& measurements) {
+  Calibration calibration;
+  calibration.profile = profile.name;
+  std::map<std::tuple<std::string, DType, int>, std::vector<Measurement>> gemms;
+  std::map<std::tuple<OperatorKind, DType, int, bool>, std::vector<Measurement>> stages;
+  for (const Measurement& row : measurements) {
+    const KernelPoint& point = row.point;
+    if (point.kind == OperatorKind::gemm) {
+      gemms[{point.backend, point.dtype, point.threads}].push_back(row);
+    } else {
+      const bool gated = point.kind == OperatorKind::activation && point.shape.gated != 0;
+      stages[{point.kind, point.dtype, point.threads, gated}].push_back(row);
+    }
+  }
+  for (const auto& [key, points] : gemms) {
+    if (points.size() >= kLeastPoints) calibration.gemms.push_back(fit_gemms(profile, points));
+  }
+  for (const auto& [key, points] : stages) {
+    if (points.size() >= kLeastPoints) calibration.stages.push_back(fit_stage(points));
+  }
+  if (calibration.gemms.empty()) {
+    throw InputError(profile.name, "holds no GEMM samples to calibrate from", "profile the machine: moecast profile");
+  }
+  return calibration;
+}
+
+}  // namespace moecast

@@ -1,0 +1,42 @@
+#pragma once
+#include <Eigen/Core>
+#include <string_view>
+#include <vector>
+
+#include "hwprofiles/measurement.h"
+
+namespace moecast {
+
+/// Bytes that an element-wise kernel or an attention core reads and writes.
+Bytes stage_bytes(const KernelPoint& point);
+/// Arithmetic of an attention core: 4 FLOPs a head element and visible key; zero for the other kinds.
+Flops stage_flops(const KernelPoint& point);
+
+/// Linear law of everything on a CPU that is no GEMM: a sum of non-negative terms.
+///
+///   t = c0 + c1 rows + c2 elements + ... + sum over footprint nodes of bytes * hat(node) * s
+/// The coefficients of the bytes are inverse bandwidths at footprints of 1, 4, 16, 64 and 256 MB (hats linear in
+/// ln F), so no cache size is assumed. Fitted by non-negative least squares on relative error.
+class StageLaw {
+ public:
+  static constexpr int kByteNodes = 5;
+
+  StageLaw() = default;
+  explicit StageLaw(OperatorKind kind, Eigen::VectorXd coefficients);
+  /// @param points  all of one kind, at least one.
+  static StageLaw fit(const std::vector<Measurement>& points);
+
+  [[nodiscard]] Seconds seconds(const KernelPoint& point) const;
+  /// The part that is bytes over bandwidth.
+  [[nodiscard]] Seconds memory_seconds(const KernelPoint& point) const;
+  [[nodiscard]] const Eigen::VectorXd& coefficients() const { return coefficients_; }
+  [[nodiscard]] OperatorKind kind() const { return kind_; }
+  /// Names of the terms with their units, in the order of the coefficients.
+  static std::vector<std::string_view> term_names(OperatorKind kind);
+
+ private:
+  OperatorKind kind_ = OperatorKind::elementwise;
+  Eigen::VectorXd coefficients_;
+};
+
+}  // namespace moecast
