@@ -21,7 +21,7 @@ std::vector<double> expert_popularity(const ExpertLoad& load, std::int64_t exper
 
 /// Expected row histogram of one layer: T tokens choose k distinct experts each by Gumbel top-k of the popularity.
 ///
-/// Groups are few (at most about 8 values of rows) so that a cost model asks once a value; the sum of rows * experts is
+/// Groups are few (at most 12 values of rows) so that a cost model asks once a value; the sum of rows * experts is
 /// T * k exactly. `experts` counts only experts with at least one row.
 std::vector<RowGroup> expected_rows(const std::vector<double>& popularity, std::int64_t tokens, int top_k);
 
@@ -30,6 +30,13 @@ std::vector<double> inclusion_probability(const std::vector<double>& popularity,
 
 /// Expected number of experts that get at least one row.
 double expected_distinct_experts(const std::vector<double>& popularity, std::int64_t tokens, int top_k);
+
+/// The same from inclusion probabilities (which a caller keeps to ask for many token counts).
+std::vector<RowGroup> rows_of_inclusion(std::vector<double> inclusion, std::int64_t tokens);
+
+/// One draw of rows per expert: every token chooses k distinct experts by popularity (a race of exponential clocks).
+std::vector<std::int64_t> sample_rows(const std::vector<double>& popularity, std::int64_t tokens, int top_k,
+                                      std::uint64_t seed);
 
 /// Exact groups of a recorded histogram (empty experts left out).
 std::vector<RowGroup> group_rows(const std::vector<std::int64_t>& rows_per_expert);

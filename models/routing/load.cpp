@@ -1,0 +1,219 @@
+#include "models/routing/load.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <random>
+#include <string>
+
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+constexpr std::int64_t kMostExperts = 1'000'000;
+/// Up to this many experts the inclusion probability is integrated exactly; above, the law of large numbers holds.
+constexpr std::size_t kExactExperts = 64;
+/// Popularity classes that an expectation keeps apart.
+constexpr std::size_t kClasses = 4;
+
+std::vector<double> raw_weights(const ExpertLoad& load, std::size_t experts) {
+  std::vector<double> weights(experts, 1.0);
+  std::mt19937_64 generator(load.seed);
+  switch (load.kind) {
+    case LoadKind::uniform: break;
+    case LoadKind::zipf:
+      for (std::size_t e = 0; e < experts; ++e) weights[e] = std::pow(static_cast<double>(e + 1), -load.parameter);
+      break;
+    case LoadKind::power_law: {
+      // Density x^-a on [1, 100], drawn by inversion, one draw an expert.
+      std::uniform_real_distribution<double> uniform(0, 1);
+      const double b = 1 - load.parameter;
+      for (double& weight : weights) {
+        const double u = uniform(generator);
+        weight = std::abs(b) < 1e-9 ? std::pow(100.0, u) : std::pow(1 + u * (std::pow(100.0, b) - 1), 1 / b);
+      }
+      break;
+    }
+    case LoadKind::dirichlet: {
+      std::gamma_distribution<double> gamma(load.parameter, 1);
+      for (double& weight : weights) weight = std::max(gamma(generator), 1e-12);
+      break;
+    }
+    case LoadKind::log_normal: {
+      std::normal_distribution<double> normal(0, load.parameter);
+      for (double& weight : weights) weight = std::exp(normal(generator));
+      break;
+    }
+    case LoadKind::histogram:
+      if (load.histogram.size() != experts) {
+        throw InputError("", "the load histogram has " + std::to_string(load.histogram.size()) +
+                                 " experts, the model " + std::to_string(experts));
+      }
+      weights = load.histogram;
+      break;
+  }
+  return weights;
+}
+
+bool is_uniform(const std::vector<double>& popularity) {
+  const auto [least, most] = std::minmax_element(popularity.begin(), popularity.end());
+  return *most - *least < 1e-12;
+}
+
+/// Choosing k distinct experts one after another by weight is a race of exponential clocks with those rates: the first
+/// k to ring are chosen. At time s each has rung with probability 1 - exp(-w s); s is where k are expected.
+double time_of_expected_choice(const std::vector<double>& popularity, double k) {
+  double low = 0;
+  double high = 1;
+  const auto rung = [&](double s) {
+    double sum = 0;
+    for (const double w : popularity) sum -= std::expm1(-w * s);
+    return sum;
+  };
+  while (rung(high) < k && high < 1e15) high *= 2;
+  for (int i = 0; i < 100; ++i) {
+    const double middle = 0.5 * (low + high);
+    (rung(middle) < k ? low : high) = middle;
+  }
+  return 0.5 * (low + high);
+}
+
+/// P(e among the first k) = integral of w exp(-w s) P(fewer than k others have rung by s) ds, by quadrature in
+/// u = 1 - exp(-s / scale).
+std::vector<double> exact_inclusion(const std::vector<double>& popularity, int top_k, double scale) {
+  constexpr int kNodes = 96;
+  const std::size_t experts = popularity.size();
+  const auto k = static_cast<std::size_t>(top_k);
+  std::vector<double> inclusion(experts, 0.0);
+  std::vector<double> count(k);
+  for (int node = 0; node < kNodes; ++node) {
+    const double u = (node + 0.5) / kNodes;
+    const double s = -scale * std::log1p(-u);
+    const double ds = scale / (1 - u) / kNodes;
+    for (std::size_t e = 0; e < experts; ++e) {
+      std::fill(count.begin(), count.end(), 0.0);
+      count[0] = 1;
+      for (std::size_t other = 0; other < experts; ++other) {
+        if (other == e) continue;
+        const double p = -std::expm1(-popularity[other] * s);
+        for (std::size_t j = k; j-- > 0;) count[j] = count[j] * (1 - p) + (j > 0 ? count[j - 1] * p : 0);
+      }
+      const double fewer = std::accumulate(count.begin(), count.end(), 0.0);
+      inclusion[e] += popularity[e] * std::exp(-popularity[e] * s) * fewer * ds;
+    }
+  }
+  const double total = std::accumulate(inclusion.begin(), inclusion.end(), 0.0);
+  for (double& p : inclusion) p = std::min(1.0, p * top_k / total);
+  return inclusion;
+}
+
+}  // namespace
+
+std::vector<double> expert_popularity(const ExpertLoad& load, std::int64_t experts) {
+  if (experts < 1 || experts > kMostExperts) {
+    throw InputError("",
+                     "a load needs 1 to " + std::to_string(kMostExperts) + " experts, not " + std::to_string(experts));
+  }
+  std::vector<double> weights = raw_weights(load, static_cast<std::size_t>(experts));
+  double total = 0;
+  for (const double weight : weights) {
+    if (!std::isfinite(weight) || weight < 0) throw InputError("", "a load holds a negative or infinite weight");
+    total += weight;
+  }
+  if (total <= 0) throw InputError("", "a load gives no expert any weight");
+  for (double& weight : weights) weight /= total;
+  return weights;
+}
+
+std::vector<double> inclusion_probability(const std::vector<double>& popularity, int top_k) {
+  const std::size_t experts = popularity.size();
+  if (top_k < 1 || static_cast<std::size_t>(top_k) > experts) {
+    throw InputError("", "top-k is " + std::to_string(top_k) + ", expected 1 to " + std::to_string(experts));
+  }
+  if (top_k == 1) return popularity;
+  if (is_uniform(popularity)) return std::vector<double>(experts, top_k / static_cast<double>(experts));
+  if (static_cast<std::size_t>(top_k) == experts) return std::vector<double>(experts, 1.0);
+  const double s = time_of_expected_choice(popularity, top_k);
+  if (experts <= kExactExperts) return exact_inclusion(popularity, top_k, s);
+  std::vector<double> inclusion(experts);
+  for (std::size_t e = 0; e < experts; ++e) inclusion[e] = -std::expm1(-popularity[e] * s);
+  return inclusion;
+}
+
+double expected_distinct_experts(const std::vector<double>& popularity, std::int64_t tokens, int top_k) {
+  double distinct = 0;
+  for (const double p : inclusion_probability(popularity, top_k)) {
+    distinct += -std::expm1(static_cast<double>(tokens) * std::log1p(-std::min(p, 1 - 1e-15)));
+  }
+  return distinct;
+}
+
+std::vector<RowGroup> rows_of_inclusion(std::vector<double> inclusion, std::int64_t tokens) {
+  std::sort(inclusion.begin(), inclusion.end());
+  const auto t = static_cast<double>(tokens);
+  const std::size_t experts = inclusion.size();
+  const std::size_t classes = inclusion.back() - inclusion.front() < 1e-12 ? 1 : std::min(kClasses, experts);
+  std::vector<RowGroup> groups;
+  for (std::size_t c = 0; c < classes; ++c) {
+    const std::size_t first = c * experts / classes;
+    const std::size_t last = (c + 1) * experts / classes;
+    double p = 0;
+    for (std::size_t e = first; e < last; ++e) p += inclusion[e] / static_cast<double>(last - first);
+    p = std::min(p, 1 - 1e-15);
+    // Rows of one expert are binomial; given at least one, their mean and variance are these.
+    const double touched = -std::expm1(t * std::log1p(-p));
+    if (touched <= 0) continue;
+    const double mean = t * p / touched;
+    const double variance = std::max(0.0, (t * p * (1 - p) + t * t * p * p) / touched - mean * mean);
+    const double experts_here = static_cast<double>(last - first) * touched;
+    // Gauss-Hermite with three nodes; narrower where the lower node would fall below one row.
+    const double reach = std::min(std::sqrt(3 * variance), mean - 1);
+    if (reach < 0.05 * mean) {
+      groups.push_back({mean, experts_here});
+      continue;
+    }
+    const double outer = std::min(variance / (2 * reach * reach), 0.5);
+    groups.push_back({mean - reach, experts_here * outer});
+    if (outer < 0.5) groups.push_back({mean, experts_here * (1 - 2 * outer)});
+    groups.push_back({mean + reach, experts_here * outer});
+  }
+  return groups;
+}
+
+std::vector<RowGroup> expected_rows(const std::vector<double>& popularity, std::int64_t tokens, int top_k) {
+  if (tokens < 1) throw InputError("", "a load needs at least one token");
+  return rows_of_inclusion(inclusion_probability(popularity, top_k), tokens);
+}
+
+std::vector<RowGroup> group_rows(const std::vector<std::int64_t>& rows_per_expert) {
+  std::map<std::int64_t, double> counts;
+  for (const std::int64_t rows : rows_per_expert) {
+    if (rows < 0) throw InputError("", "an expert cannot have " + std::to_string(rows) + " rows");
+    if (rows > 0) counts[rows] += 1;
+  }
+  std::vector<RowGroup> groups;
+  for (const auto& [rows, experts] : counts) groups.push_back({static_cast<double>(rows), experts});
+  return groups;
+}
+
+std::vector<std::int64_t> sample_rows(const std::vector<double>& popularity, std::int64_t tokens, int top_k,
+                                      std::uint64_t seed) {
+  const std::size_t experts = popularity.size();
+  if (top_k < 1 || static_cast<std::size_t>(top_k) > experts) {
+    throw InputError("", "top-k is " + std::to_string(top_k) + ", expected 1 to " + std::to_string(experts));
+  }
+  std::mt19937_64 generator(seed);
+  std::exponential_distribution<double> clock(1);
+  std::vector<std::int64_t> rows(experts, 0);
+  std::vector<std::pair<double, std::size_t>> race(experts);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    for (std::size_t e = 0; e < experts; ++e) race[e] = {clock(generator) / std::max(popularity[e], 1e-300), e};
+    std::nth_element(race.begin(), race.begin() + (top_k - 1), race.end());
+    for (int j = 0; j < top_k; ++j) ++rows[race[static_cast<std::size_t>(j)].second];
+  }
+  return rows;
+}
+
+}  // namespace moecast
