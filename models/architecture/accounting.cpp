@@ -1,0 +1,260 @@
+#include "models/architecture/accounting.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace moecast {
+namespace {
+
+double value(std::int64_t x) { return static_cast<double>(x); }
+
+template <class... Functions>
+struct Overloaded : Functions... {
+  using Functions::operator()...;
+};
+
+/// Projections of an attention block: in, out and what lies between.
+double attention_parameters(const AttentionBlock& a, double hidden) {
+  const double heads = value(a.heads);
+  const double size = value(a.head_dim);
+  const double value_size = a.value_head_dim > 0 ? value(a.value_head_dim) : size;
+  double count = 0;
+  if (a.latent) {
+    const LatentSpec& l = *a.latent;
+    const double query = heads * value(l.nope_head_dim + l.rope_head_dim);
+    count += l.q_rank > 0 ? hidden * value(l.q_rank) + value(l.q_rank) * query + value(l.q_rank) : hidden * query;
+    count += hidden * value(l.kv_rank + l.rope_head_dim) + value(l.kv_rank);
+    count += value(l.kv_rank) * heads * value(l.nope_head_dim + l.value_head_dim);
+    count += heads * value(l.value_head_dim) * hidden;
+  } else if (a.linear) {
+    const LinearAttentionSpec& l = *a.linear;
+    const double keys = value(l.key_heads * l.key_head_dim);
+    const double values = value(l.value_heads * l.value_head_dim);
+    // q, k, v, and an output gate as wide as v; decay and beta a value head; depthwise convolution over q, k, v.
+    count += hidden * (2 * keys + 2 * values) + hidden * 2 * value(l.value_heads) + values * hidden;
+    count += value(l.conv_size) * (2 * keys + values) + 2 * value(l.value_heads) + value(l.value_head_dim);
+  } else {
+    const double qkv = heads * size + value(a.kv_heads) * (size + value_size);
+    count += hidden * qkv + heads * value_size * hidden;
+    if (a.bias_qkv) count += qkv;
+    if (a.bias_out) count += hidden;
+    if (a.qk_norm) count += 2 * size;
+    if (a.output_gate) count += hidden * heads * value_size;
+  }
+  if (a.indexer) {
+    const double index = value(a.indexer->heads * a.indexer->head_dim);
+    const double from = a.latent && a.latent->q_rank > 0 ? value(a.latent->q_rank) : hidden;
+    count += from * index + hidden * value(a.indexer->head_dim) + hidden * value(a.indexer->heads);
+  }
+  return count;
+}
+
+double state_space_parameters(const StateSpaceBlock& s, double hidden) {
+  const double inner = value(s.inner_width);
+  const double state = value(s.state_size);
+  if (s.version == 1) {
+    return hidden * 2 * inner + inner * value(s.conv_size) + inner + inner * (value(s.dt_rank) + 2 * state) +
+           value(s.dt_rank) * inner + inner + inner * state + inner + inner * hidden;
+  }
+  const double convolved = inner + 2 * value(s.groups) * state;
+  return hidden * (2 * inner + 2 * value(s.groups) * state + value(s.heads)) + convolved * value(s.conv_size) +
+         convolved + 3 * value(s.heads) + inner + inner * hidden;
+}
+
+ParameterCount moe_parameters(const MoeBlock& moe, std::int64_t hidden) {
+  const std::int64_t width = moe.latent_width > 0 ? moe.latent_width : hidden / std::max(1, moe.sub_token_heads);
+  const std::int64_t choices = moe.expert_count() + moe.zero_experts;
+  ParameterCount count;
+  for (const ExpertGroup& group : moe.experts) {
+    count.routed_experts += value(group.count) * expert_parameters(group.expert, width);
+  }
+  // A token uses k of the choices; experts that differ count with their mean, zero experts with nothing.
+  const double used = choices > 0 ? std::min(1.0, mean_top_k(moe.router) / value(choices)) : 0;
+  double always = router_parameters(moe.router, choices, hidden);
+  always += value(moe.shared.count) * expert_parameters(moe.shared.expert, hidden);
+  if (moe.shared.gate) always += value(hidden);
+  if (moe.dense_residual) always += expert_parameters(*moe.dense_residual, hidden);
+  if (moe.latent_width > 0) always += 2 * value(hidden) * value(moe.latent_width);
+  if (moe.sub_token_heads > 1) always += 2 * value(hidden) * value(hidden);
+  count.total = count.routed_experts + always;
+  count.active = count.routed_experts * used + always;
+  return count;
+}
+
+/// Tokens of one sequence that a new token sees, summed over `fresh` new tokens after `context` earlier ones.
+double visible_keys(const AttentionBlock& block, double fresh, double context) {
+  const double all = fresh * context + (block.causal ? fresh * (fresh + 1) / 2 : fresh * fresh);
+  if (block.indexer && block.indexer->top_tokens > 0) return std::min(all, fresh * value(block.indexer->top_tokens));
+  if (block.window <= 0) return all;
+  const double window = value(block.window);
+  // Rows that do not fill the window yet see what there is.
+  const double filling = std::clamp(window - context, 0.0, fresh);
+  return filling * context + filling * (filling + 1) / 2 + (fresh - filling) * window;
+}
+
+}  // namespace
+
+ParameterCount& ParameterCount::operator+=(const ParameterCount& other) {
+  total += other.total;
+  active += other.active;
+  routed_experts += other.routed_experts;
+  return *this;
+}
+
+double mean_top_k(const RouterSpec& router) {
+  if (router.top_k_distribution.empty()) return router.top_k;
+  double mean = 0;
+  for (std::size_t i = 0; i < router.top_k_distribution.size(); ++i) {
+    mean += static_cast<double>(i + 1) * router.top_k_distribution[i];
+  }
+  return mean;
+}
+
+double expert_parameters(const ExpertSpec& e, std::int64_t hidden) {
+  const double h = value(hidden);
+  const double w = value(e.width);
+  double one = 0;
+  switch (e.kind) {
+    case ExpertKind::identity: return 0;
+    case ExpertKind::recurrent: one = 4 * (h * w + w * w + w) + w * h; break;
+    case ExpertKind::convolution: one = 2 * h * w * value(std::max<std::int64_t>(1, e.kernel_size)); break;
+    case ExpertKind::transformer: one = 4 * h * value(e.heads * e.head_dim); [[fallthrough]];
+    case ExpertKind::ffn:
+      one += (e.gated ? 3 : 2) * h * w;
+      if (e.bias) one += (e.gated ? 2 : 1) * w + h;
+  }
+  return one * e.depth;
+}
+
+double router_parameters(const RouterSpec& router, std::int64_t experts, std::int64_t hidden) {
+  const double bias = (router.linear_bias ? value(experts) : 0) + (router.selection_bias ? value(experts) : 0);
+  if (router.kind == RouterKind::hash || router.network == RouterNetwork::none) return 0;
+  double from = value(hidden);
+  double count = bias;
+  if (router.network == RouterNetwork::attention) count += 2 * from * from;
+  for (const std::int64_t width : router.mlp_widths) {
+    count += from * value(width);
+    from = value(width);
+  }
+  return count + from * value(experts);
+}
+
+ParameterCount block_parameters(const Block& block, std::int64_t hidden) {
+  const double h = value(hidden);
+  const auto dense = [](double count) { return ParameterCount{count, count, 0}; };
+  return std::visit(Overloaded{[&](const AttentionBlock& b) { return dense(attention_parameters(b, h)); },
+                               [&](const MoeBlock& b) { return moe_parameters(b, hidden); },
+                               [&](const DenseFfnBlock& b) { return dense(expert_parameters(b.ffn, hidden)); },
+                               [&](const StateSpaceBlock& b) { return dense(state_space_parameters(b, h)); },
+                               [&](const RecurrentBlock& b) {
+                                 const double out = b.projection > 0 ? value(b.projection) : value(b.width);
+                                 return dense(b.gates * (h * value(b.width) + out * value(b.width) + value(b.width)) +
+                                              (b.projection > 0 ? value(b.width) * out : 0));
+                               },
+                               [&](const ConvolutionBlock& b) {
+                                 return dense(value(b.in_channels) * value(b.out_channels) * value(b.kernel_height) *
+                                              value(b.kernel_width) / value(b.groups));
+                               },
+                               [&](const OwnCostBlock& b) { return dense(b.parameters); }},
+                    block);
+}
+
+ParameterCount count_parameters(const Architecture& architecture) {
+  const double h = value(architecture.hidden);
+  ParameterCount count;
+  for (const auto* stack : {&architecture.encoder, &architecture.decoder}) {
+    for (const Layer& layer : *stack) {
+      for (const Block& block : layer.blocks) {
+        count += block_parameters(block, architecture.hidden);
+        count += {h, h, 0};  // its norm
+      }
+    }
+    if (!stack->empty()) count += {h, h, 0};  // the final norm
+  }
+  const double embedding = value(architecture.vocabulary) * h * (architecture.tied_embeddings ? 1 : 2);
+  const double other = architecture.other_parameters + architecture.position_embedding_parameters;
+  count += {embedding + other, embedding + other, 0};
+  return count;
+}
+
+Flops expert_flops(const ExpertSpec& expert, std::int64_t hidden, double rows) {
+  ExpertSpec bare = expert;
+  bare.bias = false;
+  return Flops(2 * expert_parameters(bare, hidden) * rows);
+}
+
+Flops router_flops(const RouterSpec& router, std::int64_t experts, std::int64_t hidden, double tokens) {
+  RouterSpec bare = router;
+  bare.linear_bias = bare.selection_bias = false;
+  return Flops(2 * router_parameters(bare, experts, hidden) * tokens);
+}
+
+Flops attention_flops(const AttentionBlock& block, std::int64_t hidden, double tokens, double visible) {
+  AttentionBlock bare = block;
+  bare.bias_qkv = bare.bias_out = bare.qk_norm = false;
+  double flops = 2 * attention_parameters(bare, value(hidden)) * tokens;
+  if (block.linear) {
+    // The state of every value head is decayed, updated by an outer product and read: 3 multiply-adds an element.
+    const LinearAttentionSpec& l = *block.linear;
+    return Flops(flops + 6 * tokens * value(l.value_heads * l.key_head_dim * l.value_head_dim));
+  }
+  double per_key =
+      2 * value(block.head_dim) + 2 * value(block.value_head_dim > 0 ? block.value_head_dim : block.head_dim);
+  if (block.latent) {
+    per_key = 2 * value(block.latent->nope_head_dim + block.latent->rope_head_dim + block.latent->value_head_dim);
+  }
+  return Flops(flops + visible * value(block.heads) * per_key);
+}
+
+Flops step_flops(const Architecture& architecture, double sequences, double new_tokens, double context) {
+  const double tokens = sequences * new_tokens;
+  const std::int64_t hidden = architecture.hidden;
+  double flops = 0;
+  const auto add = Overloaded{
+      [&](const AttentionBlock& b) {
+        flops += attention_flops(b, hidden, tokens, sequences * visible_keys(b, new_tokens, context)).value();
+      },
+      [&](const MoeBlock& b) { flops += 2 * tokens * moe_parameters(b, hidden).active; },
+      [&](const DenseFfnBlock& b) { flops += expert_flops(b.ffn, hidden, tokens).value(); },
+      [&](const OwnCostBlock& b) { flops += b.flops_per_token * tokens; },
+      [&](const auto& b) { flops += 2 * tokens * block_parameters(b, hidden).total; }};
+  for (const auto* stack : {&architecture.encoder, &architecture.decoder}) {
+    for (const Layer& layer : *stack) {
+      for (const Block& block : layer.blocks) std::visit(add, block);
+    }
+  }
+  return Flops(flops);
+}
+
+std::int64_t kept_tokens(const AttentionBlock& block, std::int64_t context) {
+  return block.window > 0 ? std::min(context, block.window) : context;
+}
+
+Bytes kv_bytes_per_token(const AttentionBlock& block, DType dtype) {
+  const double element = bytes_per_element(dtype);
+  if (block.linear) return Bytes(0);
+  double elements = value(block.kv_heads) *
+                    value(block.head_dim + (block.value_head_dim > 0 ? block.value_head_dim : block.head_dim));
+  if (block.latent) elements = value(block.latent->kv_rank + block.latent->rope_head_dim);
+  if (block.indexer) elements += value(block.indexer->head_dim);
+  return Bytes(elements * element);
+}
+
+Bytes state_bytes_per_sequence(const Block& block, DType dtype) {
+  const double element = bytes_per_element(dtype);
+  if (const auto* a = std::get_if<AttentionBlock>(&block); a != nullptr && a->linear) {
+    const LinearAttentionSpec& l = *a->linear;
+    // The recurrent state is kept in fp32; the convolution keeps its last inputs.
+    return Bytes(4 * value(l.value_heads * l.key_head_dim * l.value_head_dim) +
+                 element * value(std::max<std::int64_t>(0, l.conv_size - 1) *
+                                 (2 * l.key_heads * l.key_head_dim + l.value_heads * l.value_head_dim)));
+  }
+  if (const auto* s = std::get_if<StateSpaceBlock>(&block)) {
+    return Bytes(4 * value(s->inner_width * s->state_size) +
+                 element * value(std::max<std::int64_t>(0, s->conv_size - 1) * s->inner_width));
+  }
+  if (const auto* r = std::get_if<RecurrentBlock>(&block)) return Bytes(2 * element * value(r->width));
+  return Bytes(0);
+}
+
+}  // namespace moecast
