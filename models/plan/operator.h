@@ -14,9 +14,31 @@ namespace moecast {
 
 /// The one vocabulary: the profiler measures these, cost models are keyed by them, plans schedule them.
 enum class OperatorKind {
-  gemm, grouped_gemm, fused_moe, router, permute, unpermute, activation, norm, attention_prefill, attention_decode,
-  state_update, convolution, embedding, elementwise, all_reduce, all_gather, reduce_scatter, all_to_all_dispatch,
-  all_to_all_combine, point_to_point, weight_transfer, copy, read, call, host
+  gemm,
+  grouped_gemm,
+  fused_moe,
+  router,
+  permute,
+  unpermute,
+  activation,
+  norm,
+  attention_prefill,
+  attention_decode,
+  state_update,
+  convolution,
+  embedding,
+  elementwise,
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  all_to_all_dispatch,
+  all_to_all_combine,
+  point_to_point,
+  weight_transfer,
+  copy,
+  read,
+  call,
+  host
 };
 
 std::string_view to_string(OperatorKind kind);
@@ -24,29 +46,29 @@ std::optional<OperatorKind> parse_operator_kind(std::string_view text);
 
 /// Shape of one operator call. Each kind uses the fields that `shape_columns` names for it; the others stay 0.
 struct OperatorShape {
-  std::int64_t m = 0;         ///< rows (tokens of this call)
-  std::int64_t n = 0;         ///< output width
-  std::int64_t k = 0;         ///< input width
-  std::int64_t tokens = 0;    ///< tokens T
+  std::int64_t m = 0;       ///< rows (tokens of this call)
+  std::int64_t n = 0;       ///< output width
+  std::int64_t k = 0;       ///< input width
+  std::int64_t tokens = 0;  ///< tokens T
   std::int64_t experts = 0;
   std::int64_t top_k = 0;
   std::int64_t hidden = 0;
-  std::int64_t width = 0;     ///< intermediate width
-  std::int64_t gated = 0;     ///< 0 or 1
-  std::int64_t groups = 0;    ///< expert groups of the router
-  std::int64_t batch = 0;     ///< sequences
-  std::int64_t query = 0;     ///< new tokens of a sequence
-  std::int64_t context = 0;   ///< KV entries that a new token attends to (its own included, mean over the call)
+  std::int64_t width = 0;    ///< intermediate width
+  std::int64_t gated = 0;    ///< 0 or 1
+  std::int64_t groups = 0;   ///< expert groups of the router
+  std::int64_t batch = 0;    ///< sequences
+  std::int64_t query = 0;    ///< new tokens of a sequence
+  std::int64_t context = 0;  ///< KV entries that a new token attends to (its own included, mean over the call)
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
-  std::int64_t bytes = 0;     ///< payload of copies and transfers
+  std::int64_t bytes = 0;  ///< payload of copies and transfers
   friend bool operator==(const OperatorShape&, const OperatorShape&) = default;
 };
 
 struct ShapeColumn {
-  std::string_view name;               ///< column in samples/*.csv and key in JSON
-  std::int64_t OperatorShape::*field;
+  std::string_view name;  ///< column in samples/*.csv and key in JSON
+  std::int64_t OperatorShape::* field;
 };
 
 /// Columns that describe a call of this kind, in file order.
@@ -56,27 +78,30 @@ struct ShapeColumn {
 std::span<const ShapeColumn> shape_columns(OperatorKind kind);
 
 /// One node of an operator graph.
+///
+/// `rows` of grouped_gemm and activation: the ragged histogram; shape.m is its sum, shape.experts the experts touched.
 struct Operator {
   OperatorKind kind = OperatorKind::gemm;
-  std::string name;                  ///< "layers.3.experts.gate_up"
-  std::string stage;                 ///< router, dispatch, experts, combine, shared, attention, dense, head, ...
+  std::string name;   ///< "layers.3.experts.gate_up"
+  std::string stage;  ///< router, dispatch, experts, combine, shared, attention, dense, head, ...
   OperatorShape shape;
-  std::vector<RowGroup> rows;        ///< grouped_gemm and activation over experts: the ragged histogram
+  std::vector<RowGroup> rows;  ///< grouped_gemm and activation over experts: the ragged histogram
   DType dtype = DType::bf16;
-  double count = 1;                  ///< how many times this node runs (equal layers are folded)
-  Bytes weight_bytes;                ///< distinct weights read once
-  Bytes activation_bytes;            ///< read + written
-  Flops flops;                       ///< useful arithmetic, no padding
-  bool cold_input = true;            ///< false: the operator before has just written the input
+  double count = 1;        ///< how many times this node runs (equal layers are folded)
+  Bytes weight_bytes;      ///< distinct weights read once
+  Bytes activation_bytes;  ///< read + written
+  Flops flops;             ///< useful arithmetic, no padding
+  bool cold_input = true;  ///< false: the operator before has just written the input
   int rank = 0;
   int stream = 0;
-  std::vector<int> depends_on;       ///< indices into OperatorGraph::operators
+  std::vector<int> depends_on;  ///< indices into OperatorGraph::operators
 };
 
 /// What one step executes, with the bytes that lie between two uses of the same weight.
 struct OperatorGraph {
   std::vector<Operator> operators;
-  Bytes footprint;                   ///< touched weights, activations and KV of the whole step, copies included
+  Bytes footprint;        ///< touched weights, activations and KV of the whole step, copies included
+  Bytes layer_footprint;  ///< the same of one layer: activation buffers are used again in every layer
 };
 
 }  // namespace moecast

@@ -11,13 +11,13 @@ enum class Phase { prefill, decode, mixed, encode };
 /// What one step has to do, on all data-parallel ranks together.
 struct Workload {
   Phase phase = Phase::decode;
-  std::int64_t batch = 1;            ///< sequences in the step
-  std::int64_t context = 0;          ///< tokens already in the KV cache of each sequence (decode, mixed)
-  std::int64_t prompt = 1;           ///< new tokens of a sequence in prefill and encode
-  std::int64_t prefill_batch = 0;    ///< mixed: sequences in prefill beside `batch` in decode
-  ExpertLoad load;                   ///< popularity of experts
+  std::int64_t batch = 1;                     ///< sequences in the step
+  std::int64_t context = 0;                   ///< tokens already in the KV cache of each sequence (decode, mixed)
+  std::int64_t prompt = 1;                    ///< new tokens of a sequence in prefill and encode
+  std::int64_t prefill_batch = 0;             ///< mixed: sequences in prefill beside `batch` in decode
+  ExpertLoad load;                            ///< popularity of experts
   std::vector<std::int64_t> rows_per_expert;  ///< exact histogram of a single MoE layer, overrides `load`
-  std::int64_t copies = 1;           ///< layers of equal shape that are cycled through between two uses of a weight
+  std::int64_t copies = 1;  ///< layers of equal shape that are cycled through between two uses of a weight
 };
 
 }  // namespace moecast

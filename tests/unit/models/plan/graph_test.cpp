@@ -1,0 +1,201 @@
+#include "models/plan/graph.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <set>
+
+#include "models/architecture/accounting.h"
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+MoeBlock moe_of(std::int64_t experts, int top_k, std::int64_t width, bool gated = true) {
+  MoeBlock moe;
+  ExpertSpec spec;
+  spec.width = width;
+  spec.gated = gated;
+  moe.experts = {{experts, spec, ""}};
+  moe.router.top_k = top_k;
+  return moe;
+}
+
+Architecture layer_of(const MoeBlock& moe, std::int64_t hidden = 64) {
+  Architecture a;
+  a.name = "layer";
+  a.hidden = hidden;
+  a.dtype = DType::fp32;
+  a.decoder = {{{moe}}};
+  return a;
+}
+
+Workload tokens(std::int64_t count) {
+  Workload w;
+  w.batch = count;
+  return w;
+}
+
+double flops(const OperatorGraph& graph) {
+  double sum = 0;
+  for (const Operator& op : graph.operators) sum += op.flops.value() * op.count;
+  return sum;
+}
+
+Operator named(const OperatorGraph& graph, const std::string& end) {
+  for (const Operator& op : graph.operators) {
+    if (op.name.ends_with(end)) return op;
+  }
+  throw std::runtime_error("no operator " + end);
+}
+
+Deployment with(KernelStrategy strategy) {
+  Deployment d;
+  d.strategy = strategy;
+  return d;
+}
+
+TEST(BuildGraph, AMoeLayerHasItsStagesInOrder_A1) {
+  const auto graph = build_graph(layer_of(moe_of(8, 2, 32)), {}, tokens(16));
+  std::vector<std::string> stages;
+  double weights = 0;
+  for (const Operator& op : graph.operators) {
+    if (stages.empty() || stages.back() != op.stage) stages.push_back(op.stage);
+    weights += op.weight_bytes.value();
+  }
+  EXPECT_EQ(stages, (std::vector<std::string>{"router", "dispatch", "experts", "combine"}));
+  // Router 16 * 64 * 8 and experts 16 * 2 rows of three 64 x 32 matrices, two operations each.
+  EXPECT_DOUBLE_EQ(flops(graph), 2.0 * 16 * 64 * 8 + 2.0 * 32 * 3 * 64 * 32);
+  EXPECT_LE(weights, 4.0 * (64 * 8 + 8 * 3 * 64 * 32) + 1);
+}
+
+TEST(BuildGraph, CombineReadsTkhAndWritesTh_A2) {
+  const Operator combine = named(build_graph(layer_of(moe_of(8, 2, 32)), {}, tokens(16)), ".unpermute");
+  EXPECT_DOUBLE_EQ(combine.activation_bytes.value(), 4.0 * (16 * 2 * 64 + 16 * 64));
+}
+
+TEST(BuildGraph, StrategiesChangeRowsAndFlops_B4) {
+  Workload w = tokens(16);
+  w.rows_per_expert = {10, 0, 6, 4, 4, 4, 2, 2};
+  const auto grouped = build_graph(layer_of(moe_of(8, 2, 32)), with(KernelStrategy::sorted_grouped), w);
+  const auto looped = build_graph(layer_of(moe_of(8, 2, 32)), with(KernelStrategy::per_expert_loop), w);
+  const auto padded = build_graph(layer_of(moe_of(8, 2, 32)), with(KernelStrategy::capacity_padded), w);
+  const auto masked = build_graph(layer_of(moe_of(8, 2, 32)), with(KernelStrategy::dense_mask), w);
+  const double router = 2.0 * 16 * 64 * 8;
+  const double row = 2.0 * 3 * 64 * 32;
+  EXPECT_DOUBLE_EQ(flops(grouped), router + 32 * row);
+  EXPECT_DOUBLE_EQ(flops(looped), router + 32 * row);
+  EXPECT_DOUBLE_EQ(flops(padded), router + 8 * 10 * row);  // every expert as full as the fullest
+  EXPECT_DOUBLE_EQ(flops(masked), router + 8 * 16 * row);
+  EXPECT_EQ(named(grouped, ".gate_up").shape.experts, 7);  // the empty one costs nothing
+  EXPECT_FALSE(named(looped, ".gate_up").cold_input);
+  EXPECT_TRUE(named(grouped, ".gate_up").cold_input);
+  EXPECT_THROW(named(masked, ".permute"), std::runtime_error);
+}
+
+TEST(CapacitySlots, BothReadingsAndBothRoundings_A8_C13) {
+  CapacitySpec c;
+  EXPECT_FALSE(capacity_slots(c, 100, 2, 8).has_value());
+  c.eval_factor = 1.25;
+  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 32);  // 1.25 * 2 * 100 / 8 = 31.25
+  c.rounding = CapacityRounding::floor;
+  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 31);
+  c.factor_of_top_k = false;
+  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 15);  // 1.25 * 100 / 8 = 15.6
+  c.minimum = 20;
+  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 20);
+  c.absolute = 7;
+  c.minimum = 0;
+  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 7);
+}
+
+TEST(BuildGraph, HalfTheCapacityKeepsHalfTheRowsOfABalancedLoad_A8) {
+  MoeBlock moe = moe_of(8, 2, 32);
+  moe.capacity.eval_factor = 0.5;
+  Workload w = tokens(32);
+  w.rows_per_expert.assign(8, 8);
+  EXPECT_EQ(named(build_graph(layer_of(moe), {}, w), ".gate_up").shape.m, 32);  // of 64
+}
+
+TEST(BuildGraph, ExpertChoiceGivesEveryExpertEquallyMany_B6) {
+  MoeBlock moe = moe_of(8, 2, 32);
+  moe.router.kind = RouterKind::expert_choice;
+  const Operator up = named(build_graph(layer_of(moe), {}, tokens(32)), ".gate_up");
+  ASSERT_EQ(up.rows.size(), 1U);
+  EXPECT_EQ(up.rows[0].rows, 8);  // 32 * 2 / 8
+  EXPECT_EQ(up.rows[0].experts, 8);
+}
+
+TEST(BuildGraph, SplittingExpertsKeepsFlopsAndTouchesMore_C15) {
+  const auto whole = build_graph(layer_of(moe_of(8, 2, 64)), {}, tokens(16));
+  const auto split = build_graph(layer_of(moe_of(16, 4, 32)), {}, tokens(16));
+  const auto expert_flops_of = [](const OperatorGraph& g) {
+    double sum = 0;
+    for (const Operator& op : g.operators) sum += op.stage == "experts" ? op.flops.value() : 0;
+    return sum;
+  };
+  EXPECT_NEAR(expert_flops_of(whole) / expert_flops_of(split), 1, 1e-9);
+  EXPECT_GT(named(split, ".gate_up").shape.experts, named(whole, ".gate_up").shape.experts);
+  EXPECT_GT(named(split, ".permute").activation_bytes, named(whole, ".permute").activation_bytes);
+}
+
+TEST(BuildGraph, AListOfEqualExpertsRunsAsTheHomogeneousLayer_A16) {
+  MoeBlock listed = moe_of(8, 2, 32);
+  listed.experts.assign(8, listed.experts[0]);
+  for (auto& group : listed.experts) group.count = 1;
+  Workload w = tokens(16);
+  w.rows_per_expert = {10, 0, 6, 4, 4, 4, 2, 2};
+  EXPECT_DOUBLE_EQ(flops(build_graph(layer_of(listed), {}, w)), flops(build_graph(layer_of(moe_of(8, 2, 32)), {}, w)));
+}
+
+TEST(BuildGraph, FootprintHoldsTouchedWeightsCopiesAndActivations) {
+  Workload w = tokens(4);
+  w.rows_per_expert = {4, 4, 0, 0, 0, 0, 0, 0};
+  w.copies = 3;
+  Deployment d;
+  d.backend = "onednn";
+  const auto graph = build_graph(layer_of(moe_of(8, 2, 32)), d, w);
+  // Router 64 x 8 stored 64 wide; two experts: gate and up 64 x 64, down 32 x 64; fp32.
+  const double weights = 4.0 * (64 * 64 + 2 * (64 * 64 + 32 * 64));
+  EXPECT_GT(graph.footprint.value(), 3 * weights);
+  EXPECT_LT(graph.footprint.value(), 3 * weights + 40e3);
+  EXPECT_NEAR(graph.footprint.value() - graph.layer_footprint.value(), 2 * weights, 1);
+}
+
+Architecture transformer(int layers) {
+  Architecture a = layer_of(moe_of(8, 2, 32));
+  a.vocabulary = 1000;
+  AttentionBlock attention;
+  attention.heads = 4;
+  attention.kv_heads = 2;
+  attention.head_dim = 16;
+  a.decoder.assign(static_cast<std::size_t>(layers), {{attention, moe_of(8, 2, 32)}});
+  return a;
+}
+
+TEST(BuildGraph, FoldsEqualLayersAndCountsWhatTheModelCounts) {
+  Workload w = tokens(3);
+  w.context = 20;
+  const Architecture a = transformer(12);
+  const auto graph = build_graph(a, {}, w);
+  EXPECT_LT(graph.operators.size(), 30U);
+  const double head = 2.0 * 3 * 1000 * 64;
+  EXPECT_NEAR(flops(graph), step_flops(a, 3, 1, 20).value() + head, 1);
+  w.phase = Phase::prefill;
+  w.prompt = 5;
+  w.context = 0;
+  EXPECT_NEAR(flops(build_graph(a, {}, w)), step_flops(a, 3, 5, 0).value() + head, 1);
+}
+
+TEST(BuildGraph, SaysWhatDoesNotDivideAndWhatIsNotSupported) {
+  Deployment d;
+  d.tp = 3;
+  EXPECT_THROW(build_graph(transformer(2), d, tokens(3)), InputError);
+  EXPECT_THROW(build_graph(transformer(2), {}, tokens(0)), InputError);
+  MoeBlock hashed = moe_of(8, 2, 32);
+  hashed.router.kind = RouterKind::hash;
+  EXPECT_THROW(build_graph(layer_of(hashed), {}, tokens(4)), InputError);
+}
+
+}  // namespace
+}  // namespace moecast
