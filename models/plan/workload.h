@@ -17,6 +17,7 @@ struct Workload {
   std::int64_t prefill_batch = 0;             ///< mixed: sequences in prefill beside `batch` in decode
   ExpertLoad load;                            ///< popularity of experts
   std::vector<std::int64_t> rows_per_expert;  ///< exact histogram of a single MoE layer, overrides `load`
+  std::int64_t chunks = 1;                    ///< rows of an expert computed in this many parts, one after another
   std::int64_t copies = 1;  ///< layers of equal shape that are cycled through between two uses of a weight
 };
 

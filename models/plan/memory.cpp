@@ -1,0 +1,106 @@
+#include "models/plan/memory.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "models/architecture/accounting.h"
+#include "models/core/error.h"
+#include "models/plan/graph.h"
+
+namespace moecast {
+namespace {
+
+double value(std::int64_t x) { return static_cast<double>(x); }
+
+void require_divides(std::int64_t what, int ranks, const std::string& name) {
+  if (ranks < 1 || what % ranks != 0) {
+    throw InputError("", std::to_string(ranks) + " ranks do not divide " + name + " = " + std::to_string(what),
+                     "choose a degree that divides it");
+  }
+}
+
+int expert_shards(const Deployment& d) { return d.ep * d.moe_tp.value_or(std::max(1, d.tp * d.dp / d.ep)); }
+
+/// Weight bytes of one block on a rank.
+double block_weights(const Block& block, const Architecture& a, const Deployment& d) {
+  const double weight = bytes_per_weight(d.dtype.value_or(a.dtype));
+  const ParameterCount count = block_parameters(block, a.hidden);
+  if (const auto* moe = std::get_if<MoeBlock>(&block)) {
+    require_divides(moe->expert_count(), d.ep, "experts");
+    const double expert_weight = a.expert_dtype && !d.dtype ? bytes_per_weight(*a.expert_dtype) : weight;
+    const double replicated = router_parameters(moe->router, moe->expert_count() + moe->zero_experts, a.hidden);
+    const double shared = count.total - count.routed_experts - replicated;
+    return count.routed_experts / expert_shards(d) * expert_weight + (shared / d.tp + replicated) * weight;
+  }
+  if (const auto* attention = std::get_if<AttentionBlock>(&block)) require_divides(attention->heads, d.tp, "heads");
+  return count.total / d.tp * weight;
+}
+
+/// Cache of all sequences of a rank in one block.
+double block_cache(const Block& block, const Architecture& a, const Deployment& d, const Workload& w) {
+  const DType dtype = a.kv_dtype.value_or(d.dtype.value_or(a.dtype));
+  const double sequences = std::ceil(value(w.batch + w.prefill_batch) / d.dp);
+  const double state = state_bytes_per_sequence(block, dtype).value() / d.tp;
+  const auto* attention = std::get_if<AttentionBlock>(&block);
+  if (attention == nullptr || attention->linear) return sequences * state;
+  const std::int64_t fresh = w.phase == Phase::decode ? 1 : w.prompt;
+  const std::int64_t kept = kept_tokens(*attention, w.context + fresh);
+  const double blocks = std::ceil(value(kept) / value(std::max<std::int64_t>(1, d.kv_block_tokens)));
+  // The latent row is on every rank; a KV head is the least that can be split off.
+  const double split =
+      attention->latent ? 1 : std::min<double>(d.tp, value(std::max<std::int64_t>(1, attention->kv_heads)));
+  return sequences * blocks * value(d.kv_block_tokens) * kv_bytes_per_token(*attention, dtype).value() / split;
+}
+
+}  // namespace
+
+MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, const Workload& w) {
+  for (const int degree : {d.tp, d.ep, d.dp, d.pp}) {
+    if (degree < 1) throw InputError("", "a degree of parallelism must be at least 1");
+  }
+  const double weight = bytes_per_weight(d.dtype.value_or(a.dtype));
+  const double element = bytes_per_element(d.dtype.value_or(a.dtype));
+  const double hidden = value(a.hidden);
+  const double tokens = std::ceil(step_tokens(w) / d.dp);
+  double weights = 0;
+  double cache = 0;
+  double widest = 0;
+  double workspace = 0;
+  for (const auto* stack : {&a.encoder, &a.decoder}) {
+    for (const Layer& layer : *stack) {
+      for (const Block& block : layer.blocks) {
+        weights += (block_weights(block, a, d) + hidden * weight) / d.pp;
+        cache += block_cache(block, a, d, w) / d.pp;
+        double width = hidden;
+        if (const auto* f = std::get_if<DenseFfnBlock>(&block))
+          width = value(f->ffn.width) * (f->ffn.gated ? 2 : 1) / d.tp;
+        if (const auto* b = std::get_if<AttentionBlock>(&block)) {
+          width = value((b->heads + 2 * b->kv_heads) * b->head_dim) / d.tp;
+        }
+        widest = std::max(widest, width);
+        if (const auto* m = std::get_if<MoeBlock>(&block)) {
+          const double rows = tokens * mean_top_k(m->router);
+          double expert = 0;
+          for (const ExpertGroup& g : m->experts) {
+            expert = std::max(expert, value(g.expert.width) * (g.expert.gated ? 2 : 1));
+          }
+          // Permuted rows, results of all experts, and one chunk of rows inside an expert.
+          const double inside = std::ceil(rows / std::max<double>(1, static_cast<double>(w.chunks)));
+          workspace = std::max(
+              workspace, rows * hidden * (element + 4) + inside * expert * 4 + tokens * value(m->expert_count()) * 4);
+        }
+      }
+    }
+  }
+  weights += value(a.vocabulary) * hidden * (a.tied_embeddings ? 1 : 2) * weight / d.tp;
+  weights += (a.other_parameters + a.position_embedding_parameters) * weight;
+  MemoryBreakdown memory;
+  memory.weights = Bytes(weights);
+  memory.kv_cache = Bytes(cache);
+  memory.activations = Bytes(tokens * (2 * hidden + widest) * element);
+  memory.workspace = Bytes(workspace);
+  return memory;
+}
+
+}  // namespace moecast

@@ -1,0 +1,24 @@
+#pragma once
+#include "models/architecture/architecture.h"
+#include "models/core/units.h"
+#include "models/plan/deployment.h"
+#include "models/plan/workload.h"
+
+namespace moecast {
+
+/// What one rank has to hold, before any latency is asked for.
+struct MemoryBreakdown {
+  Bytes weights;      ///< by precision: routed experts in their own where they have one
+  Bytes kv_cache;     ///< in whole blocks of Deployment::kv_block_tokens, constant states included
+  Bytes activations;  ///< the widest layer of the step, reused by all layers
+  Bytes workspace;    ///< scores, positions and rows in flight of the MoE layer
+  [[nodiscard]] Bytes total() const { return weights + kv_cache + activations + workspace; }
+};
+
+/// Tensor parallelism splits attention and dense networks, experts are spread over ep * moe_tp ranks, pp takes a share
+/// of the layers, dp copies everything but the experts. Router, norms and shared experts' gates are on every rank.
+/// @throws InputError when a degree does not divide what it splits.
+MemoryBreakdown memory_per_rank(const Architecture& architecture, const Deployment& deployment,
+                                const Workload& workload);
+
+}  // namespace moecast
