@@ -45,7 +45,7 @@ struct OperatorCost {
   std::string name;
   std::string stage;
   double count = 1;
-  Seconds latency;       ///< all `count` executions
+  Seconds latency;  ///< all `count` executions
   Origin origin = Origin::assumed;
 };
 
@@ -62,7 +62,7 @@ struct Prediction {
   double total_parameters = 0;
   double active_parameters = 0;
   Flops flops;
-  std::string bottleneck;          ///< router, all_to_all, memory_bandwidth, compute, straggler, launch
+  std::string bottleneck;  ///< router, all_to_all, memory_bandwidth, compute, straggler, launch
   Origin origin = Origin::assumed;
   std::vector<OperatorCost> operators;
   std::vector<std::string> warnings;

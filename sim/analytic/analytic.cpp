@@ -1,0 +1,158 @@
+#include "sim/analytic/analytic.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+constexpr double kNinety = 1.645;         ///< half width of a 90 % interval in standard deviations
+constexpr double kKindCorrelation = 0.3;  ///< between the errors of two kinds of operators
+
+bool is_gemm(OperatorKind kind) { return kind == OperatorKind::gemm || kind == OperatorKind::grouped_gemm; }
+
+bool is_collective(OperatorKind kind) {
+  return kind == OperatorKind::all_reduce || kind == OperatorKind::all_gather || kind == OperatorKind::reduce_scatter ||
+         kind == OperatorKind::all_to_all_dispatch || kind == OperatorKind::all_to_all_combine ||
+         kind == OperatorKind::point_to_point;
+}
+
+bool is_routing(const Operator& op) { return op.stage == "router" || op.stage == "dispatch" || op.stage == "combine"; }
+
+void add(OperatorTime& sum, const KernelCost& cost, double times) {
+  sum.latency += cost.latency * times;
+  sum.memory += cost.latency * (times * cost.memory_ratio);
+  sum.compute += cost.latency * (times * cost.compute_ratio);
+  // Weighted by time; the caller divides by the latency.
+  sum.half_width += times * cost.latency.value() * 0.5 * std::log(cost.high / cost.low);
+  sum.origin = weakest(sum.origin, cost.origin);
+}
+
+/// Rows of a perfectly balanced load with the same total over all experts of the layer.
+std::vector<RowGroup> balanced(const std::vector<RowGroup>& rows, double experts) {
+  double total = 0;
+  for (const RowGroup& group : rows) total += group.rows * group.experts;
+  if (total >= experts) return {{total / experts, experts}};
+  return {{1, total}};
+}
+
+struct Totals {
+  Seconds latency, memory, compute, all_to_all, routing;
+  std::map<OperatorKind, double> spread;  ///< seconds of half width, by kind
+};
+
+Seconds half_width_of_sum(const std::map<OperatorKind, double>& spread) {
+  double squares = 0;
+  double sum = 0;
+  for (const auto& [kind, half] : spread) {
+    squares += half * half;
+    sum += half;
+  }
+  return Seconds(std::sqrt((1 - kKindCorrelation) * squares + kKindCorrelation * sum * sum));
+}
+
+std::string bottleneck_of(const Totals& t) {
+  const Seconds rest = t.latency - t.memory - t.compute - t.all_to_all - t.routing;
+  const std::array<std::pair<Seconds, const char*>, 5> parts{{{t.memory, "memory_bandwidth"},
+                                                              {t.compute, "compute"},
+                                                              {t.routing, "router"},
+                                                              {t.all_to_all, "all_to_all"},
+                                                              {rest, "launch"}}};
+  return std::max_element(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; })
+      ->second;
+}
+
+}  // namespace
+
+KernelPoint kernel_point(const Operator& op, const OperatorGraph& graph, const Deployment& deployment) {
+  KernelPoint point;
+  point.kind = op.kind == OperatorKind::grouped_gemm ? OperatorKind::gemm : op.kind;
+  point.backend = is_gemm(op.kind) ? deployment.backend : "native";
+  point.dtype = op.dtype;
+  point.threads = deployment.threads;
+  point.shape = op.shape;
+  const bool attends = op.kind == OperatorKind::attention_prefill || op.kind == OperatorKind::attention_decode;
+  point.footprint = is_gemm(op.kind) || attends ? graph.footprint : graph.layer_footprint;
+  point.input_footprint = op.cold_input ? graph.layer_footprint : Bytes(0);
+  if (op.kind == OperatorKind::embedding) {
+    // A gather of rows: copied as they are.
+    point.kind = OperatorKind::copy;
+    point.shape = {};
+    point.shape.bytes = std::max<std::int64_t>(1, std::llround(op.activation_bytes.value() / 2));
+  }
+  return point;
+}
+
+OperatorTime time_of(const Operator& op, const OperatorGraph& graph, const Deployment& deployment,
+                     const CostModel& model) {
+  const KernelPoint point = kernel_point(op, graph, deployment);
+  OperatorTime time;
+  if (op.rows.empty()) {
+    add(time, model.cost(point), 1);
+  } else {
+    for (const RowGroup& group : op.rows) add(time, model.cost(point, group.rows), group.experts);
+  }
+  if (time.latency.value() > 0) time.half_width /= time.latency.value();
+  time.latency *= op.count;
+  time.memory *= op.count;
+  time.compute *= op.count;
+  return time;
+}
+
+Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, const Workload& workload,
+                    const CostModel& model, const Closure* closure, const Without& without) {
+  const double factor = closure != nullptr ? closure->factor : 1;
+  Prediction prediction;
+  prediction.origin = Origin::measured;
+  Totals totals;
+  for (const Operator& original : graph.operators) {
+    OperatorTime time = time_of(original, graph, deployment, model);
+    if (without.expert_imbalance && !original.rows.empty()) {
+      Operator even = original;
+      double experts = 0;
+      for (const RowGroup& group : original.rows) experts += group.experts;
+      even.rows = balanced(original.rows, experts);
+      const OperatorTime other = time_of(even, graph, deployment, model);
+      if (other.latency < time.latency) time = other;
+    }
+    if ((without.all_to_all && is_collective(original.kind)) || (without.routing_overhead && is_routing(original))) {
+      continue;
+    }
+    if (without.memory_bandwidth) {
+      time.latency -= time.memory;
+      time.memory = Seconds(0);
+    }
+    totals.latency += time.latency;
+    totals.spread[original.kind] += time.latency.value() * time.half_width;
+    if (is_collective(original.kind)) {
+      totals.all_to_all += time.latency;
+    } else if (is_routing(original)) {
+      totals.routing += time.latency;
+    } else {
+      totals.memory += time.memory;
+      totals.compute += time.compute;
+    }
+    prediction.flops += original.flops * original.count;
+    prediction.origin = weakest(prediction.origin, time.origin);
+    prediction.operators.push_back({std::string(to_string(original.kind)), original.name, original.stage,
+                                    original.count, time.latency * factor, time.origin});
+  }
+  double half = totals.latency.value() > 0 ? half_width_of_sum(totals.spread) / totals.latency : 0;
+  if (closure != nullptr) half = std::max(half, closure->half_width);
+  const Seconds latency = totals.latency * factor;
+  prediction.latency = latency;
+  prediction.low = latency * std::exp(-half);
+  prediction.high = latency * std::exp(half);
+  if (latency.value() > 0) prediction.throughput_tokens_per_s = step_tokens(workload) / latency.value();
+  prediction.factors = {totals.all_to_all * factor, totals.memory * factor, totals.compute * factor,
+                        totals.routing * factor, 1.0};
+  prediction.bottleneck = bottleneck_of(totals);
+  return prediction;
+}
+
+}  // namespace moecast

@@ -1,0 +1,35 @@
+#pragma once
+#include <string>
+
+#include "models/plan/graph.h"
+#include "sim/cost/calibration.h"
+#include "sim/cost/cost_model.h"
+#include "sim/predictor.h"
+
+namespace moecast {
+
+/// Seconds of one operator, all its executions, with what they are made of.
+struct OperatorTime {
+  Seconds latency;
+  Seconds memory;         ///< bytes over bandwidth
+  Seconds compute;        ///< arithmetic
+  double half_width = 0;  ///< of a 90 % interval of ln latency
+  Origin origin = Origin::measured;
+};
+
+/// Key of a graph's operator in a cost model. GEMMs belong to the backend and see the footprint of the whole step; all
+/// else runs in the program's own loops ("native") on buffers that every layer uses again.
+KernelPoint kernel_point(const Operator& op, const OperatorGraph& graph, const Deployment& deployment);
+
+/// @throws InputError when the cost model does not know the operator.
+OperatorTime time_of(const Operator& op, const OperatorGraph& graph, const Deployment& deployment,
+                     const CostModel& model);
+
+/// Closed form over a graph: operators one after another, the four factors, the bottleneck, the interval of a sum.
+/// @param closure  what executed layers say about sums of kernels; nullptr = nothing.
+/// Interval: operators of one kind share their error over all layers (variances are not added over layers), kinds are
+/// correlated by 0.3; with a closure the wider of this and the closure's.
+Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, const Workload& workload,
+                    const CostModel& model, const Closure* closure, const Without& without);
+
+}  // namespace moecast

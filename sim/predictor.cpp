@@ -1,0 +1,111 @@
+#include "sim/predictor.h"
+
+#include <utility>
+
+#include "models/architecture/accounting.h"
+#include "models/core/error.h"
+#include "models/core/file.h"
+#include "models/plan/memory.h"
+#include "sim/analytic/analytic.h"
+#include "sim/make_predictor.h"
+
+namespace moecast {
+namespace {
+
+std::string gigabytes(Bytes bytes) {
+  const double value = bytes.value() / 1e9;
+  std::string text = std::to_string(value);
+  return text.substr(0, text.find('.') + 2) + " GB";
+}
+
+class AnalyticPredictor final : public Predictor {
+ public:
+  AnalyticPredictor(Profile profile, std::shared_ptr<const Calibration> calibration)
+      : profile_(std::move(profile)), calibration_(std::move(calibration)), model_(make_cost_model(calibration_)) {}
+
+  [[nodiscard]] Prediction predict(const Architecture& architecture, const Deployment& asked, const Workload& workload,
+                                   const Without& without) const override {
+    const Deployment deployment = complete(asked);
+    Prediction prediction;
+    const MemoryPerRank memory = memory_of(architecture, deployment, workload);
+    const OperatorGraph graph = build_graph(architecture, deployment, workload);
+    const std::string missing = first_unknown(graph, deployment);
+    if (memory.capacity && memory.total() > *memory.capacity) {
+      prediction.status = Status::does_not_fit;
+      prediction.reason = "needs " + gigabytes(memory.total()) + " a rank, " + gigabytes(*memory.capacity) +
+                          " are there: " + gigabytes(memory.total() - *memory.capacity) + " too much";
+    } else if (!missing.empty()) {
+      prediction.status = Status::outside_range;
+      prediction.reason = missing;
+    } else {
+      const DType dtype = deployment.dtype.value_or(architecture.dtype);
+      const Closure* closure =
+          calibration_->find_closure(deployment.backend, dtype, deployment.threads, deployment.strategy);
+      prediction = evaluate(graph, deployment, workload, *model_, closure, without);
+      if (prediction.origin == Origin::extrapolated) {
+        prediction.warnings.emplace_back("some shapes lie outside what was measured: the interval is wider");
+      }
+    }
+    prediction.memory = memory;
+    const ParameterCount count = count_parameters(architecture);
+    prediction.total_parameters = count.total;
+    prediction.active_parameters = count.active;
+    return prediction;
+  }
+
+ private:
+  /// Fills in the backend that the profile has for the dtype where none is asked for.
+  [[nodiscard]] Deployment complete(Deployment deployment) const {
+    if (!deployment.backend.empty()) return deployment;
+    for (const ProfileBackend& backend : profile_.backends) {
+      if (!deployment.dtype || backend.dtype == *deployment.dtype) {
+        deployment.backend = backend.name;
+        return deployment;
+      }
+    }
+    if (!calibration_->gemms.empty()) deployment.backend = calibration_->gemms.front().backend;
+    return deployment;
+  }
+
+  [[nodiscard]] MemoryPerRank memory_of(const Architecture& architecture, const Deployment& deployment,
+                                        const Workload& workload) const {
+    const MemoryBreakdown needed = memory_per_rank(architecture, deployment, workload);
+    MemoryPerRank memory{needed.weights, needed.kv_cache, needed.activations, needed.workspace, std::nullopt};
+    if (const HardwareQuantity* capacity = profile_.find("memory_capacity")) memory.capacity = Bytes(capacity->value);
+    return memory;
+  }
+
+  [[nodiscard]] std::string first_unknown(const OperatorGraph& graph, const Deployment& deployment) const {
+    for (const Operator& op : graph.operators) {
+      const KernelPoint point = kernel_point(op, graph, deployment);
+      if (!model_->knows(point.kind, point.backend, point.dtype, point.threads)) {
+        return profile_.name + " holds no " + std::string(to_string(point.kind)) + " of " + point.backend + " in " +
+               std::string(to_string(point.dtype)) + " on " + std::to_string(point.threads) + " threads";
+      }
+    }
+    return {};
+  }
+
+  Profile profile_;
+  std::shared_ptr<const Calibration> calibration_;
+  std::shared_ptr<const CostModel> model_;
+};
+
+}  // namespace
+
+std::unique_ptr<Predictor> make_predictor(Profile profile, std::shared_ptr<const Calibration> calibration) {
+  return std::make_unique<AnalyticPredictor>(std::move(profile), std::move(calibration));
+}
+
+std::unique_ptr<Predictor> Predictor::load(const std::string& folder) {
+  Profile profile = read_profile(folder);
+  const std::string path = folder + "/calibration.json";
+  auto calibration = std::make_shared<const Calibration>(parse_calibration_text(read_text_file(path), path));
+  if (calibration->profile != profile.name) {
+    throw InputError(path, "belongs to profile \"" + calibration->profile + "\", not to \"" + profile.name + "\"",
+                     "make it again: moecast calibrate " + folder);
+  }
+  return make_predictor(std::move(profile), std::move(calibration));
+}
+
+}  // namespace moecast
