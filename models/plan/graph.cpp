@@ -45,17 +45,6 @@ bool same_layer(const Layer& a, const Layer& b) {
   return true;
 }
 
-/// A lone MoE block without attention, embedding or head is a single layer, timed without norm and residual.
-bool is_transformer(const Architecture& architecture) {
-  if (architecture.vocabulary > 0 || !architecture.encoder.empty()) return true;
-  for (const Layer& layer : architecture.decoder) {
-    for (const Block& block : layer.blocks) {
-      if (std::holds_alternative<AttentionBlock>(block)) return true;
-    }
-  }
-  return false;
-}
-
 }  // namespace
 
 double step_tokens(const Workload& workload) {
@@ -77,7 +66,7 @@ OperatorGraph build_graph(const Architecture& architecture, const Deployment& de
     throw InputError("", architecture.name + " has no " + (encodes ? "encoder" : "decoder") + " layers to run");
   }
   GraphBuilder builder(architecture, deployment, workload);
-  const bool transformer = is_transformer(architecture);
+  const bool transformer = !is_lone_block(architecture);
   if (architecture.vocabulary > 0) builder.embedding();
   for (std::size_t first = 0; first < stack.size();) {
     std::size_t last = first + 1;

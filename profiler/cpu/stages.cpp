@@ -139,14 +139,13 @@ void unpermute_rows(const float* y, float* out, std::span<const std::int32_t> po
 void rms_norm(const float* x, const float* weight, void* out, std::int64_t m, std::int64_t hidden, DType dtype,
               int threads) {
   require_cpu_dtype(dtype);
-  constexpr float kEpsilon = 1e-6F;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && m > 1)
   for (std::int64_t row = 0; row < m; ++row) {
     const float* in = x + row * hidden;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (std::int64_t i = 0; i < hidden; ++i) sum += in[i] * in[i];
-    const float scale = 1.0F / std::sqrt(sum / static_cast<float>(hidden) + kEpsilon);
+    const float scale = 1.0F / std::sqrt(sum / static_cast<float>(hidden) + kNormEpsilon);
     if (dtype == DType::bf16) {
 #pragma omp simd
       for (std::int64_t i = 0; i < hidden; ++i) store<DType::bf16>(out, row * hidden + i, in[i] * scale * weight[i]);

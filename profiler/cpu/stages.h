@@ -28,6 +28,8 @@ void permute_rows(const void* x, void* permuted, std::span<const std::int32_t> p
 void unpermute_rows(const float* y, float* out, std::span<const std::int32_t> position, std::span<const float> weights,
                     std::int64_t tokens, int top_k, std::int64_t hidden, int threads);
 
+inline constexpr float kNormEpsilon = 1e-6F;  ///< added to the mean square of a norm
+
 /// RMS norm with weight, fp32 in, `dtype` out.
 void rms_norm(const float* x, const float* weight, void* out, std::int64_t m, std::int64_t hidden, DType dtype,
               int threads);

@@ -95,8 +95,9 @@ TEST(Evaluate, RemovingAFactorNeverSlows) {
 
 TEST(Evaluate, IntervalDoesNotShrinkWithTheNumberOfLayers) {
   Architecture one = layer(8, 2);
+  one.decoder.assign(2, layer(8, 2).decoder[0]);
   Architecture many = one;
-  many.decoder.assign(48, one.decoder[0]);
+  many.decoder.assign(96, one.decoder[0]);
   const Prediction a = run(one, tokens(64));
   const Prediction b = run(many, tokens(64));
   EXPECT_NEAR(*b.latency / *a.latency, 48, 1e-9);
