@@ -1,10 +1,8 @@
 #include "profiler/reference/oracle_blocks.h"
 
-
 #include <algorithm>
 #include <cmath>
 
-#include "profiler/cpu/stages.h"
 #include "profiler/cpu/stages.h"
 #include "profiler/reference/rows.h"
 

@@ -1,0 +1,197 @@
+#include "profiler/cpu/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <set>
+#include <tuple>
+#include <utility>
+
+namespace moecast {
+namespace {
+
+/// Additive recurrence with the generalised golden ratio of d dimensions (Roberts 2018): even in every projection.
+template <std::size_t Dimensions>
+class LowDiscrepancy {
+ public:
+  explicit LowDiscrepancy(double start) : index_(start) {
+    double g = 2;
+    for (int i = 0; i < 60; ++i) g = std::pow(1 + g, 1.0 / (Dimensions + 1));
+    for (std::size_t d = 0; d < Dimensions; ++d) step_[d] = std::pow(1 / g, static_cast<double>(d + 1));
+  }
+  std::array<double, Dimensions> next() {
+    std::array<double, Dimensions> point{};
+    index_ += 1;
+    for (std::size_t d = 0; d < Dimensions; ++d) point[d] = std::fmod(0.5 + index_ * step_[d], 1.0);
+    return point;
+  }
+
+ private:
+  double index_;
+  std::array<double, Dimensions> step_{};
+};
+
+std::int64_t multiple(double value, std::int64_t step) {
+  return std::max<std::int64_t>(step, std::llround(value / static_cast<double>(step)) * step);
+}
+
+std::int64_t power_of_two(std::int64_t value) {
+  return std::llround(std::exp2(std::round(std::log2(static_cast<double>(value)))));
+}
+
+KernelPoint gemm_point(const Combination& c, std::int64_t m, std::int64_t n, std::int64_t k, double ring,
+                       double input) {
+  KernelPoint point;
+  point.backend = c.backend;
+  point.dtype = c.dtype;
+  point.threads = c.threads;
+  point.shape.m = m;
+  point.shape.n = n;
+  point.shape.k = k;
+  point.footprint = Bytes(std::floor(ring));
+  point.input_footprint = Bytes(std::floor(input));
+  return point;
+}
+
+/// Few rows over rings of all sizes: half over the whole range, half where last-level caches end.
+void add_bandwidth_curve(const Combination& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
+  constexpr std::array<std::int64_t, 10> kRows{1, 1, 2, 2, 4, 4, 1, 1, 16, 16};
+  constexpr std::array<std::pair<std::int64_t, std::int64_t>, 4> kShapes{
+      {{1024, 512}, {704, 768}, {2048, 1024}, {512, 2048}}};
+  const int half = std::max(2, options.bandwidth_points / 2);
+  for (int i = 0; i < options.bandwidth_points; ++i) {
+    const double share = static_cast<double>(i / 2) / (half - 1);
+    const double ring = std::exp2(i % 2 == 1 ? 20.5 + 10.3 * share : 24 + 3.4 * share);
+    const auto& [n, k] = kShapes[static_cast<std::size_t>((i / 4 + i) % 4)];
+    points.push_back(
+        gemm_point(c, kRows[static_cast<std::size_t>(i % 10)], n, k, std::min(ring, options.most_ring_bytes), 0));
+  }
+}
+
+/// One GEMM somewhere in the ranges, or nothing where a call would be too long.
+bool make_gemm(const Combination& c, const PlanOptions& options, const std::array<double, 6>& u, KernelPoint& point) {
+  const auto m = std::llround(std::exp2(10.5 * u[0]));
+  std::int64_t n = multiple(std::exp2(7 + 7 * u[1]), 32);
+  std::int64_t k = multiple(std::exp2(7 + 6 * u[2]), 32);
+  if (u[4] < 0.25) {
+    n = power_of_two(n);
+    k = power_of_two(k);
+  }
+  const double work = static_cast<double>(n) * static_cast<double>(k);
+  if (2 * static_cast<double>(m) * work > options.most_flops * c.threads || work > 2.5e7) return false;
+  const double weights = work * bytes_per_weight(c.dtype);
+  // A fifth with warm weights, the rest log-uniform from one copy to far beyond any cache.
+  const double share = (u[3] - 0.2) / 0.8;
+  const double ring = share < 0 ? 0 : weights * std::pow(std::max(1.0, options.most_ring_bytes / weights), share);
+  point = gemm_point(c, m, n, k, ring, u[5] < 0.5 ? ring : 0);
+  return true;
+}
+
+void add_gemms(const Combination& c, const PlanOptions& options, double start, int count,
+               std::vector<KernelPoint>& points) {
+  LowDiscrepancy<6> sequence(start);
+  for (int made = 0, tried = 0; made < count && tried < 20 * count; ++tried) {
+    KernelPoint point;
+    if (!make_gemm(c, options, sequence.next(), point)) continue;
+    points.push_back(point);
+    ++made;
+  }
+}
+
+void add_routers(const Combination& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
+  LowDiscrepancy<3> sequence(0);
+  constexpr std::array<double, 3> kRings{0, 40e6, 1.9e9};
+  for (int i = 0; i < options.router_points; ++i) {
+    const auto u = sequence.next();
+    const double ring = std::min(kRings[static_cast<std::size_t>(i % 3)], options.most_ring_bytes);
+    points.push_back(gemm_point(c, std::llround(std::exp2(11 * u[0])), std::llround(std::exp2(2 + 4 * u[1])),
+                                multiple(std::exp2(8 + 4 * u[2]), 64), ring, ring));
+  }
+}
+
+/// A shape of every stage from one point of the sequence.
+OperatorShape stage_shape(OperatorKind kind, const std::array<double, 6>& u) {
+  OperatorShape s;
+  const auto between = [](double low, double high, double x) {
+    return std::llround(std::exp2(low + (high - low) * x));
+  };
+  s.tokens = between(0, 11, u[0]);
+  s.top_k = 1 + static_cast<std::int64_t>(7.99 * u[1]);
+  s.hidden = multiple(std::exp2(8 + 4 * u[2]), 64);
+  s.experts = std::max<std::int64_t>(s.top_k, between(2, 6, u[3]));
+  s.groups = 1;
+  s.m = between(0, 11, u[0]);
+  s.width = multiple(std::exp2(7 + 6 * u[2]), 32);
+  if (kind == OperatorKind::elementwise) s.width = s.hidden;
+  s.head_dim = u[4] < 0.5 ? 64 : 128;
+  s.kv_heads = between(0, 3, u[3]);
+  s.heads = s.kv_heads * between(0, 2, u[5]);
+  if (kind == OperatorKind::attention_decode) {
+    s.batch = between(0, 6, u[0]);
+    s.query = 1;
+    s.context = between(4, 12, u[1]);
+  } else {
+    s.batch = between(0, 2, u[0]);
+    s.query = between(4, 9, u[1]);
+    s.context = s.query;
+  }
+  s.bytes = between(10, 22, u[0]);
+  return s;
+}
+
+/// Leaves only the fields that the kind has.
+OperatorShape only_columns(OperatorKind kind, const OperatorShape& all) {
+  OperatorShape shape;
+  for (const ShapeColumn& column : shape_columns(kind)) shape.*column.field = all.*column.field;
+  return shape;
+}
+
+void add_stage(OperatorKind kind, DType dtype, int threads, bool gated, const PlanOptions& options,
+               std::vector<KernelPoint>& points) {
+  LowDiscrepancy<6> sequence(static_cast<double>(kind) * 17 + (gated ? 5 : 0));
+  for (int i = 0; i < options.stage_points; ++i) {
+    const auto u = sequence.next();
+    KernelPoint point;
+    point.kind = kind;
+    point.backend = "native";
+    point.dtype = dtype;
+    point.threads = threads;
+    point.shape = only_columns(kind, stage_shape(kind, u));
+    if (kind == OperatorKind::activation) point.shape.gated = gated ? 1 : 0;
+    point.footprint = Bytes(std::floor(std::min(std::exp2(20 + 9 * u[4]), options.most_ring_bytes)));
+    points.push_back(point);
+  }
+}
+
+}  // namespace
+
+std::vector<KernelPoint> initial_points(const PlanOptions& options) {
+  std::vector<KernelPoint> points;
+  std::set<std::pair<DType, int>> stages;
+  for (const Combination& c : options.combinations) {
+    add_bandwidth_curve(c, options, points);
+    add_gemms(c, options, 0, options.gemm_points, points);
+    add_routers(c, options, points);
+    stages.emplace(c.dtype, c.threads);
+  }
+  using enum OperatorKind;
+  for (const auto& [dtype, threads] : stages) {
+    for (const OperatorKind kind :
+         {router, permute, unpermute, norm, elementwise, attention_prefill, attention_decode, copy}) {
+      add_stage(kind, dtype, threads, false, options, points);
+    }
+    add_stage(activation, dtype, threads, false, options, points);
+    add_stage(activation, dtype, threads, true, options, points);
+  }
+  return points;
+}
+
+std::vector<KernelPoint> candidate_points(const PlanOptions& options, std::uint64_t seed, int count) {
+  std::vector<KernelPoint> points;
+  for (const Combination& c : options.combinations) {
+    add_gemms(c, options, 1000 + 7919 * static_cast<double>(seed % 1000), count, points);
+  }
+  return points;
+}
+
+}  // namespace moecast

@@ -1,0 +1,36 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "hwprofiles/measurement.h"
+
+namespace moecast {
+
+/// One (backend, dtype, threads) to be profiled.
+struct Combination {
+  std::string backend;
+  DType dtype = DType::fp32;
+  int threads = 1;
+  friend bool operator==(const Combination&, const Combination&) = default;
+};
+
+struct PlanOptions {
+  std::vector<Combination> combinations;
+  int bandwidth_points = 32;  ///< of the bandwidth curve, a combination
+  int gemm_points = 150;      ///< spread over the shapes, a combination
+  int router_points = 16;     ///< narrow GEMMs, a combination
+  int stage_points = 24;      ///< a stage and (dtype, threads)
+  double most_flops = 6e9;    ///< of one call
+  double most_ring_bytes = 1.9e9;
+};
+
+/// Points to measure first: the bandwidth curve (few rows over rings from one copy to cold), low-discrepancy points in
+/// the logarithms of (m, n, k, footprint) with a quarter at powers of two, narrow router GEMMs, and every element-wise
+/// stage and attention core. Ranges: m 1-1450, n 128-16384, k 128-8192 (steps of 32), routers n 4-64.
+std::vector<KernelPoint> initial_points(const PlanOptions& options);
+
+/// A dense pool of GEMMs of the same ranges from which adaptive profiling chooses. Another `seed`, other points.
+std::vector<KernelPoint> candidate_points(const PlanOptions& options, std::uint64_t seed, int count);
+
+}  // namespace moecast
