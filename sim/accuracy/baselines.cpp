@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <span>
 #include <tuple>
 
 #include "sim/fit/least_squares.h"
@@ -12,24 +13,27 @@ namespace {
 
 double value(std::int64_t x) { return static_cast<double>(x); }
 
-double rate_log_seconds(const Eigen::VectorXd& p, double m, double n, double k) {
-  return std::log(2 * m * n * k) - p(0) + std::log1p(std::exp(p(1)) / m) + std::log1p(std::exp(p(2)) / k) +
-         std::log1p(std::exp(p(3)) / n);
+double rate_log_seconds(std::span<const double, 4> p, double m, double n, double k) {
+  return std::log(2 * m * n * k) - p[0] + std::log1p(std::exp(p[1]) / m) + std::log1p(std::exp(p[2]) / k) +
+         std::log1p(std::exp(p[3]) / n);
 }
 
-Eigen::VectorXd fit_rate(const std::vector<KernelPoint>& points, const std::vector<double>& seconds) {
+std::array<double, 4> fit_rate(const std::vector<KernelPoint>& points, const std::vector<double>& seconds) {
   LeastSquaresProblem problem;
   problem.residuals = [&](const Eigen::VectorXd& p) {
     Eigen::VectorXd r(static_cast<Eigen::Index>(points.size()));
     for (std::size_t i = 0; i < points.size(); ++i) {
       const OperatorShape& s = points[i].shape;
-      r(static_cast<Eigen::Index>(i)) = rate_log_seconds(p, value(s.m), value(s.n), value(s.k)) - std::log(seconds[i]);
+      r(static_cast<Eigen::Index>(i)) =
+          rate_log_seconds(std::span<const double, 4>(p.data(), 4), value(s.m), value(s.n), value(s.k)) -
+          std::log(seconds[i]);
     }
     return r;
   };
   const Eigen::Vector4d start(std::log(50e9), 0, std::log(4.0), std::log(4.0));
   problem.penalties = [start](const Eigen::VectorXd& p) { return Eigen::VectorXd(0.02 * (p - start)); };
-  return fit_least_squares(problem, start);
+  const Eigen::VectorXd best = fit_least_squares(problem, start);
+  return {best(0), best(1), best(2), best(3)};
 }
 
 double octaves(double a, double b) { return std::log2(std::max(a, 1.0)) - std::log2(std::max(b, 1.0)); }

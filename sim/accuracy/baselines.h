@@ -1,5 +1,5 @@
 #pragma once
-#include <Eigen/Core>
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -23,7 +23,7 @@ class Baselines {
   struct Group {
     std::vector<KernelPoint> points;
     std::vector<double> seconds;
-    Eigen::VectorXd rate;  ///< ln of P, m0, k0, n0
+    std::array<double, 4> rate{};  ///< ln of P, m0, k0, n0
   };
   [[nodiscard]] const Group* find(const Operator& op, const Deployment& deployment) const;
   template <class Time>
