@@ -14,6 +14,7 @@ namespace moecast {
 /// A feed-forward network that every token passes.
 struct DenseFfnBlock {
   ExpertSpec ffn;
+  friend bool operator==(const DenseFfnBlock&, const DenseFfnBlock&) = default;
 };
 
 /// State-space mixer (Mamba, Mamba-2).
@@ -21,17 +22,19 @@ struct StateSpaceBlock {
   int version = 2;
   std::int64_t inner_width = 0;
   std::int64_t state_size = 0;
-  std::int64_t heads = 0;     ///< version 2 only
-  std::int64_t groups = 1;    ///< version 2 only
+  std::int64_t heads = 0;   ///< version 2 only
+  std::int64_t groups = 1;  ///< version 2 only
   std::int64_t conv_size = 4;
-  std::int64_t dt_rank = 0;   ///< version 1 only
+  std::int64_t dt_rank = 0;  ///< version 1 only
+  friend bool operator==(const StateSpaceBlock&, const StateSpaceBlock&) = default;
 };
 
 /// LSTM or GRU layer.
 struct RecurrentBlock {
   std::int64_t width = 0;
-  int gates = 4;               ///< 4 LSTM, 3 GRU
-  std::int64_t projection = 0; ///< width of a recurrent projection, 0 = none
+  int gates = 4;                ///< 4 LSTM, 3 GRU
+  std::int64_t projection = 0;  ///< width of a recurrent projection, 0 = none
+  friend bool operator==(const RecurrentBlock&, const RecurrentBlock&) = default;
 };
 
 /// 2-D (or 1-D, kernel_height 1) convolution over positions.
@@ -42,6 +45,7 @@ struct ConvolutionBlock {
   std::int64_t kernel_width = 1;
   std::int64_t stride = 1;
   std::int64_t groups = 1;
+  friend bool operator==(const ConvolutionBlock&, const ConvolutionBlock&) = default;
 };
 
 /// A block whose cost the user states.
@@ -50,6 +54,7 @@ struct OwnCostBlock {
   double parameters = 0;
   double flops_per_token = 0;
   double bytes_per_token = 0;
+  friend bool operator==(const OwnCostBlock&, const OwnCostBlock&) = default;
 };
 
 using Block = std::variant<AttentionBlock, MoeBlock, DenseFfnBlock, StateSpaceBlock, RecurrentBlock, ConvolutionBlock,
@@ -58,24 +63,36 @@ using Block = std::variant<AttentionBlock, MoeBlock, DenseFfnBlock, StateSpaceBl
 /// Residual blocks in order, each after a norm of its own.
 struct Layer {
   std::vector<Block> blocks;
+  friend bool operator==(const Layer&, const Layer&) = default;
+};
+
+/// Parameters as the makers state them; nullopt = not found.
+struct Published {
+  std::optional<double> total;
+  std::optional<double> active;
+  std::string source;
+  friend bool operator==(const Published&, const Published&) = default;
 };
 
 /// A whole model. Layers are listed one by one, so that any placement of experts is expressible.
 struct Architecture {
   std::string name;
   std::int64_t hidden = 0;
-  std::int64_t vocabulary = 0;       ///< 0: no embedding and no head (a vision tower, a single layer)
+  std::int64_t vocabulary = 0;  ///< 0: no embedding and no head (a vision tower, a single layer)
   bool tied_embeddings = false;
-  std::int64_t max_context = 0;      ///< 0 = unknown
-  std::vector<Layer> encoder;        ///< empty in decoder-only models
-  std::vector<Layer> decoder;        ///< empty in encoder-only models
+  std::int64_t max_context = 0;               ///< 0 = unknown
+  std::vector<Layer> encoder;                 ///< empty in decoder-only models
+  std::vector<Layer> decoder;                 ///< empty in encoder-only models
   std::vector<Layer> multi_token_prediction;  ///< extra layers, not part of the published totals
-  DType dtype = DType::bf16;         ///< weights and activations unless said otherwise
-  std::optional<DType> expert_dtype; ///< routed experts where they are quantised alone
-  std::optional<DType> kv_dtype;     ///< KV cache; nullopt = dtype
-  double other_parameters = 0;       ///< parts that are counted but not modelled (vision tower), named in `notes`
+  DType dtype = DType::bf16;                  ///< weights and activations unless said otherwise
+  std::optional<DType> expert_dtype;          ///< routed experts where they are quantised alone
+  std::optional<DType> kv_dtype;              ///< KV cache; nullopt = dtype
+  double other_parameters = 0;  ///< parts that are counted but not modelled (vision tower), named in `notes`
   double position_embedding_parameters = 0;
-  std::vector<std::string> notes;    ///< what the importer ignored or assumed
+  std::vector<std::string> notes;  ///< what the importer ignored or assumed
+  std::string source;              ///< where the figures come from
+  Published published;
+  friend bool operator==(const Architecture&, const Architecture&) = default;
 };
 
 /// A lone block (a single MoE layer): no vocabulary and one layer of one block. It is executed, planned and timed bare,

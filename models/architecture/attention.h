@@ -4,7 +4,17 @@
 
 namespace moecast {
 
-enum class AttentionKind { full, sliding_window, chunked, latent, sparse_latent, cross, gated_delta_net, lightning, kimi_delta };
+enum class AttentionKind {
+  full,
+  sliding_window,
+  chunked,
+  latent,
+  sparse_latent,
+  cross,
+  gated_delta_net,
+  lightning,
+  kimi_delta
+};
 
 /// Multi-head latent attention (DeepSeek): low-rank projections, one latent row in the KV cache.
 struct LatentSpec {
@@ -13,6 +23,7 @@ struct LatentSpec {
   std::int64_t nope_head_dim = 0;
   std::int64_t rope_head_dim = 0;
   std::int64_t value_head_dim = 0;
+  friend bool operator==(const LatentSpec&, const LatentSpec&) = default;
 };
 
 /// Sparse attention's indexer (DSA): its own small heads choose `top_tokens` of the context.
@@ -20,6 +31,7 @@ struct IndexerSpec {
   std::int64_t heads = 0;
   std::int64_t head_dim = 0;
   std::int64_t top_tokens = 0;
+  friend bool operator==(const IndexerSpec&, const IndexerSpec&) = default;
 };
 
 /// Linear attention with a recurrent state: delta nets and lightning attention.
@@ -29,15 +41,16 @@ struct LinearAttentionSpec {
   std::int64_t key_head_dim = 0;
   std::int64_t value_head_dim = 0;
   std::int64_t conv_size = 0;
+  friend bool operator==(const LinearAttentionSpec&, const LinearAttentionSpec&) = default;
 };
 
 struct AttentionBlock {
   AttentionKind kind = AttentionKind::full;
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
-  std::int64_t head_dim = 0;         ///< never derived from hidden / heads once imported
-  std::int64_t value_head_dim = 0;   ///< 0 = head_dim
-  std::int64_t window = 0;           ///< sliding or chunk length, 0 = unlimited
+  std::int64_t head_dim = 0;        ///< never derived from hidden / heads once imported
+  std::int64_t value_head_dim = 0;  ///< 0 = head_dim
+  std::int64_t window = 0;          ///< sliding or chunk length, 0 = unlimited
   bool bias_qkv = false;
   bool bias_out = false;
   bool qk_norm = false;
@@ -46,6 +59,7 @@ struct AttentionBlock {
   std::optional<LatentSpec> latent;
   std::optional<IndexerSpec> indexer;
   std::optional<LinearAttentionSpec> linear;
+  friend bool operator==(const AttentionBlock&, const AttentionBlock&) = default;
 };
 
 }  // namespace moecast

@@ -32,6 +32,7 @@ struct ExpertGroup {
   std::int64_t count = 0;
   ExpertSpec expert;
   std::string modality;  ///< empty = any token
+  friend bool operator==(const ExpertGroup&, const ExpertGroup&) = default;
 };
 
 enum class RouterKind { token_choice, expert_choice, hash, soft, architecture };
@@ -44,23 +45,24 @@ enum class Granularity { token, segment, sequence, task, architecture };
 struct RouterSpec {
   RouterKind kind = RouterKind::token_choice;
   RouterNetwork network = RouterNetwork::linear;
-  std::vector<std::int64_t> mlp_widths;   ///< network mlp: widths of the hidden layers
+  std::vector<std::int64_t> mlp_widths;  ///< network mlp: widths of the hidden layers
   int top_k = 1;
-  std::vector<double> top_k_distribution; ///< probability of k = 1, 2, ...; empty = top_k always
+  std::vector<double> top_k_distribution;  ///< probability of k = 1, 2, ...; empty = top_k always
   ScoreFunction score = ScoreFunction::softmax;
   ScoreOrder order = ScoreOrder::score_then_top_k;
   bool renormalise = false;
-  double scale = 1.0;                     ///< routed scaling factor
-  bool selection_bias = false;            ///< added for the choice only (noaux_tc)
+  double scale = 1.0;           ///< routed scaling factor
+  bool selection_bias = false;  ///< added for the choice only (noaux_tc)
   bool linear_bias = false;
-  int groups = 1;                         ///< group-limited routing: groups of experts ...
-  int top_groups = 1;                     ///< ... and how many of them a token may use
+  int groups = 1;      ///< group-limited routing: groups of experts ...
+  int top_groups = 1;  ///< ... and how many of them a token may use
   NoiseKind noise = NoiseKind::none;
   double noise_strength = 0;
   Granularity granularity = Granularity::token;
   std::int64_t segment_length = 1;
-  int coarse_experts = 0;                 ///< hierarchical: 0 = flat
+  int coarse_experts = 0;  ///< hierarchical: 0 = flat
   int coarse_top_k = 0;
+  friend bool operator==(const RouterSpec&, const RouterSpec&) = default;
 };
 
 enum class Overflow { drop, next_best, reroute_random, queue };
@@ -77,12 +79,14 @@ struct CapacitySpec {
   Overflow overflow = Overflow::drop;
   CapacityRounding rounding = CapacityRounding::ceil;
   [[nodiscard]] bool limited() const { return eval_factor || train_factor || absolute; }
+  friend bool operator==(const CapacitySpec&, const CapacitySpec&) = default;
 };
 
 struct SharedExperts {
   std::int64_t count = 0;
   ExpertSpec expert;
   bool gate = false;  ///< a sigmoid gate per token (Qwen2-MoE)
+  friend bool operator==(const SharedExperts&, const SharedExperts&) = default;
 };
 
 struct MoeBlock {
@@ -90,16 +94,17 @@ struct MoeBlock {
   RouterSpec router;
   CapacitySpec capacity;
   SharedExperts shared;
-  std::optional<ExpertSpec> dense_residual;   ///< runs beside the experts (Arctic, gemma-4)
-  std::int64_t latent_width = 0;              ///< experts work at this width, 0 = hidden
-  std::int64_t zero_experts = 0;              ///< identity experts in the router's choice (LongCat)
-  int sub_token_heads = 1;                    ///< MH-MoE: tokens split into this many sub-tokens
+  std::optional<ExpertSpec> dense_residual;  ///< runs beside the experts (Arctic, gemma-4)
+  std::int64_t latent_width = 0;             ///< experts work at this width, 0 = hidden
+  std::int64_t zero_experts = 0;             ///< identity experts in the router's choice (LongCat)
+  int sub_token_heads = 1;                   ///< MH-MoE: tokens split into this many sub-tokens
 
   [[nodiscard]] std::int64_t expert_count() const {
     std::int64_t total = 0;
     for (const ExpertGroup& group : experts) total += group.count;
     return total;
   }
+  friend bool operator==(const MoeBlock&, const MoeBlock&) = default;
 };
 
 }  // namespace moecast
