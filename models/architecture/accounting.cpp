@@ -119,9 +119,11 @@ double expert_parameters(const ExpertSpec& e, std::int64_t hidden) {
     case ExpertKind::recurrent: one = 4 * (h * w + w * w + w) + w * h; break;
     case ExpertKind::convolution: one = 2 * h * w * value(std::max<std::int64_t>(1, e.kernel_size)); break;
     case ExpertKind::transformer: one = 4 * h * value(e.heads * e.head_dim); [[fallthrough]];
-    case ExpertKind::ffn:
-      one += (e.gated ? 3 : 2) * h * w;
-      if (e.bias) one += (e.gated ? 2 : 1) * w + h;
+    case ExpertKind::ffn: {
+      const double out = e.output > 0 ? value(e.output) : h;
+      one += (e.gated ? 2 : 1) * h * w + w * out;
+      if (e.bias) one += (e.gated ? 2 : 1) * w + out;
+    }
   }
   return one * e.depth;
 }
@@ -133,7 +135,7 @@ double router_parameters(const RouterSpec& router, std::int64_t experts, std::in
   double count = bias;
   if (router.network == RouterNetwork::attention) count += 2 * from * from;
   for (const std::int64_t width : router.mlp_widths) {
-    count += from * value(width);
+    count += from * value(width) + (router.linear_bias ? value(width) : 0);
     from = value(width);
   }
   return count + from * value(experts);

@@ -124,6 +124,8 @@ int run_cli(int argc, char** argv) {
     app.set_version_flag("--version", fmt::format("moecast {} ({})", MOECAST_VERSION, MOECAST_BUILD_TYPE));
     CommandLine line;
     line.argv = argv;
+    add_predict_command(app, line);
+    add_explain_command(app, line);
     add_list_command(app, line);
     add_doctor_command(app, line);
     return parse_and_run(app, line, argc, argv);

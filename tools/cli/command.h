@@ -18,6 +18,8 @@ struct CommandLine {
 /// Each adds one command and its options to `app`, and sets `line.run` when it is chosen.
 void add_list_command(CLI::App& app, CommandLine& line);
 void add_doctor_command(CLI::App& app, CommandLine& line);
+void add_predict_command(CLI::App& app, CommandLine& line);
+void add_explain_command(CLI::App& app, CommandLine& line);
 
 /// Adds a text option; the command parses it, so that every wrong value gives an error of the same form.
 void add_text_option(CLI::App& command, const std::string& name, std::string& value, const std::string& type,
