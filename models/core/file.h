@@ -10,7 +10,8 @@ namespace moecast {
 inline constexpr std::uint64_t kMaxTextFileBytes = std::uint64_t{64} << 20;
 
 /// Whole file, gunzipped where it is gzip.
-/// @throws InputError if it is missing, a folder, not readable, truncated gzip, or larger (unpacked) than `limit_bytes`.
+/// @throws InputError if it is missing, a folder, not readable, truncated gzip, or larger (unpacked) than
+/// `limit_bytes`.
 std::string read_text_file(const std::string& path, std::uint64_t limit_bytes = kMaxTextFileBytes);
 
 /// Calls `line` for each line without its end (number from 1); memory stays bounded. gzip is recognised.

@@ -168,8 +168,8 @@ std::int64_t JsonView::as_int(std::int64_t low, std::int64_t high) const {
   }
   const auto number = value_->get<std::int64_t>();
   if (number < low || number > high) {
-    throw InputError(where_, "is " + std::to_string(number) + ", expected " + std::to_string(low) + " to " +
-                                 std::to_string(high));
+    throw InputError(
+        where_, "is " + std::to_string(number) + ", expected " + std::to_string(low) + " to " + std::to_string(high));
   }
   return number;
 }

@@ -6,9 +6,9 @@ namespace moecast {
 /// How a GEMM backend rounds its rows up before it calls the library. The rule belongs to the profile of a machine
 /// (backend, dtype), so that the kernels, the reference runtime and the cost model all mean the same rows.
 enum class RowBucket {
-  exact,     ///< no rounding
-  multiple4, ///< above 2 rows: multiples of 4 (OpenBLAS: its kernels come in 4 columns of C')
-  tile16     ///< multiples of 16 up to 128, of 64 above (AMX tiles; oneDNN blocks rows by 64)
+  exact,      ///< no rounding
+  multiple4,  ///< above 2 rows: multiples of 4 (OpenBLAS: its kernels come in 4 columns of C')
+  tile16      ///< multiples of 16 up to 128, of 64 above (AMX tiles; oneDNN blocks rows by 64)
 };
 
 /// Rows computed when m rows are asked for; m itself if m < 1.

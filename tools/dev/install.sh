@@ -1,13 +1,20 @@
+# shellcheck shell=bash
 # Sourced by tools/quickstart, tools/test and tools/dev/check: installs Debian packages that are missing, saying which.
 
 build_packages=(g++ cmake ninja-build ccache python3 libeigen3-dev libfmt-dev nlohmann-json3-dev libcli11-dev zlib1g-dev
                 libbenchmark-dev libdnnl-dev libopenblas-pthread-dev libopenblas-dev)
-test_packages=(libgtest-dev libgmock-dev librapidcheck-dev)
+test_packages=(libgtest-dev libgmock-dev librapidcheck-dev python3-pytest python3-jsonschema clang-19 libclang-rt-19-dev
+               git clang-format-19 shellcheck pyflakes3 pycodestyle codespell)
+check_packages=(clang-tidy-19)
+# Debian's own interpreter: the one that sees the Debian packages, whatever else is first in PATH.
+# shellcheck disable=SC2034
+python=/usr/bin/python3
 
-# install_packages [build|test]
+# install_packages [build|test|check]
 install_packages() {
   local wanted=("${build_packages[@]}")
-  [[ "${1:-build}" == test ]] && wanted+=("${test_packages[@]}")
+  [[ "${1:-build}" == build ]] || wanted+=("${test_packages[@]}")
+  [[ "${1:-build}" != check ]] || wanted+=("${check_packages[@]}")
   local missing=()
   for package in "${wanted[@]}"; do
     [[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" == installed ]] || missing+=("$package")

@@ -19,9 +19,7 @@ TEST(ParseJson, NamesLineAndColumnOfASyntaxError) {
   }
 }
 
-TEST(ParseJson, RefusesDeepNesting) {
-  EXPECT_THROW(parse_json(std::string(100000, '['), "deep.json"), InputError);
-}
+TEST(ParseJson, RefusesDeepNesting) { EXPECT_THROW(parse_json(std::string(100000, '['), "deep.json"), InputError); }
 
 TEST(ParseJson, RefusesDuplicateKeys) { EXPECT_THROW(parse_json(R"({"a":1,"a":2})", "twice.json"), InputError); }
 
