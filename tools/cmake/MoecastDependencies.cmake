@@ -6,7 +6,9 @@ find_package(nlohmann_json REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(benchmark REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)
+if(NOT MOECAST_FUZZ)
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+endif()
 
 # CPU backends: each is optional, the profiler says which it has.
 find_package(dnnl QUIET)

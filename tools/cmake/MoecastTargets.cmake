@@ -1,7 +1,7 @@
 # Flags that every target shares, and the two ways to make one.
 add_library(moecast_flags INTERFACE)
 target_compile_options(moecast_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
-                       -Wno-maybe-uninitialized  # false alarms of g++ 12 in its AVX-512 headers (GCC bug 105593)
+                       $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>  # false alarms of g++ 12 in its AVX-512 headers (GCC bug 105593)
                        $<$<BOOL:${MOECAST_WERROR}>:-Werror> $<$<BOOL:${MOECAST_NATIVE}>:-march=native>)
 if(MOECAST_SANITIZE)
   target_compile_options(moecast_flags INTERFACE -fsanitize=${MOECAST_SANITIZE} -fno-omit-frame-pointer)
