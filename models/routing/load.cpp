@@ -5,6 +5,7 @@
 #include <map>
 #include <numeric>
 #include <random>
+#include <span>
 #include <string>
 
 #include "models/core/error.h"
@@ -65,19 +66,52 @@ bool is_uniform(const std::vector<double>& popularity) {
 /// Choosing k distinct experts one after another by weight is a race of exponential clocks with those rates: the first
 /// k to ring are chosen. At time s each has rung with probability 1 - exp(-w s); s is where k are expected.
 double time_of_expected_choice(const std::vector<double>& popularity, double k) {
-  double low = 0;
-  double high = 1;
-  const auto rung = [&](double s) {
-    double sum = 0;
-    for (const double w : popularity) sum -= std::expm1(-w * s);
-    return sum;
-  };
-  while (rung(high) < k && high < 1e15) high *= 2;
-  for (int i = 0; i < 100; ++i) {
-    const double middle = 0.5 * (low + high);
-    (rung(middle) < k ? low : high) = middle;
+  // Newton from the left: the expectation is concave in s, so that no step passes the root.
+  double s = 0;
+  for (int i = 0; i < 200; ++i) {
+    double missing = k;
+    double slope = 0;
+    for (const double w : popularity) {
+      const double rest = std::exp(-w * s);
+      missing -= 1 - rest;
+      slope += w * rest;
+    }
+    if (missing < 1e-12 * k || slope <= 0) break;
+    s += missing / slope;
   }
-  return 0.5 * (low + high);
+  return s;
+}
+
+/// Adds an expert that has rung with probability p to the distribution of how many have, cut off at `count.size()`.
+void add_expert(std::span<double> count, double p) {
+  for (std::size_t j = count.size(); j-- > 1;) count[j] = count[j] * (1 - p) + count[j - 1] * p;
+  count[0] *= 1 - p;
+}
+
+/// P(fewer than k of the other experts have rung), for each expert. `before`: scratch, [experts, k].
+/// The distributions of those before and of those after an expert are joined: dividing one expert out of the whole
+/// distribution would lose all digits where it has nearly surely rung.
+void fewer_others(const std::vector<double>& rung, std::size_t k, std::vector<double>& before,
+                  std::vector<double>& fewer) {
+  const std::size_t experts = rung.size();
+  std::fill(before.begin(), before.end(), 0.0);
+  before[0] = 1;
+  for (std::size_t e = 1; e < experts; ++e) {
+    std::copy_n(before.begin() + (e - 1) * k, k, before.begin() + e * k);
+    add_expert(std::span(before).subspan(e * k, k), rung[e - 1]);
+  }
+  std::vector<double> after(k, 0.0);
+  after[0] = 1;
+  for (std::size_t e = experts; e-- > 0;) {
+    double sum = 0;
+    double at_most = 0;
+    for (std::size_t j = 0; j < k; ++j) {
+      at_most += after[j];
+      sum += before[e * k + k - 1 - j] * at_most;
+    }
+    fewer[e] = sum;
+    add_expert(after, rung[e]);
+  }
 }
 
 /// P(e among the first k) = integral of w exp(-w s) P(fewer than k others have rung by s) ds, by quadrature in
@@ -87,22 +121,16 @@ std::vector<double> exact_inclusion(const std::vector<double>& popularity, int t
   const std::size_t experts = popularity.size();
   const auto k = static_cast<std::size_t>(top_k);
   std::vector<double> inclusion(experts, 0.0);
-  std::vector<double> count(k);
+  std::vector<double> rung(experts);
+  std::vector<double> before(experts * k);
+  std::vector<double> fewer(experts);
   for (int node = 0; node < kNodes; ++node) {
     const double u = (node + 0.5) / kNodes;
     const double s = -scale * std::log1p(-u);
     const double ds = scale / (1 - u) / kNodes;
-    for (std::size_t e = 0; e < experts; ++e) {
-      std::fill(count.begin(), count.end(), 0.0);
-      count[0] = 1;
-      for (std::size_t other = 0; other < experts; ++other) {
-        if (other == e) continue;
-        const double p = -std::expm1(-popularity[other] * s);
-        for (std::size_t j = k; j-- > 0;) count[j] = count[j] * (1 - p) + (j > 0 ? count[j - 1] * p : 0);
-      }
-      const double fewer = std::accumulate(count.begin(), count.end(), 0.0);
-      inclusion[e] += popularity[e] * std::exp(-popularity[e] * s) * fewer * ds;
-    }
+    for (std::size_t e = 0; e < experts; ++e) rung[e] = -std::expm1(-popularity[e] * s);
+    fewer_others(rung, k, before, fewer);
+    for (std::size_t e = 0; e < experts; ++e) inclusion[e] += popularity[e] * (1 - rung[e]) * fewer[e] * ds;
   }
   const double total = std::accumulate(inclusion.begin(), inclusion.end(), 0.0);
   for (double& p : inclusion) p = std::min(1.0, p * top_k / total);

@@ -14,6 +14,10 @@ constexpr double kLengthWidth = 0.5;
 constexpr double kScaleWidth = 1.0;
 constexpr double kRobustScale = 1.4826;  ///< median absolute deviation to standard deviation of a normal
 
+/// Points that an evaluation works on at a time: on the stack, in whole vectors of any instruction set.
+constexpr Eigen::Index kBlock = 64;
+using Block = Eigen::Array<double, Eigen::Dynamic, 1, Eigen::ColMajor, kBlock, 1>;
+
 double matern(double squared_distance) {
   const double s = std::sqrt(3 * squared_distance);
   return (1 + s) * std::exp(-s);
@@ -52,6 +56,7 @@ Kriging::Kriging(const Eigen::MatrixXd& features, const Eigen::VectorXd& residua
   Eigen::VectorXd smooth = residuals;
   winsorise(smooth, options);
   choose_lengths(smooth, options);
+  scaled_ = features_ * lengths_.cwiseInverse().asDiagonal();
   for (int pass = 0; pass < options.winsorise_passes; ++pass) winsorise(smooth, options);
   invert();
   weights_ = inverse_ * smooth;
@@ -64,7 +69,8 @@ Kriging::Kriging(Eigen::MatrixXd features, Eigen::VectorXd weights, Eigen::Vecto
       weights_(std::move(weights)),
       lengths_(std::move(lengths)),
       variance_(variance),
-      noise_(noise) {}
+      noise_(noise),
+      scaled_(features_ * lengths_.cwiseInverse().asDiagonal()) {}
 
 void Kriging::invert() const {
   inverse_ = gram(features_, lengths_, variance_, noise_)
@@ -120,23 +126,27 @@ void Kriging::choose_lengths(const Eigen::VectorXd& residuals, const Options& op
   noise_ = std::exp(best(count + 1));
 }
 
-Eigen::VectorXd Kriging::row(const Eigen::VectorXd& features) const {
-  Eigen::VectorXd k(features_.rows());
-  for (Eigen::Index i = 0; i < k.size(); ++i) {
-    double distance = 0;
-    for (Eigen::Index j = 0; j < features.size(); ++j) {
-      const double d = (features(j) - features_(i, j)) / lengths_(j);
-      distance += d * d;
+template <class Consume>
+void Kriging::for_correlations(const Eigen::VectorXd& features, const Consume& consume) const {
+  for (Eigen::Index first = 0; first < scaled_.rows(); first += kBlock) {
+    const Eigen::Index size = std::min(kBlock, scaled_.rows() - first);
+    Block s = Block::Zero(size);
+    for (Eigen::Index j = 0; j < scaled_.cols(); ++j) {
+      s += (scaled_.col(j).segment(first, size).array() - features(j) / lengths_(j)).square();
     }
-    k(i) = variance_ * matern(distance);
+    s = (3 * s).sqrt();
+    s = (1 + s) * (-s).exp();
+    consume(first, s);
   }
-  return k;
 }
 
 Kriging::Evaluation Kriging::evaluate(const Eigen::VectorXd& features) const {
-  if (empty()) return {};
-  const Eigen::VectorXd k = row(features);
-  return {k.dot(weights_), k.maxCoeff() / variance_};
+  Evaluation evaluation;
+  for_correlations(features, [&](Eigen::Index first, const Block& correlation) {
+    evaluation.mean += variance_ * correlation.matrix().dot(weights_.segment(first, correlation.size()));
+    evaluation.nearness = std::max(evaluation.nearness, correlation.maxCoeff());
+  });
+  return evaluation;
 }
 
 double Kriging::deviation(const Eigen::VectorXd& features) const {
@@ -144,7 +154,10 @@ double Kriging::deviation(const Eigen::VectorXd& features) const {
   std::call_once(*once_, [this] {
     if (inverse_.size() == 0) invert();
   });
-  const Eigen::VectorXd k = row(features);
+  Eigen::VectorXd k(features_.rows());
+  for_correlations(features, [&](Eigen::Index first, const Block& correlation) {
+    k.segment(first, correlation.size()) = variance_ * correlation;
+  });
   return std::sqrt(std::max(0.0, variance_ - k.dot(inverse_ * k)) + noise_);
 }
 

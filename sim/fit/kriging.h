@@ -44,7 +44,9 @@ class Kriging {
   [[nodiscard]] double noise() const { return noise_; }
 
  private:
-  [[nodiscard]] Eigen::VectorXd row(const Eigen::VectorXd& features) const;
+  /// Calls `consume(first, correlations)` for the correlations with all points, in blocks of the points in order.
+  template <class Consume>
+  void for_correlations(const Eigen::VectorXd& features, const Consume& consume) const;
   void choose_lengths(const Eigen::VectorXd& residuals, const Options& options);
   void invert() const;
   void winsorise(Eigen::VectorXd& residuals, const Options& options) const;
@@ -54,6 +56,7 @@ class Kriging {
   Eigen::VectorXd lengths_;
   double variance_ = 0;
   double noise_ = 0;
+  Eigen::MatrixXd scaled_;  ///< [points, features], features over their lengths
   Eigen::VectorXd left_out_;
   mutable Eigen::MatrixXd inverse_;  ///< built at construction from data, on first need after loading
   std::shared_ptr<std::once_flag> once_ = std::make_shared<std::once_flag>();
