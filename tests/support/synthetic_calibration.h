@@ -1,0 +1,105 @@
+#pragma once
+#include <Eigen/Cholesky>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "sim/cost/calibration.h"
+
+namespace moecast {
+
+/// GEMMs of a made-up machine at `points` random shapes of the profiler's ranges: 1 us a call, 150 GFLOP/s, bandwidth
+/// falling from 200 to 12 GB/s over the footprints, +-10 % of waves over the shapes, 1.5 % noise.
+inline std::vector<Measurement> synthetic_gemms(const std::string& backend, DType dtype, int threads, int points,
+                                                unsigned seed) {
+  std::mt19937 generator(seed);
+  std::uniform_real_distribution<double> u(0, 1);
+  std::normal_distribution<double> noise(0, 0.015);
+  std::vector<Measurement> rows;
+  for (int i = 0; i < points; ++i) {
+    Measurement row;
+    KernelPoint& point = row.point;
+    point.backend = backend;
+    point.dtype = dtype;
+    point.threads = threads;
+    const bool router = i % 6 == 0;
+    const double m = std::round(std::exp2(11 * u(generator)));
+    const double n =
+        router ? std::round(std::exp2(2 + 4 * u(generator))) : 32 * std::round(std::exp2(2 + 7 * u(generator)));
+    const double k = 32 * std::round(std::exp2(2 + 6 * u(generator)));
+    const double bytes = n * k * bytes_per_element(dtype);
+    const double footprint = bytes * std::pow(std::max(1.0, 1.9e9 / bytes), u(generator));
+    point.shape.m = std::llround(m);
+    point.shape.n = std::llround(n);
+    point.shape.k = std::llround(k);
+    point.footprint = Bytes(footprint);
+    point.input_footprint = Bytes(i % 2 == 0 ? footprint : 0);
+    const double bandwidth = 200e9 / (1 + std::pow(footprint / 2e6, 0.4));
+    const double wave = 0.1 * std::sin(std::log2(m) + 0.7 * std::log2(n)) * std::cos(0.8 * std::log2(k) + 1);
+    const double t = 1e-6 + 2 * m * n * k / 150e9 + bytes / bandwidth + m * (k + n) * 4 / 50e9;
+    row.latency = row.low = row.high = Seconds(t * std::exp(wave + noise(generator)));
+    row.samples = 12;
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+/// Stages of the same machine: 0.3 us a call, 0.2 ns an element, 10 GB/s; 5 % noise.
+inline std::vector<Measurement> synthetic_stages(DType dtype, int threads, int points, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::uniform_real_distribution<double> u(0, 1);
+  std::normal_distribution<double> noise(0, 0.05);
+  std::vector<Measurement> rows;
+  for (const OperatorKind kind :
+       {OperatorKind::router, OperatorKind::permute, OperatorKind::unpermute, OperatorKind::activation,
+        OperatorKind::norm, OperatorKind::elementwise, OperatorKind::copy, OperatorKind::attention_prefill,
+        OperatorKind::attention_decode}) {
+    for (int i = 0; i < points; ++i) {
+      Measurement row;
+      row.point.kind = kind;
+      row.point.backend = "native";
+      row.point.dtype = dtype;
+      row.point.threads = threads;
+      OperatorShape& s = row.point.shape;
+      for (const ShapeColumn& column : shape_columns(kind))
+        s.*column.field = std::llround(std::exp2(1 + 7 * u(generator)));
+      if (kind == OperatorKind::router) s.groups = 1;
+      if (kind == OperatorKind::router) s.experts = std::max(s.experts, s.top_k);
+      if (kind == OperatorKind::activation) s.gated = i % 2;
+      if (kind == OperatorKind::attention_decode) s.query = 1;
+      if (kind == OperatorKind::attention_prefill) s.context = std::max(s.context, s.query);
+      row.point.footprint = Bytes(std::exp2(18 + 10 * u(generator)));
+      const double bytes = stage_bytes(row.point).value();
+      const double t = 3e-7 + bytes / 8 * 2e-10 + stage_flops(row.point).value() / 50e9 + bytes / 10e9;
+      row.latency = row.low = row.high = Seconds(t * std::exp(noise(generator)));
+      row.samples = 12;
+      rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
+inline Profile synthetic_profile() {
+  Profile profile;
+  profile.name = "synthetic";
+  profile.device = "cpu";
+  for (const char* name : {"onednn", "openblas"}) {
+    ProfileBackend backend;
+    backend.name = name;
+    profile.backends.push_back(backend);
+  }
+  return profile;
+}
+
+/// A calibration of the made-up machine in fp32 on one thread, as large as those of real profiles get.
+inline Calibration synthetic_calibration(const std::vector<std::string>& backends, int points) {
+  std::vector<Measurement> rows = synthetic_stages(DType::fp32, 1, 40, 3);
+  for (const std::string& backend : backends) {
+    const auto gemms = synthetic_gemms(backend, DType::fp32, 1, points, 7);
+    rows.insert(rows.end(), gemms.begin(), gemms.end());
+  }
+  return calibrate(synthetic_profile(), rows);
+}
+
+}  // namespace moecast
