@@ -1,19 +1,24 @@
-"""Prints the closing line of a CTest JUnit file: N passed, N failed, N skipped."""
+"""Prints the closing lines of a run of the tests: what was skipped, what failed, and how many.
+
+usage: summary.py FOLDER    of JUnit files; ends with 1 when a test failed or none ran
+"""
 
 import sys
-import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from results import read_results
 
 
-def main() -> int:
-    suite = ElementTree.parse(sys.argv[1]).getroot()
-    total, failed = int(suite.get("tests", 0)), int(suite.get("failures", 0))
-    skipped = int(suite.get("skipped", 0)) + int(suite.get("disabled", 0))
-    for case in suite.iter("testcase"):
-        if case.find("skipped") is not None:
-            print(f"skipped: {case.get('name')}")
-    print(f"{total - failed - skipped} passed, {failed} failed, {skipped} skipped")
-    return 0
+def main(folder: str) -> int:
+    results = read_results(Path(folder))
+    for outcome in ("skipped", "failed"):
+        for result in results:
+            if result.outcome == outcome:
+                print(f"{outcome}: {result.name}")
+    counts = [f"{sum(r.outcome == outcome for r in results)} {outcome}" for outcome in ("passed", "failed", "skipped")]
+    print(", ".join(counts))
+    return 1 if not results or any(result.outcome == "failed" for result in results) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))
