@@ -26,16 +26,27 @@ double attention_parameters(const AttentionBlock& a, double hidden) {
     count += hidden * value(l.kv_rank + l.rope_head_dim) + value(l.kv_rank);
     count += value(l.kv_rank) * heads * value(l.nope_head_dim + l.value_head_dim);
     count += heads * value(l.value_head_dim) * hidden;
+    if (a.output_gate) count += hidden * heads * value(l.value_head_dim);
   } else if (a.linear) {
     const LinearAttentionSpec& l = *a.linear;
     const double keys = value(l.key_heads * l.key_head_dim);
     const double values = value(l.value_heads * l.value_head_dim);
-    // q, k, v, and an output gate as wide as v; decay and beta a value head; depthwise convolution over q, k, v.
-    count += hidden * (2 * keys + 2 * values) + hidden * 2 * value(l.value_heads) + values * hidden;
-    count += value(l.conv_size) * (2 * keys + values) + 2 * value(l.value_heads) + value(l.value_head_dim);
+    // q, k, v, an output gate as wide as v, the output; the norm of a head.
+    count += hidden * (2 * keys + 2 * values) + values * hidden + value(l.value_head_dim);
+    // Decay and beta of every value head; Kimi's decay is of every key, through a head-wide bottleneck.
+    if (a.kind == AttentionKind::gated_delta_net) count += (hidden + 1) * 2 * value(l.value_heads);
+    if (a.kind == AttentionKind::kimi_delta) {
+      count += value(l.key_head_dim) * (hidden + keys) + keys + (hidden + 1) * value(l.value_heads);
+    }
+    count += value(l.conv_size) * (2 * keys + values);  // depthwise
   } else {
-    const double qkv = heads * size + value(a.kv_heads) * (size + value_size);
-    count += hidden * qkv + heads * value_size * hidden;
+    const double cached = value(a.kv_heads) * (size + (a.shared_kv ? 0 : value_size));
+    const double qkv = heads * size + cached;
+    const double query = heads * size;
+    count += hidden * cached + (a.q_rank > 0 ? value(a.q_rank) * (hidden + query) : hidden * query);
+    const double out = heads * value_size;
+    const double ranks = value(a.out_groups * a.out_rank);  // every group of heads has a projection of its own
+    count += a.out_rank > 0 ? out * value(a.out_rank) + ranks * hidden : out * hidden;
     if (a.bias_qkv) count += qkv;
     if (a.bias_out) count += hidden;
     if (a.qk_norm) count += 2 * size;
@@ -43,7 +54,8 @@ double attention_parameters(const AttentionBlock& a, double hidden) {
   }
   if (a.indexer) {
     const double index = value(a.indexer->heads * a.indexer->head_dim);
-    const double from = a.latent && a.latent->q_rank > 0 ? value(a.latent->q_rank) : hidden;
+    const std::int64_t rank = a.latent ? a.latent->q_rank : a.q_rank;
+    const double from = rank > 0 ? value(rank) : hidden;
     count += from * index + hidden * value(a.indexer->head_dim) + hidden * value(a.indexer->heads);
   }
   return count;
@@ -85,6 +97,9 @@ ParameterCount moe_parameters(const MoeBlock& moe, std::int64_t hidden) {
 double visible_keys(const AttentionBlock& block, double fresh, double context) {
   const double all = fresh * context + (block.causal ? fresh * (fresh + 1) / 2 : fresh * fresh);
   if (block.indexer && block.indexer->top_tokens > 0) return std::min(all, fresh * value(block.indexer->top_tokens));
+  if (block.kv_compression > 1) {
+    return all / value(block.kv_compression) + std::min(all, fresh * value(block.window));
+  }
   if (block.window <= 0) return all;
   const double window = value(block.window);
   // Rows that do not fill the window yet see what there is.
@@ -229,14 +244,15 @@ Flops step_flops(const Architecture& architecture, double sequences, double new_
 }
 
 std::int64_t kept_tokens(const AttentionBlock& block, std::int64_t context) {
+  if (block.kv_compression > 1) return std::min(context, block.window) + context / block.kv_compression;
   return block.window > 0 ? std::min(context, block.window) : context;
 }
 
 Bytes kv_bytes_per_token(const AttentionBlock& block, DType dtype) {
   const double element = bytes_per_element(dtype);
   if (block.linear) return Bytes(0);
-  double elements = value(block.kv_heads) *
-                    value(block.head_dim + (block.value_head_dim > 0 ? block.value_head_dim : block.head_dim));
+  const std::int64_t value_size = block.value_head_dim > 0 ? block.value_head_dim : block.head_dim;
+  double elements = value(block.kv_heads) * value(block.head_dim + (block.shared_kv ? 0 : value_size));
   if (block.latent) elements = value(block.latent->kv_rank + block.latent->rope_head_dim);
   if (block.indexer) elements += value(block.indexer->head_dim);
   return Bytes(elements * element);

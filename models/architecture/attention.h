@@ -56,6 +56,11 @@ struct AttentionBlock {
   bool qk_norm = false;
   bool output_gate = false;
   bool causal = true;
+  bool shared_kv = false;     ///< values are the keys: one projection, one row in the cache
+  std::int64_t q_rank = 0;    ///< low-rank query outside latent attention, 0 = full
+  std::int64_t out_rank = 0;  ///< low-rank output projection in `out_groups` groups of heads, 0 = full
+  std::int64_t out_groups = 1;
+  std::int64_t kv_compression = 1;  ///< tokens that one cached row stands for, beyond the window
   std::optional<LatentSpec> latent;
   std::optional<IndexerSpec> indexer;
   std::optional<LinearAttentionSpec> linear;

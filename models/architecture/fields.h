@@ -54,6 +54,11 @@ void describe(F& f, Tag<AttentionBlock>) {
   f("qk_norm", &AttentionBlock::qk_norm);
   f("output_gate", &AttentionBlock::output_gate);
   f("causal", &AttentionBlock::causal);
+  f("shared_kv", &AttentionBlock::shared_kv);
+  f("q_rank", &AttentionBlock::q_rank, 0, kMaxWidth);
+  f("out_rank", &AttentionBlock::out_rank, 0, kMaxWidth);
+  f("out_groups", &AttentionBlock::out_groups, 1, kMaxCount);
+  f("kv_compression", &AttentionBlock::kv_compression, 1, kMaxCount);
   f.nested("latent", &AttentionBlock::latent);
   f.nested("indexer", &AttentionBlock::indexer);
   f.nested("linear", &AttentionBlock::linear);

@@ -171,10 +171,17 @@ void GraphBuilder::attention(const AttentionBlock& block, const std::string& nam
     throw InputError("", name + ": this kind of attention has no operators yet; it is counted, not executed",
                      "full, sliding-window and chunked attention are");
   }
+  if (block.q_rank > 0 || block.out_rank > 0 || block.kv_compression > 1) {
+    throw InputError("", name + ": low-rank projections and compressed caches are not supported yet",
+                     "they are counted, not executed");
+  }
   const std::int64_t heads = divide(block.heads, deployment_.tp, "heads");
   const std::int64_t kv_heads = std::max<std::int64_t>(1, block.kv_heads / deployment_.tp);
   const std::int64_t size = block.head_dim;
-  gemm(name + ".qkv", "attention", tokens_, (heads + 2 * kv_heads) * size, architecture_.hidden, true);
+  const std::int64_t value_size = block.value_head_dim > 0 ? block.value_head_dim : size;
+  gemm(name + ".qkv", "attention", tokens_,
+       (heads * (block.output_gate ? 2 : 1) + kv_heads) * size + (block.shared_kv ? 0 : kv_heads * value_size),
+       architecture_.hidden, true);
   Operator& rotary = add(OperatorKind::elementwise, name + ".rotary", "attention");
   rotary.shape.m = tokens_;
   rotary.shape.width = (heads + kv_heads) * size;
@@ -203,7 +210,7 @@ void GraphBuilder::attention(const AttentionBlock& block, const std::string& nam
     core(OperatorKind::attention_decode, w.batch, 1, w.context + 1);
     if (w.phase == Phase::mixed) core(OperatorKind::attention_prefill, w.prefill_batch, w.prompt, w.prompt);
   }
-  gemm(name + ".out", "attention", tokens_, architecture_.hidden, heads * size, false);
+  gemm(name + ".out", "attention", tokens_, architecture_.hidden, heads * value_size, false);
   if (deployment_.tp > 1) {
     collective(OperatorKind::all_reduce, name + ".all_reduce", "attention",
                value(tokens_ * architecture_.hidden) * element_);
