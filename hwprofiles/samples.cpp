@@ -57,6 +57,11 @@ struct Cell {
     if (value < low) fail("is below " + std::to_string(low));
     return value;
   }
+  [[nodiscard]] Bytes bytes() const {
+    const double value = number(0);
+    if (value > 1e18) fail("is more bytes than any machine holds");
+    return Bytes(value);
+  }
   [[nodiscard]] Seconds latency() const {
     const double value = number(0);
     if (value <= 0) fail("is not above zero: nothing takes no time");
@@ -84,8 +89,8 @@ Measurement parse_row(OperatorKind kind, const std::vector<std::string_view>& ce
   row.point.dtype = *parsed;
   row.point.threads = static_cast<int>(std::min<std::int64_t>(next().integer(1), 1 << 20));
   for (const ShapeColumn& column : shape_columns(kind)) row.point.shape.*column.field = next().integer(0);
-  row.point.footprint = Bytes(next().number(0));
-  row.point.input_footprint = Bytes(next().number(0));
+  row.point.footprint = next().bytes();
+  row.point.input_footprint = next().bytes();
   const Cell latency = next();
   row.latency = latency.latency();
   row.low = next().latency();

@@ -124,6 +124,7 @@ TEST(ParseSamples, NamesLineAndColumn) {
   fails(",2.5e-05,2.4e-05", ",0,0", "latency_s");
   fails(",2.5e-05,2.4e-05", ",9,2.4e-05", "latency_s");
   fails(",640,", ",wide,", "n");
+  fails(",100000000,", ",1e300,", "footprint_bytes");
   fails("onednn,bf16", "onednn,bf17", "dtype");
   EXPECT_THROW(parse_samples_text(OperatorKind::norm, good, "s.csv"), InputError);
   EXPECT_THROW(parse_samples_text(OperatorKind::gemm, "", "s.csv"), InputError);
