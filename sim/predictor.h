@@ -71,9 +71,9 @@ struct Prediction {
 /// The one door: architecture + deployment + workload on a calibrated machine -> prediction.
 class Predictor {
  public:
-  /// @param profile  folder of a profile (profile.json, calibration.json).
+  /// @param folder  of a profile (profile.json, calibration.json).
   /// @throws InputError if it cannot be read or has another schema version.
-  static std::unique_ptr<Predictor> load(const std::string& profile);
+  static std::unique_ptr<Predictor> load(const std::string& folder);
   virtual ~Predictor() = default;
   [[nodiscard]] virtual Prediction predict(const Architecture& architecture, const Deployment& deployment,
                                            const Workload& workload, const Without& without = {}) const = 0;

@@ -85,7 +85,7 @@ std::string unit_hint(std::string_view unit, const Dimension& dimension) {
       if (c != '/') squeezed += c;
     }
     if (lower(squeezed) == lower(unit)) return fmt::format("write \"{}\"", known.name);
-    if (known.name.find("\xce") == std::string_view::npos && known.name.find("\xc2") == std::string_view::npos) {
+    if (known.name.find('\xce') == std::string_view::npos && known.name.find('\xc2') == std::string_view::npos) {
       names.emplace_back(known.name);
     }
   }

@@ -60,7 +60,8 @@ void add_bandwidth_curve(const Combination& c, const PlanOptions& options, std::
       {{1024, 512}, {704, 768}, {2048, 1024}, {512, 2048}}};
   const int half = std::max(2, options.bandwidth_points / 2);
   for (int i = 0; i < options.bandwidth_points; ++i) {
-    const double share = static_cast<double>(i / 2) / (half - 1);
+    const int pair = i / 2;
+    const double share = static_cast<double>(pair) / (half - 1);
     const double ring = std::exp2(i % 2 == 1 ? 20.5 + 10.3 * share : 24 + 3.4 * share);
     const auto& [n, k] = kShapes[static_cast<std::size_t>((i / 4 + i) % 4)];
     points.push_back(

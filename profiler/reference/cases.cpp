@@ -82,7 +82,7 @@ void draw_load(Draw& draw, Workload& workload) {
 }
 
 ValidationCase draw_layer(Draw& draw, const CaseOptions& options, const Combination& c, KernelStrategy strategy,
-                          int band, std::string stratum) {
+                          int band, const std::string& stratum) {
   for (int tries = 0; tries < kMostTries; ++tries) {
     ValidationCase made;
     made.stratum = stratum;

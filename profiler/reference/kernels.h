@@ -42,7 +42,7 @@ class Kernels {
                 float* c);
   void activate(Stage stage, const float* h, std::byte* out, std::int64_t m, const ExpertSpec& spec);
   void norm(const float* x, const float* weight, std::byte* out, std::int64_t m, std::int64_t hidden);
-  void convert(Stage stage, const float* x, std::byte* out, std::int64_t count);
+  void convert(Stage stage, const float* x, std::byte* out, std::int64_t size);
   void permute(const std::byte* x, std::byte* permuted, std::span<const std::int32_t> position, std::int64_t tokens,
                int slots, std::int64_t hidden, std::int64_t rows);
   void unpermute(const float* y, float* out, std::span<const std::int32_t> position, std::span<const float> weights,
@@ -52,7 +52,7 @@ class Kernels {
                    std::int64_t width);
   void attend(const AttentionBlock& block, const float* q, const std::byte* keys, const std::byte* values,
               std::byte* out, std::int64_t batch, std::int64_t query, std::int64_t context);
-  void add(Stage stage, const float* x, float* sum, std::int64_t count);
+  void add(Stage stage, const float* x, float* sum, std::int64_t size);
   void add_bias(Stage stage, const float* bias, float* x, std::int64_t m, std::int64_t n);
 
   /// Counts a pass over activations that is written in place elsewhere.

@@ -11,7 +11,6 @@
 namespace moecast {
 namespace {
 
-constexpr double kNinety = 1.645;         ///< half width of a 90 % interval in standard deviations
 constexpr double kKindCorrelation = 0.3;  ///< between the errors of two kinds of operators
 
 bool is_gemm(OperatorKind kind) { return kind == OperatorKind::gemm || kind == OperatorKind::grouped_gemm; }

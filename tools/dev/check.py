@@ -66,8 +66,9 @@ def check_tidy(files: list[str]) -> tuple[int, str]:
     database = tidy_database()
     if database is None:
         return 1, "the dev preset does not configure"
-    command = ["clang-tidy-19", "--quiet", "-p", database, "--extra-arg=-Wno-unknown-warning-option",
-               "--extra-arg=-march=x86-64-v3"]  # clang 19 rejects what g++'s native means on some CPUs
+    # clang 19 rejects what g++'s native means on some CPUs.
+    extra = ["-Wno-unknown-warning-option", "-march=x86-64-v3"]
+    command = ["clang-tidy-19", "--quiet", "-p", database, *(f"--extra-arg={argument}" for argument in extra)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda name: run([*command, name]), files))
     said = [text for code, text in results if code != 0]

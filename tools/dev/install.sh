@@ -5,7 +5,7 @@ build_packages=(g++ cmake ninja-build ccache python3 libeigen3-dev libfmt-dev nl
                 libbenchmark-dev libdnnl-dev libopenblas-pthread-dev libopenblas-dev)
 test_packages=(libgtest-dev libgmock-dev librapidcheck-dev python3-pytest python3-jsonschema clang-19 libclang-rt-19-dev
                git clang-format-19 shellcheck pyflakes3 pycodestyle codespell)
-check_packages=(clang-tidy-19)
+check_packages=(clang-tidy-19 libomp-19-dev)
 # Debian's own interpreter: the one that sees the Debian packages, whatever else is first in PATH.
 # shellcheck disable=SC2034
 python=/usr/bin/python3
