@@ -120,7 +120,10 @@ std::string row_text(OperatorKind kind, const Measurement& row) {
   }
   for (const Seconds value : {row.latency, row.low, row.high}) text += ',' + number_text(value.value());
   text += ',' + std::to_string(row.samples) + ',' + std::to_string(row.preempted) + ',';
-  for (std::size_t i = 0; i < row.round_s.size(); ++i) text += (i == 0 ? "" : " ") + number_text(row.round_s[i]);
+  for (std::size_t i = 0; i < row.round_s.size(); ++i) {
+    if (i > 0) text += ' ';
+    text += number_text(row.round_s[i]);
+  }
   return text + '\n';
 }
 

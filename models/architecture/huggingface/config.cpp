@@ -97,7 +97,8 @@ std::string describe(Names names) {
   std::string text = "\"" + std::string(*names.begin()) + "\"";
   std::string others;
   for (const std::string_view* name = names.begin() + 1; name != names.end(); ++name) {
-    others += (others.empty() ? "" : ", ") + std::string(*name);
+    if (!others.empty()) others += ", ";
+    others += *name;
   }
   return others.empty() ? text : text + " (also " + others + ")";
 }
