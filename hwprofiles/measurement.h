@@ -13,8 +13,9 @@ struct KernelPoint {
   DType dtype = DType::fp32;
   int threads = 1;
   OperatorShape shape;
-  Bytes footprint;        ///< bytes touched between two uses of the same weights (a ring); 0 = warm
-  Bytes input_footprint;  ///< the same for the input rows; 0 = just written
+  Bytes footprint;         ///< bytes touched between two uses of the same weights (a ring); 0 = warm
+  Bytes input_footprint;   ///< bytes touched between two uses of the same input rows; 0 = just written
+  Bytes output_footprint;  ///< bytes touched between two uses of the memory that takes the result; 0 = just used
   friend bool operator==(const KernelPoint&, const KernelPoint&) = default;
 };
 

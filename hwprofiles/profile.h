@@ -56,7 +56,8 @@ Profile read_profile(const std::string& folder);
 void write_profile(const std::string& folder, const Profile& profile);
 
 /// samples/<operator>.csv.gz. Columns: backend, dtype, threads, the shape columns of the operator, footprint_bytes,
-/// input_footprint_bytes, latency_s, low_s, high_s, samples, preempted, round_s (seconds, separated by spaces).
+/// input_footprint_bytes, output_footprint_bytes, latency_s, low_s, high_s, samples, preempted, round_s (seconds,
+/// separated by spaces).
 /// @throws InputError with line and column: missing or unknown column, latency not above zero, interval that does not
 /// hold the latency, shape below zero, unknown dtype.
 std::vector<Measurement> parse_samples_text(OperatorKind kind, std::string_view text, const std::string& where);

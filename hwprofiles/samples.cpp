@@ -24,8 +24,8 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
 std::vector<std::string> column_names(OperatorKind kind) {
   std::vector<std::string> names{"backend", "dtype", "threads"};
   for (const ShapeColumn& column : shape_columns(kind)) names.emplace_back(column.name);
-  for (const char* name : {"footprint_bytes", "input_footprint_bytes", "latency_s", "low_s", "high_s", "samples",
-                           "preempted", "round_s"}) {
+  for (const char* name : {"footprint_bytes", "input_footprint_bytes", "output_footprint_bytes", "latency_s", "low_s",
+                           "high_s", "samples", "preempted", "round_s"}) {
     names.emplace_back(name);
   }
   return names;
@@ -91,6 +91,7 @@ Measurement parse_row(OperatorKind kind, const std::vector<std::string_view>& ce
   for (const ShapeColumn& column : shape_columns(kind)) row.point.shape.*column.field = next().integer(0);
   row.point.footprint = next().bytes();
   row.point.input_footprint = next().bytes();
+  row.point.output_footprint = next().bytes();
   const Cell latency = next();
   row.latency = latency.latency();
   row.low = next().latency();
@@ -115,8 +116,8 @@ std::string row_text(OperatorKind kind, const Measurement& row) {
   std::string text =
       row.point.backend + ',' + std::string(to_string(row.point.dtype)) + ',' + std::to_string(row.point.threads);
   for (const ShapeColumn& column : shape_columns(kind)) text += ',' + std::to_string(row.point.shape.*column.field);
-  for (const double value : {row.point.footprint.value(), row.point.input_footprint.value()}) {
-    text += ',' + std::to_string(static_cast<std::int64_t>(value));
+  for (const Bytes value : {row.point.footprint, row.point.input_footprint, row.point.output_footprint}) {
+    text += ',' + std::to_string(static_cast<std::int64_t>(value.value()));
   }
   for (const Seconds value : {row.latency, row.low, row.high}) text += ',' + number_text(value.value());
   text += ',' + std::to_string(row.samples) + ',' + std::to_string(row.preempted) + ',';

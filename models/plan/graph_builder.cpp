@@ -69,12 +69,12 @@ Operator& GraphBuilder::add(OperatorKind kind, std::string name, std::string sta
 }
 
 Operator& GraphBuilder::gemm(std::string name, std::string stage, std::int64_t m, std::int64_t n, std::int64_t k,
-                             bool cold_input) {
+                             std::optional<Bytes> input_reuse) {
   Operator& op = add(OperatorKind::gemm, std::move(name), std::move(stage));
   op.shape.m = m;
   op.shape.n = n;
   op.shape.k = k;
-  op.cold_input = cold_input;
+  op.input_reuse = input_reuse;
   op.weight_bytes = Bytes(value(n) * value(k) * bytes_per_weight(dtype_));
   op.activation_bytes = Bytes(value(m) * value(k) * element_ + 4 * value(m) * value(n));
   op.flops = Flops(2 * value(m) * value(n) * value(k));
@@ -84,12 +84,11 @@ Operator& GraphBuilder::gemm(std::string name, std::string stage, std::int64_t m
 }
 
 Operator& GraphBuilder::grouped_gemm(std::string name, std::string stage, const std::vector<RowGroup>& rows,
-                                     std::int64_t n, std::int64_t k, bool cold_input) {
+                                     std::int64_t n, std::int64_t k) {
   Operator& op = add(OperatorKind::grouped_gemm, std::move(name), std::move(stage));
   op.rows = rows;
   op.shape.n = n;
   op.shape.k = k;
-  op.cold_input = cold_input;
   const double experts = expert_sum(rows);
   const double total = row_sum(rows);
   op.shape.m = std::llround(total);
@@ -101,8 +100,16 @@ Operator& GraphBuilder::grouped_gemm(std::string name, std::string stage, const 
   return op;
 }
 
+std::optional<Bytes> GraphBuilder::block_input() const { return normed_ ? std::optional(Bytes(0)) : std::nullopt; }
+
+double GraphBuilder::expert_bytes(const ExpertSpec& spec, double rows, std::int64_t hidden) const {
+  const std::int64_t up = spec.width * (spec.gated ? 2 : 1);
+  return stored_bytes(up, hidden) + stored_bytes(hidden, spec.width) +
+         rows * (value(hidden + spec.width) * element_ + 4 * value(up + hidden));
+}
+
 void GraphBuilder::expert_layers(const ExpertSpec& spec, const std::string& name, const std::string& stage,
-                                 const std::vector<RowGroup>& rows, std::int64_t hidden, bool cold_input) {
+                                 const std::vector<RowGroup>& rows, std::int64_t hidden, const ExpertReuse& reuse) {
   if (spec.kind == ExpertKind::identity || rows.empty()) return;
   if (spec.kind != ExpertKind::ffn) {
     throw InputError("",
@@ -111,18 +118,24 @@ void GraphBuilder::expert_layers(const ExpertSpec& spec, const std::string& name
                          "yet",
                      "count their cost as an own-cost block");
   }
+  const Bytes one(expert_bytes(spec, row_sum(rows) / std::max(1.0, expert_sum(rows)), hidden));
   for (int hop = 0; hop < spec.depth; ++hop) {
     const std::string base = spec.depth > 1 ? name + ".hop" + std::to_string(hop) : name;
-    grouped_gemm(base + (spec.gated ? ".gate_up" : ".up"), stage, rows, spec.width * (spec.gated ? 2 : 1), hidden,
-                 cold_input && hop == 0);
+    Operator& up =
+        grouped_gemm(base + (spec.gated ? ".gate_up" : ".up"), stage, rows, spec.width * (spec.gated ? 2 : 1), hidden);
+    up.input_reuse = hop == 0 ? reuse.input : Bytes(0);
+    up.output_reuse = one;
     Operator& activation = add(OperatorKind::activation, base + ".activation", stage);
     activation.rows = rows;
     activation.shape.width = spec.width;
     activation.shape.gated = spec.gated ? 1 : 0;
     activation.shape.m = std::llround(row_sum(rows));
-    activation.cold_input = false;
+    activation.input_reuse = Bytes(0);
+    activation.output_reuse = one;
     activation.activation_bytes = Bytes(row_sum(rows) * value(spec.width) * ((spec.gated ? 8 : 4) + element_));
-    grouped_gemm(base + ".down", stage, rows, hidden, spec.width, false);
+    Operator& down = grouped_gemm(base + ".down", stage, rows, hidden, spec.width);
+    down.input_reuse = Bytes(0);
+    if (reuse.scratch_output || hop + 1 < spec.depth) down.output_reuse = one;
   }
   current_activations_ += row_sum(rows) * value(hidden) * (element_ + 4);
 }
@@ -134,14 +147,15 @@ void GraphBuilder::dense(const ExpertSpec& spec, const std::string& name, const 
   if (spec.kind != ExpertKind::ffn) throw InputError("", name + ": this kind of network is not supported yet");
   for (int hop = 0; hop < spec.depth; ++hop) {
     const std::int64_t hidden = architecture_.hidden;
-    gemm(name + (spec.gated ? ".gate_up" : ".up"), stage, tokens_, shard.width * (spec.gated ? 2 : 1), hidden, true);
+    gemm(name + (spec.gated ? ".gate_up" : ".up"), stage, tokens_, shard.width * (spec.gated ? 2 : 1), hidden,
+         hop == 0 ? block_input() : Bytes(0));
     Operator& activation = add(OperatorKind::activation, name + ".activation", stage);
     activation.shape.m = tokens_;
     activation.shape.width = shard.width;
     activation.shape.gated = spec.gated ? 1 : 0;
-    activation.cold_input = false;
+    activation.input_reuse = Bytes(0);
     activation.activation_bytes = Bytes(value(tokens_ * shard.width) * ((spec.gated ? 8 : 4) + element_));
-    gemm(name + ".down", stage, tokens_, hidden, shard.width, false);
+    gemm(name + ".down", stage, tokens_, hidden, shard.width, Bytes(0));
   }
 }
 
@@ -181,11 +195,11 @@ void GraphBuilder::attention(const AttentionBlock& block, const std::string& nam
   const std::int64_t value_size = block.value_head_dim > 0 ? block.value_head_dim : size;
   gemm(name + ".qkv", "attention", tokens_,
        (heads * (block.output_gate ? 2 : 1) + kv_heads) * size + (block.shared_kv ? 0 : kv_heads * value_size),
-       architecture_.hidden, true);
+       architecture_.hidden, block_input());
   Operator& rotary = add(OperatorKind::elementwise, name + ".rotary", "attention");
   rotary.shape.m = tokens_;
   rotary.shape.width = (heads + kv_heads) * size;
-  rotary.cold_input = false;
+  rotary.input_reuse = Bytes(0);
   rotary.activation_bytes = Bytes(12 * value(tokens_ * (heads + kv_heads) * size));
   const auto core = [&](OperatorKind kind, std::int64_t batch, std::int64_t query, std::int64_t context) {
     if (batch < 1) return;
@@ -210,7 +224,7 @@ void GraphBuilder::attention(const AttentionBlock& block, const std::string& nam
     core(OperatorKind::attention_decode, w.batch, 1, w.context + 1);
     if (w.phase == Phase::mixed) core(OperatorKind::attention_prefill, w.prefill_batch, w.prompt, w.prompt);
   }
-  gemm(name + ".out", "attention", tokens_, architecture_.hidden, heads * value_size, false);
+  gemm(name + ".out", "attention", tokens_, architecture_.hidden, heads * value_size, Bytes(0));
   if (deployment_.tp > 1) {
     collective(OperatorKind::all_reduce, name + ".all_reduce", "attention",
                value(tokens_ * architecture_.hidden) * element_);
@@ -219,6 +233,7 @@ void GraphBuilder::attention(const AttentionBlock& block, const std::string& nam
 
 void GraphBuilder::layer(const Layer& layer, const std::string& name, double repeat, bool transformer) {
   repeat_ = repeat;
+  normed_ = transformer;
   current_layer_ = current_activations_ = 0;
   for (const Block& block : layer.blocks) {
     if (transformer) norm(name + ".norm", tokens_);
@@ -258,7 +273,7 @@ void GraphBuilder::head() {
   const std::int64_t rows = w.phase == Phase::mixed ? w.batch + w.prefill_batch : w.batch;
   norm("head.norm", rows);
   gemm("head", "head", rows, divide(architecture_.vocabulary, deployment_.tp, "vocabulary"), architecture_.hidden,
-       false);
+       Bytes(0));
   stored_weights_ += current_layer_;
 }
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -7,6 +8,12 @@
 namespace moecast {
 
 /// Collects operators of one step in order and the bytes between two uses of a weight.
+/// Where the rows of the experts of a block lie.
+struct ExpertReuse {
+  std::optional<Bytes> input;   ///< bytes touched since an expert's input rows were written
+  bool scratch_output = false;  ///< every expert writes its result to the same place
+};
+
 class GraphBuilder {
  public:
   GraphBuilder(const Architecture& architecture, const Deployment& deployment, const Workload& workload);
@@ -23,17 +30,25 @@ class GraphBuilder {
   void attention(const AttentionBlock& block, const std::string& name);
   void dense(const ExpertSpec& spec, const std::string& name, const std::string& stage);
   void expert_layers(const ExpertSpec& spec, const std::string& name, const std::string& stage,
-                     const std::vector<RowGroup>& rows, std::int64_t hidden, bool cold_input);
+                     const std::vector<RowGroup>& rows, std::int64_t hidden, const ExpertReuse& reuse);
   Operator& add(OperatorKind kind, std::string name, std::string stage);
-  Operator& gemm(std::string name, std::string stage, std::int64_t m, std::int64_t n, std::int64_t k, bool cold_input);
+  Operator& gemm(std::string name, std::string stage, std::int64_t m, std::int64_t n, std::int64_t k,
+                 std::optional<Bytes> input_reuse);
   Operator& grouped_gemm(std::string name, std::string stage, const std::vector<RowGroup>& rows, std::int64_t n,
-                         std::int64_t k, bool cold_input);
+                         std::int64_t k);
+  /// Stored weights of an expert and the rows that its GEMMs and activation touch.
+  [[nodiscard]] double expert_bytes(const ExpertSpec& spec, double rows, std::int64_t hidden) const;
   void norm(const std::string& name, std::int64_t rows);
   void residual(const std::string& name, std::int64_t rows);
   void collective(OperatorKind kind, std::string name, std::string stage, double bytes);
   /// Bytes of a stored [k, n] matrix: columns padded as the backend pads them.
   [[nodiscard]] double stored_bytes(std::int64_t n, std::int64_t k) const;
   [[nodiscard]] std::int64_t divide(std::int64_t what, int ranks, const std::string& name) const;
+
+  /// A norm has just written the input of a transformer's block; a lone block finds it where the last step left it.
+  [[nodiscard]] std::optional<Bytes> block_input() const;
+  [[nodiscard]] ExpertReuse reuse_of_experts(const ExpertSpec& spec, const std::vector<RowGroup>& rows,
+                                             std::int64_t hidden) const;
 
   const Architecture& architecture_;
   const Deployment& deployment_;
@@ -42,6 +57,7 @@ class GraphBuilder {
   double element_;
   std::int64_t tokens_;
   double repeat_ = 1;
+  bool normed_ = false;
   double stored_weights_ = 0;  ///< of the whole step
   double layer_weights_ = 0;   ///< of the layer with the most
   double current_layer_ = 0;

@@ -113,6 +113,26 @@ std::optional<std::int64_t> capacity_slots(const CapacitySpec& capacity, std::in
   return std::max(static_cast<std::int64_t>(slots), capacity.minimum);
 }
 
+ExpertReuse GraphBuilder::reuse_of_experts(const ExpertSpec& spec, const std::vector<RowGroup>& rows,
+                                           std::int64_t hidden) const {
+  double total = 0;
+  double experts = 0;
+  for (const RowGroup& group : rows) {
+    total += group.rows * group.experts;
+    experts += group.experts;
+  }
+  if (experts == 0) return {};
+  const double one = expert_bytes(spec, total / experts, hidden);
+  switch (deployment_.strategy) {
+    case KernelStrategy::per_expert_loop: return {Bytes(0), true};  // gathered just before
+    case KernelStrategy::dense_mask: return {Bytes(one), false};    // all experts read the same rows
+    case KernelStrategy::sorted_grouped:
+    case KernelStrategy::capacity_padded: break;
+  }
+  // Permuted first, then used expert by expert: on the average half of both lies in between.
+  return {Bytes(0.5 * (total * value(hidden) * element_ + experts * one)), false};
+}
+
 void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   refuse_unsupported(block, name);
   const std::int64_t hidden = architecture_.hidden;
@@ -125,21 +145,21 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
 
   std::int64_t from = hidden;
   for (const std::int64_t width : block.router.mlp_widths) {
-    gemm(name + ".router.hidden", "router", tokens_, width, from, from == hidden);
+    gemm(name + ".router.hidden", "router", tokens_, width, from, from == hidden ? block_input() : Bytes(0));
     from = width;
   }
   if (block.router.network != RouterNetwork::none) {
-    gemm(name + ".router", "router", tokens_, experts, from, from == hidden);
+    gemm(name + ".router", "router", tokens_, experts, from, from == hidden ? block_input() : Bytes(0));
   }
   Operator& scores = add(OperatorKind::router, name + ".top_k", "router");
   scores.shape.tokens = tokens_;
   scores.shape.experts = experts;
   scores.shape.top_k = top_k;
   scores.shape.groups = block.router.groups;
-  scores.cold_input = false;
+  scores.input_reuse = Bytes(0);
   scores.activation_bytes = Bytes(4 * value(tokens_ * experts) + 8 * value(tokens_ * top_k));
 
-  if (block.latent_width > 0) gemm(name + ".latent_in", "dispatch", tokens_, inner, hidden, true);
+  if (block.latent_width > 0) gemm(name + ".latent_in", "dispatch", tokens_, inner, hidden, std::nullopt);
   if (deployment_.ep > 1) {
     collective(OperatorKind::all_to_all_dispatch, name + ".dispatch", "dispatch",
                value(tokens_ * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep);
@@ -166,7 +186,7 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
       for (RowGroup& r : rows) r.experts /= deployment_.ep;
     }
     const std::string suffix = block.experts.size() > 1 ? ".experts" + std::to_string(g) : ".experts";
-    expert_layers(shard, name + suffix, "experts", rows, inner, !looped);
+    expert_layers(shard, name + suffix, "experts", rows, inner, reuse_of_experts(shard, rows, inner));
     first += group.count;
   }
   if (deployment_.ep > 1) {
@@ -177,10 +197,10 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   unpermute.shape.tokens = tokens_;
   unpermute.shape.top_k = masked ? experts : top_k;
   unpermute.shape.hidden = inner;
-  unpermute.cold_input = !looped;
+  if (looped) unpermute.input_reuse = Bytes(0);
   unpermute.activation_bytes = Bytes(4 * value(tokens_ * inner) * value(unpermute.shape.top_k + 1));
   current_activations_ += 4 * value(tokens_ * inner);
-  if (block.latent_width > 0) gemm(name + ".latent_out", "combine", tokens_, hidden, inner, false);
+  if (block.latent_width > 0) gemm(name + ".latent_out", "combine", tokens_, hidden, inner, Bytes(0));
 
   for (std::int64_t s = 0; s < block.shared.count; ++s) dense(block.shared.expert, name + ".shared", "shared");
   if (block.dense_residual) dense(*block.dense_residual, name + ".dense_residual", "shared");

@@ -91,7 +91,10 @@ struct Operator {
   Bytes weight_bytes;      ///< distinct weights read once
   Bytes activation_bytes;  ///< read + written
   Flops flops;             ///< useful arithmetic, no padding
-  bool cold_input = true;  ///< false: the operator before has just written the input
+  /// Bytes touched since the input, and since the memory of the result, were last touched. nullopt: one layer;
+  /// 0: just before.
+  std::optional<Bytes> input_reuse;
+  std::optional<Bytes> output_reuse;
   int rank = 0;
   int stream = 0;
   std::vector<int> depends_on;  ///< indices into OperatorGraph::operators

@@ -16,21 +16,31 @@ constexpr int kWarmPasses = 3;
 
 class GemmJob final : public Job {
  public:
-  GemmJob(const KernelPoint& point, const KernelBuffers& buffers) : point_(point), output_(buffers.output.data()) {
+  GemmJob(const KernelPoint& point, const KernelBuffers& buffers) : point_(point) {
     const OperatorShape& s = point.shape;
     gemm_ = make_gemm(point.backend, point.dtype, s.n, s.k, point.threads);
     const auto rows = static_cast<double>(gemm_->padded_rows(s.m));
     const double input = rows * static_cast<double>(s.k) * bytes_per_element(point.dtype);
-    weights_ = Ring(buffers.weights, gemm_->packed_bytes(), point.footprint.value());
-    input_ = Ring(buffers.input, static_cast<std::size_t>(input), point.input_footprint.value());
-    if (rows * static_cast<double>(s.n) * sizeof(float) > static_cast<double>(buffers.output.size())) {
+    const double output = rows * static_cast<double>(s.n) * sizeof(float);
+    if (output > static_cast<double>(buffers.output.size())) {
       throw DeviceError("", "the result of a GEMM does not fit into what is set aside", "measure smaller shapes");
     }
+    weights_ = Ring(buffers.weights, gemm_->packed_bytes(), point.footprint.value());
+    // As many pieces as calls lie between two uses of the same rows.
+    const double call = static_cast<double>(gemm_->packed_bytes()) + input + output;
+    input_ = Ring(buffers.input, static_cast<std::size_t>(input), point.input_footprint.value() * input / call);
+    output_ = Ring(buffers.output, static_cast<std::size_t>(output), point.output_footprint.value() * output / call);
   }
   void prepare() override { gemm_->prepare(point_.shape.m); }
-  void run() override { gemm_->run(point_.shape.m, input_.next(), weights_.next(), reinterpret_cast<float*>(output_)); }
+  void run() override {
+    gemm_->run(point_.shape.m, input_.next(), weights_.next(), reinterpret_cast<float*>(output_.next()));
+  }
   void warm_up() override {
-    if (point_.footprint.value() > 0 && ring_bytes() <= kWarmRingBytes) weights_.touch(kWarmPasses);
+    if (ring_bytes() <= kWarmRingBytes) {
+      input_.touch(1);
+      output_.touch(1);
+      if (point_.footprint.value() > 0) weights_.touch(kWarmPasses);
+    }
     run();
   }
   [[nodiscard]] int threads() const override { return point_.threads; }
@@ -41,7 +51,7 @@ class GemmJob final : public Job {
   std::unique_ptr<Gemm> gemm_;
   Ring weights_;
   Ring input_;
-  std::byte* output_;
+  Ring output_;
 };
 
 class StageJob final : public Job {

@@ -39,8 +39,8 @@ std::int64_t power_of_two(std::int64_t value) {
   return std::llround(std::exp2(std::round(std::log2(static_cast<double>(value)))));
 }
 
-KernelPoint gemm_point(const Combination& c, std::int64_t m, std::int64_t n, std::int64_t k, double ring,
-                       double input) {
+KernelPoint gemm_point(const Combination& c, std::int64_t m, std::int64_t n, std::int64_t k, double ring, double input,
+                       double output) {
   KernelPoint point;
   point.backend = c.backend;
   point.dtype = c.dtype;
@@ -50,6 +50,7 @@ KernelPoint gemm_point(const Combination& c, std::int64_t m, std::int64_t n, std
   point.shape.k = k;
   point.footprint = Bytes(std::floor(ring));
   point.input_footprint = Bytes(std::floor(input));
+  point.output_footprint = Bytes(std::floor(output));
   return point;
 }
 
@@ -65,12 +66,12 @@ void add_bandwidth_curve(const Combination& c, const PlanOptions& options, std::
     const double ring = std::exp2(i % 2 == 1 ? 20.5 + 10.3 * share : 24 + 3.4 * share);
     const auto& [n, k] = kShapes[static_cast<std::size_t>((i / 4 + i) % 4)];
     points.push_back(
-        gemm_point(c, kRows[static_cast<std::size_t>(i % 10)], n, k, std::min(ring, options.most_ring_bytes), 0));
+        gemm_point(c, kRows[static_cast<std::size_t>(i % 10)], n, k, std::min(ring, options.most_ring_bytes), 0, 0));
   }
 }
 
 /// One GEMM somewhere in the ranges, or nothing where a call would be too long.
-bool make_gemm(const Combination& c, const PlanOptions& options, const std::array<double, 6>& u, KernelPoint& point) {
+bool make_gemm(const Combination& c, const PlanOptions& options, const std::array<double, 7>& u, KernelPoint& point) {
   const auto m = std::llround(std::exp2(10.5 * u[0]));
   std::int64_t n = multiple(std::exp2(7 + 7 * u[1]), 32);
   std::int64_t k = multiple(std::exp2(7 + 6 * u[2]), 32);
@@ -84,13 +85,17 @@ bool make_gemm(const Combination& c, const PlanOptions& options, const std::arra
   // A fifth with warm weights, the rest log-uniform from one copy to far beyond any cache.
   const double share = (u[3] - 0.2) / 0.8;
   const double ring = share < 0 ? 0 : weights * std::pow(std::max(1.0, options.most_ring_bytes / weights), share);
-  point = gemm_point(c, m, n, k, ring, u[5] < 0.5 ? ring : 0);
+  // Rows of a layer come back after a share of it: half of the inputs have just been written, the results go to memory
+  // last used one matrix to one whole ring ago.
+  const double input = u[5] < 0.5 ? 0 : std::max(ring, 4 * weights) * std::exp2(-6 * (u[5] - 0.5) * 2);
+  const double output = std::max(ring, 4 * weights) * std::exp2(-8 * u[6]);
+  point = gemm_point(c, m, n, k, ring, input, output);
   return true;
 }
 
 void add_gemms(const Combination& c, const PlanOptions& options, double start, int count,
                std::vector<KernelPoint>& points) {
-  LowDiscrepancy<6> sequence(start);
+  LowDiscrepancy<7> sequence(start);
   for (int made = 0, tried = 0; made < count && tried < 20 * count; ++tried) {
     KernelPoint point;
     if (!make_gemm(c, options, sequence.next(), point)) continue;
@@ -106,7 +111,7 @@ void add_routers(const Combination& c, const PlanOptions& options, std::vector<K
     const auto u = sequence.next();
     const double ring = std::min(kRings[static_cast<std::size_t>(i % 3)], options.most_ring_bytes);
     points.push_back(gemm_point(c, std::llround(std::exp2(11 * u[0])), std::llround(std::exp2(2 + 4 * u[1])),
-                                multiple(std::exp2(8 + 4 * u[2]), 64), ring, ring));
+                                multiple(std::exp2(8 + 4 * u[2]), 64), ring, ring, 0));
   }
 }
 

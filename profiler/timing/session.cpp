@@ -116,6 +116,7 @@ std::vector<JobSamples> run_session(const std::vector<std::unique_ptr<Job>>& job
         options.progress(done / total, Seconds(std::max(0.0, left)));
       }
     }
+    if (options.after_round) options.after_round(results);
   }
   return results;
 }

@@ -9,6 +9,8 @@
 
 namespace moecast {
 
+struct JobSamples;
+
 /// Something that can be timed over and over: a kernel at a point, or a whole layer.
 class Job {
  public:
@@ -47,6 +49,8 @@ struct SessionOptions {
   std::uint64_t seed = 7;
   const std::atomic<bool>* interrupted = nullptr;
   std::function<void(double done_ratio, Seconds left)> progress;
+  /// After each complete round, with everything so far: to keep it in case the program is killed.
+  std::function<void(const std::vector<JobSamples>& so_far)> after_round;
 };
 
 struct JobSamples {

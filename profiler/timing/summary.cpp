@@ -4,6 +4,8 @@
 #include <cmath>
 #include <map>
 
+#include "models/core/error.h"
+
 namespace moecast {
 namespace {
 
@@ -71,6 +73,19 @@ std::optional<Measurement> summarise(const KernelPoint& point, const JobSamples&
   measurement.preempted = summary->preempted;
   measurement.round_s = summary->round_s;
   return measurement;
+}
+
+Measurement merge(const Measurement& a, const Measurement& b) {
+  if (!(a.point == b.point)) throw InputError("", "measurements of different points cannot be merged");
+  Measurement merged = a;
+  merged.samples += b.samples;
+  merged.preempted += b.preempted;
+  merged.round_s.insert(merged.round_s.end(), b.round_s.begin(), b.round_s.end());
+  const Interval interval = median_interval(merged.round_s);
+  merged.latency = Seconds(median_of(merged.round_s));
+  merged.low = Seconds(interval.low);
+  merged.high = Seconds(interval.high);
+  return merged;
 }
 
 std::optional<double> rerun_difference(const std::vector<double>& round_s) {

@@ -24,6 +24,9 @@ std::optional<TimingSummary> summarise_timing(const JobSamples& samples);
 /// The same as a measurement of `point`.
 std::optional<Measurement> summarise(const KernelPoint& point, const JobSamples& samples);
 
+/// One measurement from two of the same point, round by round. @throws InputError when the points differ.
+Measurement merge(const Measurement& a, const Measurement& b);
+
 /// |a / b - 1| of the medians over even and over odd rounds: how much a rerun moves. nullopt with fewer than two
 /// rounds.
 std::optional<double> rerun_difference(const std::vector<double>& round_s);

@@ -76,8 +76,16 @@ KernelPoint kernel_point(const Operator& op, const OperatorGraph& graph, const D
   point.threads = deployment.threads;
   point.shape = op.shape;
   const bool attends = op.kind == OperatorKind::attention_prefill || op.kind == OperatorKind::attention_decode;
-  point.footprint = is_gemm(op.kind) || attends ? graph.footprint : graph.layer_footprint;
-  point.input_footprint = op.cold_input ? graph.layer_footprint : Bytes(0);
+  const Bytes input = op.input_reuse.value_or(graph.layer_footprint);
+  const Bytes output = op.output_reuse.value_or(graph.layer_footprint);
+  if (is_gemm(op.kind)) {
+    point.footprint = graph.footprint;
+    point.input_footprint = input;
+    point.output_footprint = output;
+  } else {
+    // A stage's input and result share a ring.
+    point.footprint = attends ? graph.footprint : std::max(input, output);
+  }
   if (op.kind == OperatorKind::embedding) {
     // A gather of rows: copied as they are.
     point.kind = OperatorKind::copy;

@@ -55,7 +55,7 @@ GemmCalibration fit_gemms(const Profile& profile, const std::vector<Measurement>
   }
   Kriging::Options options;
   options.prior_lengths = Eigen::VectorXd(GemmLaw::kFeatures);
-  options.prior_lengths << 2, 2, 2, 3, 2, 2;
+  options.prior_lengths << 2, 2, 2, 3, 2, 2, 2;
   fitted.residual = Kriging(features, residuals, options);
 
   std::array<std::vector<double>, kBands> errors;
@@ -95,8 +95,9 @@ StageCalibration fit_stage(const std::vector<Measurement>& points) {
 }  // namespace
 
 GemmCall gemm_call(const KernelPoint& point) {
-  return {static_cast<double>(point.shape.m), static_cast<double>(point.shape.n), static_cast<double>(point.shape.k),
-          point.footprint.value(), point.input_footprint.value()};
+  return {static_cast<double>(point.shape.m), static_cast<double>(point.shape.n),
+          static_cast<double>(point.shape.k), point.footprint.value(),
+          point.input_footprint.value(),      point.output_footprint.value()};
 }
 
 const GemmCalibration* Calibration::find_gemm(const std::string& backend, DType dtype, int threads) const {

@@ -11,11 +11,10 @@
 namespace moecast {
 namespace {
 
-enum Parameter { kCall, kPeak, kRows0, kDepth0, kColumns0, kSharpness, kWarmRows, kColdRows, kPack, kPackReads };
+enum Parameter { kCall, kPeak, kRows0, kDepth0, kColumns0, kSharpness, kInputReads, kOutputWrites, kInputAgain, kOutputAgain, kPack, kPackReads };
 
-constexpr double kColdInputBytes = 8e6;  ///< input rows touched this long ago come from beyond the second-level cache
-constexpr double kVectorColumns = 16;    ///< results are computed 16 columns wide whatever the padding of the weights
-constexpr double kSmoothWeight = 0.3;    ///< of second differences of ln BW over the nodes
+constexpr double kVectorColumns = 16;  ///< results are computed 16 columns wide whatever the padding of the weights
+constexpr double kSmoothWeight = 0.3;  ///< of second differences of ln BW over the nodes
 constexpr double kPriorWeight = 0.15;
 constexpr double kSoftScale = 0.1;
 
@@ -32,8 +31,10 @@ constexpr std::array<Prior, GemmLaw::kScalars> kPriors{{
     {"depth_overhead_columns", 4, 1.0},
     {"column_overhead_columns", 4, 1.0},
     {"overlap_sharpness", 1.1, 0.3},
-    {"warm_row_bytes_per_s", 100e9, 1.0},
-    {"cold_row_bytes_per_s", 30e9, 1.0},
+    {"input_bandwidth_ratio", 1, 0.7},
+    {"output_bandwidth_ratio", 0.5, 0.7},
+    {"input_again_bandwidth_ratio", 3, 1.0},
+    {"output_again_bandwidth_ratio", 3, 1.0},
     {"pack_bytes_per_s", 12e9, 0.7},
     {"pack_read_factor", 1, 0.7},
 }};
@@ -41,6 +42,12 @@ constexpr std::array<Prior, GemmLaw::kScalars> kPriors{{
 constexpr std::array<double, GemmLaw::kNodes> kBandwidthPrior{200e9, 150e9, 80e9, 50e9, 40e9, 35e9, 33e9, 30e9,
                                                               26e9,  22e9,  20e9, 18e9, 14e9, 12e9, 11e9};
 constexpr double kBandwidthWidth = 0.7;
+
+/// Rows touched lately (0) to rows that come from main memory (1), in octaves from half a megabyte.
+double coldness(double footprint_bytes) {
+  constexpr double kOctaves = 9;
+  return std::clamp(std::log2(std::max(footprint_bytes, 1.0) / GemmLaw::kNodeBytes[0]) / kOctaves, 0.0, 1.0);
+}
 
 double round_up(double value, double multiple) { return std::ceil(value / multiple) * multiple; }
 
@@ -64,7 +71,7 @@ GemmTraits gemm_traits(std::string_view backend, DType dtype, RowBucket row_buck
 }
 
 struct GemmLaw::Terms {
-  double rows, columns16, footprint, weights, coldness;
+  double rows, columns16, footprint, weights;
   bool packs;
   double call, compute, memory, row_traffic;
 };
@@ -97,14 +104,16 @@ GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
   const double input = t.rows * call.k * traits_.element_bytes;
   const double output = 4 * t.rows * call.n;
   t.footprint = std::max(call.footprint_bytes, t.weights) + input + output;
-  t.coldness = std::clamp(call.input_footprint_bytes / kColdInputBytes, 0.0, 1.0);
   t.packs = t.rows * call.n * call.k > traits_.pack_above_mnk;
   t.call = value(kCall);
   t.compute = 2 * t.rows * t.columns16 * call.k / value(kPeak) * (1 + value(kRows0) / t.rows) *
               (1 + value(kDepth0) / call.k) * (1 + value(kColumns0) / t.columns16);
   t.memory = t.weights / bandwidth_bytes_per_s(t.footprint);
   t.row_traffic =
-      input * ((1 - t.coldness) / value(kWarmRows) + t.coldness / value(kColdRows)) + output / value(kWarmRows);
+      input / (value(kInputReads) * bandwidth_bytes_per_s(std::max(call.input_footprint_bytes, input))) +
+      output / (value(kOutputWrites) * bandwidth_bytes_per_s(std::max(call.output_footprint_bytes, output)));
+  t.row_traffic += input * (call.n / 64) / (value(kInputAgain) * bandwidth_bytes_per_s(input)) +
+                   output * (call.k / 512) / (value(kOutputAgain) * bandwidth_bytes_per_s(output));
   if (t.packs) t.memory = t.weights / value(kPack) + value(kPackReads) * t.memory;
   return t;
 }
@@ -130,7 +139,8 @@ Eigen::VectorXd GemmLaw::features(const GemmCall& call) const {
   // Two octaves apart where the library takes another path; one where columns alias in the caches.
   const bool splits = traits_.pack_above_mnk > 0 && traits_.pack_above_mnk < 1e29;
   const double path = splits ? (t.packs ? 2.0 : 0.0) : (std::fmod(call.n, 1024) == 0 ? 1.0 : 0.0);
-  x << std::log2(t.rows), std::log2(call.n), std::log2(call.k), std::log2(t.footprint), t.coldness, path;
+  x << std::log2(t.rows), std::log2(call.n), std::log2(call.k), std::log2(t.footprint),
+      coldness(call.input_footprint_bytes), coldness(call.output_footprint_bytes), path;
   return x;
 }
 

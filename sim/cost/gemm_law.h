@@ -20,28 +20,31 @@ struct GemmTraits {
 
 GemmTraits gemm_traits(std::string_view backend, DType dtype, RowBucket row_bucket);
 
-/// One call. Footprints are bytes touched between two uses of the same weights, and of the same input rows.
+/// One call. Footprints are bytes touched between two uses of the same weights, of the same input rows, and of the
+/// memory that takes the result.
 struct GemmCall {
   double m = 0;
   double n = 0;
   double k = 0;
   double footprint_bytes = 0;
   double input_footprint_bytes = 0;
+  double output_footprint_bytes = 0;
 };
 
 /// Physics of one GEMM on a CPU:
 ///   comp = 2 m n16 k / P (1 + m0/m) (1 + k0/k) (1 + n0/n16)
 ///   mem  = W / BW(F'),  F' = max(F, W) + m k b + 4 m n
-///   rows = m k b [(1 - c)/A0 + c/A1] + 4 m n / A0,  c = clip(A / 8 MB, 0, 1)
+///   rows = m k b / (r BW(A)) + 4 m n / (w BW(O))
 ///   t    = t0 + (comp^q + mem^q)^(1/q) + rows                          weights packed ahead
 ///   t    = t0 + comp + W (1/BP + g/BW(F')) + rows                      weights packed at every call
-/// n16 = n rounded up to 16, W = bytes of the stored weights. Packing reads the weights in short pieces and gets only
+/// n16 = n rounded up to 16, W = bytes of the stored weights, A and O the footprints of input and result (at least
+/// their own bytes). Packing reads the weights in short pieces and gets only
 /// 1/g of the streaming bandwidth; the product then reads what has just been packed.
 /// Source: measured on Xeon (AVX-512 and AMX); every coefficient is fitted to the machine at hand.
 class GemmLaw {
  public:
   static constexpr int kNodes = 15;
-  static constexpr int kScalars = 10;
+  static constexpr int kScalars = 12;
   static constexpr int kParameters = kScalars + kNodes;
   /// Footprints at which ln BW is a parameter, in bytes; linear in ln F between them.
   static const std::array<double, kNodes> kNodeBytes;
@@ -58,8 +61,8 @@ class GemmLaw {
   /// The part that would remain with infinite memory bandwidth, and with infinite arithmetic: for attributing time.
   [[nodiscard]] double memory_seconds(const GemmCall& call) const;
   [[nodiscard]] double compute_seconds(const GemmCall& call) const;
-  /// Features of the residual: log2 m, n, k, F', input coldness, library path.
-  static constexpr int kFeatures = 6;
+  /// Features of the residual: log2 m, n, k, F', coldness of input and of result, library path.
+  static constexpr int kFeatures = 7;
   [[nodiscard]] Eigen::VectorXd features(const GemmCall& call) const;
   [[nodiscard]] double weight_bytes(const GemmCall& call) const;
   [[nodiscard]] double bandwidth_bytes_per_s(double footprint_bytes) const;

@@ -127,6 +127,9 @@ int run_cli(int argc, char** argv) {
     add_predict_command(app, line);
     add_explain_command(app, line);
     add_list_command(app, line);
+    add_profile_command(app, line);
+    add_validate_command(app, line);
+    add_calibrate_command(app, line);
     add_doctor_command(app, line);
     return parse_and_run(app, line, argc, argv);
   } catch (const UsageError& error) {

@@ -26,7 +26,8 @@ double octave_distance(const KernelPoint& a, const KernelPoint& b) {
   // A footprint moves a point less than a shape does: six octaves of it span cache to memory.
   const double footprint = octaves(a.footprint.value(), b.footprint.value()) / 2;
   const double input = octaves(a.input_footprint.value(), b.input_footprint.value()) / 8;
-  return std::sqrt(sum + footprint * footprint + input * input);
+  const double output = octaves(a.output_footprint.value(), b.output_footprint.value()) / 8;
+  return std::sqrt(sum + footprint * footprint + input * input + output * output);
 }
 
 std::vector<std::size_t> choose_uncertain(const CostModel& model, const std::vector<KernelPoint>& candidates,

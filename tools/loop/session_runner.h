@@ -1,13 +1,11 @@
 #pragma once
 #include <functional>
-#include <memory>
-#include <string>
 #include <vector>
 
 #include "hwprofiles/measurement.h"
 #include "profiler/cpu/buffers.h"
 #include "profiler/reference/cases.h"
-#include "profiler/reference/executable.h"
+#include "profiler/timing/session.h"
 #include "profiler/timing/summary.h"
 
 namespace moecast {
@@ -27,7 +25,9 @@ struct SessionResult {
 struct SessionRequest {
   std::vector<KernelPoint> kernels;
   std::vector<ValidationCase> layers;
-  SessionOptions timing;
+  SessionOptions timing;  ///< `after_round` is the runner's own
+  /// After each complete round: the kernels so far, to be kept in case the program is killed.
+  std::function<void(const std::vector<Measurement>&)> checkpoint;
 };
 
 /// Times kernels and layers in the same interleaved rounds, with the same statistic.

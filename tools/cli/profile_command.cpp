@@ -1,0 +1,141 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "models/core/error.h"
+#include "models/core/quantity_text.h"
+#include "profiler/environment.h"
+#include "tools/cli/command.h"
+#include "tools/cli/data_folders.h"
+#include "tools/cli/measure_options.h"
+#include "tools/cli/output.h"
+#include "tools/cli/progress_bar.h"
+#include "tools/cli/restart.h"
+#include "tools/loop/interrupt.h"
+#include "tools/loop/machine_record.h"
+#include "tools/loop/profile_session.h"
+
+namespace moecast {
+namespace {
+
+struct ProfileOptions {
+  std::string device = "cpu";
+  std::string budget = "90s";
+  std::string threads;
+  std::string dtype;
+  std::string backend;
+  std::string name;
+  std::string out;
+  std::string format = "table";
+  bool fresh = false;
+};
+
+std::string rows_text(const ProfileOutcome& outcome) {
+  std::string text;
+  for (const GemmCalibration& g : outcome.calibration.gemms) {
+    text += fmt::format(
+        "  {:<9} {:<5} {} thread{}  {:>4} points, left-out error {} (m <= 16), {} (17-256), {} (> 256)\n", g.backend,
+        to_string(g.dtype), g.threads, g.threads == 1 ? " " : "s", g.points, format_percent(g.median_error[0]),
+        format_percent(g.median_error[1]), format_percent(g.median_error[2]));
+  }
+  return text;
+}
+
+std::string as_text(const ProfileOutcome& outcome, const std::string& folder) {
+  std::string text = fmt::format("profile   {}\n", folder);
+  text += fmt::format("points    {} measured, {} of them where the calibration was least sure{}\n", outcome.points,
+                      outcome.least_sure, outcome.resumed > 0 ? fmt::format(", {} resumed", outcome.resumed) : "");
+  text += fmt::format("precision {} (median half width of a point's 95 % interval), {} samples preempted\n",
+                      format_percent(outcome.precision), outcome.preempted);
+  text += fmt::format("noise     {} between two separate runs\n", format_or_dash(outcome.noise_floor, format_percent));
+  text += "GEMMs\n" + rows_text(outcome);
+  for (const std::string& line : outcome.profile.notes) text += fmt::format("note      {}\n", line);
+  return text;
+}
+
+Json as_json(const ProfileOutcome& outcome, const std::string& folder) {
+  Json json{{"folder", folder},
+            {"name", outcome.profile.name},
+            {"points", outcome.points},
+            {"least_sure_points", outcome.least_sure},
+            {"resumed_points", outcome.resumed},
+            {"precision_ratio", outcome.precision},
+            {"noise_floor_ratio", outcome.noise_floor ? Json(*outcome.noise_floor) : Json()},
+            {"preempted_samples", outcome.preempted},
+            {"complete", outcome.complete},
+            {"notes", outcome.profile.notes}};
+  json["gemms"] = Json::array();
+  for (const GemmCalibration& g : outcome.calibration.gemms) {
+    json["gemms"].push_back({{"backend", g.backend},
+                             {"dtype", to_string(g.dtype)},
+                             {"threads", g.threads},
+                             {"points", g.points},
+                             {"left_out_median_ape", g.median_error}});
+  }
+  return json;
+}
+
+int run_profile(const ProfileOptions& options) {
+  const Format format = parse_format(options.format);
+  if (options.device == "cuda" || options.device == "gpu") {
+    throw DeviceError("--device", "this build measures no GPU", "moecast doctor says what it lacks");
+  }
+  if (options.device != "cpu")
+    throw UsageError("--device", fmt::format("\"{}\" is not a device", options.device), "cpu");
+  ProfileRequest request;
+  request.budget = parse_seconds(options.budget, "--budget");
+  if (request.budget.value() < 5 || request.budget.value() > 86400) {
+    throw UsageError("--budget", fmt::format("{} is outside 5s to 24h", options.budget), "90s is the default");
+  }
+  request.combinations = parse_combinations(options.backend, options.dtype, options.threads);
+  request.name = options.name.empty() ? machine_name(read_environment()) : options.name;
+  request.folder = options.out.empty() ? find_data_folders("").own + "/" + request.name : options.out;
+  request.fresh = options.fresh;
+  const InterruptGuard guard;
+  request.interrupted = &InterruptGuard::flag();
+  ProgressBar bar;
+  request.progress = [&bar](const std::string& stage, double done, Seconds left) { bar.update(stage, done, left); };
+  const ProfileOutcome outcome = profile_machine(request);
+  bar.clear();
+  if (!outcome.complete) {
+    note(fmt::format("interrupted: {} points are kept in {}.partial; the same command goes on from there",
+                     outcome.points, request.folder));
+    return 130;
+  }
+  const bool table = format == Format::table || format == Format::md;
+  write_stdout(table ? as_text(outcome, request.folder)
+                     : render_records({as_json(outcome, request.folder)}, format, true));
+  return 0;
+}
+
+}  // namespace
+
+void add_profile_command(CLI::App& app, CommandLine& line) {
+  const auto options = std::make_shared<ProfileOptions>();
+  CLI::App& command = *app.add_subcommand("profile", "Measure this machine's kernels and calibrate from them");
+  add_text_option(command, "--device", options->device, "DEVICE", "cpu (default)");
+  add_text_option(command, "--budget", options->budget, "TIME", "time to measure for, 5s to 24h (default 90s)");
+  add_text_option(command, "--threads", options->threads, "RANGE", "thread counts (default: 1 and all CPUs)");
+  add_text_option(command, "--dtype", options->dtype, "LIST", "fp32, bf16 (default: both)");
+  add_text_option(command, "--backend", options->backend, "LIST", "onednn, openblas, eigen (default: the first two)");
+  add_text_option(command, "--name", options->name, "NAME", "name of the profile (default: after the CPU)");
+  add_text_option(command, "--out", options->out, "FOLDER", "folder of the profile (default: where `list hw` looks)");
+  add_text_option(command, "--format", options->format, "FORMAT", "table (default), md, csv, json, jsonl");
+  command.add_flag("--fresh", options->fresh, "forget what an interrupted run has measured");
+  command.footer(
+      "An interrupted run keeps what it has; the same command goes on from there.\n\n"
+      "Examples:\n"
+      "  moecast profile\n"
+      "  moecast profile --budget 10min --backend onednn --dtype bf16 --threads 1\n"
+      "  moecast profile --out ./my-machine --format json\n");
+  command.callback([options, &line] {
+    line.run = [options, &line] {
+      restart_with_openblas_core(line.argv);
+      return run_profile(*options);
+    };
+  });
+}
+
+}  // namespace moecast

@@ -1,0 +1,109 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "models/core/error.h"
+#include "models/core/quantity_text.h"
+#include "tools/cli/command.h"
+#include "tools/cli/data_folders.h"
+#include "tools/cli/hardware_choice.h"
+#include "tools/cli/measure_options.h"
+#include "tools/cli/output.h"
+#include "tools/cli/progress_bar.h"
+#include "tools/cli/restart.h"
+#include "tools/cli/validation_report.h"
+#include "tools/loop/interrupt.h"
+#include "tools/loop/validate_machine.h"
+
+namespace moecast {
+namespace {
+
+struct ValidateOptions {
+  std::string hw = "this-machine";
+  std::string cases = "40";
+  std::string seed = "1";
+  std::string rounds = "4";
+  std::string timing = "interleaved";
+  std::string threads;
+  std::string dtype;
+  std::string backend;
+  std::string data;
+  std::string format = "table";
+};
+
+bool parse_timing(const std::string& text) {
+  if (text == "interleaved" || text == "stored") return text == "interleaved";
+  throw UsageError("--timing", fmt::format("\"{}\" is neither interleaved nor stored", text),
+                   "interleaved times the kernels again beside the layers");
+}
+
+int run_validate(const ValidateOptions& options) {
+  const Format format = parse_format(options.format);
+  ValidateRequest request;
+  request.cases = static_cast<int>(parse_count(options.cases, "--cases", 1, 100000));
+  request.seed = static_cast<std::uint64_t>(parse_count(options.seed, "--seed"));
+  request.rounds = static_cast<int>(parse_count(options.rounds, "--rounds", 2, 100));
+  request.interleaved = parse_timing(options.timing);
+  if (!options.backend.empty() || !options.dtype.empty() || !options.threads.empty()) {
+    request.only = parse_combinations(options.backend, options.dtype, options.threads);
+  }
+  const HardwareChoice hardware = choose_hardware(options.hw, find_data_folders(options.data));
+  request.folder = hardware.folder;
+  const InterruptGuard guard;
+  request.interrupted = &InterruptGuard::flag();
+  ProgressBar bar;
+  request.progress = [&bar](const std::string& stage, double done, Seconds left) { bar.update(stage, done, left); };
+  const ValidateOutcome outcome = validate_machine(request);
+  bar.clear();
+  if (!outcome.complete) warn("interrupted: the table holds what was executed until then");
+  const ValidationReport& report = outcome.report;
+  if (format == Format::table || format == Format::md) {
+    write_stdout(validation_text(report, format));
+  } else if (format == Format::json) {
+    Json json = validation_json(report);
+    json["inputs"] = {{"hw_folder", request.folder}, {"cases", request.cases},   {"seed", request.seed},
+                      {"rounds", request.rounds},    {"timing", options.timing}, {"kernels_timed", outcome.kernels}};
+    write_stdout(render_records({json}, format, true));
+  } else {
+    write_stdout(render_records(case_records(report), format, false));
+  }
+  if (!outcome.complete) return 130;
+  return report.verdict == Verdict::missed ? 1 : 0;
+}
+
+}  // namespace
+
+void add_validate_command(CLI::App& app, CommandLine& line) {
+  const auto options = std::make_shared<ValidateOptions>();
+  CLI::App& command =
+      *app.add_subcommand("validate", "Execute layers and models that were not profiled, and compare the predictions");
+  add_text_option(command, "--hw", options->hw, "NAME", "this-machine (default), a name of `list hw` or a folder");
+  add_text_option(command, "--cases", options->cases, "COUNT", "layers and models to draw (default 40)");
+  add_text_option(command, "--seed", options->seed, "NUMBER", "another seed, other cases (default 1)");
+  add_text_option(command, "--rounds", options->rounds, "COUNT", "interleaved rounds, at least 2 (default 4)");
+  add_text_option(command, "--timing", options->timing, "HOW",
+                  "interleaved (default): time the profile's kernels in the same rounds and calibrate from them; "
+                  "stored: use the profile's calibration");
+  add_text_option(command, "--backend", options->backend, "LIST", "only these of the profile's backends");
+  add_text_option(command, "--dtype", options->dtype, "LIST", "only these: fp32, bf16");
+  add_text_option(command, "--threads", options->threads, "RANGE", "only these thread counts");
+  add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
+  add_text_option(command, "--format", options->format, "FORMAT",
+                  "table (default), md, json; csv and jsonl give one record a case");
+  command.footer(
+      "Exit code 1 when a bar is missed; a noisy run says undecided.\n\n"
+      "Examples:\n"
+      "  moecast validate --hw this-machine --cases 200\n"
+      "  moecast validate --backend onednn --dtype bf16 --threads 1 --cases 60 --seed 7\n"
+      "  moecast validate --format csv > cases.csv\n");
+  command.callback([options, &line] {
+    line.run = [options, &line] {
+      restart_with_openblas_core(line.argv);
+      return run_validate(*options);
+    };
+  });
+}
+
+}  // namespace moecast

@@ -1,0 +1,26 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "hwprofiles/profile.h"
+#include "profiler/cpu/plan.h"
+#include "profiler/reference/cases.h"
+
+namespace moecast {
+
+/// Everything about this machine and its backends that a profile says before anything is timed.
+Profile describe_machine(const std::string& name, const std::vector<Combination>& combinations);
+
+/// Seconds that a session of these points takes (samples and cache warming; primitive building is small beside them).
+Seconds expected_time(const std::vector<KernelPoint>& points, int rounds);
+
+/// As many initial points as fit into `budget`, in the proportions of PlanOptions; never fewer than a fifth.
+PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds);
+
+/// A few MoE layers of every combination, to measure what lies between the kernels. Other seeds than validation's.
+std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations);
+
+/// Writes what the samples say about the machine into Profile::quantities: memory bandwidth by threads, peaks, noise.
+void summarise_machine(Profile& profile, const std::vector<Measurement>& measurements);
+
+}  // namespace moecast

@@ -1,0 +1,180 @@
+#include "tools/loop/profile_session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <utility>
+
+#include "models/core/file.h"
+#include "models/core/statistics.h"
+#include "profiler/timing/summary.h"
+#include "sim/make_predictor.h"
+#include "tools/loop/choose.h"
+#include "tools/loop/closure.h"
+#include "tools/loop/partial_profile.h"
+#include "tools/loop/profile_plan.h"
+#include "tools/loop/session_runner.h"
+
+namespace moecast {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr double kSpreadShare = 0.70;  ///< of the budget: points all over the ranges, and the layers
+constexpr double kLayerShare = 0.15;   ///< of the budget, inside the former
+constexpr double kRepeatShare = 0.06;  ///< of the budget: points measured again in a run of their own
+constexpr int kCandidatesPerCombination = 300;
+constexpr double kNoisy = 0.05;
+
+class ProfileRun {
+ public:
+  explicit ProfileRun(const ProfileRequest& request)
+      : request_(request),
+        profile_(describe_machine(request.name, request.combinations)),
+        partial_((forget(request), request.folder), profile_),
+        start_(Clock::now()) {
+    outcome_.resumed = partial_.kept().size();
+  }
+
+  ProfileOutcome run() {
+    measure_spread();
+    if (!stopped()) measure_least_sure();
+    if (!stopped()) measure_repeats();
+    outcome_.points = partial_.kept().size();
+    outcome_.complete = !stopped();
+    if (outcome_.complete) finish();
+    outcome_.profile = profile_;
+    return std::move(outcome_);
+  }
+
+ private:
+  static void forget(const ProfileRequest& request) {
+    std::error_code ignored;
+    if (request.fresh) std::filesystem::remove_all(request.folder + ".partial", ignored);
+  }
+  [[nodiscard]] bool stopped() const { return request_.interrupted != nullptr && request_.interrupted->load(); }
+  [[nodiscard]] double spent() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  [[nodiscard]] double left() const { return request_.budget.value() - spent(); }
+
+  SessionOptions timing(const std::string& stage, double until_share) {
+    SessionOptions options;
+    options.rounds = request_.rounds;
+    options.budget = Seconds(std::max(1.0, until_share * request_.budget.value() - spent()));
+    options.interrupted = request_.interrupted;
+    if (request_.progress) {
+      options.progress = [this, stage](double, Seconds) {
+        const double done = std::min(1.0, spent() / request_.budget.value());
+        request_.progress(stage, done, Seconds(std::max(0.0, left())));
+      };
+    }
+    return options;
+  }
+
+  void measure_spread() {
+    const double kernels_s = (kSpreadShare - kLayerShare) * request_.budget.value();
+    plan_ = plan_for(request_.combinations, Seconds(kernels_s), request_.rounds);
+    SessionRequest session;
+    session.kernels = partial_.missing(initial_points(plan_), static_cast<std::size_t>(request_.rounds));
+    session.layers = closure_layers(request_.combinations);
+    session.timing = timing("spread", kSpreadShare);
+    session.checkpoint = [this](const std::vector<Measurement>& so_far) { partial_.save(so_far); };
+    SessionResult result = run_mixed_session(session, buffers_);
+    partial_.save(result.kernels);
+    partial_.keep(result.kernels);
+    layers_ = std::move(result.layers);
+  }
+
+  void measure_least_sure() {
+    const auto model = make_cost_model(std::make_shared<const Calibration>(calibrate(profile_, partial_.kept())));
+    const auto candidates = candidate_points(plan_, 1, kCandidatesPerCombination);
+    std::vector<KernelPoint> measured;
+    for (const Measurement& row : partial_.kept()) measured.push_back(row.point);
+    const double seconds = (1 - kRepeatShare) * request_.budget.value() - spent();
+    const double each = expected_time(candidates, request_.rounds).value() / static_cast<double>(candidates.size());
+    const auto count = static_cast<std::size_t>(std::max(0.0, seconds / each));
+    SessionRequest session;
+    for (const std::size_t i : choose_uncertain(*model, candidates, measured, count)) {
+      session.kernels.push_back(candidates[i]);
+    }
+    outcome_.least_sure = session.kernels.size();
+    session.timing = timing("least sure", 1 - kRepeatShare);
+    session.checkpoint = [this](const std::vector<Measurement>& so_far) { partial_.save(so_far); };
+    const SessionResult result = run_mixed_session(session, buffers_);
+    partial_.save(result.kernels);
+    partial_.keep(result.kernels);
+  }
+
+  /// The noise floor: the same points in a run of their own, against what was measured first.
+  void measure_repeats() {
+    std::vector<Measurement> first;
+    for (const Measurement& row : partial_.kept()) {
+      if (row.point.kind == OperatorKind::gemm) first.push_back(row);
+    }
+    SessionRequest session;
+    const std::size_t wanted = 24;
+    const std::size_t step = std::max<std::size_t>(1, first.size() / wanted);
+    for (std::size_t i = 0; i < first.size(); i += step) session.kernels.push_back(first[i].point);
+    session.timing = timing("repeats", 1.1);
+    const SessionResult again = run_mixed_session(session, buffers_);
+    std::vector<double> moved;
+    for (const Measurement& row : again.kernels) {
+      const auto before =
+          std::find_if(first.begin(), first.end(), [&](const Measurement& other) { return other.point == row.point; });
+      moved.push_back(std::abs(row.latency / before->latency - 1));
+    }
+    if (moved.size() >= 4) outcome_.noise_floor = median(moved);
+  }
+
+  void finish() {
+    const std::vector<Measurement>& all = partial_.kept();
+    std::vector<double> widths;
+    for (const Measurement& row : all) {
+      widths.push_back(0.5 * (row.high - row.low) / row.latency);
+      outcome_.preempted += row.preempted;
+    }
+    outcome_.precision = median(widths);
+    outcome_.calibration = calibrate(profile_, all);
+    const auto kernels_only = std::make_shared<const Calibration>(outcome_.calibration);
+    outcome_.calibration.closures = fit_closures(layers_, *make_predictor(profile_, kernels_only));
+    summarise_machine(profile_, all);
+    record_noise();
+    write_profile(partial_.folder(), profile_);
+    write_samples(partial_.folder(), all);
+    write_file_atomically(partial_.folder() + "/calibration.json", calibration_text(outcome_.calibration));
+    publish_profile(partial_.folder(), request_.folder);
+  }
+
+  void record_noise() {
+    profile_.quantities["sample_precision"] = {
+        outcome_.precision, "1", {}, {}, Origin::measured, "median half width of the 95 % intervals of the samples"};
+    if (!outcome_.noise_floor) {
+      profile_.notes.push_back("the noise floor is unknown: the budget ended before points could be repeated");
+      return;
+    }
+    profile_.quantities["noise_floor"] = {
+        *outcome_.noise_floor, "1", {}, {}, Origin::measured, "median difference of points measured in two runs"};
+    if (*outcome_.noise_floor > kNoisy) {
+      profile_.notes.push_back(
+          fmt::format("noisy: points measured again in a separate run differ by {:.0f} % in the median",
+                      100 * *outcome_.noise_floor));
+    }
+  }
+
+  const ProfileRequest& request_;
+  Profile profile_;
+  PartialProfile partial_;
+  Clock::time_point start_;
+  KernelBuffers buffers_;
+  PlanOptions plan_;
+  std::vector<ExecutedCase> layers_;
+  ProfileOutcome outcome_;
+};
+
+}  // namespace
+
+ProfileOutcome profile_machine(const ProfileRequest& request) { return ProfileRun(request).run(); }
+
+}  // namespace moecast

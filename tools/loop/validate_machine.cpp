@@ -1,0 +1,97 @@
+#include "tools/loop/validate_machine.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "models/core/error.h"
+#include "models/core/file.h"
+#include "sim/make_predictor.h"
+#include "tools/loop/closure.h"
+
+namespace moecast {
+namespace {
+
+/// Kernels that the combinations need: their GEMMs, and all stages of their threads.
+std::vector<KernelPoint> kernels_of(const std::vector<Measurement>& samples,
+                                    const std::vector<Combination>& combinations) {
+  std::vector<KernelPoint> points;
+  for (const Measurement& row : samples) {
+    const KernelPoint& p = row.point;
+    const bool is_gemm = p.kind == OperatorKind::gemm;
+    const auto needs = [&](const Combination& c) {
+      return c.threads == p.threads && c.dtype == p.dtype && (!is_gemm || c.backend == p.backend);
+    };
+    if (std::any_of(combinations.begin(), combinations.end(), needs)) points.push_back(p);
+  }
+  return points;
+}
+
+std::vector<Combination> chosen(const std::vector<Combination>& profiled, const std::vector<Combination>& only) {
+  if (only.empty()) return profiled;
+  std::vector<Combination> both;
+  for (const Combination& c : profiled) {
+    if (std::find(only.begin(), only.end(), c) != only.end()) both.push_back(c);
+  }
+  return both;
+}
+
+}  // namespace
+
+std::vector<Combination> profiled_combinations(const std::vector<Measurement>& samples) {
+  std::vector<Combination> combinations;
+  for (const Measurement& row : samples) {
+    if (row.point.kind != OperatorKind::gemm) continue;
+    const Combination c{row.point.backend, row.point.dtype, row.point.threads};
+    if (std::find(combinations.begin(), combinations.end(), c) == combinations.end()) combinations.push_back(c);
+  }
+  return combinations;
+}
+
+ValidateOutcome validate_machine(const ValidateRequest& request) {
+  const Profile profile = read_profile(request.folder);
+  const std::vector<Measurement> samples = read_samples(request.folder);
+  if (samples.empty()) {
+    throw InputError(request.folder + "/samples", "holds no samples", "moecast profile measures them");
+  }
+  const std::vector<Combination> combinations = chosen(profiled_combinations(samples), request.only);
+  if (combinations.empty()) {
+    throw InputError(request.folder, "nothing of what was asked for was profiled",
+                     "moecast profile with the same --backend, --dtype and --threads");
+  }
+  CaseOptions cases;
+  cases.cases = request.cases;
+  cases.seed = request.seed;
+  cases.combinations = combinations;
+
+  SessionRequest session;
+  if (request.interleaved) session.kernels = kernels_of(samples, combinations);
+  session.layers = draw_cases(cases);
+  session.timing.rounds = request.rounds;
+  session.timing.budget = Seconds(24 * 3600);
+  session.timing.interrupted = request.interrupted;
+  if (request.progress) {
+    session.timing.progress = [&](double done, Seconds left) {
+      request.progress("executing layers and kernels", done, left);
+    };
+  }
+  const KernelBuffers buffers;
+  const SessionResult result = run_mixed_session(session, buffers);
+
+  ValidateOutcome outcome;
+  outcome.kernels = session.kernels.size();
+  outcome.complete = result.complete;
+  const std::string file = request.folder + "/calibration.json";
+  Calibration calibration = parse_calibration_text(read_text_file(file), file);
+  if (request.interleaved) {
+    std::vector<Closure> closures = std::move(calibration.closures);
+    calibration = calibrate(profile, result.kernels);
+    calibration.closures = std::move(closures);
+  }
+  const auto shared = std::make_shared<const Calibration>(std::move(calibration));
+  outcome.report =
+      judge(result.layers, *make_predictor(profile, shared), Baselines(request.interleaved ? result.kernels : samples));
+  return outcome;
+}
+
+}  // namespace moecast
