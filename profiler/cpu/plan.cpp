@@ -73,8 +73,13 @@ void add_bandwidth_curve(const Combination& c, const PlanOptions& options, std::
 /// One GEMM somewhere in the ranges, or nothing where a call would be too long.
 bool make_gemm(const Combination& c, const PlanOptions& options, const std::array<double, 7>& u, KernelPoint& point) {
   const auto m = std::llround(std::exp2(10.5 * u[0]));
-  std::int64_t n = multiple(std::exp2(7 + 7 * u[1]), 32);
-  std::int64_t k = multiple(std::exp2(7 + 6 * u[2]), 32);
+  // The matrices of an expert: hidden x width (twice the width when gated) on the way up, width x hidden on the way
+  // down.
+  const std::int64_t hidden = multiple(std::exp2(8 + 4 * u[1]), 32);
+  const std::int64_t width = multiple(std::exp2(7 + 6 * std::fmod(3 * u[2], 1.0)), 32);
+  const bool down = u[2] >= 2.0 / 3;
+  std::int64_t n = down ? hidden : width * (u[2] < 1.0 / 3 ? 2 : 1);
+  std::int64_t k = down ? width : hidden;
   if (u[4] < 0.25) {
     n = power_of_two(n);
     k = power_of_two(k);

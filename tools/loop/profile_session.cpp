@@ -87,18 +87,38 @@ class ProfileRun {
     layers_ = std::move(result.layers);
   }
 
-  void measure_least_sure() {
+  /// Points for `seconds` of measuring. Every combination gets a share by how unsure it is on the whole; inside it the
+  /// least sure points are chosen.
+  std::vector<KernelPoint> least_sure(double seconds) {
     const auto model = make_cost_model(std::make_shared<const Calibration>(calibrate(profile_, partial_.kept())));
-    const auto candidates = candidate_points(plan_, 1, kCandidatesPerCombination);
     std::vector<KernelPoint> measured;
     for (const Measurement& row : partial_.kept()) measured.push_back(row.point);
-    const double seconds = (1 - kRepeatShare) * request_.budget.value() - spent();
-    const double each = expected_time(candidates, request_.rounds).value() / static_cast<double>(candidates.size());
-    const auto count = static_cast<std::size_t>(std::max(0.0, seconds / each));
-    SessionRequest session;
-    for (const std::size_t i : choose_uncertain(*model, candidates, measured, count)) {
-      session.kernels.push_back(candidates[i]);
+    std::vector<std::vector<KernelPoint>> pools;
+    std::vector<double> unsure;
+    double total = 0;
+    double each = 0;
+    for (const Combination& combination : request_.combinations) {
+      PlanOptions one = plan_;
+      one.combinations = {combination};
+      pools.push_back(candidate_points(one, 1, kCandidatesPerCombination));
+      double sum = 0;
+      for (const KernelPoint& point : pools.back()) sum += model->uncertainty(point);
+      unsure.push_back(sum / static_cast<double>(pools.back().size()));
+      total += unsure.back();
+      each += expected_time(pools.back(), request_.rounds).value() / static_cast<double>(pools.back().size());
     }
+    each /= static_cast<double>(pools.size());
+    std::vector<KernelPoint> points;
+    for (std::size_t c = 0; c < pools.size(); ++c) {
+      const auto count = static_cast<std::size_t>(std::max(0.0, seconds / each * unsure[c] / total));
+      for (const std::size_t i : choose_uncertain(*model, pools[c], measured, count)) points.push_back(pools[c][i]);
+    }
+    return points;
+  }
+
+  void measure_least_sure() {
+    SessionRequest session;
+    session.kernels = least_sure((1 - kRepeatShare) * request_.budget.value() - spent());
     outcome_.least_sure = session.kernels.size();
     session.timing = timing("least sure", 1 - kRepeatShare);
     session.checkpoint = [this](const std::vector<Measurement>& so_far) { partial_.save(so_far); };

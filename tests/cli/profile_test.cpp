@@ -1,0 +1,94 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "program.h"
+
+namespace moecast::test {
+namespace {
+
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+
+const std::vector<std::string> kSmall{"profile", "--budget", "8s",        "--backend", "onednn",
+                                      "--dtype", "fp32",     "--threads", "1",         "--out"};
+
+std::vector<std::string> with(std::vector<std::string> arguments, const std::vector<std::string>& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+TEST(Profile, MeasuresCalibratesPredictsAndValidates) {
+  const std::string folder = fresh_folder("profile_whole") + "/me";
+  const Finished profiled = run_moecast(with(kSmall, {folder, "--format", "json"}));
+  ASSERT_EQ(profiled.code, 0) << profiled.err;
+  const Json said = Json::parse(profiled.out);
+  EXPECT_TRUE(said.at("complete"));
+  EXPECT_GT(said.at("points").get<int>(), 50);
+  EXPECT_FALSE(std::filesystem::exists(folder + ".partial"));
+
+  const Finished again = run_moecast({"calibrate", folder, "--format", "json"});
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(Json::parse(again.out).at(0).at("points"), said.at("gemms").at(0).at("points"));
+
+  const Finished predicted =
+      run_moecast({"predict", "--hw", folder, "--hidden", "512", "--width", "1024", "--experts", "8", "--top-k", "2",
+                   "--tokens", "64", "--dtype", "fp32", "--threads", "1", "--format", "json"});
+  ASSERT_EQ(predicted.code, 0) << predicted.err;
+  EXPECT_GT(Json::parse(predicted.out).at("latency_s").get<double>(), 0);
+
+  const Finished validated = run_moecast(
+      {"validate", "--hw", folder, "--cases", "3", "--rounds", "2", "--timing", "stored", "--format", "json"});
+  ASSERT_TRUE(validated.code == 0 || validated.code == 1) << validated.err;
+  const Json report = Json::parse(validated.out);
+  ASSERT_EQ(report.at("cases").size(), 3U);
+  EXPECT_EQ(report.at("strata").back().at("name"), "all");
+  for (const char* key :
+       {"n", "median_ape", "mape", "p90_ape", "within_10_ratio", "kendall_tau", "coverage_90_ratio", "baselines"}) {
+    EXPECT_TRUE(report.at("strata").back().contains(key)) << key;
+  }
+}
+
+TEST(Profile, InterruptedKeepsWhatItHasAndGoesOn) {
+  const std::string folder = fresh_folder("profile_stopped") + "/me";
+  ProgramOptions stop;
+  stop.interrupt_when = "spread";
+  stop.interrupt_after_s = 3.0;
+  std::vector<std::string> asked = kSmall;
+  asked[2] = "20s";
+  asked.push_back(folder);
+  const Finished stopped = run_moecast(asked, stop);
+  EXPECT_EQ(stopped.code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("the same command goes on"));
+  ASSERT_TRUE(std::filesystem::exists(folder + ".partial/profile.json"));
+  EXPECT_FALSE(std::filesystem::exists(folder));
+
+  asked.insert(asked.end(), {"--format", "json"});
+  const Finished resumed = run_moecast(asked);
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_GT(Json::parse(resumed.out).at("resumed_points").get<int>(), 0);
+  EXPECT_TRUE(std::filesystem::exists(folder + "/calibration.json"));
+}
+
+TEST(Profile, RefusesWhatItCannotDo) {
+  EXPECT_EQ(run_moecast({"profile", "--device", "cuda"}).code, 4);
+  EXPECT_EQ(run_moecast({"profile", "--budget", "90"}).code, 2);
+  EXPECT_EQ(run_moecast({"profile", "--budget", "1s"}).code, 2);
+  const Finished typo = run_moecast({"profile", "--backend", "onednm"});
+  EXPECT_EQ(typo.code, 2);
+  EXPECT_THAT(typo.err, HasSubstr("onednn"));
+  const Finished threads = run_moecast({"profile", "--threads", "4000"});
+  EXPECT_EQ(threads.code, 2);
+  EXPECT_EQ(run_moecast({"validate", "--hw", "/nowhere"}).code, 3);
+  EXPECT_EQ(run_moecast({"validate", "--timing", "later"}).code, 2);
+}
+
+TEST(Profile, SaysWhenTheFolderCannotBeWritten) {
+  const Finished denied = run_moecast(with(kSmall, {"/proc/moecast"}));
+  EXPECT_EQ(denied.code, 4) << denied.err;
+}
+
+}  // namespace
+}  // namespace moecast::test
