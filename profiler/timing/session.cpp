@@ -49,8 +49,9 @@ class Collector final : public benchmark::BenchmarkReporter {
 struct Budget {
   Clock::time_point start;
   const SessionOptions& options;
-  [[nodiscard]] bool over() const {
-    return (options.interrupted != nullptr && options.interrupted->load()) || since(start) > options.budget.value();
+  [[nodiscard]] bool over(int round) const {
+    return (options.interrupted != nullptr && options.interrupted->load()) ||
+           (round > 0 && since(start) > options.budget.value());
   }
 };
 
@@ -105,7 +106,7 @@ std::vector<JobSamples> run_session(const std::vector<std::unique_ptr<Job>>& job
   for (int round = 0; round < options.rounds; ++round) {
     std::shuffle(order.begin(), order.end(), generator);
     for (const std::size_t index : order) {
-      if (budget.over()) return results;
+      if (budget.over(round)) return results;
       auto samples = time_job(*jobs[index], round, options);
       auto& kept = results[index].samples;
       kept.insert(kept.end(), samples.begin(), samples.end());

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "program.h"
+#include "tests/cli/program.h"
 
 namespace moecast::test {
 namespace {

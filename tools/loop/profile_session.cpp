@@ -186,8 +186,8 @@ class ProfileRun {
   const ProfileRequest& request_;
   Profile profile_;
   PartialProfile partial_;
-  Clock::time_point start_;
   KernelBuffers buffers_;
+  Clock::time_point start_;
   PlanOptions plan_;
   std::vector<ExecutedCase> layers_;
   ProfileOutcome outcome_;

@@ -13,7 +13,7 @@ GemmLaw simple_law(GemmTraits traits) {
   Eigen::VectorXd p(GemmLaw::kParameters);
   p.setConstant(std::log(10e9));
   p.head(GemmLaw::kScalars) << std::log(1e-6), std::log(100e9), std::log(1e-9), std::log(1e-9), std::log(1e-9),
-      std::log(50.0), std::log(1e18), std::log(1e18), std::log(5e9), std::log(2.0);
+      std::log(50.0), std::log(1e18), std::log(1e18), std::log(1e18), std::log(1e18), std::log(5e9), std::log(2.0);
   return {traits, p};
 }
 
@@ -64,7 +64,8 @@ TEST(GemmLaw, FitRecoversTheLawFromItsOwnNoisyTimes) {
   Eigen::VectorXd p = truth.log_parameters();
   p(0) = std::log(0.5e-6);
   p(5) = std::log(0.4);
-  p(6) = p(7) = std::log(40e9);
+  p(6) = std::log(1.2);
+  p(7) = std::log(0.5);
   for (int i = 0; i < GemmLaw::kNodes; ++i) p(GemmLaw::kScalars + i) = std::log(200e9) - 0.2 * i;
   truth = GemmLaw(traits, p);
   std::vector<GemmCall> calls;
@@ -72,7 +73,7 @@ TEST(GemmLaw, FitRecoversTheLawFromItsOwnNoisyTimes) {
   for (int i = 0; i < 250; ++i) {
     const double footprint = std::exp(std::log(1e5) + u(generator) * 9.5);
     calls.push_back({std::round(std::exp2(10 * u(generator))), std::round(std::exp2(6 + 6 * u(generator))),
-                     std::round(std::exp2(6 + 6 * u(generator))), footprint, footprint});
+                     std::round(std::exp2(6 + 6 * u(generator))), footprint, footprint, footprint});
     seconds(i) = std::exp(truth.log_seconds(calls.back()) + noise(generator));
   }
   const GemmLaw fitted = GemmLaw::fit(traits, calls, seconds);
