@@ -23,6 +23,7 @@ void add_explain_command(CLI::App& app, CommandLine& line);
 void add_profile_command(CLI::App& app, CommandLine& line);
 void add_calibrate_command(CLI::App& app, CommandLine& line);
 void add_validate_command(CLI::App& app, CommandLine& line);
+void add_describe_command(CLI::App& app, CommandLine& line);
 
 /// Adds a text option; the command parses it, so that every wrong value gives an error of the same form.
 void add_text_option(CLI::App& command, const std::string& name, std::string& value, const std::string& type,
