@@ -6,6 +6,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "models/architecture/accounting.h"
+#include "models/architecture/zoo.h"
 #include "models/core/error.h"
 #include "profiler/cpu/gemm.h"
 #include "tools/cli/command.h"
@@ -39,11 +41,55 @@ std::vector<std::string> json_names(const std::string& folder) {
   return names;
 }
 
+/// The widest layer of experts, which is what a model's experts are called by.
+const MoeBlock* largest_moe(const Architecture& model) {
+  const MoeBlock* largest = nullptr;
+  for (const auto* stack : {&model.encoder, &model.decoder}) {
+    for (const Layer& layer : *stack) {
+      for (const Block& block : layer.blocks) {
+        const auto* moe = std::get_if<MoeBlock>(&block);
+        if (moe != nullptr && (largest == nullptr || moe->expert_count() > largest->expert_count())) largest = moe;
+      }
+    }
+  }
+  return largest;
+}
+
+std::string billions(double parameters) {
+  return parameters < 1e7 ? fmt::format("{:.3g} M", parameters / 1e6) : fmt::format("{:.4g} B", parameters / 1e9);
+}
+
+void add_model(const std::string& name, const Architecture& model, Listing& listing) {
+  const ParameterCount count = count_parameters(model);
+  const std::size_t layers = model.encoder.size() + model.decoder.size();
+  const MoeBlock* moe = largest_moe(model);
+  const std::int64_t experts = moe != nullptr ? moe->expert_count() : 0;
+  const double top_k = moe != nullptr ? mean_top_k(moe->router) : 0;
+  listing.table.rows.push_back({name, billions(count.total), billions(count.active), std::to_string(layers),
+                                std::to_string(model.hidden), moe != nullptr ? std::to_string(experts) : "-",
+                                moe != nullptr ? fmt::format("{:g}", top_k) : "-"});
+  Json record{{"name", name},     {"total_parameters", count.total}, {"active_parameters", count.active},
+              {"layers", layers}, {"hidden", model.hidden},          {"experts", nullptr},
+              {"top_k", nullptr}};
+  if (moe != nullptr) {
+    record["experts"] = experts;
+    record["top_k"] = top_k;
+  }
+  listing.records.push_back(std::move(record));
+}
+
 Listing list_models(const DataFolders& folders) {
-  Listing listing{{{"model"}, {}}, {}, "no models in " + folders.zoo};
-  for (const std::string& name : json_names(folders.zoo)) {
-    listing.table.rows.push_back({name});
-    listing.records.push_back(Json{{"name", name}});
+  Listing listing{{{"model", "parameters", "active", "layers", "hidden", "experts", "top-k"}, {}},
+                  {},
+                  "no models in " + folders.zoo};
+  for (const std::string& name : zoo_names(folders.zoo)) {
+    try {
+      add_model(name, load_zoo(folders.zoo, name), listing);
+    } catch (const InputError& error) {  // one bad file hides no other
+      warn(error.what());
+      listing.table.rows.push_back({name, "-", "-", "-", "-", "-", "-"});
+      listing.records.push_back(Json{{"name", name}});
+    }
   }
   return listing;
 }

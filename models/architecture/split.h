@@ -1,0 +1,12 @@
+#pragma once
+#include "models/architecture/moe.h"
+
+namespace moecast {
+
+/// Finer experts (DeepSeekMoE): every expert becomes `parts` of a `parts`-th of its width, and a token uses `parts`
+/// times as many. Parameters but the router's and FLOPs of a token stay; calls, copies of tokens and touched experts
+/// grow.
+/// @throws InputError if `parts` does not divide every width, or top-k is a distribution.
+MoeBlock split_experts(const MoeBlock& block, int parts);
+
+}  // namespace moecast
