@@ -94,7 +94,9 @@ bool says_nothing(const Json& value) {
 }  // namespace
 
 std::string describe(Names names) {
-  std::string text = "\"" + std::string(*names.begin()) + "\"";
+  std::string text = "\"";
+  text += *names.begin();
+  text += '"';
   std::string others;
   for (const std::string_view* name = names.begin() + 1; name != names.end(); ++name) {
     if (!others.empty()) others += ", ";
