@@ -34,6 +34,16 @@ __global__ void fill_kernel(__nv_bfloat16* data, std::size_t count, std::uint32_
 
 __global__ void empty_kernel() {}
 
+__global__ void wait_kernel(std::uint64_t nanoseconds) {
+  std::uint64_t start = 0;
+  std::uint64_t now = 0;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(start));
+  do {
+    __nanosleep(1000);
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  } while (now - start < nanoseconds);
+}
+
 __global__ void read_kernel(const uint4* data, std::size_t count, std::uint32_t* sink) {
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
   std::uint32_t sum = 0;
@@ -205,6 +215,10 @@ void fill_random(void* data, std::size_t bytes, std::uint32_t seed, cudaStream_t
 }
 
 void empty(cudaStream_t stream) { empty_kernel<<<1, kWarp, 0, stream>>>(); }
+
+void wait(double seconds, cudaStream_t stream) {
+  wait_kernel<<<1, 1, 0, stream>>>(static_cast<std::uint64_t>((seconds < 4 ? seconds : 4) * 1e9));
+}
 
 void read(const void* data, std::size_t bytes, std::uint32_t* sink, int multiprocessors, cudaStream_t stream) {
   const std::size_t count = bytes / sizeof(uint4);

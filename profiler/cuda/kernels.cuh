@@ -10,6 +10,8 @@ namespace moecast::gpu {
 
 void fill_random(void* data, std::size_t bytes, std::uint32_t seed, cudaStream_t stream);  ///< bf16 in [-1, 1)
 void empty(cudaStream_t stream);
+/// Keeps the stream busy for about `seconds` (at most 4): what is launched behind it queues up.
+void wait(double seconds, cudaStream_t stream);
 /// Reads `bytes` (a multiple of 16) with 16-byte loads; the sum goes to `sink` only if it is a value it never has.
 void read(const void* data, std::size_t bytes, std::uint32_t* sink, int multiprocessors, cudaStream_t stream);
 /// Copies with 16-byte accesses.
@@ -23,7 +25,7 @@ struct RouterCall {
   int experts;  ///< at most 512
   int top_k;    ///< at most 16
 };
-/// Softmax over the experts, then the top_k largest, renormalised; one warp a token.
+/// Softmax over the experts, then the top_k largest weights as they are; one warp a token.
 void router(const RouterCall& call, cudaStream_t stream);
 
 struct RowCall {

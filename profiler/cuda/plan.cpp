@@ -152,6 +152,11 @@ void add_bandwidth_curve(PointList& list) {
       list.add(kind, kGpuKernelBackend, DType::bf16, shape, 0, 0);
     }
   }
+  for (std::int64_t bytes = 4096; bytes <= std::int64_t{256} << 20; bytes *= 4) {
+    OperatorShape shape;
+    shape.bytes = bytes;
+    list.add(OperatorKind::weight_transfer, kGpuPinnedBackend, DType::bf16, shape, 0, 0);
+  }
 }
 
 }  // namespace

@@ -7,12 +7,14 @@ namespace moecast {
 
 /// Backends of GPU points: "cublas" (gemm; fp32 without TF32), "cublas-tf32" (gemm, dtype fp32, TF32 allowed),
 /// "cublas-loop" and "cublas-grouped" (fused_moe: one GEMM call an expert, or one grouped call), "cuda" (own kernels of
-/// router, permute, unpermute, activation, norm, elementwise, copy, read and the empty call).
+/// router, permute, unpermute, activation, norm, elementwise, copy, read and the empty call),
+/// "cuda-pinned" (weight_transfer: pinned host memory to the device).
 inline constexpr const char* kGpuGemmBackend = "cublas";
 inline constexpr const char* kGpuTf32Backend = "cublas-tf32";
 inline constexpr const char* kGpuLoopBackend = "cublas-loop";
 inline constexpr const char* kGpuGroupedBackend = "cublas-grouped";
 inline constexpr const char* kGpuKernelBackend = "cuda";
+inline constexpr const char* kGpuPinnedBackend = "cuda-pinned";
 
 /// Most copies of one ring: what a recorded graph of calls still holds without getting slow itself.
 inline constexpr int kMostGpuCopies = 256;
