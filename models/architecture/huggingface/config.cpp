@@ -172,6 +172,7 @@ std::optional<std::vector<std::int64_t>> Config::find_ints(Names names, std::int
     return numbers;
   }
   for (std::size_t i = 0; i < found->size(); ++i) add(found->at(i));
+  if (numbers.empty()) return std::nullopt;
   return numbers;
 }
 

@@ -30,7 +30,8 @@ class Config {
   std::optional<std::string> find_text(Names names);
   /// @throws InputError that names the field and its synonyms.
   std::int64_t need_int(Names names, std::int64_t low = 1, std::int64_t high = kMaxSize);
-  /// A list of whole numbers, of which booleans are 0 and 1; a single number is a list of one.
+  /// A list of whole numbers, of which booleans are 0 and 1; a single number is a list of one, and an
+  /// empty list says nothing.
   std::optional<std::vector<std::int64_t>> find_ints(Names names, std::int64_t low = 0, std::int64_t high = kMaxSize);
   std::optional<std::vector<std::string>> find_texts(Names names);
   /// model_type of the language model, else of the whole, else "".

@@ -115,10 +115,11 @@ MoeBlock moe_block(Config& config, const Family& family, std::int64_t hidden, st
 }
 
 DenseFfnBlock dense_block(Config& config, const Family& family) {
-  return {ffn_of(config, family,
-                 config.need_int({"intermediate_size_mlp", "dense_intermediate_size", "intermediate_size",
-                                  "ffn_hidden_size", "ffn_dim", "d_ff", "n_inner"},
-                                 1, kMaxWidth))};
+  return {
+      ffn_of(config, family,
+             config.need_int({"intermediate_size_mlp", "dense_intermediate_size", "intermediate_size",
+                              "ffn_hidden_size", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "d_ff", "n_inner"},
+                             1, kMaxWidth))};
 }
 
 std::vector<Block> feed_forward_blocks(Config& config, const Family& family, std::int64_t hidden, std::size_t layers) {
