@@ -1,5 +1,6 @@
 #ifdef MOECAST_HAS_OPENBLAS
 #include <cblas.h>
+#include <omp.h>
 
 #include <cstring>
 
@@ -22,6 +23,7 @@ class OpenBlasGemm final : public Gemm {
 
   void run(std::int64_t m, const void* a, const void* packed, float* c) override {
     if (m < 1) return;
+    omp_set_num_threads(threads_);  // the OpenMP build follows it, whoever set it last
     if (openblas_get_num_threads() != threads_) openblas_set_num_threads(threads_);
     const auto rows = static_cast<blasint>(padded_rows(m));
     const auto n = static_cast<blasint>(n_);

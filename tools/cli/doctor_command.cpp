@@ -73,7 +73,7 @@ void add_doctor_command(CLI::App& app, CommandLine& line) {
   command.footer("Examples:\n  moecast doctor\n  moecast doctor --format json\n");
   command.callback([format, &line] {
     line.run = [format, &line] {
-      restart_for_openblas(line.argv);
+      restart_with_openblas_core(line.argv);
       return run_doctor(*format);
     };
   });

@@ -132,7 +132,7 @@ void add_profile_command(CLI::App& app, CommandLine& line) {
       "  moecast profile --out ./my-machine --format json\n");
   command.callback([options, &line] {
     line.run = [options, &line] {
-      restart_for_openblas(line.argv);
+      restart_with_openblas_core(line.argv);
       return run_profile(*options);
     };
   });

@@ -100,7 +100,7 @@ void add_validate_command(CLI::App& app, CommandLine& line) {
       "  moecast validate --format csv > cases.csv\n");
   command.callback([options, &line] {
     line.run = [options, &line] {
-      restart_for_openblas(line.argv);
+      restart_with_openblas_core(line.argv);
       return run_validate(*options);
     };
   });
