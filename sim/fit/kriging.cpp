@@ -127,7 +127,7 @@ void Kriging::choose_lengths(const Eigen::VectorXd& residuals, const Options& op
 }
 
 template <class Consume>
-void Kriging::for_correlations(const Eigen::VectorXd& features, const Consume& consume) const {
+void Kriging::for_correlations(const Eigen::Ref<const Eigen::VectorXd>& features, const Consume& consume) const {
   for (Eigen::Index first = 0; first < scaled_.rows(); first += kBlock) {
     const Eigen::Index size = std::min(kBlock, scaled_.rows() - first);
     Block s = Block::Zero(size);
@@ -140,7 +140,7 @@ void Kriging::for_correlations(const Eigen::VectorXd& features, const Consume& c
   }
 }
 
-Kriging::Evaluation Kriging::evaluate(const Eigen::VectorXd& features) const {
+Kriging::Evaluation Kriging::evaluate(const Eigen::Ref<const Eigen::VectorXd>& features) const {
   Evaluation evaluation;
   for_correlations(features, [&](Eigen::Index first, const Block& correlation) {
     evaluation.mean += variance_ * correlation.matrix().dot(weights_.segment(first, correlation.size()));

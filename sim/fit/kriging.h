@@ -29,8 +29,8 @@ class Kriging {
     double mean = 0;
     double nearness = 0;  ///< largest correlation with a measured point, 0 (far) to 1
   };
-  [[nodiscard]] Evaluation evaluate(const Eigen::VectorXd& features) const;
-  [[nodiscard]] double mean(const Eigen::VectorXd& features) const { return evaluate(features).mean; }
+  [[nodiscard]] Evaluation evaluate(const Eigen::Ref<const Eigen::VectorXd>& features) const;
+  [[nodiscard]] double mean(const Eigen::Ref<const Eigen::VectorXd>& features) const { return evaluate(features).mean; }
   /// Standard deviation of the residual at a point, noise of one measurement included.
   [[nodiscard]] double deviation(const Eigen::VectorXd& features) const;
   /// Residual of every training point predicted from the others (against the data as given, not as winsorised).
@@ -46,7 +46,7 @@ class Kriging {
  private:
   /// Calls `consume(first, correlations)` for the correlations with all points, in blocks of the points in order.
   template <class Consume>
-  void for_correlations(const Eigen::VectorXd& features, const Consume& consume) const;
+  void for_correlations(const Eigen::Ref<const Eigen::VectorXd>& features, const Consume& consume) const;
   void choose_lengths(const Eigen::VectorXd& residuals, const Options& options);
   void invert() const;
   void winsorise(Eigen::VectorXd& residuals, const Options& options) const;
