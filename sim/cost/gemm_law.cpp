@@ -11,9 +11,6 @@
 namespace moecast {
 namespace {
 
-enum Parameter { kCall, kPeak, kRows0, kDepth0, kColumns0, kSharpness, kInputReads, kOutputWrites, kInputAgain, kOutputAgain, kPack, kPackReads };
-
-constexpr double kVectorColumns = 16;  ///< results are computed 16 columns wide whatever the padding of the weights
 constexpr double kSmoothWeight = 0.3;  ///< of second differences of ln BW over the nodes
 constexpr double kPriorWeight = 0.15;
 constexpr double kSoftScale = 0.1;
@@ -45,16 +42,13 @@ constexpr double kBandwidthWidth = 0.7;
 
 /// Rows touched lately (0) to rows that come from main memory (1), in octaves from half a megabyte.
 double coldness(double footprint_bytes) {
-  constexpr double kOctaves = 9;
-  return std::clamp(std::log2(std::max(footprint_bytes, 1.0) / GemmLaw::kNodeBytes[0]) / kOctaves, 0.0, 1.0);
+  return std::clamp(std::log2(std::max(footprint_bytes, 1.0) / GemmLaw::kNodeBytes[0]) / GemmLaw::kColdOctaves, 0.0,
+                    1.0);
 }
 
 double round_up(double value, double multiple) { return std::ceil(value / multiple) * multiple; }
 
 }  // namespace
-
-const std::array<double, GemmLaw::kNodes> GemmLaw::kNodeBytes{0.5e6, 1e6,  2e6,  4e6,   8e6,   16e6,  24e6,  32e6,
-                                                              48e6,  64e6, 96e6, 128e6, 256e6, 512e6, 2048e6};
 
 std::string_view GemmLaw::parameter_name(int index) {
   return index < kScalars ? kPriors[static_cast<std::size_t>(index)].name : "bandwidth_bytes_per_s";
@@ -112,8 +106,8 @@ GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
   t.row_traffic =
       input / (value(kInputReads) * bandwidth_bytes_per_s(std::max(call.input_footprint_bytes, input))) +
       output / (value(kOutputWrites) * bandwidth_bytes_per_s(std::max(call.output_footprint_bytes, output)));
-  t.row_traffic += input * (call.n / 64) / (value(kInputAgain) * bandwidth_bytes_per_s(input)) +
-                   output * (call.k / 512) / (value(kOutputAgain) * bandwidth_bytes_per_s(output));
+  t.row_traffic += input * (call.n / kPanelColumns) / (value(kInputAgain) * bandwidth_bytes_per_s(input)) +
+                   output * (call.k / kPanelDepth) / (value(kOutputAgain) * bandwidth_bytes_per_s(output));
   if (t.packs) t.memory = t.weights / value(kPack) + value(kPackReads) * t.memory;
   return t;
 }

@@ -44,10 +44,33 @@ struct GemmCall {
 class GemmLaw {
  public:
   static constexpr int kNodes = 15;
-  static constexpr int kScalars = 12;
+  /// Index of each scalar; the bandwidths at the nodes follow.
+  enum Parameter : int {
+    kCall,
+    kPeak,
+    kRows0,
+    kDepth0,
+    kColumns0,
+    kSharpness,
+    kInputReads,
+    kOutputWrites,
+    kInputAgain,
+    kOutputAgain,
+    kPack,
+    kPackReads,
+    kScalars
+  };
   static constexpr int kParameters = kScalars + kNodes;
   /// Footprints at which ln BW is a parameter, in bytes; linear in ln F between them.
-  static const std::array<double, kNodes> kNodeBytes;
+  static constexpr std::array<double, kNodes> kNodeBytes{0.5e6, 1e6,  2e6,  4e6,   8e6,   16e6,  24e6,  32e6,
+                                                         48e6,  64e6, 96e6, 128e6, 256e6, 512e6, 2048e6};
+  /// Results are computed this many columns wide whatever the padding of the weights.
+  static constexpr double kVectorColumns = 16;
+  /// Input rows are read again for every panel of so many columns, results for every panel of so much depth.
+  static constexpr double kPanelColumns = 64;
+  static constexpr double kPanelDepth = 512;
+  /// Rows are cold this many octaves above the first node.
+  static constexpr double kColdOctaves = 9;
   /// Name of a parameter with its unit, e.g. "peak_flops_per_s".
   static std::string_view parameter_name(int index);
 

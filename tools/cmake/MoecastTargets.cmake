@@ -2,6 +2,7 @@
 add_library(moecast_flags INTERFACE)
 target_compile_options(moecast_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
                        $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>  # false alarms of g++ 12 in its AVX-512 headers (GCC bug 105593)
+                       -fno-math-errno -fno-trapping-math  # nobody reads errno or floating-point flags; loops vectorise
                        $<$<BOOL:${MOECAST_WERROR}>:-Werror> $<$<BOOL:${MOECAST_NATIVE}>:-march=native>)
 if(MOECAST_SANITIZE)
   target_compile_options(moecast_flags INTERFACE -fsanitize=${MOECAST_SANITIZE} -fno-omit-frame-pointer)

@@ -1,0 +1,180 @@
+#include "sim/cost/gemm_lanes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace moecast {
+namespace {
+
+constexpr float kNear = 0.2F;  ///< as in the cost model: below it a point is outside what was measured
+constexpr double kNinety = 1.645;
+constexpr auto kLog2e = static_cast<float>(std::numbers::log2e);
+
+/// Ranges of the residual's table: generous, for queries outside are exact but slow.
+std::vector<KrigingTable::Axis> axes(const GemmTraits& traits) {
+  const bool splits = traits.pack_above_mnk > 0 && traits.pack_above_mnk < 1e29;
+  return {{0, 14, 0}, {0, 16, 0}, {4, 15, 0}, {12, 36, 0}, {0, 1, 0}, {0, 1, 0}, {0, splits ? 2.0F : 1.0F, 1}};
+}
+
+/// As in GemmLaw::features.
+float coldness(float octaves) {
+  constexpr auto kPerOctave = static_cast<float>(1 / GemmLaw::kColdOctaves);
+  static const auto kFirst = static_cast<float>(std::log2(GemmLaw::kNodeBytes[0]));
+  const float cold = (octaves - kFirst) * kPerOctave;
+  return cold > 1 ? 1.0F : cold > 0 ? cold : 0.0F;
+}
+
+static_assert(GemmLaw::kFeatures == 7);
+
+float round_up(float value, float multiple) { return std::ceil(value / multiple) * multiple; }
+
+}  // namespace
+
+/// Per call, as GemmLaw::Terms, with log2 of what the residual asks for.
+struct GemmLanes::Terms {
+  Lane rows, footprint_octaves, input_octaves, output_octaves, packs;
+  Lane compute, memory, row_traffic;
+};
+
+GemmLanes::GemmLanes(const GemmCalibration& calibration)
+    : traits_(calibration.law.traits()), residual_(calibration.residual, axes(traits_)) {
+  const Eigen::VectorXd& p = calibration.law.log_parameters();
+  const auto value = [&](GemmLaw::Parameter i) { return static_cast<float>(std::exp(p(i))); };
+  const auto inverse = [&](GemmLaw::Parameter i) { return static_cast<float>(std::exp(-p(i))); };
+  call_ = value(GemmLaw::kCall);
+  per_flop_ = inverse(GemmLaw::kPeak);
+  rows0_ = value(GemmLaw::kRows0);
+  depth0_ = value(GemmLaw::kDepth0);
+  columns0_ = value(GemmLaw::kColumns0);
+  sharpness_ = 1 + value(GemmLaw::kSharpness);
+  input_reads_ = inverse(GemmLaw::kInputReads);
+  output_writes_ = inverse(GemmLaw::kOutputWrites);
+  input_again_ = inverse(GemmLaw::kInputAgain) / static_cast<float>(GemmLaw::kPanelColumns);
+  output_again_ = inverse(GemmLaw::kOutputAgain) / static_cast<float>(GemmLaw::kPanelDepth);
+  pack_ = inverse(GemmLaw::kPack);
+  pack_reads_ = value(GemmLaw::kPackReads);
+  first_ = static_cast<float>(-p(GemmLaw::kScalars) * std::numbers::log2e);
+  double slope = 0;
+  for (int i = 0; i < GemmLaw::kNodes; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    const double here = std::log2(GemmLaw::kNodeBytes[at]);
+    double next = 0;
+    if (i + 1 < GemmLaw::kNodes) {
+      const double rise = -(p(GemmLaw::kScalars + i + 1) - p(GemmLaw::kScalars + i)) * std::numbers::log2e;
+      next = rise / (std::log2(GemmLaw::kNodeBytes[at + 1]) - here);
+    }
+    hinge_nodes_[at] = static_cast<float>(here);
+    hinge_slopes_[at] = static_cast<float>(next - slope);
+    slope = next;
+  }
+  for (std::size_t band = 0; band < kBands; ++band)
+    half_width_[band] = static_cast<float>(calibration.half_width[band]);
+  extrapolated_variance_ = static_cast<float>(kNinety * kNinety * calibration.residual.variance());
+}
+
+void GemmLanes::round_rows(const Lane& m, Lane& rows) const noexcept {
+  // A fractional row count keeps its fraction below the rounded whole, as in the law.
+  switch (traits_.row_bucket) {
+    case RowBucket::exact: rows = m; break;
+    case RowBucket::multiple4:
+      for (int i = 0; i < kLanes; ++i) {
+        const float whole = std::ceil(m[i]);
+        rows[i] = m[i] + (whole <= 2 ? whole : round_up(whole, 4)) - whole;
+      }
+      break;
+    case RowBucket::tile16:
+      for (int i = 0; i < kLanes; ++i) {
+        const float whole = std::ceil(m[i]);
+        rows[i] = m[i] + (whole <= 128 ? round_up(whole, 16) : round_up(whole, 64)) - whole;
+      }
+      break;
+  }
+}
+
+GemmLanes::Lane GemmLanes::seconds_per_byte(const Lane& octaves) const noexcept {
+  Lane y;
+  y.fill(first_);
+  for (std::size_t node = 0; node < hinge_nodes_.size(); ++node) {
+    const float at = hinge_nodes_[node];
+    const float slope = hinge_slopes_[node];
+    for (int i = 0; i < kLanes; ++i) y[i] += slope * (octaves[i] > at ? octaves[i] - at : 0.0F);
+  }
+  for (int i = 0; i < kLanes; ++i) y[i] = lane_exp2(y[i]);
+  return y;
+}
+
+void GemmLanes::physics(const Calls& c, Terms& t) const noexcept {
+  round_rows(c.m, t.rows);
+  const auto element = static_cast<float>(traits_.element_bytes);
+  const auto pad = static_cast<float>(traits_.pad_columns);
+  const auto pack_above = static_cast<float>(traits_.pack_above_mnk);
+  Lane weights, input, output, own_input, own_output, far_input, far_output;
+  for (int i = 0; i < kLanes; ++i) {
+    const float columns16 = round_up(c.n[i], static_cast<float>(GemmLaw::kVectorColumns));
+    weights[i] = round_up(c.n[i], pad) * c.k[i] * element;
+    input[i] = t.rows[i] * c.k[i] * element;
+    output[i] = 4 * t.rows[i] * c.n[i];
+    const float footprint = std::max(c.footprint_bytes[i], weights[i]) + input[i] + output[i];
+    t.footprint_octaves[i] = lane_log2(footprint);
+    t.input_octaves[i] = lane_log2(std::max(c.input_footprint_bytes[i], 1.0F));
+    t.output_octaves[i] = lane_log2(std::max(c.output_footprint_bytes[i], 1.0F));
+    own_input[i] = lane_log2(input[i]);
+    own_output[i] = lane_log2(output[i]);
+    far_input[i] = std::max(t.input_octaves[i], own_input[i]);
+    far_output[i] = std::max(t.output_octaves[i], own_output[i]);
+    t.packs[i] = t.rows[i] * c.n[i] * c.k[i] > pack_above ? 1.0F : 0.0F;
+    t.compute[i] = 2 * per_flop_ * (t.rows[i] + rows0_) * (c.k[i] + depth0_) * (columns16 + columns0_);
+  }
+  const Lane stream = seconds_per_byte(t.footprint_octaves);
+  const Lane first_input = seconds_per_byte(far_input);
+  const Lane first_output = seconds_per_byte(far_output);
+  const Lane next_input = seconds_per_byte(own_input);
+  const Lane next_output = seconds_per_byte(own_output);
+  for (int i = 0; i < kLanes; ++i) {
+    const float streamed = weights[i] * stream[i];
+    t.memory[i] = t.packs[i] > 0 ? weights[i] * pack_ + pack_reads_ * streamed : streamed;
+    t.row_traffic[i] = input[i] * (input_reads_ * first_input[i] + input_again_ * c.n[i] * next_input[i]) +
+                       output[i] * (output_writes_ * first_output[i] + output_again_ * c.k[i] * next_output[i]);
+  }
+}
+
+void GemmLanes::cost(const Calls& c, int count, Costs& costs) const noexcept {
+  Terms t;
+  physics(c, t);
+  KrigingTable::Lanes x;
+  const bool two_paths = splits();
+  for (int i = 0; i < kLanes; ++i) {
+    x[0][i] = lane_log2(t.rows[i]);
+    x[1][i] = lane_log2(c.n[i]);
+    x[2][i] = lane_log2(c.k[i]);
+    x[3][i] = t.footprint_octaves[i];
+    x[4][i] = coldness(t.input_octaves[i]);
+    x[5][i] = coldness(t.output_octaves[i]);
+    const float thousands = c.n[i] * (1.0F / 1024);
+    x[6][i] = two_paths ? 2 * t.packs[i] : (thousands == std::floor(thousands) ? 1.0F : 0.0F);
+  }
+  KrigingTable::Answer residual;
+  residual_.evaluate(x, count, residual);
+  for (int i = count; i < kLanes; ++i) residual.mean[i] = residual.nearness[i] = 0;
+  const float inverse_sharpness = 1 / sharpness_;
+  for (int i = 0; i < kLanes; ++i) {
+    // (a^q + b^q)^(1/q) = a (1 + (b/a)^q)^(1/q), a the larger.
+    const float larger = std::max(t.compute[i], t.memory[i]);
+    const float ratio = std::min(t.compute[i], t.memory[i]) / larger;
+    const float overlapped =
+        larger * lane_exp2(inverse_sharpness * lane_log2(1 + lane_exp2(sharpness_ * lane_log2(ratio))));
+    const float both = t.packs[i] > 0 ? t.compute[i] + t.memory[i] : overlapped;
+    const float law = call_ + both + t.row_traffic[i];
+    costs.seconds[i] = law * lane_exp2(kLog2e * residual.mean[i]);
+    const float memory = t.memory[i] + t.row_traffic[i];
+    const float whole = 1 / std::max(law, memory + t.compute[i]);
+    costs.memory_ratio[i] = memory * whole;
+    costs.compute_ratio[i] = t.compute[i] * whole;
+    const float half = c.m[i] <= 16 ? half_width_[0] : c.m[i] <= 256 ? half_width_[1] : half_width_[2];
+    costs.extrapolated[i] = residual.nearness[i] < kNear;
+    costs.half_width[i] = costs.extrapolated[i] ? std::sqrt(half * half + extrapolated_variance_) : half;
+  }
+}
+
+}  // namespace moecast
