@@ -1,14 +1,17 @@
 #include "models/routing/load.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <numeric>
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "models/core/error.h"
+#include "models/routing/row_classes.h"
 
 namespace moecast {
 namespace {
@@ -16,8 +19,6 @@ namespace {
 constexpr std::int64_t kMostExperts = 1'000'000;
 /// Up to this many experts the inclusion probability is integrated exactly; above, the law of large numbers holds.
 constexpr std::size_t kExactExperts = 64;
-/// Popularity classes that an expectation keeps apart.
-constexpr std::size_t kClasses = 4;
 
 std::vector<double> raw_weights(const ExpertLoad& load, std::size_t experts) {
   std::vector<double> weights(experts, 1.0);
@@ -179,35 +180,9 @@ double expected_distinct_experts(const std::vector<double>& popularity, std::int
 }
 
 std::vector<RowGroup> rows_of_inclusion(std::vector<double> inclusion, std::int64_t tokens) {
-  std::sort(inclusion.begin(), inclusion.end());
-  const auto t = static_cast<double>(tokens);
-  const std::size_t experts = inclusion.size();
-  const std::size_t classes = inclusion.back() - inclusion.front() < 1e-12 ? 1 : std::min(kClasses, experts);
-  std::vector<RowGroup> groups;
-  for (std::size_t c = 0; c < classes; ++c) {
-    const std::size_t first = c * experts / classes;
-    const std::size_t last = (c + 1) * experts / classes;
-    double p = 0;
-    for (std::size_t e = first; e < last; ++e) p += inclusion[e] / static_cast<double>(last - first);
-    p = std::min(p, 1 - 1e-15);
-    // Rows of one expert are binomial; given at least one, their mean and variance are these.
-    const double touched = -std::expm1(t * std::log1p(-p));
-    if (touched <= 0) continue;
-    const double mean = t * p / touched;
-    const double variance = std::max(0.0, (t * p * (1 - p) + t * t * p * p) / touched - mean * mean);
-    const double experts_here = static_cast<double>(last - first) * touched;
-    // Gauss-Hermite with three nodes; narrower where the lower node would fall below one row.
-    const double reach = std::min(std::sqrt(3 * variance), mean - 1);
-    if (reach < 0.05 * mean) {
-      groups.push_back({mean, experts_here});
-      continue;
-    }
-    const double outer = std::min(variance / (2 * reach * reach), 0.5);
-    groups.push_back({mean - reach, experts_here * outer});
-    if (outer < 0.5) groups.push_back({mean, experts_here * (1 - 2 * outer)});
-    groups.push_back({mean + reach, experts_here * outer});
-  }
-  return groups;
+  std::array<RowGroup, RowClasses::kMostGroups> groups{};
+  const int count = rows_of_classes(classes_of(std::move(inclusion)), static_cast<double>(tokens), groups);
+  return {groups.begin(), groups.begin() + count};
 }
 
 std::vector<RowGroup> expected_rows(const std::vector<double>& popularity, std::int64_t tokens, int top_k) {
