@@ -11,8 +11,6 @@
 namespace moecast {
 namespace {
 
-constexpr double kKindCorrelation = 0.3;  ///< between the errors of two kinds of operators
-
 bool is_gemm(OperatorKind kind) { return kind == OperatorKind::gemm || kind == OperatorKind::grouped_gemm; }
 
 bool is_collective(OperatorKind kind) {

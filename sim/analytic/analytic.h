@@ -8,6 +8,9 @@
 
 namespace moecast {
 
+/// Between the errors of two kinds of operators.
+inline constexpr double kKindCorrelation = 0.3;
+
 /// Seconds of one operator, all its executions, with what they are made of.
 struct OperatorTime {
   Seconds latency;

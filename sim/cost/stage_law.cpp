@@ -11,7 +11,7 @@
 namespace moecast {
 namespace {
 
-constexpr std::array<double, StageLaw::kByteNodes> kNodeBytes{1e6, 4e6, 16e6, 64e6, 256e6};
+constexpr auto& kNodeBytes = StageLaw::kNodeBytes;
 constexpr std::array<std::string_view, StageLaw::kByteNodes> kNodeNames{
     "s_per_byte_at_1MB", "s_per_byte_at_4MB", "s_per_byte_at_16MB", "s_per_byte_at_64MB", "s_per_byte_at_256MB"};
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <Eigen/Core>
+#include <array>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +21,8 @@ Flops stage_flops(const KernelPoint& point);
 class StageLaw {
  public:
   static constexpr int kByteNodes = 5;
+  /// Footprints of the byte terms, in bytes.
+  static constexpr std::array<double, kByteNodes> kNodeBytes{1e6, 4e6, 16e6, 64e6, 256e6};
 
   StageLaw() = default;
   explicit StageLaw(OperatorKind kind, Eigen::VectorXd coefficients);

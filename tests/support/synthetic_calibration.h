@@ -92,12 +92,19 @@ inline Profile synthetic_profile() {
   return profile;
 }
 
-/// A calibration of the made-up machine in fp32 on one thread, as large as those of real profiles get.
-inline Calibration synthetic_calibration(const std::vector<std::string>& backends, int points) {
-  std::vector<Measurement> rows = synthetic_stages(DType::fp32, 1, 40, 3);
+/// A calibration of the made-up machine on one thread, as large as those of real profiles get.
+inline Calibration synthetic_calibration(const std::vector<std::string>& backends, int points,
+                                         const std::vector<DType>& dtypes = {DType::fp32}) {
+  std::vector<Measurement> rows;
+  for (const DType dtype : dtypes) {
+    const auto stages = synthetic_stages(dtype, 1, 40, 3);
+    rows.insert(rows.end(), stages.begin(), stages.end());
+  }
   for (const std::string& backend : backends) {
-    const auto gemms = synthetic_gemms(backend, DType::fp32, 1, points, 7);
-    rows.insert(rows.end(), gemms.begin(), gemms.end());
+    for (const DType dtype : dtypes) {
+      const auto gemms = synthetic_gemms(backend, dtype, 1, points, 7);
+      rows.insert(rows.end(), gemms.begin(), gemms.end());
+    }
   }
   return calibrate(synthetic_profile(), rows);
 }
