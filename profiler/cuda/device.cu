@@ -1,13 +1,14 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <chrono>
+#include <cstdlib>
 
 #include "models/core/error.h"
 #include "profiler/cuda/device.h"
 #include "profiler/cuda/kernels.cuh"
 #include "profiler/cuda/launches.cuh"
 #include "profiler/cuda/plan.h"
+#include "profiler/cuda/presence.h"
 
 namespace moecast {
 namespace {
@@ -17,6 +18,8 @@ using gpu::check;
 constexpr std::size_t kInputBytes = std::size_t{1300} << 20;
 constexpr std::size_t kWorkspaceBytes = std::size_t{64} << 20;  // cuBLAS asks for 32 MiB on Hopper
 constexpr std::size_t kPinnedBytes = std::size_t{256} << 20;
+constexpr std::size_t kLeastArena = std::size_t{2} << 30;  // one cold ring, 1.5e9 B
+constexpr std::size_t kLeftFree = std::size_t{1} << 30;    // graphs, modules, launch measurements
 constexpr std::size_t kFlushFactor = 3;  // caches are divided in halves: more than twice their size goes through both
 /// Time that the stream waits before a row of calls that cannot be captured, so that the host is ahead of it.
 constexpr double kHeadStartOfACall = 60e-6;
@@ -100,13 +103,13 @@ class StreamProgram final : public GpuProgram {
 
 class CudaDevice final : public GpuDevice {
  public:
-  CudaDevice(int ordinal, Bytes arena) {
+  CudaDevice(int ordinal, Bytes arena) : ordinal_(ordinal) {
     check(cudaSetDevice(ordinal), "choosing the device");
     check(cudaGetDeviceProperties(&properties_, ordinal), "asking for the device's properties");
     check(cudaDeviceGetAttribute(&sm_khz_, cudaDevAttrClockRate, ordinal), "asking for clocks");
     check(cudaDeviceGetAttribute(&memory_khz_, cudaDevAttrMemoryClockRate, ordinal), "asking for clocks");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
-    allocate(static_cast<std::size_t>(arena.value()));
+    allocate(affordable(static_cast<std::size_t>(arena.value())));
     try {
       cublas_ = std::make_unique<Cublas>();
       cublas_->attach(stream_, buffers_.workspace.data(), buffers_.workspace.size());
@@ -133,10 +136,12 @@ class CudaDevice final : public GpuDevice {
     if (sm_khz_ > 0) info.sm_clock_hz = 1e3 * sm_khz_;
     if (memory_khz_ > 0) info.memory_clock_hz = 1e3 * memory_khz_;
     if (properties_.memoryBusWidth > 0) info.bus_bits = properties_.memoryBusWidth;
+    char bus[32] = "";
+    if (cudaDeviceGetPCIBusId(bus, sizeof bus, ordinal_) == cudaSuccess) info.environment["pci_bus_id"] = bus;
     info.environment["ecc"] = properties_.ECCEnabled != 0 ? "on" : "off";
     int version = 0;
-    if (cudaRuntimeGetVersion(&version) == cudaSuccess) info.environment["cuda_runtime"] = version_text(version);
-    if (cudaDriverGetVersion(&version) == cudaSuccess) info.environment["cuda_of_driver"] = version_text(version);
+    if (cudaRuntimeGetVersion(&version) == cudaSuccess) info.environment["cuda_runtime"] = cuda_version_text(version);
+    if (cudaDriverGetVersion(&version) == cudaSuccess) info.environment["cuda_of_driver"] = cuda_version_text(version);
     info.environment["cublas"] = cublas_ ? cublas_->version() : "missing: " + cublas_problem_;
     return info;
   }
@@ -177,8 +182,24 @@ class CudaDevice final : public GpuDevice {
   }
 
  private:
-  static std::string version_text(int version) {
-    return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+  /// As much of the arena as the device has free beside the buffers that every point needs.
+  static std::size_t affordable(std::size_t arena) {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    constexpr std::size_t kBeside = 4 * kInputBytes + kWorkspaceBytes + kLeftFree;
+    if (free < kBeside + kLeastArena) {
+      throw DeviceError("",
+                        gigabytes(free) + " of the GPU's " + gigabytes(total) + " are free, measuring needs " +
+                            gigabytes(kBeside + kLeastArena),
+                        "end the programs that nvidia-smi shows on it");
+    }
+    return std::min(arena, free - kBeside);
+  }
+
+  static std::string gigabytes(std::size_t bytes) {
+    const std::size_t tenths = bytes / 100'000'000;
+    return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " GB";
   }
 
   /// Random data everywhere: arithmetic on zeros draws less power and runs faster than it should.
@@ -199,6 +220,7 @@ class CudaDevice final : public GpuDevice {
     std::fill_n(static_cast<std::uint32_t*>(buffers_.pinned), kPinnedBytes / 4, 0x3f803f00U);
   }
 
+  int ordinal_;
   cudaDeviceProp properties_{};
   int sm_khz_ = 0;
   int memory_khz_ = 0;
@@ -211,20 +233,32 @@ class CudaDevice final : public GpuDevice {
 
 }  // namespace
 
-std::unique_ptr<GpuDevice> open_gpu(int ordinal, Bytes arena) {
+GpuPresence look_for_gpu() {
+  GpuPresence presence;
+  presence.built = true;
+  cudaRuntimeGetVersion(&presence.runtime);
+  cudaDriverGetVersion(&presence.driver);  // stays 0 without a driver
+  if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES")) presence.visible = visible;
   int devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
-  if (status != cudaSuccess || devices == 0) {
-    throw DeviceError("", std::string("no CUDA device: ") + cudaGetErrorString(status),
-                      "install the NVIDIA driver, or profile the CPU");
+  if (status != cudaSuccess) {
+    presence.refusal = cudaGetErrorString(status);
+    cudaGetLastError();  // the next call starts clean
+    return presence;
   }
-  if (ordinal < 0 || ordinal >= devices) {
-    throw DeviceError("", "there is no CUDA device " + std::to_string(ordinal),
-                      "devices are numbered from 0 to " + std::to_string(devices - 1));
+  for (int i = 0; i < devices; ++i) {
+    cudaDeviceProp properties{};
+    const bool known = cudaGetDeviceProperties(&properties, i) == cudaSuccess;
+    presence.devices.emplace_back(known ? properties.name : "unknown");
+  }
+  return presence;
+}
+
+std::unique_ptr<GpuDevice> open_gpu(int ordinal, Bytes arena) {
+  if (const auto obstacle = gpu_obstacle(look_for_gpu(), ordinal)) {
+    throw DeviceError("", obstacle->problem, obstacle->advice);
   }
   return std::make_unique<CudaDevice>(ordinal, arena);
 }
-
-bool built_with_cuda() { return true; }
 
 }  // namespace moecast

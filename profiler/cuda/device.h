@@ -56,14 +56,11 @@ struct LaunchCosts {
 };
 
 /// Present when the program was built with CUDA and a device answers.
-/// @param ordinal  number of the device, from 0.
-/// @throws DeviceError: built without CUDA, no driver, no device, or no memory left on it.
+/// @param ordinal  number of the device, from 0. @param arena  most memory for weights; less if less is free.
+/// @throws DeviceError: built without CUDA, no driver, no device, or too little memory left on it.
 std::unique_ptr<GpuDevice> open_gpu(int ordinal, Bytes arena);
 
 /// Launch overheads of the device that `open_gpu` opened. @throws DeviceError as above.
 LaunchCosts measure_launch_costs();
-
-/// True if this program was built with CUDA (says nothing about devices).
-bool built_with_cuda();
 
 }  // namespace moecast
