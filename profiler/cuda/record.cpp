@@ -131,12 +131,6 @@ void add_backends(Profile& profile, const GpuInfo& info, const std::vector<Measu
   }
 }
 
-std::string trimmed(std::string text) {
-  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0) text.pop_back();
-  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front())) != 0) text.erase(0, 1);
-  return text;
-}
-
 }  // namespace
 
 std::optional<GpuDatasheet> gpu_datasheet(const std::string& device_name) {
@@ -180,23 +174,6 @@ Profile gpu_profile(const GpuInfo& info, const GpuSessionResult& result, const L
       "instead");
   profile.notes.emplace_back("fused_moe has one draw of uniform routing; its rows are laid out already (no permute)");
   return profile;
-}
-
-std::map<std::string, std::string> parse_gpu_state(const std::string& line) {
-  std::map<std::string, std::string> state;
-  std::string keys = kGpuStateFields;
-  std::string values = line.substr(0, line.find('\n'));
-  while (!keys.empty() && !values.empty()) {
-    const std::size_t key_end = keys.find(',');
-    const std::size_t value_end = values.find(',');
-    std::string key = keys.substr(0, key_end);
-    std::replace(key.begin(), key.end(), '.', '_');
-    const std::string value = trimmed(values.substr(0, value_end));
-    if (!value.empty() && !value.starts_with('[')) state[key] = value;
-    keys = key_end == std::string::npos ? "" : keys.substr(key_end + 1);
-    values = value_end == std::string::npos ? "" : values.substr(value_end + 1);
-  }
-  return state;
 }
 
 }  // namespace moecast

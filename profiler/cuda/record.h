@@ -1,5 +1,4 @@
 #pragma once
-#include <map>
 #include <optional>
 #include <string>
 
@@ -32,12 +31,5 @@ std::string gpu_profile_name(const GpuInfo& info);
 /// @param created  ISO date, UTC. @param launch  nullptr when not measured.
 Profile gpu_profile(const GpuInfo& info, const GpuSessionResult& result, const LaunchCosts* launch,
                     const std::string& created);
-
-/// What `nvidia-smi --query-gpu` prints for `kGpuStateFields` (one line of values, separated by ", ") as environment
-/// entries; "[N/A]" and the like are left out.
-std::map<std::string, std::string> parse_gpu_state(const std::string& line);
-inline constexpr const char* kGpuStateFields =
-    "driver_version,vbios_version,power.limit,clocks.max.sm,clocks.max.mem,clocks.sm,clocks.mem,temperature.gpu,"
-    "clocks_event_reasons.active,persistence_mode,mig.mode.current";
 
 }  // namespace moecast

@@ -73,7 +73,6 @@ TEST(Profile, InterruptedKeepsWhatItHasAndGoesOn) {
 }
 
 TEST(Profile, RefusesWhatItCannotDo) {
-  EXPECT_EQ(run_moecast({"profile", "--device", "cuda"}).code, 4);
   EXPECT_EQ(run_moecast({"profile", "--budget", "90"}).code, 2);
   EXPECT_EQ(run_moecast({"profile", "--budget", "1s"}).code, 2);
   const Finished typo = run_moecast({"profile", "--backend", "onednm"});
@@ -83,6 +82,39 @@ TEST(Profile, RefusesWhatItCannotDo) {
   EXPECT_EQ(threads.code, 2);
   EXPECT_EQ(run_moecast({"validate", "--hw", "/nowhere"}).code, 3);
   EXPECT_EQ(run_moecast({"validate", "--timing", "later"}).code, 2);
+}
+
+/// The check of `doctor` that says what is missing for a GPU; null where one answers.
+Json missing_gpu() {
+  for (const Json& check : Json::parse(run_moecast({"doctor", "--format", "json"}).out)) {
+    if (check.at("name") == "gpu" && check.at("status") == "missing") return check;
+  }
+  return nullptr;
+}
+
+TEST(Profile, WithoutAGpuSaysWhatIsMissingAsDoctorDoes) {
+  const Json missing = missing_gpu();
+  if (missing.is_null()) GTEST_SKIP() << "a GPU answers here";
+  const std::string folder = fresh_folder("profile_gpu") + "/gpu";
+  const Finished refused = run_moecast({"profile", "--device", "cuda", "--out", folder});
+  EXPECT_EQ(refused.code, 4);
+  EXPECT_EQ(refused.out, "");
+  EXPECT_THAT(refused.err, HasSubstr(missing.at("found").get<std::string>()));
+  const auto advice = missing.at("advice").get<std::string>();
+  EXPECT_THAT(refused.err, HasSubstr(advice.substr(0, advice.find(" (only"))));
+  EXPECT_FALSE(std::filesystem::exists(folder));
+  EXPECT_FALSE(std::filesystem::exists(folder + ".partial"));
+}
+
+TEST(Profile, RefusesGpuFlagsThatMeanNothing) {
+  for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{
+           {"--threads", "2"}, {"--backend", "onednn"}, {"--dtype", "int4"}, {"--budget", "1s"}, {"--format", "xml"}}) {
+    EXPECT_EQ(run_moecast(with({"profile", "--device", "cuda"}, wrong)).code, 2) << wrong[0];
+  }
+  EXPECT_EQ(run_moecast({"profile", "--device", "cuda:x"}).code, 2);
+  const Finished other = run_moecast({"profile", "--device", "tpu"});
+  EXPECT_EQ(other.code, 2);
+  EXPECT_THAT(other.err, HasSubstr("cuda"));
 }
 
 TEST(Profile, SaysWhenTheFolderCannotBeWritten) {

@@ -88,7 +88,7 @@ TEST(ListCommand, ShowsTheBackendsOfThisBuild) {
 TEST(DoctorCommand, SaysWhatIsFoundAndWhatToDo) {
   const Finished table = run_moecast({"doctor"});
   EXPECT_EQ(table.code, 0) << table.err;
-  for (const char* text : {"cpu", "memory", "huge pages", "governor", "noise", "backend eigen"}) {
+  for (const char* text : {"cpu", "memory", "huge pages", "governor", "noise", "backend eigen", "gpu"}) {
     EXPECT_THAT(table.out, HasSubstr(text));
   }
   const Finished json = run_moecast({"doctor", "--format", "json"});

@@ -5,6 +5,7 @@
 
 #include "models/core/error.h"
 #include "profiler/cpu/gemm.h"
+#include "profiler/cuda/presence.h"
 #include "tools/cli/machine_checks.h"
 
 namespace moecast {
@@ -24,10 +25,23 @@ Check backend_check(const std::string& backend) {
           core ? fmt::format("export OPENBLAS_CORETYPE={} (profile and validate do so by themselves)", *core) : ""};
 }
 
+/// Says what `profile --device cuda` would say.
+Check gpu_check(const GpuPresence& gpu) {
+  if (const auto obstacle = gpu_obstacle(gpu, 0)) {
+    return {"gpu", CheckStatus::missing, obstacle->problem,
+            obstacle->advice + " (only profile --device cuda needs it)"};
+  }
+  return {"gpu", CheckStatus::ok,
+          fmt::format("{}; CUDA {}, the driver runs {}", fmt::join(gpu.devices, ", "), cuda_version_text(gpu.runtime),
+                      cuda_version_text(gpu.driver)),
+          ""};
+}
+
 }  // namespace
 
 std::vector<Check> optional_checks() {
-  return {{"mpi", CheckStatus::missing, "not used by this build", "nothing needs it: one machine is measured"}};
+  return {gpu_check(look_for_gpu()),
+          {"mpi", CheckStatus::missing, "not used by this build", "nothing needs it: one machine is measured"}};
 }
 
 std::vector<Check> backend_checks() {

@@ -66,8 +66,10 @@ std::vector<Found> profiles_in(const std::string& folder, bool own) {
   for (const auto& item : fs::directory_iterator(folder, failed)) {
     std::error_code ignored;
     const fs::path file = item.path() / "profile.json";
-    if (!fs::is_regular_file(file, ignored) || item.path().filename().string().starts_with('.')) continue;
-    found.push_back({{item.path().filename().string(), item.path().string(), own}, fs::last_write_time(file, ignored)});
+    const std::string name = item.path().filename().string();
+    const bool working = name.starts_with('.') || name.ends_with(".partial") || name.ends_with(".old");
+    if (working || !fs::is_regular_file(file, ignored)) continue;
+    found.push_back({{name, item.path().string(), own}, fs::last_write_time(file, ignored)});
   }
   return found;
 }

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+#include <system_error>
+
 #include "hwprofiles/profile.h"
 #include "models/core/error.h"
 #include "profiler/environment.h"
@@ -10,10 +13,10 @@
 namespace moecast {
 namespace {
 
-/// Folder of the newest own profile. @throws InputError when it is missing or of another CPU.
+/// Folder of the newest own profile of a CPU. @throws InputError when there is none.
 std::string newest_own_profile(const DataFolders& folders) {
   for (const ProfileEntry& entry : find_profiles(folders)) {
-    if (entry.own) return entry.folder;
+    if (entry.own && read_profile(entry.folder).device == "cpu") return entry.folder;
   }
   throw InputError("--hw this-machine", fmt::format("no profile in {}", folders.own),
                    "moecast profile measures this machine; moecast list hw shows what ships");
@@ -26,6 +29,11 @@ HardwareChoice choose_hardware(const std::string& name, const DataFolders& folde
   choice.this_machine = name == "this-machine";
   choice.folder = choice.this_machine ? newest_own_profile(folders) : profile_folder(folders, name);
   const Profile profile = read_profile(choice.folder);
+  std::error_code ignored;
+  if (profile.device == "gpu" && !std::filesystem::exists(choice.folder + "/calibration.json", ignored)) {
+    throw InputError(choice.folder, "is the profile of a GPU, and no cost model is fitted to GPU kernels",
+                     "--hw takes profiles of CPUs: moecast list hw");
+  }
   choice.threads = profiled_threads(profile).back();
   if (!choice.this_machine) return choice;
   const Environment machine = read_environment();

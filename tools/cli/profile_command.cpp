@@ -9,6 +9,7 @@
 #include "profiler/environment.h"
 #include "tools/cli/command.h"
 #include "tools/cli/data_folders.h"
+#include "tools/cli/gpu_profile_command.h"
 #include "tools/cli/measure_options.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress_bar.h"
@@ -22,7 +23,7 @@ namespace {
 
 struct ProfileOptions {
   std::string device = "cpu";
-  std::string budget = "90s";
+  std::string budget;  ///< empty = the default of the device
   std::string threads;
   std::string dtype;
   std::string backend;
@@ -77,17 +78,34 @@ Json as_json(const ProfileOutcome& outcome, const std::string& folder) {
   return json;
 }
 
-int run_profile(const ProfileOptions& options) {
-  const Format format = parse_format(options.format);
-  if (options.device == "cuda" || options.device == "gpu") {
-    throw DeviceError("--device", "this build measures no GPU", "moecast doctor says what it lacks");
+int profile_a_gpu(const ProfileOptions& options) {
+  if (!options.threads.empty()) throw UsageError("--threads", "a GPU has no thread counts to choose", "leave it out");
+  if (!options.backend.empty()) {
+    throw UsageError("--backend", "chooses CPU libraries; a GPU is measured with cuBLAS and own kernels",
+                     "leave it out");
   }
-  if (options.device != "cpu")
-    throw UsageError("--device", fmt::format("\"{}\" is not a device", options.device), "cpu");
+  GpuProfileOptions gpu;
+  gpu.device = options.device;
+  if (!options.budget.empty()) gpu.budget = options.budget;
+  gpu.dtype = options.dtype;
+  gpu.name = options.name;
+  gpu.out = options.out;
+  gpu.format = options.format;
+  gpu.fresh = options.fresh;
+  return run_gpu_profile(gpu);
+}
+
+int run_profile(const ProfileOptions& options) {
+  if (is_gpu_device(options.device)) return profile_a_gpu(options);
+  const Format format = parse_format(options.format);
+  if (options.device != "cpu") {
+    throw UsageError("--device", fmt::format("\"{}\" is not a device", options.device), "cpu, cuda or cuda:1");
+  }
   ProfileRequest request;
-  request.budget = parse_seconds(options.budget, "--budget");
+  const std::string budget = options.budget.empty() ? "90s" : options.budget;
+  request.budget = parse_seconds(budget, "--budget");
   if (request.budget.value() < 5 || request.budget.value() > 86400) {
-    throw UsageError("--budget", fmt::format("{} is outside 5s to 24h", options.budget), "90s is the default");
+    throw UsageError("--budget", fmt::format("{} is outside 5s to 24h", budget), "90s is the default");
   }
   request.combinations = parse_combinations(options.backend, options.dtype, options.threads);
   request.name = options.name.empty() ? machine_name(read_environment()) : options.name;
@@ -115,8 +133,9 @@ int run_profile(const ProfileOptions& options) {
 void add_profile_command(CLI::App& app, CommandLine& line) {
   const auto options = std::make_shared<ProfileOptions>();
   CLI::App& command = *app.add_subcommand("profile", "Measure this machine's kernels and calibrate from them");
-  add_text_option(command, "--device", options->device, "DEVICE", "cpu (default)");
-  add_text_option(command, "--budget", options->budget, "TIME", "time to measure for, 5s to 24h (default 90s)");
+  add_text_option(command, "--device", options->device, "DEVICE", "cpu (default), cuda, or cuda:1 for the second GPU");
+  add_text_option(command, "--budget", options->budget, "TIME",
+                  "time to measure for, 5s to 24h (default 90s; cuda: 4min)");
   add_text_option(command, "--threads", options->threads, "RANGE", "thread counts (default: 1 and all CPUs)");
   add_text_option(command, "--dtype", options->dtype, "LIST", "fp32, bf16 (default: both)");
   add_text_option(command, "--backend", options->backend, "LIST", "onednn, openblas, eigen (default: the first two)");
@@ -129,7 +148,8 @@ void add_profile_command(CLI::App& app, CommandLine& line) {
       "Examples:\n"
       "  moecast profile\n"
       "  moecast profile --budget 10min --backend onednn --dtype bf16 --threads 1\n"
-      "  moecast profile --out ./my-machine --format json\n");
+      "  moecast profile --out ./my-machine --format json\n"
+      "  moecast profile --device cuda --dtype bf16\n");
   command.callback([options, &line] {
     line.run = [options, &line] {
       restart_with_openblas_core(line.argv);
