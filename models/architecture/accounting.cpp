@@ -82,7 +82,8 @@ ParameterCount moe_parameters(const MoeBlock& moe, std::int64_t hidden) {
   }
   // A token uses k of the choices; experts that differ count with their mean, zero experts with nothing.
   const double used = choices > 0 ? std::min(1.0, mean_top_k(moe.router) / value(choices)) : 0;
-  double always = router_parameters(moe.router, choices, hidden);
+  // The router sees what is routed: a sub-token where tokens are split.
+  double always = router_parameters(moe.router, choices, hidden / std::max(1, moe.sub_token_heads));
   always += value(moe.shared.count) * expert_parameters(moe.shared.expert, hidden);
   if (moe.shared.gate) always += value(hidden);
   if (moe.dense_residual) always += expert_parameters(*moe.dense_residual, hidden);

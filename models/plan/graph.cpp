@@ -22,7 +22,12 @@ OperatorGraph build_graph(const Architecture& architecture, const Deployment& de
   const bool encodes = workload.phase == Phase::encode;
   const auto& stack = encodes ? architecture.encoder : architecture.decoder;
   if (stack.empty()) {
-    throw InputError("", architecture.name + " has no " + (encodes ? "encoder" : "decoder") + " layers to run");
+    throw InputError("phase", architecture.name + " has no " + (encodes ? "encoder" : "decoder") + " layers to run",
+                     encodes ? "choose decode, prefill or mixed" : "choose encode");
+  }
+  if (static_cast<std::size_t>(deployment.pp) > stack.size() && deployment.pp > 1) {
+    throw InputError("pp", std::to_string(deployment.pp) + " stages for " + std::to_string(stack.size()) + " layers",
+                     "a stage holds one layer at least");
   }
   GraphBuilder builder(architecture, deployment, workload);
   const bool transformer = !is_lone_block(architecture);

@@ -36,15 +36,16 @@ GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& d
       element_(bytes_per_element(dtype_)),
       tokens_(static_cast<std::int64_t>(step_tokens(workload))) {
   if (tokens_ < 1) throw InputError("", "a step needs at least one token", "give --batch or --prompt above zero");
-  if (workload.copies < 1) throw InputError("", "copies must be at least 1");
+  if (workload.copies < 1) throw InputError("copies", "is " + std::to_string(workload.copies), "expected at least 1");
   for (const int degree : {deployment.tp, deployment.ep, deployment.dp, deployment.pp, deployment.threads}) {
     if (degree < 1) throw InputError("", "a degree of parallelism must be at least 1");
   }
 }
 
-std::int64_t GraphBuilder::divide(std::int64_t what, int ranks, const std::string& name) const {
+std::int64_t GraphBuilder::divide(std::int64_t what, int ranks, const std::string& name,
+                                  const std::string& degree) const {
   if (what % ranks != 0) {
-    throw InputError("", std::to_string(ranks) + " ranks do not divide " + name + " = " + std::to_string(what),
+    throw InputError(degree, std::to_string(ranks) + " ranks do not divide " + name + " = " + std::to_string(what),
                      "choose a degree that divides it");
   }
   return what / ranks;
@@ -142,7 +143,7 @@ void GraphBuilder::expert_layers(const ExpertSpec& spec, const std::string& name
 
 void GraphBuilder::dense(const ExpertSpec& spec, const std::string& name, const std::string& stage) {
   ExpertSpec shard = spec;
-  shard.width = divide(spec.width, deployment_.tp, name + " width");
+  shard.width = divide(spec.width, deployment_.tp, name + " width", "tp");
   if (spec.kind == ExpertKind::identity) return;
   if (spec.kind != ExpertKind::ffn) throw InputError("", name + ": this kind of network is not supported yet");
   for (int hop = 0; hop < spec.depth; ++hop) {
@@ -189,7 +190,7 @@ void GraphBuilder::attention(const AttentionBlock& block, const std::string& nam
     throw InputError("", name + ": low-rank projections and compressed caches are not supported yet",
                      "they are counted, not executed");
   }
-  const std::int64_t heads = divide(block.heads, deployment_.tp, "heads");
+  const std::int64_t heads = divide(block.heads, deployment_.tp, "heads", "tp");
   const std::int64_t kv_heads = std::max<std::int64_t>(1, block.kv_heads / deployment_.tp);
   const std::int64_t size = block.head_dim;
   const std::int64_t value_size = block.value_head_dim > 0 ? block.value_head_dim : size;
@@ -272,7 +273,7 @@ void GraphBuilder::head() {
   const Workload& w = workload_;
   const std::int64_t rows = w.phase == Phase::mixed ? w.batch + w.prefill_batch : w.batch;
   norm("head.norm", rows);
-  gemm("head", "head", rows, divide(architecture_.vocabulary, deployment_.tp, "vocabulary"), architecture_.hidden,
+  gemm("head", "head", rows, divide(architecture_.vocabulary, deployment_.tp, "vocabulary", "tp"), architecture_.hidden,
        Bytes(0));
   stored_weights_ += current_layer_;
 }

@@ -43,7 +43,9 @@ class GraphBuilder {
   void collective(OperatorKind kind, std::string name, std::string stage, double bytes);
   /// Bytes of a stored [k, n] matrix: columns padded as the backend pads them.
   [[nodiscard]] double stored_bytes(std::int64_t n, std::int64_t k) const;
-  [[nodiscard]] std::int64_t divide(std::int64_t what, int ranks, const std::string& name) const;
+  /// @throws InputError at `degree` ("tp", "ep", ...) when it leaves a remainder.
+  [[nodiscard]] std::int64_t divide(std::int64_t what, int ranks, const std::string& name,
+                                    const std::string& degree) const;
 
   /// A norm has just written the input of a transformer's block; a lone block finds it where the last step left it.
   [[nodiscard]] std::optional<Bytes> block_input() const;

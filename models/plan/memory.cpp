@@ -13,9 +13,9 @@ namespace {
 
 double value(std::int64_t x) { return static_cast<double>(x); }
 
-void require_divides(std::int64_t what, int ranks, const std::string& name) {
+void require_divides(std::int64_t what, int ranks, const std::string& name, const std::string& degree) {
   if (ranks < 1 || what % ranks != 0) {
-    throw InputError("", std::to_string(ranks) + " ranks do not divide " + name + " = " + std::to_string(what),
+    throw InputError(degree, std::to_string(ranks) + " ranks do not divide " + name + " = " + std::to_string(what),
                      "choose a degree that divides it");
   }
 }
@@ -27,13 +27,14 @@ double block_weights(const Block& block, const Architecture& a, const Deployment
   const double weight = bytes_per_weight(d.dtype.value_or(a.dtype));
   const ParameterCount count = block_parameters(block, a.hidden);
   if (const auto* moe = std::get_if<MoeBlock>(&block)) {
-    require_divides(moe->expert_count(), d.ep, "experts");
+    require_divides(moe->expert_count(), d.ep, "experts", "ep");
     const double expert_weight = a.expert_dtype && !d.dtype ? bytes_per_weight(*a.expert_dtype) : weight;
     const double replicated = router_parameters(moe->router, moe->expert_count() + moe->zero_experts, a.hidden);
     const double shared = count.total - count.routed_experts - replicated;
     return count.routed_experts / expert_shards(d) * expert_weight + (shared / d.tp + replicated) * weight;
   }
-  if (const auto* attention = std::get_if<AttentionBlock>(&block)) require_divides(attention->heads, d.tp, "heads");
+  if (const auto* attention = std::get_if<AttentionBlock>(&block))
+    require_divides(attention->heads, d.tp, "heads", "tp");
   return count.total / d.tp * weight;
 }
 

@@ -22,7 +22,7 @@ void refuse_unsupported(const MoeBlock& block, const std::string& name) {
   refuse(r.coarse_experts > 0, "a hierarchical router");
   refuse(!r.top_k_distribution.empty(), "a distribution of top-k");
   refuse(block.zero_experts > 0, "zero experts");
-  refuse(block.sub_token_heads > 1, "splitting tokens into sub-tokens");
+  refuse(block.sub_token_heads > 1 && block.latent_width > 0, "a latent width of sub-tokens");
   refuse(block.capacity.overflow == Overflow::reroute_random || block.capacity.overflow == Overflow::queue,
          "this overflow policy");
 }
@@ -70,14 +70,17 @@ class RowsOfExperts {
   void exact(const MoeBlock& block) {
     const auto& rows = workload_.rows_per_expert;
     if (value(static_cast<std::int64_t>(rows.size())) != value(experts_)) {
-      throw InputError(
-          "", "the histogram has " + std::to_string(rows.size()) + " experts, the layer " + std::to_string(experts_));
+      throw InputError("rows_per_expert",
+                       "has " + std::to_string(rows.size()) + " experts, the layer " + std::to_string(experts_),
+                       "write one number for each expert");
     }
     std::int64_t sum = 0;
     for (const std::int64_t r : rows) sum += r;
     if (sum > tokens_ * block.router.top_k) {
-      throw InputError("", "the histogram has " + std::to_string(sum) + " rows, " +
-                               std::to_string(tokens_ * block.router.top_k) + " are routed at most");
+      throw InputError("rows_per_expert",
+                       "has " + std::to_string(sum) + " rows, " + std::to_string(tokens_ * block.router.top_k) +
+                           " are routed at most",
+                       "the rows of all experts are tokens times top-k, or fewer where some are dropped");
     }
   }
   /// Rows of the fullest expert: exact, or its mean plus two standard deviations in the expectation.
@@ -135,7 +138,10 @@ ExpertReuse GraphBuilder::reuse_of_experts(const ExpertSpec& spec, const std::ve
 
 void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   refuse_unsupported(block, name);
-  const std::int64_t hidden = architecture_.hidden;
+  // MH-MoE: a token becomes `heads` narrow ones, each routed by itself, between two projections of the whole token.
+  const std::int64_t heads = std::max(1, block.sub_token_heads);
+  const std::int64_t hidden = architecture_.hidden / heads;
+  const std::int64_t tokens = tokens_ * heads;
   const std::int64_t inner = block.latent_width > 0 ? block.latent_width : hidden;
   const std::int64_t experts = block.expert_count();
   const int top_k = block.router.top_k;
@@ -143,46 +149,50 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   const bool masked = strategy == KernelStrategy::dense_mask || block.router.kind == RouterKind::soft;
   const bool looped = strategy == KernelStrategy::per_expert_loop;
 
+  if (heads > 1) {
+    gemm(name + ".heads_in", "dispatch", tokens_, architecture_.hidden, architecture_.hidden, block_input());
+  }
+  const std::optional<Bytes> routed_input = heads > 1 ? std::optional(Bytes(0)) : block_input();
   std::int64_t from = hidden;
   for (const std::int64_t width : block.router.mlp_widths) {
-    gemm(name + ".router.hidden", "router", tokens_, width, from, from == hidden ? block_input() : Bytes(0));
+    gemm(name + ".router.hidden", "router", tokens, width, from, from == hidden ? routed_input : Bytes(0));
     from = width;
   }
   if (block.router.network != RouterNetwork::none) {
-    gemm(name + ".router", "router", tokens_, experts, from, from == hidden ? block_input() : Bytes(0));
+    gemm(name + ".router", "router", tokens, experts, from, from == hidden ? routed_input : Bytes(0));
   }
   Operator& scores = add(OperatorKind::router, name + ".top_k", "router");
-  scores.shape.tokens = tokens_;
+  scores.shape.tokens = tokens;
   scores.shape.experts = experts;
   scores.shape.top_k = top_k;
   scores.shape.groups = block.router.groups;
   scores.input_reuse = Bytes(0);
-  scores.activation_bytes = Bytes(4 * value(tokens_ * experts) + 8 * value(tokens_ * top_k));
+  scores.activation_bytes = Bytes(4 * value(tokens * experts) + 8 * value(tokens * top_k));
 
-  if (block.latent_width > 0) gemm(name + ".latent_in", "dispatch", tokens_, inner, hidden, std::nullopt);
+  if (block.latent_width > 0) gemm(name + ".latent_in", "dispatch", tokens, inner, hidden, std::nullopt);
   if (deployment_.ep > 1) {
     collective(OperatorKind::all_to_all_dispatch, name + ".dispatch", "dispatch",
-               value(tokens_ * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep);
+               value(tokens * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep);
   }
   if (!masked) {
     Operator& permute = add(OperatorKind::permute, name + ".permute", "dispatch");
-    permute.shape.tokens = tokens_;
+    permute.shape.tokens = tokens;
     permute.shape.top_k = top_k;
     permute.shape.hidden = inner;
-    permute.activation_bytes = Bytes(value(tokens_ * inner) * (top_k + 1) * element_);
-    current_activations_ += value(tokens_ * inner) * element_;
+    permute.activation_bytes = Bytes(value(tokens * inner) * (top_k + 1) * element_);
+    current_activations_ += value(tokens * inner) * element_;
   }
 
-  const RowsOfExperts routed(block, deployment_, workload_, tokens_);
+  const RowsOfExperts routed(block, deployment_, workload_, tokens);
   const int moe_tp = deployment_.moe_tp.value_or(std::max(1, deployment_.tp * deployment_.dp / deployment_.ep));
   std::int64_t first = 0;
   for (std::size_t g = 0; g < block.experts.size(); ++g) {
     const ExpertGroup& group = block.experts[g];
     ExpertSpec shard = group.expert;
-    if (shard.kind == ExpertKind::ffn) shard.width = divide(shard.width, moe_tp, "expert width");
+    if (shard.kind == ExpertKind::ffn) shard.width = divide(shard.width, moe_tp, "expert width", "moe_tp");
     auto rows = routed.rows(first, group.count);
     if (deployment_.ep > 1) {
-      static_cast<void>(divide(experts, deployment_.ep, "experts"));
+      static_cast<void>(divide(experts, deployment_.ep, "experts", "ep"));
       for (RowGroup& r : rows) r.experts /= deployment_.ep;
     }
     const std::string suffix = block.experts.size() > 1 ? ".experts" + std::to_string(g) : ".experts";
@@ -191,16 +201,17 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   }
   if (deployment_.ep > 1) {
     collective(OperatorKind::all_to_all_combine, name + ".combine", "combine",
-               value(tokens_ * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep);
+               value(tokens * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep);
   }
   Operator& unpermute = add(OperatorKind::unpermute, name + ".unpermute", "combine");
-  unpermute.shape.tokens = tokens_;
+  unpermute.shape.tokens = tokens;
   unpermute.shape.top_k = masked ? experts : top_k;
   unpermute.shape.hidden = inner;
   if (looped) unpermute.input_reuse = Bytes(0);
-  unpermute.activation_bytes = Bytes(4 * value(tokens_ * inner) * value(unpermute.shape.top_k + 1));
-  current_activations_ += 4 * value(tokens_ * inner);
-  if (block.latent_width > 0) gemm(name + ".latent_out", "combine", tokens_, hidden, inner, Bytes(0));
+  unpermute.activation_bytes = Bytes(4 * value(tokens * inner) * value(unpermute.shape.top_k + 1));
+  current_activations_ += 4 * value(tokens * inner);
+  if (block.latent_width > 0) gemm(name + ".latent_out", "combine", tokens, hidden, inner, Bytes(0));
+  if (heads > 1) gemm(name + ".heads_out", "combine", tokens_, architecture_.hidden, architecture_.hidden, Bytes(0));
 
   for (std::int64_t s = 0; s < block.shared.count; ++s) dense(block.shared.expert, name + ".shared", "shared");
   if (block.dense_residual) dense(*block.dense_residual, name + ".dense_residual", "shared");

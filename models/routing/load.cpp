@@ -50,8 +50,10 @@ std::vector<double> raw_weights(const ExpertLoad& load, std::size_t experts) {
     }
     case LoadKind::histogram:
       if (load.histogram.size() != experts) {
-        throw InputError("", "the load histogram has " + std::to_string(load.histogram.size()) +
-                                 " experts, the model " + std::to_string(experts));
+        throw InputError("load",
+                         "the histogram has " + std::to_string(load.histogram.size()) + " experts, the model " +
+                             std::to_string(experts),
+                         "write one weight for each expert");
       }
       weights = load.histogram;
       break;
@@ -148,10 +150,14 @@ std::vector<double> expert_popularity(const ExpertLoad& load, std::int64_t exper
   std::vector<double> weights = raw_weights(load, static_cast<std::size_t>(experts));
   double total = 0;
   for (const double weight : weights) {
-    if (!std::isfinite(weight) || weight < 0) throw InputError("", "a load holds a negative or infinite weight");
+    if (!std::isfinite(weight) || weight < 0) {
+      throw InputError("load", "holds a negative or infinite weight", "weights are finite and at least 0");
+    }
     total += weight;
   }
-  if (total <= 0) throw InputError("", "a load gives no expert any weight");
+  if (!std::isfinite(total))
+    throw InputError("load", "has weights whose sum is infinite", "divide them all by one number");
+  if (total <= 0) throw InputError("load", "gives no expert any weight", "one weight must be above zero");
   for (double& weight : weights) weight /= total;
   return weights;
 }

@@ -126,6 +126,37 @@ TEST(BuildGraph, ExpertChoiceGivesEveryExpertEquallyMany_B6) {
   EXPECT_EQ(up.rows[0].experts, 8);
 }
 
+TEST(BuildGraph, SubTokensAreMoreAndNarrowerWithEqualBytesToDispatch_C16) {
+  MoeBlock one = moe_of(8, 2, 32);
+  one.sub_token_heads = 1;
+  MoeBlock four = moe_of(8, 2, 32);
+  four.sub_token_heads = 4;
+  Deployment spread;
+  spread.ep = 2;
+  const auto plain = build_graph(layer_of(moe_of(8, 2, 32)), spread, tokens(16));
+  const auto single = build_graph(layer_of(one), spread, tokens(16));
+  const auto split = build_graph(layer_of(four), spread, tokens(16));
+  ASSERT_EQ(single.operators.size(), plain.operators.size());
+  for (std::size_t i = 0; i < plain.operators.size(); ++i) {
+    EXPECT_EQ(single.operators[i].name, plain.operators[i].name);
+    EXPECT_EQ(single.operators[i].shape, plain.operators[i].shape);
+    EXPECT_EQ(single.operators[i].activation_bytes, plain.operators[i].activation_bytes);
+  }
+  EXPECT_EQ(named(split, ".top_k").shape.tokens, 4 * named(plain, ".top_k").shape.tokens);
+  EXPECT_EQ(named(split, ".permute").shape.tokens, 64);
+  EXPECT_EQ(named(split, ".permute").shape.hidden, 16);  // of 64 columns
+  for (const char* moved : {".dispatch", ".combine"}) {
+    EXPECT_EQ(named(split, moved).shape, named(plain, moved).shape) << moved;
+    EXPECT_EQ(named(split, moved).activation_bytes, named(plain, moved).activation_bytes) << moved;
+  }
+  // 64 sub-tokens choose 2 experts each, 2 ranks share them: 64 rows on this one, three 16 x 32 matrices a row.
+  double experts = 0;
+  for (const Operator& op : split.operators) experts += op.stage == "experts" ? op.flops.value() : 0;
+  EXPECT_NEAR(experts, 2.0 * 64 * 3 * 16 * 32, 1e-6);
+  EXPECT_EQ(named(split, ".heads_in").shape.k, 64);  // both projections see the whole token
+  EXPECT_EQ(named(split, ".heads_out").shape.m, 16);
+}
+
 TEST(BuildGraph, SplittingExpertsKeepsFlopsAndTouchesMore_C15) {
   const auto whole = build_graph(layer_of(moe_of(8, 2, 64)), {}, tokens(16));
   const auto split = build_graph(layer_of(moe_of(16, 4, 32)), {}, tokens(16));

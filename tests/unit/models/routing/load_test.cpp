@@ -31,6 +31,7 @@ TEST(ExpertPopularity, RefusesWhatIsNoLoad) {
   EXPECT_THROW(expert_popularity({LoadKind::histogram, 0, {1, -1}, 1}, 2), InputError);
   EXPECT_THROW(expert_popularity({LoadKind::histogram, 0, {1, 1}, 1}, 3), InputError);
   EXPECT_THROW(expert_popularity({LoadKind::histogram, 0, {0, 0}, 1}, 2), InputError);
+  EXPECT_THROW(expert_popularity({LoadKind::histogram, 0, {1.7e308, 1.7e308}, 1}, 2), InputError);
   EXPECT_THROW(expert_popularity({}, 0), InputError);
 }
 
