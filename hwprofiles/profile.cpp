@@ -44,7 +44,7 @@ HardwareQuantity parse_quantity(const JsonView& view) {
   quantity.low = view.find_number("low");
   quantity.high = view.find_number("high");
   if ((quantity.low && *quantity.low > quantity.value) || (quantity.high && *quantity.high < quantity.value)) {
-    throw InputError(view.where(), "the value lies outside its own interval");
+    throw InputError(view.where(), "the value lies outside its own interval", "low <= value <= high");
   }
   quantity.origin = parse_origin(view.at("origin"));
   quantity.source = view.at("source").as_string();

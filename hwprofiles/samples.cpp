@@ -11,6 +11,8 @@
 namespace moecast {
 namespace {
 
+constexpr const char* kDamagedRow = "remove the row, or measure again: moecast profile";
+
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
   while (true) {
@@ -40,7 +42,7 @@ struct Cell {
 
   [[noreturn]] void fail(const std::string& problem) const {
     throw InputError(where + ": line " + std::to_string(line) + ", column " + std::string(column),
-                     "\"" + std::string(text.substr(0, 40)) + "\" " + problem);
+                     "\"" + std::string(text.substr(0, 40)) + "\" " + problem, kDamagedRow);
   }
   [[nodiscard]] double number(double low) const { return number_of(text, low); }
   [[nodiscard]] double number_of(std::string_view part, double low) const {
@@ -73,7 +75,8 @@ Measurement parse_row(OperatorKind kind, const std::vector<std::string_view>& ce
                       const std::vector<std::string>& names, const std::string& where, std::size_t line) {
   if (cells.size() != names.size()) {
     throw InputError(where + ": line " + std::to_string(line),
-                     "has " + std::to_string(cells.size()) + " columns, expected " + std::to_string(names.size()));
+                     "has " + std::to_string(cells.size()) + " columns, expected " + std::to_string(names.size()),
+                     kDamagedRow);
   }
   std::size_t at = 0;
   const auto next = [&]() -> Cell {
@@ -154,7 +157,7 @@ std::vector<Measurement> parse_samples_text(OperatorKind kind, std::string_view 
     }
     rows.push_back(parse_row(kind, cells, names, where, line));
   }
-  if (line == 0 || text.empty()) throw InputError(where, "is empty");
+  if (line == 0 || text.empty()) throw InputError(where, "is empty", "moecast profile measures it again");
   return rows;
 }
 
@@ -181,7 +184,7 @@ std::vector<Measurement> read_samples(const std::string& folder) {
   for (const std::string& name : names) {
     const auto kind = parse_operator_kind(name);
     const std::string path = folder + "/samples/" + name + ".csv.gz";
-    if (!kind) throw InputError(path, "\"" + name + "\" is not an operator");
+    if (!kind) throw InputError(path, "\"" + name + "\" is not an operator", "move the file out of the folder");
     auto rows = parse_samples_text(*kind, read_text_file(path), path);
     all.insert(all.end(), std::make_move_iterator(rows.begin()), std::make_move_iterator(rows.end()));
   }

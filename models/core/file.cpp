@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <memory>
 
 #include "models/core/error.h"
@@ -23,14 +24,29 @@ struct GzClose {
 };
 using GzFile = std::unique_ptr<gzFile_s, GzClose>;
 
-GzFile open_for_reading(const std::string& path) {
+[[noreturn]] void refuse_size(const std::string& path, std::uint64_t limit_bytes) {
+  throw InputError(path, "is larger than " + std::to_string(limit_bytes >> 20) + " MiB",
+                   "this is not a file of the expected kind");
+}
+
+GzFile open_for_reading(const std::string& path, std::uint64_t limit_bytes) {
   std::error_code ignored;
-  const auto status = std::filesystem::status(path, ignored);
-  if (!std::filesystem::exists(status)) throw InputError(path, "no such file", "check the path");
-  if (std::filesystem::is_directory(status)) throw InputError(path, "is a folder, expected a file");
-  if (!std::filesystem::is_regular_file(status)) throw InputError(path, "is not a regular file");
+  std::error_code reason;
+  const auto status = std::filesystem::status(path, reason);
+  if (status.type() == std::filesystem::file_type::not_found) throw InputError(path, "no such file", "check the path");
+  if (reason) throw InputError(path, "cannot be opened: " + reason.message(), "check the path and its permissions");
+  if (std::filesystem::is_directory(status)) {
+    throw InputError(path, "is a folder, expected a file", "name a file in it");
+  }
+  if (!std::filesystem::is_regular_file(status)) {
+    throw InputError(path, "is not a regular file", "copy it to a file first");
+  }
+  // What is too large packed is too large unpacked: refused before a byte is read.
+  if (std::filesystem::file_size(path, ignored) > limit_bytes && !ignored) refuse_size(path, limit_bytes);
   GzFile file(gzopen(path.c_str(), "rb"));
-  if (!file) throw InputError(path, std::string("cannot be opened: ") + std::strerror(errno));
+  if (!file) {
+    throw InputError(path, std::string("cannot be opened: ") + std::strerror(errno), "check its permissions");
+  }
   gzbuffer(file.get(), 1U << 18);
   return file;
 }
@@ -69,27 +85,26 @@ std::string gzip(std::string_view content) {
   if (descriptor >= 0) close(descriptor);
   unlink(temporary.c_str());
   throw DeviceError(path, std::string("cannot be written: ") + std::strerror(reason),
-                    reason == ENOSPC ? "free some disk space" : "check that the folder exists and is writable");
+                    reason == ENOSPC || reason == EDQUOT ? "free some disk space"
+                    : reason == EFBIG                    ? "raise the limit on the size of files (ulimit -f)"
+                                                         : "check that the folder exists and is writable");
 }
 
 }  // namespace
 
 std::string read_text_file(const std::string& path, std::uint64_t limit_bytes) {
-  const GzFile file = open_for_reading(path);
+  const GzFile file = open_for_reading(path, limit_bytes);
   std::string text;
   std::array<char, 1U << 16> buffer{};
   while (const std::size_t got = read_some(file.get(), path, buffer.data(), buffer.size())) {
-    if (text.size() + got > limit_bytes) {
-      throw InputError(path, "is larger than " + std::to_string(limit_bytes >> 20) + " MiB",
-                       "this is not a file of the expected kind");
-    }
+    if (text.size() + got > limit_bytes) refuse_size(path, limit_bytes);
     text.append(buffer.data(), got);
   }
   return text;
 }
 
 void read_lines(const std::string& path, const std::function<void(std::uint64_t, std::string_view)>& line) {
-  const GzFile file = open_for_reading(path);
+  const GzFile file = open_for_reading(path, std::numeric_limits<std::uint64_t>::max());
   std::string pending;
   std::uint64_t number = 0;
   const auto emit = [&](std::string_view text) {
@@ -111,7 +126,8 @@ void read_lines(const std::string& path, const std::function<void(std::uint64_t,
     }
     pending.append(rest);
     if (pending.size() > kMaxLineBytes) {
-      throw InputError(path + ": line " + std::to_string(number + 1), "is longer than 1 MiB");
+      throw InputError(path + ": line " + std::to_string(number + 1), "is longer than 1 MiB",
+                       "this is not a file of the expected kind");
     }
   }
   if (!pending.empty()) emit(pending);

@@ -13,6 +13,7 @@ namespace moecast {
 namespace {
 
 constexpr std::size_t kMaxDepth = 200;
+constexpr std::size_t kMaxMessageBytes = 200;
 
 /// Line and column of a byte offset, for error messages.
 std::string position(std::string_view text, std::size_t byte) {
@@ -32,7 +33,8 @@ class Guard : public nlohmann::json_sax<Json> {
   bool number_integer(number_integer_t) override { return true; }
   bool number_unsigned(number_unsigned_t) override { return true; }
   bool number_float(number_float_t value, const string_t&) override {
-    if (!std::isfinite(value)) throw InputError(where_, "holds a number beyond the range of double");
+    if (!std::isfinite(value))
+      throw InputError(where_, "holds a number beyond the range of double", "write a number below 1.8e308");
     return true;
   }
   bool string(string_t&) override { return true; }
@@ -43,7 +45,9 @@ class Guard : public nlohmann::json_sax<Json> {
     return true;
   }
   bool key(string_t& name) override {
-    if (!seen_.back().insert(name).second) throw InputError(where_, "key \"" + name + "\" stands twice in one object");
+    if (!seen_.back().insert(name).second) {
+      throw InputError(where_, "key \"" + name + "\" stands twice in one object", "keep one of the two");
+    }
     return true;
   }
   bool end_object() override {
@@ -63,13 +67,16 @@ class Guard : public nlohmann::json_sax<Json> {
     std::string message = error.what();
     const std::size_t detail = message.find(": ");
     if (detail != std::string::npos) message = message.substr(detail + 2);
-    throw InputError(where_ + ": " + position(text_, byte == 0 ? 0 : byte - 1), "is not valid JSON: " + message);
+    if (message.size() > kMaxMessageBytes) message = message.substr(0, kMaxMessageBytes) + "...";
+    throw InputError(where_ + ": " + position(text_, byte == 0 ? 0 : byte - 1), "is not valid JSON: " + message,
+                     text_.empty() ? "the file is empty" : "mend it there; if the file is cut off, copy it again");
   }
 
  private:
   void deeper() {
     if (++depth_ > kMaxDepth) {
-      throw InputError(where_, "is nested deeper than " + std::to_string(kMaxDepth) + " levels");
+      throw InputError(where_, "is nested deeper than " + std::to_string(kMaxDepth) + " levels",
+                       "this is not a file of the expected kind");
     }
   }
   std::string_view text_;
@@ -105,6 +112,9 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& where) {
+  if (text.find('\0') != std::string_view::npos) {  // the parser would stop there and take what stands before
+    throw InputError(where, "holds a zero byte, it is no text", "this is not a file of the expected kind");
+  }
   Guard guard(text, where);
   Json::sax_parse(text, &guard);
   return Json::parse(text);
@@ -145,7 +155,7 @@ std::vector<std::string> JsonView::keys() const {
 JsonView JsonView::at(std::string_view key) const {
   if (!value_->is_object()) wrong_type("an object");
   const auto found = value_->find(std::string(key));
-  if (found == value_->end()) throw InputError(where_, "\"" + std::string(key) + "\" is missing");
+  if (found == value_->end()) throw InputError(where_, "\"" + std::string(key) + "\" is missing", "add it");
   const bool root = where_.find(": /") == std::string::npos;
   return {*found, where_ + (root ? ": /" : "/") + std::string(key)};
 }
@@ -160,7 +170,7 @@ JsonView JsonView::at(std::size_t index) const {
 std::int64_t JsonView::as_int(std::int64_t low, std::int64_t high) const {
   if (!value_->is_number()) wrong_type("a whole number");
   if (value_->is_number_unsigned() && value_->get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX)) {
-    throw InputError(where_, "is too large: " + value_->dump());
+    throw InputError(where_, "is too large: " + value_->dump(), "write at most " + std::to_string(high));
   }
   if (value_->is_number_float()) {
     const double number = value_->get<double>();
@@ -169,7 +179,8 @@ std::int64_t JsonView::as_int(std::int64_t low, std::int64_t high) const {
   const auto number = value_->get<std::int64_t>();
   if (number < low || number > high) {
     throw InputError(
-        where_, "is " + std::to_string(number) + ", expected " + std::to_string(low) + " to " + std::to_string(high));
+        where_, "is " + std::to_string(number) + ", expected " + std::to_string(low) + " to " + std::to_string(high),
+        "correct the number");
   }
   return number;
 }
@@ -178,7 +189,9 @@ double JsonView::as_number(double low, double high) const {
   if (!value_->is_number()) wrong_type("a number");
   const double number = value_->get<double>();
   if (!std::isfinite(number) || number < low || number > high) {
-    throw InputError(where_, "is " + value_->dump() + ", outside its range");
+    throw InputError(where_, "is " + value_->dump() + ", outside its range",
+                     high > 1e300 ? "expected at least " + Json(low).dump()
+                                  : "expected " + Json(low).dump() + " to " + Json(high).dump());
   }
   return number;
 }
@@ -218,14 +231,14 @@ void JsonView::refuse_unknown_keys(const std::vector<std::string_view>& known) c
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     const auto near = nearest_name(key, known);
     throw InputError(where_, "\"" + key + "\" is not a known field",
-                     near ? "did you mean \"" + *near + "\"?" : std::string());
+                     near ? "did you mean \"" + *near + "\"?" : "remove it");
   }
 }
 
 void JsonView::wrong_type(std::string_view expected) const {
   std::string shown = value_->dump(-1, ' ', false, Json::error_handler_t::replace);
   if (shown.size() > 60) shown = shown.substr(0, 57) + "...";
-  throw InputError(where_, "expected " + std::string(expected) + ", found " + shown);
+  throw InputError(where_, "expected " + std::string(expected) + ", found " + shown, "correct the value");
 }
 
 std::optional<std::string> nearest_name(std::string_view name, const std::vector<std::string_view>& candidates) {

@@ -101,7 +101,10 @@ double parse_quantity(std::string_view text, const std::string& where, const Dim
   }
   const auto [value, rest] = *number;
   const std::string_view unit = trimmed(rest);
-  if (value < 0) throw UsageError(where, fmt::format("\"{}\" is negative", text));
+  if (value < 0) {
+    throw UsageError(where, fmt::format("\"{}\" is negative", text),
+                     fmt::format("write e.g. \"{}\"", dimension.example));
+  }
   if (unit.empty()) {
     throw UsageError(where, fmt::format("\"{}\" has no unit", text),
                      fmt::format("write a number and a unit, e.g. \"{}\"", dimension.example));
@@ -206,8 +209,12 @@ std::int64_t parse_count(std::string_view text, const std::string& where, std::i
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   const bool whole = error == std::errc() && end == digits.data() + digits.size() && !digits.empty();
-  if (error == std::errc::result_out_of_range) throw UsageError(where, fmt::format("{} is too large", digits));
-  if (!whole) throw UsageError(where, fmt::format("\"{}\" is not a whole number", text));
+  if (error == std::errc::result_out_of_range) {
+    throw UsageError(where, fmt::format("{} is too large", digits), fmt::format("expected at most {}", high));
+  }
+  if (!whole) {
+    throw UsageError(where, fmt::format("\"{}\" is not a whole number", text), "write digits only, e.g. 1000");
+  }
   if (value < low || value > high) {
     const std::string limit = high == INT64_MAX ? fmt::format("at least {}", low) : fmt::format("{} to {}", low, high);
     throw UsageError(where, fmt::format("{} is out of range", value), fmt::format("expected {}", limit));
@@ -217,7 +224,9 @@ std::int64_t parse_count(std::string_view text, const std::string& where, std::i
 
 double parse_number(std::string_view text, const std::string& where, double low, double high) {
   const auto number = leading_number(trimmed(text));
-  if (!number || !number->second.empty()) throw UsageError(where, fmt::format("\"{}\" is not a number", text));
+  if (!number || !number->second.empty()) {
+    throw UsageError(where, fmt::format("\"{}\" is not a number", text), "write e.g. 1.5");
+  }
   if (number->first < low || number->first > high) {
     throw UsageError(
         where, fmt::format("{} is out of range", number->first),
