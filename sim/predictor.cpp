@@ -100,7 +100,7 @@ std::unique_ptr<Predictor> make_predictor(Profile profile, std::shared_ptr<const
 std::unique_ptr<Predictor> Predictor::load(const std::string& folder) {
   Profile profile = read_profile(folder);
   const std::string path = folder + "/calibration.json";
-  auto calibration = std::make_shared<const Calibration>(parse_calibration_text(read_text_file(path), path));
+  const auto calibration = std::make_shared<const Calibration>(read_calibration(folder));
   if (calibration->profile != profile.name) {
     throw InputError(path, "belongs to profile \"" + calibration->profile + "\", not to \"" + profile.name + "\"",
                      "make it again: moecast calibrate " + folder);

@@ -75,6 +75,8 @@ Calibration calibrate(const Profile& profile, const std::vector<Measurement>& me
 /// calibration.json: equal calibrations give equal bytes. @throws InputError, DeviceError as the JSON layer.
 std::string calibration_text(const Calibration& calibration);
 Calibration parse_calibration_text(std::string_view text, const std::string& where);
+/// FOLDER/calibration.json of a profile. It is derived, so the errors say how to make it again. @throws InputError
+Calibration read_calibration(const std::string& folder);
 
 std::shared_ptr<const CostModel> make_cost_model(std::shared_ptr<const Calibration> calibration);
 

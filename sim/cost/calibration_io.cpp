@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/core/error.h"
+#include "models/core/file.h"
 #include "models/core/json.h"
 #include "sim/cost/calibration.h"
 
@@ -209,6 +210,15 @@ Calibration parse_calibration_text(std::string_view text, const std::string& whe
     calibration.closures.push_back(closure);
   }
   return calibration;
+}
+
+Calibration read_calibration(const std::string& folder) {
+  const std::string path = folder + "/calibration.json";
+  try {
+    return parse_calibration_text(read_text_file(path), path);
+  } catch (const InputError& error) {
+    throw InputError(error.where(), error.problem(), "make it again: moecast calibrate " + folder);
+  }
 }
 
 }  // namespace moecast

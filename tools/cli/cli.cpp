@@ -83,8 +83,17 @@ int parse_and_run(CLI::App& app, CommandLine& line, int argc, char** argv) {
     return 0;
   } catch (const CLI::ParseError& error) {
     const auto chosen = app.get_subcommands();
-    throw UsageError("", error.what(),
-                     fmt::format("moecast{} --help", chosen.empty() ? "" : " " + chosen.front()->get_name()));
+    const std::string help = fmt::format("moecast{} --help", chosen.empty() ? "" : " " + chosen.front()->get_name());
+    const std::string text = error.what();
+    const std::vector<std::string> extra = app.remaining(true);
+    if (!extra.empty()) throw UsageError(extra.front(), "was not expected here", help);
+    const std::size_t colon = text.starts_with("--") ? text.find(": ") : std::string::npos;
+    if (colon == std::string::npos) throw UsageError("", text, help);
+    const std::string flag = text.substr(0, colon);
+    if (text.find("At Most 1 required", colon) != std::string::npos) {
+      throw UsageError(flag, "was given more than once", "give it once");
+    }
+    throw UsageError(flag, text.substr(colon + 2), help);
   }
   if (!line.run) {
     fmt::print(stderr, "{}", app.help());
@@ -93,9 +102,11 @@ int parse_and_run(CLI::App& app, CommandLine& line, int argc, char** argv) {
   return line.run();
 }
 
-int report(const Error& error, int code) {
-  fmt::print(stderr, "error: {}\n", error.what());
-  if (!error.hint().empty()) fmt::print(stderr, "hint: {}\n", error.hint());
+/// @param fallback  how to go on where the error does not say it itself.
+int report(const Error& error, int code, const char* fallback = "") {
+  fmt::print(stderr, "error: {}\n", printable(error.what()));
+  const std::string hint = error.hint().empty() ? fallback : error.hint();
+  if (!hint.empty()) fmt::print(stderr, "hint: {}\n", printable(hint));
   return code;
 }
 
@@ -110,7 +121,7 @@ std::vector<std::string> split_list(const std::string& text, const std::string& 
   std::vector<std::string> parts;
   for (std::size_t start = 0; start <= text.size();) {
     const std::size_t end = std::min(text.find(',', start), text.size());
-    if (end == start) throw UsageError(where, fmt::format("\"{}\" has an empty element", text));
+    if (end == start) throw UsageError(where, fmt::format("\"{}\" has an empty element", text), "write e.g. a,b,c");
     parts.push_back(text.substr(start, end - start));
     start = end + 1;
   }
@@ -134,11 +145,11 @@ int run_cli(int argc, char** argv) {
     add_doctor_command(app, line);
     return parse_and_run(app, line, argc, argv);
   } catch (const UsageError& error) {
-    return report(error, 2);
+    return report(error, 2, "moecast COMMAND --help says what each flag takes");
   } catch (const InputError& error) {
-    return report(error, 3);
+    return report(error, 3, "correct the file there, or name another one");
   } catch (const DeviceError& error) {
-    return report(error, 4);
+    return report(error, 4, "moecast doctor says what this machine can do");
   } catch (const std::bad_alloc&) {
     return report(DeviceError("", "out of memory", "close other programs or ask for smaller sizes"), 4);
   } catch (const std::exception& error) {

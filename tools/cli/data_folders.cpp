@@ -100,8 +100,11 @@ std::string profile_folder(const DataFolders& folders, const std::string& name) 
       fs::is_regular_file(fs::path(name) / "profile.json", ignored)) {
     fs::path folder = name;
     if (folder.filename() == "profile.json") folder = folder.parent_path();
-    if (!fs::is_directory(folder, ignored)) throw InputError(name, "no such profile folder", "moecast list hw");
-    if (!fs::is_regular_file(folder / "profile.json", ignored)) throw InputError(name, "has no profile.json");
+    if (!fs::is_directory(folder, ignored))
+      throw InputError(name, "no such profile folder", "moecast list hw shows the known ones");
+    if (!fs::is_regular_file(folder / "profile.json", ignored)) {
+      throw InputError(name, "has no profile.json", "name the folder that moecast profile wrote");
+    }
     return folder.string();
   }
   const std::vector<ProfileEntry> entries = find_profiles(folders);

@@ -31,6 +31,7 @@ std::string device_name(const Profile& profile) {
 
 /// What an unfinished run left is continued on the same kind of GPU only, and never thrown away unasked.
 void prepare_partial(const GpuProfileRequest& request, const Profile& machine) {
+  check_profile_target(request.folder);
   const std::string partial = request.folder + ".partial";
   std::error_code ignored;
   if (request.fresh) fs::remove_all(partial, ignored);

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 
 #include "hwprofiles/profile.h"
 #include "models/core/error.h"
+#include "models/core/json.h"
 #include "profiler/environment.h"
 #include "tools/loop/machine_record.h"
 
@@ -35,6 +37,7 @@ HardwareChoice choose_hardware(const std::string& name, const DataFolders& folde
                      "--hw takes profiles of CPUs: moecast list hw");
   }
   choice.threads = profiled_threads(profile).back();
+  for (const ProfileBackend& backend : profile.backends) choice.backends.push_back(backend.name);
   if (!choice.this_machine) return choice;
   const Environment machine = read_environment();
   if (!recorded_on(profile, machine)) {
@@ -46,6 +49,15 @@ HardwareChoice choose_hardware(const std::string& name, const DataFolders& folde
                      "moecast profile measures this machine; --hw FOLDER uses that profile all the same");
   }
   return choice;
+}
+
+void refuse_backend_typo(const std::string& backend, const HardwareChoice& hardware) {
+  const std::vector<std::string>& known = hardware.backends;
+  if (backend.empty() || std::find(known.begin(), known.end(), backend) != known.end()) return;
+  const auto near = nearest_name(backend, {known.begin(), known.end()});
+  if (!near) return;
+  throw UsageError("--backend", fmt::format("\"{}\" is not in the profile", backend),
+                   fmt::format("did you mean \"{}\"?", *near));
 }
 
 }  // namespace moecast

@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <vector>
 
 #include "tools/cli/data_folders.h"
 
@@ -10,10 +11,15 @@ struct HardwareChoice {
   std::string folder;
   int threads = 1;  ///< most threads that its backend was profiled with
   bool this_machine = false;
+  std::vector<std::string> backends{};  ///< that it was profiled with
 };
 
 /// `this-machine`: the newest profile made here; a name of `list hw`; or a folder.
 /// @throws InputError when nothing was profiled here, or the newest profile is of another CPU; UsageError on a typo.
 HardwareChoice choose_hardware(const std::string& name, const DataFolders& folders);
+
+/// @throws UsageError for a backend that the profile lacks and that looks like a typo of one that it has. Others are
+/// answered as outside of its range.
+void refuse_backend_typo(const std::string& backend, const HardwareChoice& hardware);
 
 }  // namespace moecast

@@ -67,7 +67,8 @@ Architecture load_model(const std::string& name, const DataFolders& folders) {
 
 Architecture make_layer(const LayerChoice& choice) {
   if (choice.top_k > choice.experts) {
-    throw UsageError("--top-k", fmt::format("is {}, but there are only {} experts", choice.top_k, choice.experts));
+    throw UsageError("--top-k", fmt::format("is {}, but there are only {} experts", choice.top_k, choice.experts),
+                     fmt::format("choose 1 to {}", choice.experts));
   }
   MoeBlock moe;
   moe.experts = {{choice.experts, expert_of(choice), ""}};

@@ -105,6 +105,7 @@ std::string render_table(const Table& table, Format format) {
 }
 
 std::string render_csv(const std::vector<Json>& records) {
+  if (records.empty()) return "";
   std::vector<Json> flat;
   std::vector<std::string> columns;
   for (const Json& record : records) {
@@ -145,8 +146,16 @@ void write_stdout(std::string_view text) {
   }
 }
 
-void warn(std::string_view text) { fmt::print(stderr, "warning: {}\n", text); }
-void note(std::string_view text) { fmt::print(stderr, "{}\n", text); }
+std::string printable(std::string_view text) {
+  std::string safe(text);
+  for (char& c : safe) {
+    if ((static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f) c = '?';
+  }
+  return safe;
+}
+
+void warn(std::string_view text) { fmt::print(stderr, "warning: {}\n", printable(text)); }
+void note(std::string_view text) { fmt::print(stderr, "{}\n", printable(text)); }
 
 bool terminal_allows_colour() {
   const char* no_colour = std::getenv("NO_COLOR");

@@ -33,6 +33,9 @@ std::string render_records(const std::vector<Json>& records, Format format, bool
 /// @throws DeviceError when standard output cannot take it (full disk, closed pipe).
 void write_stdout(std::string_view text);
 
+/// `text` without control characters, which a hostile file could use to steer a terminal: each becomes "?".
+std::string printable(std::string_view text);
+
 /// "warning: ..." on standard error.
 void warn(std::string_view text);
 /// A line on standard error.

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -16,7 +17,19 @@
 namespace moecast {
 namespace {
 
-std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> queries) {
+/// Says which flag is at fault where the plan of a query names the field only.
+[[noreturn]] void blame_flag(const InputError& error, const std::string& model) {
+  static const std::map<std::string, const char*> flags{
+      {"tp", "--tp"},       {"ep", "--ep"},         {"pp", "--pp"},     {"moe_tp", "--moe-tp"},
+      {"phase", "--phase"}, {"copies", "--copies"}, {"load", "--load"}, {"rows_per_expert", "--rows"}};
+  if (const auto flag = flags.find(error.where()); flag != flags.end()) {
+    throw UsageError(flag->second, error.problem(), error.hint());
+  }
+  if (!error.where().empty()) throw error;
+  throw InputError(model.empty() ? "layer" : model, error.problem(), error.hint());
+}
+
+std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> queries, const std::string& model) try {
   std::vector<Answer> answers;
   answers.reserve(queries.size());
   for (Query& query : queries) {
@@ -24,6 +37,8 @@ std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> qu
     answers.push_back({std::move(query), std::move(prediction)});
   }
   return answers;
+} catch (const InputError& error) {
+  blame_flag(error, model);
 }
 
 /// Each warning once, however many combinations raise it; notes of the model's importer too.
@@ -42,10 +57,11 @@ void show_warnings(const std::vector<Answer>& answers) {
 std::vector<Answer> ask(const QueryOptions& options) {
   const DataFolders folders = find_data_folders(options.data);
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
+  refuse_backend_typo(options.backend, hardware);
   std::vector<Query> queries = make_queries(options, folders, hardware.threads);
   for (Query& query : queries) query.inputs.push_back({"hw_folder", hardware.folder, false});
   const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder);
-  return answer_all(*predictor, std::move(queries));
+  return answer_all(*predictor, std::move(queries), options.model);
 }
 
 int run_predict(const QueryOptions& options) {
@@ -106,6 +122,7 @@ int run_explain(const QueryOptions& options) {
   const Format format = parse_format(options.format);
   const DataFolders folders = find_data_folders(options.data);
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
+  refuse_backend_typo(options.backend, hardware);
   std::vector<Query> queries = make_queries(options, folders, hardware.threads);
   if (queries.size() != 1) {
     throw UsageError("", "explain answers one question, these ranges make " + std::to_string(queries.size()),
@@ -113,7 +130,7 @@ int run_explain(const QueryOptions& options) {
   }
   queries.front().inputs.push_back({"hw_folder", hardware.folder, false});
   const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder);
-  const std::vector<Answer> answers = answer_all(*predictor, std::move(queries));
+  const std::vector<Answer> answers = answer_all(*predictor, std::move(queries), options.model);
   const Answer& answer = answers.front();
   const std::vector<Prediction> removed = answers_without(*predictor, answer.query);
   show_warnings(answers);

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -16,6 +17,7 @@
 #include "tools/cli/restart.h"
 #include "tools/loop/interrupt.h"
 #include "tools/loop/machine_record.h"
+#include "tools/loop/partial_profile.h"
 #include "tools/loop/profile_session.h"
 
 namespace moecast {
@@ -78,6 +80,23 @@ Json as_json(const ProfileOutcome& outcome, const std::string& folder) {
   return json;
 }
 
+/// A name becomes a folder of that name. @throws UsageError
+std::string checked_name(const std::string& name) {
+  const bool plain =
+      std::all_of(name.begin(), name.end(), [](unsigned char c) { return c > ' ' && c != '/' && c < 127; });
+  if (!plain || name.starts_with('.')) {
+    throw UsageError("--name", fmt::format("\"{}\" is no name of a profile", name),
+                     "write letters, digits and dashes; --out chooses a folder");
+  }
+  return name;
+}
+
+/// FOLDER.partial lies beside the folder, not in it.
+std::string without_end_slashes(std::string path) {
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
+}
+
 int profile_a_gpu(const ProfileOptions& options) {
   if (!options.threads.empty()) throw UsageError("--threads", "a GPU has no thread counts to choose", "leave it out");
   if (!options.backend.empty()) {
@@ -88,8 +107,8 @@ int profile_a_gpu(const ProfileOptions& options) {
   gpu.device = options.device;
   if (!options.budget.empty()) gpu.budget = options.budget;
   gpu.dtype = options.dtype;
-  gpu.name = options.name;
-  gpu.out = options.out;
+  gpu.name = options.name.empty() ? "" : checked_name(options.name);
+  gpu.out = without_end_slashes(options.out);
   gpu.format = options.format;
   gpu.fresh = options.fresh;
   return run_gpu_profile(gpu);
@@ -108,8 +127,10 @@ int run_profile(const ProfileOptions& options) {
     throw UsageError("--budget", fmt::format("{} is outside 5s to 24h", budget), "90s is the default");
   }
   request.combinations = parse_combinations(options.backend, options.dtype, options.threads);
-  request.name = options.name.empty() ? machine_name(read_environment()) : options.name;
-  request.folder = options.out.empty() ? find_data_folders("").own + "/" + request.name : options.out;
+  request.name = options.name.empty() ? machine_name(read_environment()) : checked_name(options.name);
+  request.folder =
+      options.out.empty() ? find_data_folders("").own + "/" + request.name : without_end_slashes(options.out);
+  check_profile_target(request.folder);
   request.fresh = options.fresh;
   const InterruptGuard guard;
   request.interrupted = &InterruptGuard::flag();

@@ -103,6 +103,16 @@ Phase parse_phase(const std::string& text) {
                    near ? fmt::format("did you mean \"{}\"?", *near) : "write decode, prefill, mixed or encode");
 }
 
+/// A flag that the phase does not read would be ignored silently.
+void refuse_idle_flags(Phase phase, const Combination& values) {
+  const auto refuse = [&](bool idle, const char* flag, const char* hint) {
+    if (idle && values.given(flag)) throw UsageError(flag, "means nothing in this phase", hint);
+  };
+  refuse(phase == Phase::decode, "--prompt", "write --phase prefill or mixed, or --context N for decode");
+  refuse(phase == Phase::prefill || phase == Phase::encode, "--context", "write --prompt N");
+  refuse(phase != Phase::mixed, "--prefill-batch", "write --phase mixed");
+}
+
 Workload workload_of(const QueryOptions& options, const Combination& values, bool layer) {
   Workload workload;
   workload.load = parse_load(options.load.empty() ? "uniform" : options.load,
@@ -120,6 +130,7 @@ Workload workload_of(const QueryOptions& options, const Combination& values, boo
     return workload;
   }
   workload.phase = parse_phase(options.phase);
+  refuse_idle_flags(workload.phase, values);
   workload.batch = values.at("--batch");
   workload.context = workload.phase == Phase::prefill || workload.phase == Phase::encode ? 0 : values.at("--context");
   workload.prompt = workload.phase == Phase::decode ? 1 : values.at("--prompt");
@@ -144,6 +155,9 @@ LayerChoice layer_of(const QueryOptions& options, const Combination& values) {
   if (!options.capacity_factor.empty() && options.capacity_factor != "none") {
     layer.capacity_factor = parse_number(options.capacity_factor, "--capacity-factor", 1e-6, 1e6);
   }
+  if (!layer.capacity_factor && !options.overflow.empty()) {
+    throw UsageError("--overflow", "means nothing without a capacity", "write --capacity-factor F");
+  }
   layer.pad = options.pad;
   layer.overflow = options.overflow;
   layer.activation = options.activation;
@@ -160,7 +174,7 @@ bool asks_for_layer(const QueryOptions& options) {
 
 /// A model and a layer exclude each other, and each has its own flags for the size of the step.
 void refuse_contradictions(const QueryOptions& options, bool layer) {
-  if (options.gated && options.no_gated) throw UsageError("--no-gated", "contradicts --gated");
+  if (options.gated && options.no_gated) throw UsageError("--no-gated", "contradicts --gated", "give one of the two");
   if (options.model.empty() && !layer) {
     throw UsageError("--model", "is missing",
                      "a name of moecast list models, a config.json, or a layer: --hidden 1024 --width 2048 --experts 8 "
@@ -272,7 +286,8 @@ std::vector<Query> make_queries(const QueryOptions& options, const DataFolders& 
     const std::string& text = options.numbers.at(flag.name);
     axes.push_back(text.empty() ? std::vector<std::int64_t>() : parse_range(text, flag.name, flag.low, flag.high));
     combinations *= std::max<std::size_t>(axes.back().size(), 1);
-    if (combinations > 1000000) throw UsageError(flag.name, "makes more than a million combinations");
+    if (combinations > 1000000)
+      throw UsageError(flag.name, "makes more than a million combinations", "choose a coarser range");
   }
   std::optional<Architecture> model;
   if (!layer) model = load_model(options.model, folders);

@@ -72,7 +72,7 @@ ExpertLoad parse_load(const std::string& text, std::uint64_t seed) {
   load.seed = seed;
   load.kind = value_of(words, text.substr(0, colon), "--load", "a load");
   if (load.kind == LoadKind::uniform) {
-    if (!argument.empty()) throw UsageError("--load", "uniform takes no parameter");
+    if (!argument.empty()) throw UsageError("--load", "uniform takes no parameter", "write \"uniform\"");
     return load;
   }
   if (argument.empty()) {

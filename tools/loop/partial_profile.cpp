@@ -26,14 +26,28 @@ void must(const std::error_code& error, const std::string& path, const std::stri
   if (error) throw DeviceError(path, what + ": " + error.message(), "is the disk full or the folder read-only?");
 }
 
+/// Samples of an unfinished run on this machine; those of another machine are removed.
+std::vector<Measurement> kept_samples(const std::string& folder, const Profile& machine) {
+  if (!fs::exists(folder + "/profile.json")) return {};
+  try {
+    if (same_cpu(read_profile(folder), machine)) return read_samples(folder);
+  } catch (const InputError& error) {
+    throw InputError(error.where(), error.problem(), "moecast profile --fresh starts anew");
+  }
+  std::error_code error;
+  fs::remove_all(folder + "/samples", error);
+  must(error, folder, "cannot be emptied");
+  return {};
+}
+
 }  // namespace
 
 PartialProfile::PartialProfile(const std::string& folder, const Profile& machine)
     : folder_(folder + ".partial"), machine_(machine) {
-  if (!fs::exists(folder_ + "/profile.json")) return;
-  if (!same_cpu(read_profile(folder_), machine)) return;
-  kept_ = read_samples(folder_);
+  kept_ = kept_samples(folder_, machine);
 }
+
+void PartialProfile::prepare() const { write_profile(folder_, machine_); }
 
 std::vector<KernelPoint> PartialProfile::missing(const std::vector<KernelPoint>& wanted, std::size_t rounds) const {
   std::vector<KernelPoint> points;
@@ -62,6 +76,23 @@ std::vector<Measurement> PartialProfile::with(const std::vector<Measurement>& fr
 void PartialProfile::save(const std::vector<Measurement>& fresh) const {
   write_profile(folder_, machine_);
   write_samples(folder_, with(fresh));
+}
+
+void check_profile_target(const std::string& folder) {
+  for (const std::string& path : {folder, folder + ".old", folder + ".partial"}) {
+    std::error_code ignored;
+    if (!fs::exists(fs::symlink_status(path, ignored))) continue;
+    if (!fs::is_directory(path, ignored)) {
+      throw UsageError(path, "is there and is not a folder", "choose another --out");
+    }
+    for (const fs::directory_entry& entry : fs::directory_iterator(path, ignored)) {
+      const std::string name = entry.path().filename().string();
+      if (name == "profile.json" || name == "calibration.json" || name == "samples") continue;
+      if (name.find(".json.tmp") != std::string::npos) continue;  // what a killed run left
+      throw UsageError(path, "holds \"" + name + "\", which a new profile would replace",
+                       "choose another --out, or move it away");
+    }
+  }
 }
 
 void publish_profile(const std::string& partial, const std::string& folder) {

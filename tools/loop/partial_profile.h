@@ -18,6 +18,9 @@ class PartialProfile {
   [[nodiscard]] std::vector<KernelPoint> missing(const std::vector<KernelPoint>& wanted, std::size_t rounds) const;
   /// What is kept, merged with new measurements.
   [[nodiscard]] std::vector<Measurement> with(const std::vector<Measurement>& fresh) const;
+  /// Writes what the machine is, so that a folder that cannot be written is found out before anything is measured.
+  /// @throws DeviceError
+  void prepare() const;
   /// Writes the merged measurements. @throws DeviceError on a full disk; what was there stays.
   void save(const std::vector<Measurement>& fresh) const;
   /// Takes new measurements over for good.
@@ -28,6 +31,10 @@ class PartialProfile {
   Profile machine_;
   std::vector<Measurement> kept_;
 };
+
+/// A finished profile replaces its folder as a whole, so the folder must hold nothing else.
+/// @throws UsageError at `folder` when it is a file, or a folder with anything that is not part of a profile.
+void check_profile_target(const std::string& folder);
 
 /// Moves a complete profile from FOLDER.partial to FOLDER. What FOLDER held is replaced only when the new one is whole.
 /// @throws DeviceError when the file system refuses; nothing is lost then.

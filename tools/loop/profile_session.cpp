@@ -36,6 +36,7 @@ class ProfileRun {
         profile_(describe_machine(request.name, request.combinations)),
         partial_((forget(request), request.folder), profile_),
         start_(Clock::now()) {
+    partial_.prepare();
     outcome_.resumed = partial_.kept().size();
   }
 

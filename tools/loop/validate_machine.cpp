@@ -51,6 +51,7 @@ std::vector<Combination> profiled_combinations(const std::vector<Measurement>& s
 ValidateOutcome validate_machine(const ValidateRequest& request) {
   const Profile profile = read_profile(request.folder);
   const std::vector<Measurement> samples = read_samples(request.folder);
+  Calibration calibration = read_calibration(request.folder);
   if (samples.empty()) {
     throw InputError(request.folder + "/samples", "holds no samples", "moecast profile measures them");
   }
@@ -81,8 +82,6 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
   ValidateOutcome outcome;
   outcome.kernels = session.kernels.size();
   outcome.complete = result.complete;
-  const std::string file = request.folder + "/calibration.json";
-  Calibration calibration = parse_calibration_text(read_text_file(file), file);
   if (request.interleaved) {
     std::vector<Closure> closures = std::move(calibration.closures);
     calibration = calibrate(profile, result.kernels);

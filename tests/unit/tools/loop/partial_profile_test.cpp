@@ -69,6 +69,12 @@ TEST_F(PartialProfileTest, DoesNotMixMachines) {
   EXPECT_TRUE(PartialProfile(at("p"), machine("Y")).kept().empty());
 }
 
+TEST_F(PartialProfileTest, ForgetsTheSamplesOfAnotherMachine) {
+  PartialProfile(at("p"), machine("X")).save({row(1, {1e-3})});
+  PartialProfile(at("p"), machine("Y")).prepare();
+  EXPECT_TRUE(PartialProfile(at("p"), machine("Y")).kept().empty());
+}
+
 TEST_F(PartialProfileTest, SaysWhatIsBroken) {
   PartialProfile(at("p"), machine("X")).save({row(1, {1e-3})});
   std::ofstream(at("p.partial/profile.json")) << "{";
