@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +19,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+void limit(int resource, std::size_t bytes) {
+  const rlimit limits{bytes, bytes};
+  if (bytes > 0 && setrlimit(resource, &limits) != 0) _exit(125);
+}
+
 [[noreturn]] void become_program(const std::vector<std::string>& arguments, const ProgramOptions& options, int out,
                                  int err) {
   for (const auto& [name, value] : options.environment) {
@@ -27,6 +33,9 @@ using Clock = std::chrono::steady_clock;
       setenv(name.c_str(), value.c_str(), 1);
     }
   }
+  limit(RLIMIT_FSIZE, options.file_limit_bytes);
+  limit(RLIMIT_AS, options.memory_limit_bytes);
+  if (!options.folder.empty() && chdir(options.folder.c_str()) != 0) _exit(126);
   if (!options.stdout_to.empty()) out = open(options.stdout_to.c_str(), O_WRONLY);
   dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
   dup2(out, STDOUT_FILENO);

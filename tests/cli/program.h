@@ -14,6 +14,9 @@ struct Finished {
 struct ProgramOptions {
   std::map<std::string, std::string> environment{};  ///< added to (or, with "", removed from) this process's
   std::string stdout_to{};                           ///< a file such as /dev/full instead of a pipe
+  std::string folder{};                              ///< working folder, where it is not this process's
+  std::size_t file_limit_bytes = 0;                  ///< largest file that may be written; 0 = no limit
+  std::size_t memory_limit_bytes = 0;                ///< address space; 0 = no limit
   double interrupt_after_s = 0;                      ///< sends SIGINT then; 0 = never
   std::string interrupt_when{};                      ///< waits for this text on stderr before counting
 };
