@@ -103,6 +103,22 @@ class RowsOfExperts {
   double limit_ = 0;
 };
 
+double expert_sum(const std::vector<RowGroup>& rows) {
+  double experts = 0;
+  for (const RowGroup& group : rows) experts += group.experts;
+  return experts;
+}
+
+/// Rows of an expert in up to `chunks` equal parts, one after another; each part is a call that reads the weights.
+std::vector<RowGroup> chunked(std::vector<RowGroup> rows, std::int64_t chunks) {
+  for (RowGroup& group : rows) {
+    const double parts = std::clamp(std::floor(group.rows), 1.0, value(std::max<std::int64_t>(1, chunks)));
+    group.rows /= parts;
+    group.experts *= parts;
+  }
+  return rows;
+}
+
 }  // namespace
 
 std::optional<std::int64_t> capacity_slots(const CapacitySpec& capacity, std::int64_t tokens, int top_k,
@@ -195,8 +211,15 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
       static_cast<void>(divide(experts, deployment_.ep, "experts", "ep"));
       for (RowGroup& r : rows) r.experts /= deployment_.ep;
     }
+    const double resident = expert_sum(rows);
+    rows = chunked(std::move(rows), workload_.chunks);
+    const double before = current_layer_;
     const std::string suffix = block.experts.size() > 1 ? ".experts" + std::to_string(g) : ".experts";
     expert_layers(shard, name + suffix, "experts", rows, inner, reuse_of_experts(shard, rows, inner));
+    // Chunks read the weights again, they do not store them again.
+    if (workload_.chunks > 1 && resident > 0) {
+      current_layer_ = before + (current_layer_ - before) * resident / expert_sum(rows);
+    }
     first += group.count;
   }
   if (deployment_.ep > 1) {

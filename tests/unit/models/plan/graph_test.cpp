@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <set>
 
@@ -124,6 +125,55 @@ TEST(BuildGraph, ExpertChoiceGivesEveryExpertEquallyMany_B6) {
   ASSERT_EQ(up.rows.size(), 1U);
   EXPECT_EQ(up.rows[0].rows, 8);  // 32 * 2 / 8
   EXPECT_EQ(up.rows[0].experts, 8);
+}
+
+TEST(BuildGraph, TwoThinHopsCostOneWideExpertInTwiceTheCalls_A6) {
+  ExpertSpec wide = moe_of(8, 2, 64).experts[0].expert;
+  ExpertSpec deep = wide;
+  deep.width = 32;
+  deep.depth = 2;
+  const auto graph_of = [](const ExpertSpec& expert) {
+    MoeBlock moe = moe_of(8, 2, 64);
+    moe.experts[0].expert = expert;
+    return build_graph(layer_of(moe), {}, tokens(16));
+  };
+  const auto calls = [](const OperatorGraph& graph) {
+    return std::count_if(graph.operators.begin(), graph.operators.end(),
+                         [](const Operator& op) { return op.kind == OperatorKind::grouped_gemm; });
+  };
+  EXPECT_EQ(calls(graph_of(wide)), 2);
+  EXPECT_EQ(calls(graph_of(deep)), 4);
+  EXPECT_NEAR(flops(graph_of(deep)), flops(graph_of(wide)), 1e-6 * flops(graph_of(wide)));
+}
+
+TEST(BuildGraph, SparseExpertsDoKOverNOfTheFlopsOfAllOfThem_B9_D4) {
+  const auto experts_flops = [](const MoeBlock& moe, KernelStrategy strategy) {
+    double sum = 0;
+    for (const Operator& op : build_graph(layer_of(moe), with(strategy), tokens(16)).operators) {
+      if (op.stage == "experts") sum += op.flops.value();
+    }
+    return sum;
+  };
+  const double sparse = experts_flops(moe_of(8, 2, 32), KernelStrategy::sorted_grouped);
+  MoeBlock soft = moe_of(8, 2, 32);
+  soft.router.kind = RouterKind::soft;
+  EXPECT_NEAR(sparse / experts_flops(moe_of(8, 8, 32), KernelStrategy::sorted_grouped), 2.0 / 8, 1e-12);
+  EXPECT_NEAR(sparse / experts_flops(soft, KernelStrategy::sorted_grouped), 2.0 / 8, 1e-12);
+  EXPECT_NEAR(sparse / experts_flops(moe_of(8, 2, 32), KernelStrategy::dense_mask), 2.0 / 8, 1e-12);
+}
+
+TEST(BuildGraph, ChunksReadTheWeightsAgainAndComputeTheSame_B12) {
+  Workload w = tokens(32);
+  w.rows_per_expert.assign(8, 8);
+  const auto whole = build_graph(layer_of(moe_of(8, 2, 32)), {}, w);
+  w.chunks = 4;
+  const auto parts = build_graph(layer_of(moe_of(8, 2, 32)), {}, w);
+  EXPECT_DOUBLE_EQ(flops(parts), flops(whole));
+  const Operator up = named(parts, ".gate_up");
+  EXPECT_EQ(up.rows[0].rows, 2);
+  EXPECT_EQ(up.weight_bytes, 4 * named(whole, ".gate_up").weight_bytes);
+  w.chunks = 100;  // no part without a row
+  EXPECT_EQ(named(build_graph(layer_of(moe_of(8, 2, 32)), {}, w), ".gate_up").rows[0].rows, 1);
 }
 
 TEST(BuildGraph, SubTokensAreMoreAndNarrowerWithEqualBytesToDispatch_C16) {

@@ -230,11 +230,31 @@ TEST(Executable, HalfTheCapacityOfABalancedLoadDropsHalf_A8) {
   executable->prepare();
   executable->run();
   EXPECT_EQ(executable->counters().dropped, 32);
+  EXPECT_EQ(executable->counters().routed + executable->counters().dropped, 32 * 2);
   moe.capacity.eval_factor = 8;
   const auto roomy = make_executable(layer_of(moe), on("eigen"), w, {});
   roomy->prepare();
   roomy->run();
   EXPECT_EQ(roomy->counters().dropped, 0);
+}
+
+TEST(Executable, NextBestLeavesNothingOutWhereThereIsRoomForAll_B8) {
+  MoeBlock moe = moe_of(8, 2);
+  moe.capacity.eval_factor = 1;
+  ExecutableOptions options;
+  options.planted = false;  // scores that are skewed enough to overflow
+  const auto dropped = [&](Overflow overflow) {
+    moe.capacity.overflow = overflow;
+    const auto executable = make_executable(layer_of(moe), on("eigen"), tokens(32), options);
+    executable->prepare();
+    executable->run();
+    const Counters& c = executable->counters();
+    EXPECT_EQ(c.routed + c.dropped, c.demanded);
+    EXPECT_EQ(c.demanded, 64);
+    return c.dropped;
+  };
+  EXPECT_GT(dropped(Overflow::drop), 0);
+  EXPECT_EQ(dropped(Overflow::next_best), 0);
 }
 
 TEST(Executable, CopiesAreCycledAndAnEvictedModelComesBack) {

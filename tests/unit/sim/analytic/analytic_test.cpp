@@ -82,6 +82,19 @@ TEST(Evaluate, AnMlpRouterNeverCostsLess_A7) {
   EXPECT_GT(*run(layer(8, 2, RouterNetwork::mlp), tokens(64)).latency, *run(layer(8, 2), tokens(64)).latency);
 }
 
+TEST(Evaluate, MoreChunksNeverRunFaster_B12) {
+  Workload w = tokens(64);
+  Seconds last = *run(layer(8, 2), w).latency;
+  w.chunks = 1;
+  EXPECT_EQ(*run(layer(8, 2), w).latency, last);
+  for (const std::int64_t chunks : {2, 4, 8}) {
+    w.chunks = chunks;
+    const Seconds now = *run(layer(8, 2), w).latency;
+    EXPECT_GT(now, last) << chunks;
+    last = now;
+  }
+}
+
 TEST(Evaluate, RemovingAFactorNeverSlows) {
   Workload w = tokens(16);
   w.load.kind = LoadKind::zipf;
