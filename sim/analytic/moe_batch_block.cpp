@@ -22,8 +22,8 @@ enum Kind : std::size_t { kRouterGemm, kExpertGemms, kScores, kPermute, kActivat
 struct MoeBatch::Block {
   std::size_t count = 0;
   std::array<std::size_t, kBlock + 1> first_group{};
-  std::array<float, kGroups> rows{};
-  std::array<float, kGroups> experts_of_group{};
+  std::array<float, kGroups> rows;  ///< written up to the last of first_group
+  std::array<float, kGroups> experts_of_group;
 
   Lane hidden, width, up_columns, experts, top_k, tokens, copies;
   std::array<bool, kBlock> gated{};

@@ -18,10 +18,9 @@ std::vector<KrigingTable::Axis> axes(const GemmTraits& traits) {
 }
 
 /// As in GemmLaw::features.
-float coldness(float octaves) {
+float coldness(float octaves, float first) {
   constexpr auto kPerOctave = static_cast<float>(1 / GemmLaw::kColdOctaves);
-  static const auto kFirst = static_cast<float>(std::log2(GemmLaw::kNodeBytes[0]));
-  const float cold = (octaves - kFirst) * kPerOctave;
+  const float cold = (octaves - first) * kPerOctave;
   return cold > 1 ? 1.0F : cold > 0 ? cold : 0.0F;
 }
 
@@ -94,13 +93,14 @@ void GemmLanes::round_rows(const Lane& m, Lane& rows) const noexcept {
 
 GemmLanes::Lane GemmLanes::seconds_per_byte(const Lane& octaves) const noexcept {
   Lane y;
-  y.fill(first_);
-  for (std::size_t node = 0; node < hinge_nodes_.size(); ++node) {
-    const float at = hinge_nodes_[node];
-    const float slope = hinge_slopes_[node];
-    for (int i = 0; i < kLanes; ++i) y[i] += slope * (octaves[i] > at ? octaves[i] - at : 0.0F);
+  for (int i = 0; i < kLanes; ++i) {
+    float sum = first_;
+#pragma GCC unroll 16
+    for (std::size_t node = 0; node < GemmLaw::kNodes; ++node) {
+      sum += hinge_slopes_[node] * larger_of(octaves[i] - hinge_nodes_[node], 0.0F);
+    }
+    y[i] = lane_exp2(sum);
   }
-  for (int i = 0; i < kLanes; ++i) y[i] = lane_exp2(y[i]);
   return y;
 }
 
@@ -115,14 +115,14 @@ void GemmLanes::physics(const Calls& c, Terms& t) const noexcept {
     weights[i] = round_up(c.n[i], pad) * c.k[i] * element;
     input[i] = t.rows[i] * c.k[i] * element;
     output[i] = 4 * t.rows[i] * c.n[i];
-    const float footprint = std::max(c.footprint_bytes[i], weights[i]) + input[i] + output[i];
+    const float footprint = larger_of(c.footprint_bytes[i], weights[i]) + input[i] + output[i];
     t.footprint_octaves[i] = lane_log2(footprint);
-    t.input_octaves[i] = lane_log2(std::max(c.input_footprint_bytes[i], 1.0F));
-    t.output_octaves[i] = lane_log2(std::max(c.output_footprint_bytes[i], 1.0F));
+    t.input_octaves[i] = lane_log2(larger_of(c.input_footprint_bytes[i], 1.0F));
+    t.output_octaves[i] = lane_log2(larger_of(c.output_footprint_bytes[i], 1.0F));
     own_input[i] = lane_log2(input[i]);
     own_output[i] = lane_log2(output[i]);
-    far_input[i] = std::max(t.input_octaves[i], own_input[i]);
-    far_output[i] = std::max(t.output_octaves[i], own_output[i]);
+    far_input[i] = larger_of(t.input_octaves[i], own_input[i]);
+    far_output[i] = larger_of(t.output_octaves[i], own_output[i]);
     t.packs[i] = t.rows[i] * c.n[i] * c.k[i] > pack_above ? 1.0F : 0.0F;
     t.compute[i] = 2 * per_flop_ * (t.rows[i] + rows0_) * (c.k[i] + depth0_) * (columns16 + columns0_);
   }
@@ -144,37 +144,46 @@ void GemmLanes::cost(const Calls& c, int count, Costs& costs) const noexcept {
   physics(c, t);
   KrigingTable::Lanes x;
   const bool two_paths = splits();
+  const float first = hinge_nodes_[0];
   for (int i = 0; i < kLanes; ++i) {
     x[0][i] = lane_log2(t.rows[i]);
     x[1][i] = lane_log2(c.n[i]);
     x[2][i] = lane_log2(c.k[i]);
     x[3][i] = t.footprint_octaves[i];
-    x[4][i] = coldness(t.input_octaves[i]);
-    x[5][i] = coldness(t.output_octaves[i]);
+    x[4][i] = coldness(t.input_octaves[i], first);
+    x[5][i] = coldness(t.output_octaves[i], first);
+  }
+  for (int i = 0; i < kLanes; ++i) {
     const float thousands = c.n[i] * (1.0F / 1024);
-    x[6][i] = two_paths ? 2 * t.packs[i] : (thousands == std::floor(thousands) ? 1.0F : 0.0F);
+    const float aliases = thousands == std::floor(thousands) ? 1.0F : 0.0F;
+    x[6][i] = two_paths ? 2 * t.packs[i] : aliases;
   }
   KrigingTable::Answer residual;
   residual_.evaluate(x, count, residual);
   for (int i = count; i < kLanes; ++i) residual.mean[i] = residual.nearness[i] = 0;
-  const float inverse_sharpness = 1 / sharpness_;
+  // Copies: the compiler cannot know that the answers do not overlap this object.
+  const float call = call_;
+  const float sharpness = sharpness_;
+  const float inverse_sharpness = 1 / sharpness;
+  const auto [few, some, many] = half_width_;
+  const float extrapolated = extrapolated_variance_;
   for (int i = 0; i < kLanes; ++i) {
     // (a^q + b^q)^(1/q) = a (1 + (b/a)^q)^(1/q), a the larger.
-    const float larger = std::max(t.compute[i], t.memory[i]);
-    const float ratio = std::min(t.compute[i], t.memory[i]) / larger;
+    const float larger = larger_of(t.compute[i], t.memory[i]);
+    const float ratio = smaller_of(t.compute[i], t.memory[i]) / larger;
     const float overlapped =
-        larger * lane_exp2(inverse_sharpness * lane_log2(1 + lane_exp2(sharpness_ * lane_log2(ratio))));
+        larger * lane_exp2(inverse_sharpness * lane_log2(1 + lane_exp2(sharpness * lane_log2(ratio))));
     const float both = t.packs[i] > 0 ? t.compute[i] + t.memory[i] : overlapped;
-    const float law = call_ + both + t.row_traffic[i];
+    const float law = call + both + t.row_traffic[i];
     costs.seconds[i] = law * lane_exp2(kLog2e * residual.mean[i]);
     const float memory = t.memory[i] + t.row_traffic[i];
-    const float whole = 1 / std::max(law, memory + t.compute[i]);
+    const float whole = 1 / larger_of(law, memory + t.compute[i]);
     costs.memory_ratio[i] = memory * whole;
     costs.compute_ratio[i] = t.compute[i] * whole;
-    const float half = c.m[i] <= 16 ? half_width_[0] : c.m[i] <= 256 ? half_width_[1] : half_width_[2];
-    costs.extrapolated[i] = residual.nearness[i] < kNear;
-    costs.half_width[i] = costs.extrapolated[i] ? std::sqrt(half * half + extrapolated_variance_) : half;
+    const float half = c.m[i] <= 16 ? few : c.m[i] <= 256 ? some : many;
+    costs.half_width[i] = std::sqrt(half * half + (residual.nearness[i] < kNear ? extrapolated : 0.0F));
   }
+  for (int i = 0; i < kLanes; ++i) costs.extrapolated[i] = residual.nearness[i] < kNear;
 }
 
 }  // namespace moecast

@@ -119,6 +119,7 @@ std::uint32_t KrigingTable::node(std::uint32_t index) const noexcept {
   return value != 0 ? value : compute(index);
 }
 
+template <int kUsed>
 KrigingTable::Corners KrigingTable::corners(const Lanes& features) const noexcept {
   constexpr float kUnit = 1 << 24;
   Corners corners;
@@ -129,7 +130,8 @@ KrigingTable::Corners KrigingTable::corners(const Lanes& features) const noexcep
     const auto& x = features[static_cast<std::size_t>(i)];
     auto& key = corners.keys[static_cast<std::size_t>(i)];
     const auto last = static_cast<float>(grid.cells - 1);
-    for (int lane = 0; lane < kLanes; ++lane) {
+#pragma GCC unroll 1  // unrolled loops are not vectorised
+    for (int lane = 0; lane < kUsed; ++lane) {
       float at = (x[lane] - grid.low) * grid.per_step;
       corners.outside[lane] |=
           static_cast<std::uint32_t>(x[lane] < grid.low) | static_cast<std::uint32_t>(x[lane] > grid.last);
@@ -147,7 +149,8 @@ KrigingTable::Corners KrigingTable::corners(const Lanes& features) const noexcep
     for (int j = i; j > 0; --j) {
       auto& upper = corners.keys[static_cast<std::size_t>(j - 1)];
       auto& lower = corners.keys[static_cast<std::size_t>(j)];
-      for (int lane = 0; lane < kLanes; ++lane) {
+#pragma GCC unroll 1  // unrolled loops are not vectorised
+      for (int lane = 0; lane < kUsed; ++lane) {
         const std::uint64_t a = upper[lane];
         const std::uint64_t b = lower[lane];
         upper[lane] = a > b ? a : b;
@@ -158,41 +161,59 @@ KrigingTable::Corners KrigingTable::corners(const Lanes& features) const noexcep
   return corners;
 }
 
+float KrigingTable::interpolate(const Corners& c, int lane, float& nearness) const noexcept {
+  constexpr float kPerUnit = 1.0F / (1 << 24);
+  std::uint32_t index = c.base[lane];
+  float before = 1;
+  float mean = 0;
+  float near = 0;
+  for (int i = 0; i <= features_; ++i) {
+    const std::uint64_t key = i < features_ ? c.keys[static_cast<std::size_t>(i)][lane] : 0;
+    const float position = static_cast<float>(static_cast<std::int32_t>(key >> 32)) * kPerUnit;
+    const float weight = before - position;
+    if (weight > 0) {  // a feature that sits on a node leaves a corner out
+      const std::uint32_t value = node(index);
+      mean += weight * mean_of(value);
+      near += weight * nearness_of(value);
+    }
+    before = position;
+    index += static_cast<std::uint32_t>(key);
+  }
+  nearness = near;
+  return mean;
+}
+
+/// The corners of all lanes lie far apart in memory: asked for together, they come together.
+void KrigingTable::prefetch(const Corners& c, int count) const noexcept {
+  for (int lane = 0; lane < count; ++lane) {
+    if (c.outside[lane] != 0) continue;
+    std::uint32_t index = c.base[lane];
+    for (int i = 0; i <= features_; ++i) {
+      __builtin_prefetch(&values_[index]);
+      if (i < features_) index += static_cast<std::uint32_t>(c.keys[static_cast<std::size_t>(i)][lane]);
+    }
+  }
+}
+
 void KrigingTable::evaluate(const Lanes& features, int count, Answer& answer) const noexcept {
   if (kriging_.empty()) {
     answer.mean.fill(0);
     answer.nearness.fill(0);
     return;
   }
-  const Corners c = corners(features);
-  constexpr float kPerUnit = 1.0F / (1 << 24);
+  const bool few = count <= kLanes / 2;
+  const Corners c = few ? corners<kLanes / 2>(features) : corners<kLanes>(features);
+  if (!few) prefetch(c, count);
   for (int lane = 0; lane < count; ++lane) {
-    if (c.outside[lane] != 0) {
-      std::array<double, kMostFeatures> x{};
-      for (int i = 0; i < features_; ++i) x[static_cast<std::size_t>(i)] = features[static_cast<std::size_t>(i)][lane];
-      const auto exact = kriging_.evaluate(Eigen::Map<const Eigen::VectorXd>(x.data(), features_));
-      answer.mean[lane] = static_cast<float>(exact.mean);
-      answer.nearness[lane] = static_cast<float>(exact.nearness);
+    if (c.outside[lane] == 0) {
+      answer.mean[lane] = interpolate(c, lane, answer.nearness[lane]);
       continue;
     }
-    std::uint32_t index = c.base[lane];
-    float before = 1;
-    float mean = 0;
-    float near = 0;
-    for (int i = 0; i <= features_; ++i) {
-      const std::uint64_t key = i < features_ ? c.keys[static_cast<std::size_t>(i)][lane] : 0;
-      const float position = static_cast<float>(static_cast<std::int32_t>(key >> 32)) * kPerUnit;
-      const float weight = before - position;
-      if (weight > 0) {  // a feature that sits on a node leaves a corner out
-        const std::uint32_t value = node(index);
-        mean += weight * mean_of(value);
-        near += weight * nearness_of(value);
-      }
-      before = position;
-      index += static_cast<std::uint32_t>(key);
-    }
-    answer.mean[lane] = mean;
-    answer.nearness[lane] = near;
+    std::array<double, kMostFeatures> x{};
+    for (int i = 0; i < features_; ++i) x[static_cast<std::size_t>(i)] = features[static_cast<std::size_t>(i)][lane];
+    const auto exact = kriging_.evaluate(Eigen::Map<const Eigen::VectorXd>(x.data(), features_));
+    answer.mean[lane] = static_cast<float>(exact.mean);
+    answer.nearness[lane] = static_cast<float>(exact.nearness);
   }
 }
 

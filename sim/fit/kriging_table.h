@@ -51,7 +51,10 @@ class KrigingTable {
     int cells = 1;
   };
   struct Corners;
+  template <int kUsed>  ///< lanes, from the first
   [[nodiscard]] Corners corners(const Lanes& features) const noexcept;
+  [[nodiscard]] float interpolate(const Corners& corners, int lane, float& nearness) const noexcept;
+  void prefetch(const Corners& corners, int count) const noexcept;
   [[nodiscard]] std::uint32_t node(std::uint32_t index) const noexcept;
   [[nodiscard]] std::uint32_t compute(std::uint32_t index) const noexcept;
 

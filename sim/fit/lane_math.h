@@ -7,6 +7,11 @@ namespace moecast {
 /// Calls that a batch works on at a time: one vector of the widest instruction set, floats.
 inline constexpr int kLanes = 16;
 
+/// By value: std::max chooses between addresses, and a loop over it does not vectorise.
+inline float larger_of(float a, float b) { return a > b ? a : b; }
+
+inline float smaller_of(float a, float b) { return a < b ? a : b; }
+
 /// log2 of a positive normal float, absolute error below 2e-7 plus one rounding. No branch: loops over it vectorise.
 inline float lane_log2(float x) {
   constexpr std::int32_t kRootHalf = 0x3f3504f3;
@@ -22,12 +27,9 @@ inline float lane_log2(float x) {
   return static_cast<float>(exponent) + kTwoOverLn2 * s * series;
 }
 
-/// 2^x, relative error below 3e-7 for |x| <= 120; clamped to that range.
+/// 2^x, relative error below 3e-7 for -126 <= x <= 127; saturates outside, down to |x| of a few thousands.
 inline float lane_exp2(float x) {
-  constexpr float kMost = 120;
   constexpr float kRounder = 12582912;  // 1.5 * 2^23: adding it rounds to a whole number
-  x = x > kMost ? kMost : x;
-  x = x < -kMost ? -kMost : x;
   const float shifted = x + kRounder;
   const float whole = shifted - kRounder;
   const float f = x - whole;  // -0.5 to 0.5
@@ -36,8 +38,11 @@ inline float lane_exp2(float x) {
       1 +
       f * (0.6931471806F +
            f * (0.2402265070F + f * (0.0555041087F + f * (0.0096181291F + f * (0.0013333558F + f * 0.0001540353F)))));
-  const auto exponent = static_cast<std::int32_t>(whole);
-  return series * std::bit_cast<float>((exponent + 127) << 23);
+  // Whole numbers are clamped, not x: chained choices between floats become branches.
+  std::int32_t exponent = static_cast<std::int32_t>(whole) + 127;
+  exponent = exponent < 1 ? 1 : exponent;
+  exponent = exponent > 254 ? 254 : exponent;
+  return series * std::bit_cast<float>(exponent << 23);
 }
 
 }  // namespace moecast

@@ -12,6 +12,7 @@
 
 #include "models/core/error.h"
 #include "sim/make_predictor.h"
+#include "tests/support/random_layers.h"
 #include "tests/support/synthetic_calibration.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -34,36 +35,6 @@ extern "C" void* malloc(std::size_t size) {
 
 namespace moecast {
 namespace {
-
-/// Random layers over the whole range that validation draws from.
-struct RandomLayers {
-  std::vector<std::int32_t> hidden, width, experts, top_k, tokens, copies, load;
-  std::vector<std::uint8_t> gated;
-  std::vector<float> capacity;
-
-  RandomLayers(std::size_t count, unsigned seed, std::size_t loads) {
-    std::mt19937 generator(seed);
-    std::uniform_real_distribution<double> u(0, 1);
-    const auto log_uniform = [&](double low, double high) {
-      return static_cast<std::int32_t>(std::lround(low * std::pow(high / low, u(generator))));
-    };
-    for (std::size_t i = 0; i < count; ++i) {
-      hidden.push_back(std::max(1, log_uniform(256, 4096) / 64) * 64);
-      width.push_back(std::max(1, log_uniform(128, 8192) / 32) * 32);
-      experts.push_back(log_uniform(4, 64));
-      top_k.push_back(std::min(experts.back(), 1 + static_cast<std::int32_t>(7.99 * u(generator))));
-      tokens.push_back(log_uniform(1, 2048));
-      copies.push_back(log_uniform(1, 16));
-      load.push_back(static_cast<std::int32_t>(u(generator) * 0.999 * static_cast<double>(loads)));
-      gated.push_back(u(generator) < 0.7 ? 1 : 0);
-      capacity.push_back(u(generator) < 0.5 ? std::numeric_limits<float>::infinity()
-                                            : static_cast<float>(0.5 + 1.5 * u(generator)));
-    }
-  }
-  [[nodiscard]] MoeColumns columns() const {
-    return {hidden, width, experts, top_k, tokens, gated, capacity, copies, load};
-  }
-};
 
 std::vector<ExpertLoad> loads() {
   return {{LoadKind::uniform, 0, {}, 1}, {LoadKind::zipf, 0.5, {}, 1}, {LoadKind::zipf, 1.5, {}, 1}};
@@ -109,13 +80,6 @@ Deployment deployment(const std::string& backend, KernelStrategy strategy, DType
   return d;
 }
 
-struct Answers {
-  std::vector<double> latency, low, high, memory, compute, routing;
-  std::vector<std::uint8_t> extrapolated;
-  explicit Answers(std::size_t n) : latency(n), low(n), high(n), memory(n), compute(n), routing(n), extrapolated(n) {}
-  MoeTimes times() { return {latency, low, high, memory, compute, routing, extrapolated}; }
-};
-
 class MoeBatchOfEveryStrategy : public testing::TestWithParam<std::tuple<const char*, DType, KernelStrategy>> {};
 
 TEST_P(MoeBatchOfEveryStrategy, SaysWhatThePredictorSays) {
@@ -125,7 +89,7 @@ TEST_P(MoeBatchOfEveryStrategy, SaysWhatThePredictorSays) {
   const RandomLayers layers(400, 11, loads().size());
   MoeBatch batch(*calibration(), d, loads());
   batch.prepare(layers.columns());
-  Answers answers(400);
+  MoeAnswers answers(400);
   ASSERT_TRUE(batch.predict(layers.columns(), answers.times()));
   std::vector<double> errors;
   for (std::size_t i = 0; i < 400; ++i) {
@@ -155,7 +119,7 @@ TEST(MoeBatch, AllocatesNothingInPredict) {
   const RandomLayers layers(100, 3, loads().size());
   MoeBatch batch(*calibration(), deployment("onednn", KernelStrategy::sorted_grouped), loads());
   batch.prepare(layers.columns());
-  Answers answers(100);
+  MoeAnswers answers(100);
   const MoeTimes times = answers.times();
   const long before = allocations.load();
   const bool done = batch.predict(layers.columns(), times);
@@ -169,13 +133,13 @@ TEST(MoeBatch, AnswersTheSameOneByOneAndTwice) {
   const RandomLayers layers(37, 5, 1);
   MoeBatch batch(*calibration(), deployment("openblas", KernelStrategy::sorted_grouped));
   batch.prepare(layers.columns());
-  Answers all(37);
-  Answers again(37);
+  MoeAnswers all(37);
+  MoeAnswers again(37);
   ASSERT_TRUE(batch.predict(layers.columns(), all.times()));
   ASSERT_TRUE(batch.predict(layers.columns(), again.times()));
   EXPECT_EQ(all.latency, again.latency);
   for (std::size_t i = 0; i < 37; ++i) {
-    Answers one(1);
+    MoeAnswers one(1);
     const auto at = [&](const auto& column) { return std::span(column).subspan(i, 1); };
     const MoeColumns row{at(layers.hidden),   at(layers.width),  at(layers.experts),
                          at(layers.top_k),    at(layers.tokens), at(layers.gated),
@@ -214,7 +178,7 @@ TEST(MoeBatch, RefusesWhatIsNoLayerAndNamesTheRow) {
 TEST(MoeBatch, SaysWhenACombinationWasNotPrepared) {
   const RandomLayers layers(16, 1, 3);
   MoeBatch batch(*calibration(), deployment("onednn", KernelStrategy::sorted_grouped), loads());
-  Answers answers(16);
+  MoeAnswers answers(16);
   EXPECT_FALSE(batch.predict(layers.columns(), answers.times()));
   batch.prepare(layers.columns());
   const RandomLayers others(64, 2, 3);
