@@ -10,8 +10,6 @@
 namespace moecast {
 namespace {
 
-/// Rings up to this size are read through before they are timed; beyond it nothing stays in a cache anyway.
-constexpr double kWarmRingBytes = 300e6;
 constexpr int kWarmPasses = 3;
 
 class GemmJob final : public Job {
@@ -36,11 +34,9 @@ class GemmJob final : public Job {
     gemm_->run(point_.shape.m, input_.next(), weights_.next(), reinterpret_cast<float*>(output_.next()));
   }
   void warm_up() override {
-    if (ring_bytes() <= kWarmRingBytes) {
-      input_.touch(1);
-      output_.touch(1);
-      if (point_.footprint.value() > 0) weights_.touch(kWarmPasses);
-    }
+    input_.settle(1, point_.threads);
+    output_.settle(1, point_.threads);
+    weights_.settle(kWarmPasses, point_.threads);
     run();
   }
   [[nodiscard]] int threads() const override { return point_.threads; }
@@ -67,10 +63,8 @@ class StageJob final : public Job {
   void prepare() override {}
   void run() override { kernel_.run(input_.next(), output_.next()); }
   void warm_up() override {
-    if (ring_bytes() <= kWarmRingBytes) {
-      input_.touch(kWarmPasses);
-      output_.touch(kWarmPasses);
-    }
+    input_.settle(kWarmPasses, threads_);
+    output_.settle(kWarmPasses, threads_);
     run();
   }
   [[nodiscard]] int threads() const override { return threads_; }

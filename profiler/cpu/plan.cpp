@@ -39,6 +39,16 @@ std::int64_t power_of_two(std::int64_t value) {
   return std::llround(std::exp2(std::round(std::log2(static_cast<double>(value)))));
 }
 
+/// Rings up to 300 MB are read whole three times before each round, so that caches settle: the largest of them cost
+/// more than their samples. Between what is cheap to read and what needs no reading only the bandwidth curve has
+/// points.
+double cheap_ring(double bytes) {
+  constexpr double kCheapBytes = 110e6;
+  constexpr double kUnreadBytes = 320e6;
+  if (bytes <= kCheapBytes || bytes >= kUnreadBytes) return bytes;
+  return bytes * bytes < kCheapBytes * kUnreadBytes ? kCheapBytes : kUnreadBytes;
+}
+
 KernelPoint gemm_point(const Combination& c, std::int64_t m, std::int64_t n, std::int64_t k, double ring, double input,
                        double output) {
   KernelPoint point;
@@ -72,7 +82,8 @@ void add_bandwidth_curve(const Combination& c, const PlanOptions& options, std::
 
 /// One GEMM somewhere in the ranges, or nothing where a call would be too long.
 bool make_gemm(const Combination& c, const PlanOptions& options, const std::array<double, 7>& u, KernelPoint& point) {
-  const auto m = std::llround(std::exp2(10.5 * u[0]));
+  // Tokens spread over experts: few rows are more common than many.
+  const auto m = std::llround(std::exp2(10.5 * std::pow(u[0], 1.4)));
   // The matrices of an expert: hidden x width (twice the width when gated) on the way up, width x hidden on the way
   // down.
   const std::int64_t hidden = multiple(std::exp2(8 + 4 * u[1]), 32);
@@ -85,11 +96,12 @@ bool make_gemm(const Combination& c, const PlanOptions& options, const std::arra
     k = power_of_two(k);
   }
   const double work = static_cast<double>(n) * static_cast<double>(k);
-  if (2 * static_cast<double>(m) * work > options.most_flops * c.threads || work > 2.5e7) return false;
+  if (2 * static_cast<double>(m) * work > options.most_flops * c.threads || work > 4e7) return false;
   const double weights = work * bytes_per_weight(c.dtype);
   // A fifth with warm weights, the rest log-uniform from one copy to far beyond any cache.
   const double share = (u[3] - 0.2) / 0.8;
-  const double ring = share < 0 ? 0 : weights * std::pow(std::max(1.0, options.most_ring_bytes / weights), share);
+  const double ring =
+      share < 0 ? 0 : cheap_ring(weights * std::pow(std::max(1.0, options.most_ring_bytes / weights), share));
   // Rows of a layer come back after a share of it: half of the inputs have just been written, the results go to memory
   // last used one matrix to one whole ring ago.
   const double input = u[5] < 0.5 ? 0 : std::max(ring, 4 * weights) * std::exp2(-6 * (u[5] - 0.5) * 2);
@@ -169,7 +181,7 @@ void add_stage(OperatorKind kind, DType dtype, int threads, bool gated, const Pl
     point.threads = threads;
     point.shape = only_columns(kind, stage_shape(kind, u));
     if (kind == OperatorKind::activation) point.shape.gated = gated ? 1 : 0;
-    point.footprint = Bytes(std::floor(std::min(std::exp2(20 + 9 * u[4]), options.most_ring_bytes)));
+    point.footprint = Bytes(std::floor(std::min(cheap_ring(std::exp2(20 + 9 * u[4])), options.most_ring_bytes)));
     points.push_back(point);
   }
 }

@@ -57,7 +57,8 @@ struct JobSamples {
   std::vector<Sample> samples;
 };
 
-/// Times every job once a round, in a new order each round, with Google Benchmark as the harness.
+/// Times every job once a round, in a new order each round, with Google Benchmark as the harness. Jobs of equally many
+/// threads follow each other.
 std::vector<JobSamples> run_session(const std::vector<std::unique_ptr<Job>>& jobs, const SessionOptions& options);
 
 }  // namespace moecast

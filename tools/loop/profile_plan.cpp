@@ -19,6 +19,8 @@ namespace {
 constexpr double kWarmRingBytes = 300e6;
 constexpr double kTouchBytesPerS = 8e9;
 constexpr double kOverheadPerRound = 1.2e-3;
+constexpr double kGuessedFlopsPerS = 1e11;
+constexpr double kGuessedBytesPerS = 1.2e10;
 constexpr double kLayersPerCombination = 8;
 
 ProfileBackend describe_backend(const Combination& c) {
@@ -70,8 +72,13 @@ Seconds expected_time(const std::vector<KernelPoint>& points, int rounds) {
   for (const KernelPoint& p : points) {
     const double ring = p.footprint.value();
     const double sample = (ring > timing.cold_ring_bytes ? timing.cold_sample_time : timing.sample_time).value();
-    const double touch = ring > 0 && ring <= kWarmRingBytes ? 3 * ring / kTouchBytesPerS : 0;
-    seconds += timing.samples_per_round * sample + touch + kOverheadPerRound;
+    const double touch = (ring <= kWarmRingBytes ? 3 * ring : 1e8) / kTouchBytesPerS / p.threads;
+    const double elements = static_cast<double>(p.shape.n) * static_cast<double>(p.shape.k);
+    const double call = p.kind == OperatorKind::gemm
+                            ? 2 * static_cast<double>(p.shape.m) * elements / kGuessedFlopsPerS +
+                                  elements * bytes_per_weight(p.dtype) / kGuessedBytesPerS
+                            : 0;
+    seconds += timing.samples_per_round * std::max(sample, call) + 2 * call + touch + kOverheadPerRound;
   }
   return Seconds(seconds * rounds);
 }

@@ -16,7 +16,7 @@ struct ProfileRequest {
   std::string name;
   std::vector<Combination> combinations;
   Seconds budget{90};  ///< of measuring; building primitives and fitting come on top
-  int rounds = 4;
+  int rounds = 3;
   bool fresh = false;  ///< forget an unfinished run
   const std::atomic<bool>* interrupted = nullptr;
   /// "spread", "least sure", "repeats": what is measured, of all of the budget.
