@@ -146,6 +146,16 @@ TEST(BuildGraph, TwoThinHopsCostOneWideExpertInTwiceTheCalls_A6) {
   EXPECT_NEAR(flops(graph_of(deep)), flops(graph_of(wide)), 1e-6 * flops(graph_of(wide)));
 }
 
+TEST(BuildGraph, AllExpertsActiveDoTheFlopsOfTheWideDenseNetwork_A3) {
+  const auto all = build_graph(layer_of(moe_of(8, 8, 32)), {}, tokens(16));
+  Architecture dense = layer_of(moe_of(8, 8, 32));
+  DenseFfnBlock wide;
+  wide.ffn = moe_of(1, 1, 8 * 32).experts[0].expert;
+  dense.decoder = {{{wide}}};
+  const double router = 2.0 * 16 * 64 * 8;
+  EXPECT_NEAR((flops(all) - router) / flops(build_graph(dense, {}, tokens(16))), 1, 1e-12);
+}
+
 TEST(BuildGraph, SparseExpertsDoKOverNOfTheFlopsOfAllOfThem_B9_D4) {
   const auto experts_flops = [](const MoeBlock& moe, KernelStrategy strategy) {
     double sum = 0;

@@ -82,6 +82,25 @@ TEST(Evaluate, AnMlpRouterNeverCostsLess_A7) {
   EXPECT_GT(*run(layer(8, 2, RouterNetwork::mlp), tokens(64)).latency, *run(layer(8, 2), tokens(64)).latency);
 }
 
+TEST(Evaluate, TheOrderOfUnlikeExpertsLeavesTheTotal_A16) {
+  Architecture mixed = layer(1, 1);
+  auto& moe = std::get<MoeBlock>(mixed.decoder[0].blocks[0]);
+  ExpertSpec small = moe.experts[0].expert;
+  small.width = 128;
+  moe.experts = {{1, moe.experts[0].expert, ""}, {1, small, ""}, {1, moe.experts[0].expert, ""}, {1, small, ""}};
+  moe.router.top_k = 2;
+  Workload w = tokens(8);
+  w.rows_per_expert = {7, 1, 5, 3};
+  Architecture turned = mixed;
+  auto& experts = std::get<MoeBlock>(turned.decoder[0].blocks[0]).experts;
+  std::swap(experts[0], experts[3]);
+  Workload moved = w;
+  std::swap(moved.rows_per_expert[0], moved.rows_per_expert[3]);
+  EXPECT_NEAR(*run(turned, moved).latency / *run(mixed, w).latency, 1, 1e-12);
+  // Only the rows of the small one and the large one change places: another layer, another time.
+  EXPECT_GT(std::abs(*run(mixed, moved).latency / *run(mixed, w).latency - 1), 1e-3);
+}
+
 TEST(Evaluate, MoreChunksNeverRunFaster_B12) {
   Workload w = tokens(64);
   Seconds last = *run(layer(8, 2), w).latency;
