@@ -23,7 +23,7 @@ double mean(std::span<const double> values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-double kendall_tau(std::span<const double> a, std::span<const double> b) {
+std::optional<double> kendall_tau(std::span<const double> a, std::span<const double> b) {
   assert(a.size() == b.size());
   double concordance = 0;
   double pairs_a = 0;
@@ -37,7 +37,8 @@ double kendall_tau(std::span<const double> a, std::span<const double> b) {
       pairs_b += y * y;
     }
   }
-  return pairs_a > 0 && pairs_b > 0 ? concordance / std::sqrt(pairs_a * pairs_b) : 0;
+  if (pairs_a == 0 || pairs_b == 0) return std::nullopt;
+  return concordance / std::sqrt(pairs_a * pairs_b);
 }
 
 }  // namespace moecast

@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -10,7 +11,8 @@ double quantile(std::vector<double> values, double share);
 double median(std::vector<double> values);
 double mean(std::span<const double> values);
 
-/// Kendall's tau-b of two equally long series, ties corrected; 0 where one of them is constant. O(n^2), n is small.
-double kendall_tau(std::span<const double> a, std::span<const double> b);
+/// Kendall's tau-b of two equally long series, ties corrected; nullopt where one of them is constant (or has one
+/// value): there is no order to compare. O(n^2), n is small.
+std::optional<double> kendall_tau(std::span<const double> a, std::span<const double> b);
 
 }  // namespace moecast

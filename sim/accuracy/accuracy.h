@@ -23,9 +23,9 @@ struct ErrorSummary {
   double mape = 0;
   double p90_ape = 0;
   double within_10_ratio = 0;
-  double kendall_tau = 0;        ///< of latencies, over the outcomes
-  double coverage_90_ratio = 0;  ///< share of measured values inside their interval
-  double bias = 0;               ///< median of predicted / measured - 1
+  std::optional<double> kendall_tau;  ///< of latencies; unknown for one outcome, or where all are equal
+  double coverage_90_ratio = 0;       ///< share of measured values inside their interval
+  double bias = 0;                    ///< median of predicted / measured - 1
   std::optional<double> roofline_mape;
   std::optional<double> nearest_mape;
   std::optional<double> noise_mape;  ///< mean rerun difference

@@ -13,6 +13,8 @@ namespace {
 
 std::string percent(double ratio) { return fmt::format("{:.1f} %", 100 * ratio); }
 
+std::string three_decimals(double value) { return fmt::format("{:.3f}", value); }
+
 std::vector<std::string> row(const std::string& stratum, const std::string& band, const ErrorSummary& s,
                              const std::string& verdict) {
   return {stratum,
@@ -22,7 +24,7 @@ std::vector<std::string> row(const std::string& stratum, const std::string& band
           percent(s.mape),
           percent(s.p90_ape),
           percent(s.within_10_ratio),
-          fmt::format("{:.3f}", s.kendall_tau),
+          format_or_dash(s.kendall_tau, three_decimals),
           percent(s.coverage_90_ratio),
           format_or_dash(s.noise_mape, percent),
           format_or_dash(s.roofline_mape, percent),
@@ -37,7 +39,7 @@ Json summary_json(const ErrorSummary& s) {
           {"mape", s.mape},
           {"p90_ape", s.p90_ape},
           {"within_10_ratio", s.within_10_ratio},
-          {"kendall_tau", s.kendall_tau},
+          {"kendall_tau", known(s.kendall_tau)},
           {"coverage_90_ratio", s.coverage_90_ratio},
           {"bias_ratio", s.bias},
           {"baselines", {{"roofline", known(s.roofline_mape)}, {"nearest", known(s.nearest_mape)}}},

@@ -11,6 +11,9 @@ constexpr double kMostNoise = 0.10;
 constexpr double kNoiseFactor = 1.5;
 constexpr double kLeastCoverage = 0.86;
 constexpr double kMostCoverage = 0.94;
+constexpr double kLeastTau = 0.97;
+/// A rank correlation of fewer cases says nothing.
+constexpr int kLeastCasesForTau = 10;
 
 struct Row {
   std::string_view stratum;
@@ -64,9 +67,9 @@ std::optional<Bars> bars_of(const std::string& stratum) {
   return std::nullopt;
 }
 
-Verdict judge_error(double error, double bar, double noise) {
-  if (noise > kMostNoise) return Verdict::undecided;
-  return error <= std::max(bar, kNoiseFactor * noise) ? Verdict::passed : Verdict::missed;
+Verdict judge_error(double error, double bar, std::optional<double> noise) {
+  if (!noise || *noise > kMostNoise) return Verdict::undecided;
+  return error <= std::max(bar, kNoiseFactor * *noise) ? Verdict::passed : Verdict::missed;
 }
 
 Verdict judge_coverage(int covered, int cases) {
@@ -79,8 +82,16 @@ Verdict judge_coverage(int covered, int cases) {
   return chance < 0.05 ? Verdict::missed : Verdict::undecided;
 }
 
-Verdict judge_baselines(double error, double roofline, double nearest, double noise) {
+Verdict judge_baselines(double error, double roofline, double nearest, std::optional<double> noise) {
   return judge_error(error, std::min(roofline / 2, nearest), noise);
 }
+
+Verdict judge_tau(std::optional<double> tau, int cases) {
+  if (cases < kLeastCasesForTau) return Verdict::passed;
+  if (!tau) return Verdict::undecided;
+  return *tau >= kLeastTau ? Verdict::passed : Verdict::missed;
+}
+
+double least_tau() { return kLeastTau; }
 
 }  // namespace moecast

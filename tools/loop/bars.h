@@ -25,15 +25,20 @@ struct Bars {
 std::optional<Bars> bars_of(const std::string& stratum);
 
 /// @param error  mean (or p90) of |predicted - measured| / measured.
-/// @param noise  the same statistic between two halves of the measurement's rounds.
-/// Passed at max(bar, 1.5 noise); undecided when the noise is above 10 %.
-Verdict judge_error(double error, double bar, double noise);
+/// @param noise  the same statistic between two halves of the measurement's rounds, nullopt where nobody looked.
+/// Passed at max(bar, 1.5 noise); undecided when the noise is above 10 % or unknown.
+Verdict judge_error(double error, double bar, std::optional<double> noise);
 
 /// 90 % intervals must contain 86 to 94 %: undecided where so few cases cannot tell.
 Verdict judge_coverage(int covered, int cases);
 
 /// Beats both trivial baselines: at most half the roofline's mean error, and below the nearest measured point's.
 /// The noise is taken off as in judge_error.
-Verdict judge_baselines(double error, double roofline, double nearest, double noise);
+Verdict judge_baselines(double error, double roofline, double nearest, std::optional<double> noise);
+
+/// Are latencies in the right order? Kendall's tau must be at least `least_tau()`. Too few cases say nothing, and pass;
+/// an unknown tau of enough cases (all latencies equal) is undecided.
+Verdict judge_tau(std::optional<double> tau, int cases);
+double least_tau();
 
 }  // namespace moecast

@@ -13,9 +13,6 @@ namespace moecast {
 namespace {
 
 constexpr std::array<const char*, 3> kBandNames{"T <= 16", "17-256", "> 256"};
-constexpr double kLeastTau = 0.97;
-/// A rank correlation of fewer cases says nothing.
-constexpr int kLeastCasesForTau = 10;
 
 std::size_t band_of_case(const ValidationCase& c) {
   const double tokens = step_tokens(c.workload);
@@ -33,14 +30,13 @@ void lower(StratumReport& report, Verdict verdict, const std::string& reason) {
 }
 
 void judge_summary(StratumReport& report, const std::string& name, const ErrorSummary& s, std::optional<double> bar) {
-  const double noise = s.noise_mape.value_or(0);
   if (bar) {
-    lower(report, judge_error(s.mape, *bar, noise),
-          fmt::format("{}: mean error {:.1f} %, bar {:.1f} %, noise {:.1f} %", name, 100 * s.mape, 100 * *bar,
-                      100 * noise));
+    lower(report, judge_error(s.mape, *bar, s.noise_mape),
+          fmt::format("{}: mean error {:.1f} %, bar {:.1f} %, noise {}", name, 100 * s.mape, 100 * *bar,
+                      s.noise_mape ? fmt::format("{:.1f} %", 100 * *s.noise_mape) : "unknown"));
   }
   if (s.roofline_mape && s.nearest_mape) {
-    lower(report, judge_baselines(s.mape, *s.roofline_mape, *s.nearest_mape, noise),
+    lower(report, judge_baselines(s.mape, *s.roofline_mape, *s.nearest_mape, s.noise_mape),
           fmt::format("{}: mean error {:.1f} % against {:.1f} % (FLOP rate) and {:.1f} % (nearest point)", name,
                       100 * s.mape, 100 * *s.roofline_mape, 100 * *s.nearest_mape));
   }
@@ -57,7 +53,7 @@ void judge_stratum(StratumReport& report) {
   }
   const ErrorSummary& all = report.all;
   judge_summary(report, "all", all, bars->all);
-  lower(report, judge_error(all.p90_ape, bars->p90_all, all.noise_p90.value_or(0)),
+  lower(report, judge_error(all.p90_ape, bars->p90_all, all.noise_p90),
         fmt::format("p90 error {:.1f} %, bar {:.1f} %", 100 * all.p90_ape, 100 * bars->p90_all));
 }
 
@@ -65,9 +61,9 @@ void judge_stratum(StratumReport& report) {
 void judge_whole(StratumReport& report) {
   const ErrorSummary& all = report.all;
   report.verdict = Verdict::passed;
-  if (all.n >= kLeastCasesForTau && all.kendall_tau < kLeastTau) {
-    lower(report, Verdict::missed, fmt::format("Kendall tau {:.3f}, bar {:.2f}", all.kendall_tau, kLeastTau));
-  }
+  lower(report, judge_tau(all.kendall_tau, all.n),
+        fmt::format("Kendall tau {}, bar {:.2f}", all.kendall_tau ? fmt::format("{:.3f}", *all.kendall_tau) : "unknown",
+                    least_tau()));
   const int covered = static_cast<int>(std::lround(all.coverage_90_ratio * all.n));
   lower(report, judge_coverage(covered, all.n),
         fmt::format("90 % intervals contain {:.0f} % of the cases, 86 to 94 % are right", 100 * all.coverage_90_ratio));

@@ -35,13 +35,28 @@ TEST(SummariseErrors, IsUnknownForNothingAndForMissingBaselines) {
   EXPECT_FALSE(summary->noise_mape.has_value());
 }
 
+TEST(SummariseErrors, KnowsNoOrderOfOneOutcomeOrOfEqualOnes) {
+  const auto tau = [](const std::vector<std::pair<double, double>>& predicted_and_measured) {
+    std::vector<Outcome> outcomes;
+    for (const auto& [predicted, measured] : predicted_and_measured) {
+      outcomes.push_back({predicted, predicted, predicted, measured, std::nullopt, std::nullopt, std::nullopt});
+    }
+    return summarise_errors(outcomes)->kendall_tau;
+  };
+  EXPECT_FALSE(tau({{1, 2}}).has_value());
+  EXPECT_FALSE(tau({{1, 2}, {1, 3}}).has_value());
+  EXPECT_FALSE(tau({{1, 2}, {3, 2}}).has_value());
+  EXPECT_EQ(tau({{1, 2}, {3, 4}}), 1.0);
+}
+
 TEST(KendallTau, IsOneForTheSameOrderAndCorrectsTies) {
   const std::vector<double> a{1, 2, 3, 4};
-  EXPECT_DOUBLE_EQ(kendall_tau(a, std::vector<double>{10, 20, 30, 40}), 1);
-  EXPECT_DOUBLE_EQ(kendall_tau(a, std::vector<double>{4, 3, 2, 1}), -1);
+  EXPECT_DOUBLE_EQ(kendall_tau(a, std::vector<double>{10, 20, 30, 40}).value(), 1);
+  EXPECT_DOUBLE_EQ(kendall_tau(a, std::vector<double>{4, 3, 2, 1}).value(), -1);
   // Pairs: 5 concordant, 1 tied in b: 5 / sqrt(6 * 5).
-  EXPECT_NEAR(kendall_tau(a, std::vector<double>{1, 1, 2, 3}), 5 / std::sqrt(30.0), 1e-12);
-  EXPECT_EQ(kendall_tau(a, std::vector<double>{2, 2, 2, 2}), 0);
+  EXPECT_NEAR(kendall_tau(a, std::vector<double>{1, 1, 2, 3}).value(), 5 / std::sqrt(30.0), 1e-12);
+  EXPECT_FALSE(kendall_tau(a, std::vector<double>{2, 2, 2, 2}).has_value());
+  EXPECT_FALSE(kendall_tau(std::vector<double>{1}, std::vector<double>{1}).has_value());
 }
 
 TEST(Quantile, InterpolatesBetweenOrderStatistics) {

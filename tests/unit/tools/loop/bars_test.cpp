@@ -12,6 +12,19 @@ TEST(JudgeError, PassesAtTheBarOrAtTheNoise) {
   EXPECT_EQ(judge_error(0.01, 0.07, 0.11), Verdict::undecided);
 }
 
+TEST(JudgeError, DecidesNothingWhenTheNoiseIsUnknown) {
+  EXPECT_EQ(judge_error(0.01, 0.07, std::nullopt), Verdict::undecided);
+  EXPECT_EQ(judge_error(0.50, 0.07, std::nullopt), Verdict::undecided);
+}
+
+TEST(JudgeTau, NeedsEnoughCasesAndAnOrder) {
+  EXPECT_EQ(judge_tau(0.98, 10), Verdict::passed);
+  EXPECT_EQ(judge_tau(0.96, 10), Verdict::missed);
+  EXPECT_EQ(judge_tau(0.5, 9), Verdict::passed);
+  EXPECT_EQ(judge_tau(std::nullopt, 1), Verdict::passed);
+  EXPECT_EQ(judge_tau(std::nullopt, 10), Verdict::undecided);
+}
+
 TEST(JudgeCoverage, NeedsEnoughCasesToCallItMissed) {
   EXPECT_EQ(judge_coverage(180, 200), Verdict::passed);
   EXPECT_EQ(judge_coverage(140, 200), Verdict::missed);   // 70 %
