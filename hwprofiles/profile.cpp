@@ -15,6 +15,8 @@ namespace {
 constexpr std::array<std::string_view, 7> kUnits{"B", "B/s", "FLOP/s", "s", "Hz", "W", "1"};
 constexpr std::array<Origin, 4> kStoredOrigins{Origin::measured, Origin::datasheet, Origin::fitted, Origin::assumed};
 constexpr std::array<RowBucket, 3> kRowBuckets{RowBucket::exact, RowBucket::multiple4, RowBucket::tile16};
+constexpr std::array<WeightPacking, 3> kPackings{WeightPacking::ahead, WeightPacking::every_call,
+                                                 WeightPacking::unless_small};
 
 template <class Range>
 std::string listed(const Range& names) {
@@ -51,8 +53,21 @@ HardwareQuantity parse_quantity(const JsonView& view) {
   return quantity;
 }
 
+/// The rule named at `key`; the first one when it is absent.
+template <class Rule, std::size_t kCount>
+Rule parse_rule(const JsonView& view, std::string_view key, const std::array<Rule, kCount>& rules) {
+  const auto text = view.find_string(key);
+  if (!text) return rules.front();
+  std::string names;
+  for (const Rule rule : rules) {
+    if (to_string(rule) == *text) return rule;
+    names += (names.empty() ? "" : ", ") + std::string(to_string(rule));
+  }
+  throw InputError(view.at(key).where(), "\"" + *text + "\" is not a rule", "one of: " + names);
+}
+
 ProfileBackend parse_backend(const JsonView& view) {
-  view.refuse_unknown_keys({"name", "dtype", "library", "implementation", "row_bucket"});
+  view.refuse_unknown_keys({"name", "dtype", "library", "implementation", "row_bucket", "packing"});
   ProfileBackend backend;
   backend.name = view.at("name").as_string();
   const auto dtype = parse_dtype(view.at("dtype").as_string());
@@ -60,13 +75,8 @@ ProfileBackend parse_backend(const JsonView& view) {
   backend.dtype = *dtype;
   backend.library = view.find_string("library").value_or("");
   backend.implementation = view.find_string("implementation").value_or("");
-  const std::string rule = view.find_string("row_bucket").value_or("exact");
-  const auto found =
-      std::find_if(kRowBuckets.begin(), kRowBuckets.end(), [&](RowBucket bucket) { return to_string(bucket) == rule; });
-  if (found == kRowBuckets.end()) {
-    throw InputError(view.at("row_bucket").where(), "\"" + rule + "\" is not a rule", "exact, multiple4 or tile16");
-  }
-  backend.row_bucket = *found;
+  backend.row_bucket = parse_rule(view, "row_bucket", kRowBuckets);
+  backend.packing = parse_rule(view, "packing", kPackings);
   return backend;
 }
 
@@ -99,6 +109,15 @@ std::string_view to_string(RowBucket rule) {
     case RowBucket::tile16: return "tile16";
   }
   return "exact";
+}
+
+std::string_view to_string(WeightPacking rule) {
+  switch (rule) {
+    case WeightPacking::ahead: return "ahead";
+    case WeightPacking::every_call: return "every_call";
+    case WeightPacking::unless_small: return "unless_small";
+  }
+  return "ahead";
 }
 
 const HardwareQuantity* Profile::find(const std::string& quantity) const {
@@ -154,7 +173,8 @@ std::string profile_text(const Profile& profile) {
                                 {"dtype", to_string(backend.dtype)},
                                 {"library", backend.library},
                                 {"implementation", backend.implementation},
-                                {"row_bucket", to_string(backend.row_bucket)}});
+                                {"row_bucket", to_string(backend.row_bucket)},
+                                {"packing", to_string(backend.packing)}});
   }
   json["notes"] = profile.notes;
   return dump_json(json);

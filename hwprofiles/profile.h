@@ -8,6 +8,7 @@
 #include "hwprofiles/measurement.h"
 #include "models/core/origin.h"
 #include "models/core/row_bucket.h"
+#include "models/core/weight_packing.h"
 
 namespace moecast {
 
@@ -30,6 +31,7 @@ struct ProfileBackend {
   std::string library;         ///< "oneDNN 2.6.3"
   std::string implementation;  ///< kernel family that the library chose; empty = unknown
   RowBucket row_bucket = RowBucket::exact;
+  WeightPacking packing = WeightPacking::ahead;
 };
 
 /// profile.json: what a machine is. The samples and the calibration lie beside it.
@@ -69,5 +71,6 @@ std::vector<Measurement> read_samples(const std::string& folder);
 void write_samples(const std::string& folder, const std::vector<Measurement>& measurements);
 
 std::string_view to_string(RowBucket rule);
+std::string_view to_string(WeightPacking rule);
 
 }  // namespace moecast

@@ -1,6 +1,5 @@
 #include "profiler/cpu/buffers.h"
 
-#include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -15,7 +14,6 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kCacheLine = 64;
 /// Rings up to this size are read whole before they are timed; beyond it nothing stays in a cache anyway.
 constexpr std::size_t kWholeBytes = 300'000'000;
 /// More than what a last-level cache may hold of other jobs' results.
@@ -82,25 +80,16 @@ std::byte* Ring::next() {
   return piece;
 }
 
-void Ring::settle(int passes, int threads) const {
+void Ring::append_regions(std::vector<Region>& regions) const {
   if (bytes() <= kWholeBytes) {
-    for (int pass = 0; pass < passes; ++pass) read(0, pieces_, threads);
+    regions.emplace_back(base_, bytes());
     return;
   }
   const std::size_t behind = std::min(pieces_ - 1, kBehindBytes / piece_ + 1);
   const std::size_t first = (at_ + pieces_ - behind) % pieces_;
   const std::size_t straight = std::min(behind, pieces_ - first);
-  read(first, straight, threads);
-  read(0, behind - straight, threads);
-}
-
-void Ring::read(std::size_t first, std::size_t count, int threads) const {
-  const std::byte* start = base_ + first * piece_;
-  const std::size_t lines = count * piece_ / kCacheLine;
-  unsigned sum = 0;
-#pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : sum)
-  for (std::size_t i = 0; i < lines; ++i) sum += static_cast<unsigned>(start[i * kCacheLine]);
-  benchmark::DoNotOptimize(sum);
+  regions.emplace_back(base_ + first * piece_, straight * piece_);
+  regions.emplace_back(base_, (behind - straight) * piece_);
 }
 
 }  // namespace moecast

@@ -1,6 +1,9 @@
 #pragma once
 #include <cstddef>
 #include <memory>
+#include <vector>
+
+#include "profiler/cpu/settle.h"
 
 namespace moecast {
 
@@ -39,15 +42,12 @@ class Ring {
   /// A ring smaller than one piece is one piece; one larger than the buffer is the buffer.
   Ring(const Buffer& buffer, std::size_t piece_bytes, double ring_bytes);
   std::byte* next();
-  /// Brings the caches into the state of a ring that has turned for long, on all of `threads`: a ring of at most 300 MB
-  /// is read `passes` times (a shared last-level cache needs several to settle); of a larger one the pieces that were
-  /// last used, so that what other jobs left to be written back is gone.
-  void settle(int passes, int threads) const;
+  /// What to read before a measurement: the whole ring; of one beyond 300 MB the last 100 MB before the next piece, so
+  /// that what other jobs left to be written back is gone.
+  void append_regions(std::vector<Region>& regions) const;
   [[nodiscard]] std::size_t bytes() const { return piece_ * pieces_; }
 
  private:
-  void read(std::size_t first, std::size_t count, int threads) const;
-
   std::byte* base_ = nullptr;
   std::size_t piece_ = 0;
   std::size_t pieces_ = 1;

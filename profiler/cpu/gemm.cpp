@@ -49,6 +49,14 @@ RowBucket gemm_row_bucket(const std::string& backend, DType dtype) {
   return backend == "openblas" ? RowBucket::multiple4 : RowBucket::exact;
 }
 
+WeightPacking gemm_weight_packing(const std::string& backend) {
+  if (backend == "onednn") return WeightPacking::ahead;
+#ifdef MOECAST_HAS_OPENBLAS
+  if (backend == "openblas") return openblas_weight_packing();
+#endif
+  return WeightPacking::every_call;
+}
+
 std::string gemm_library(const std::string& backend) {
 #ifdef MOECAST_HAS_ONEDNN
   if (backend == "onednn") return onednn_library();

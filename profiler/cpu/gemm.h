@@ -8,6 +8,7 @@
 
 #include "models/core/dtype.h"
 #include "models/core/row_bucket.h"
+#include "models/core/weight_packing.h"
 
 namespace moecast {
 
@@ -39,6 +40,8 @@ std::vector<std::string> gemm_backends();
 bool gemm_supports(const std::string& backend, DType dtype);
 /// The rule behind padded_rows() of every Gemm of this backend and dtype on this CPU.
 RowBucket gemm_row_bucket(const std::string& backend, DType dtype);
+/// When this backend packs weights on this CPU.
+WeightPacking gemm_weight_packing(const std::string& backend);
 /// Name, version and build of the library behind a backend, e.g. "oneDNN 2.6.3 (OpenMP)".
 std::string gemm_library(const std::string& backend);
 /// OPENBLAS_CORETYPE that this process should have been started with: OpenBLAS 0.3.21 falls to its Prescott kernels

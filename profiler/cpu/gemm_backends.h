@@ -17,6 +17,8 @@ std::unique_ptr<Gemm> make_openblas_gemm(std::int64_t n, std::int64_t k, int thr
 std::string openblas_library();
 /// Core type whose kernels OpenBLAS chose ("SkylakeX", "Zen", "Prescott").
 std::string openblas_core();
+/// Only its kernels for AVX-512 spare small products the packing.
+WeightPacking openblas_weight_packing();
 
 std::unique_ptr<Gemm> make_eigen_gemm(std::int64_t n, std::int64_t k, int threads);
 std::string eigen_library();

@@ -1,7 +1,9 @@
 #include "profiler/cpu/kernel_job.h"
 
 #include <functional>
+#include <initializer_list>
 #include <utility>
+#include <vector>
 
 #include "models/core/error.h"
 #include "profiler/cpu/gemm.h"
@@ -10,7 +12,15 @@
 namespace moecast {
 namespace {
 
-constexpr int kWarmPasses = 3;
+void settle(std::initializer_list<const Ring*> rings, int threads) {
+  std::vector<Region> regions;
+  double bytes = 0;
+  for (const Ring* ring : rings) {
+    ring->append_regions(regions);
+    bytes += static_cast<double>(ring->bytes());
+  }
+  settle_caches(regions, bytes, threads);
+}
 
 class GemmJob final : public Job {
  public:
@@ -34,9 +44,7 @@ class GemmJob final : public Job {
     gemm_->run(point_.shape.m, input_.next(), weights_.next(), reinterpret_cast<float*>(output_.next()));
   }
   void warm_up() override {
-    input_.settle(1, point_.threads);
-    output_.settle(1, point_.threads);
-    weights_.settle(kWarmPasses, point_.threads);
+    settle({&input_, &output_, &weights_}, point_.threads);
     run();
   }
   [[nodiscard]] int threads() const override { return point_.threads; }
@@ -63,8 +71,7 @@ class StageJob final : public Job {
   void prepare() override {}
   void run() override { kernel_.run(input_.next(), output_.next()); }
   void warm_up() override {
-    input_.settle(kWarmPasses, threads_);
-    output_.settle(kWarmPasses, threads_);
+    settle({&input_, &output_}, threads_);
     run();
   }
   [[nodiscard]] int threads() const override { return threads_; }

@@ -25,6 +25,7 @@ class Runtime final : public Executable, private Arena::Tenant {
 
   void prepare() override;
   void run() override;
+  void settle() override;
   [[nodiscard]] Matrix output() const override;
   [[nodiscard]] Matrix reference_output() const override;
   [[nodiscard]] std::vector<std::int64_t> rows_per_expert(std::size_t moe_block) const override {
@@ -210,6 +211,17 @@ void Runtime::run() {
   if (head_.n > 0) run_head(weights);
 }
 
+void Runtime::settle() {
+  std::vector<Region> touched;
+  kernels_.touched = &touched;
+  for (std::int64_t copy = 0; copy < workload_.copies; ++copy) run();
+  kernels_.touched = nullptr;
+  double bytes = 0;
+  for (const Region& region : touched) bytes += static_cast<double>(region.size());
+  settle_caches(touched, bytes, deployment_.threads);
+  run();
+}
+
 void Runtime::run_blocks(std::byte* weights) {
   const std::int64_t size = step_.tokens * step_.hidden;
   std::memcpy(scratch<float>(stream_), scratch<float>(input_), static_cast<std::size_t>(size) * sizeof(float));
@@ -251,18 +263,12 @@ class LayerJob final : public Job {
   explicit LayerJob(std::shared_ptr<Executable> executable) : executable_(std::move(executable)) {}
   void prepare() override { executable_->prepare(); }
   void run() override { executable_->run(); }
-  void warm_up() override {
-    // Three passes over all copies settle the caches; long layers are settled by one.
-    const auto copies = executable_->workload().copies;
-    const int passes = executable_->weight_bytes().value() > kLargeBytes ? 1 : 3;
-    for (std::int64_t i = 0; i < passes * copies; ++i) executable_->run();
-  }
+  void warm_up() override { executable_->settle(); }
   [[nodiscard]] int calls_per_sample() const override { return static_cast<int>(executable_->workload().copies); }
   [[nodiscard]] int threads() const override { return executable_->threads(); }
   [[nodiscard]] double ring_bytes() const override { return executable_->weight_bytes().value(); }
 
  private:
-  static constexpr double kLargeBytes = 600e6;
   std::shared_ptr<Executable> executable_;
 };
 

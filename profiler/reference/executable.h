@@ -45,6 +45,8 @@ class Executable {
   [[nodiscard]] virtual const Counters& counters() const = 0;
   /// Stored weights (and KV cache) of all copies.
   [[nodiscard]] virtual Bytes weight_bytes() const = 0;
+  /// Brings the caches into the state of steps that have run for long. Runs every copy at least once.
+  virtual void settle() = 0;
   [[nodiscard]] virtual const Workload& workload() const = 0;
   [[nodiscard]] virtual int threads() const = 0;
 };

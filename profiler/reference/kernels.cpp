@@ -36,7 +36,9 @@ void Kernels::count(Stage stage, std::int64_t read_bytes, std::int64_t written_b
 
 void Kernels::multiply(Stage stage, const Linear& linear, const std::byte* weights, std::int64_t m, const std::byte* a,
                        float* c) {
-  gemm(linear.n, linear.k).run(m, a, weights + linear.offset, c);
+  Gemm& product = gemm(linear.n, linear.k);
+  product.run(m, a, weights + linear.offset, c);
+  if (touched != nullptr) touched->emplace_back(weights + linear.offset, product.packed_bytes());
   StageCounters& counter = counters[stage];
   ++counter.calls;
   ++counter.gemm_calls;
@@ -112,6 +114,11 @@ void Kernels::scatter_add(const float* y, float* out, std::span<const std::int32
 void Kernels::attend(const AttentionBlock& block, const float* q, const std::byte* keys, const std::byte* values,
                      std::byte* out, std::int64_t batch, std::int64_t query, std::int64_t context) {
   const std::int64_t entries = context + query;
+  if (touched != nullptr) {
+    const auto cached = static_cast<std::size_t>(batch * entries * block.kv_heads * block.head_dim) * element_bytes_;
+    touched->emplace_back(keys, cached);
+    touched->emplace_back(values, cached);
+  }
   attention(q, keys, values, out, batch, query, entries, entries, static_cast<int>(block.heads),
             static_cast<int>(block.kv_heads), static_cast<int>(block.head_dim), dtype_, threads_);
   const std::int64_t q_elements = batch * query * block.heads * block.head_dim;

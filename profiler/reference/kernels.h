@@ -6,11 +6,13 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "models/architecture/attention.h"
 #include "models/architecture/moe.h"
 #include "models/core/dtype.h"
 #include "profiler/cpu/gemm.h"
+#include "profiler/cpu/settle.h"
 #include "profiler/reference/counters.h"
 
 namespace moecast {
@@ -58,6 +60,8 @@ class Kernels {
   /// Counts a pass over activations that is written in place elsewhere.
   void count(Stage stage, std::int64_t read_bytes, std::int64_t written_bytes);
   Counters counters;
+  /// Where not null, gets the weights and cached keys and values that calls read.
+  std::vector<Region>* touched = nullptr;
 
  private:
   Gemm& gemm(std::int64_t n, std::int64_t k);

@@ -20,7 +20,7 @@ class Layout {
   }
   [[nodiscard]] std::size_t size() const { return (size_ + kPage - 1) / kPage * kPage; }
 
-  static constexpr std::int64_t kSlackRows = 63;  ///< rows that row_bucket adds at most
+  static constexpr std::int64_t kSlackRows = 15;  ///< rows that row_bucket adds at most
 
  private:
   static constexpr std::size_t kPage = 4096;

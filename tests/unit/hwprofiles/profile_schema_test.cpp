@@ -55,7 +55,8 @@ Profile full_profile() {
   profile.quantities["memory_capacity"] = {24e9, "B", std::nullopt, std::nullopt, Origin::measured, "/proc/meminfo"};
   profile.quantities["memory_bandwidth"] = {15e9, "B/s", 14e9, 16e9, Origin::measured, "read benchmark"};
   profile.environment["cpu_model"] = "Test CPU";
-  profile.backends.push_back({"onednn", DType::bf16, "oneDNN 2.6.3", "brg:avx512", RowBucket::tile16});
+  profile.backends.push_back(
+      {"onednn", DType::bf16, "oneDNN 2.6.3", "brg:avx512", RowBucket::tile16, WeightPacking::ahead});
   profile.notes.emplace_back("noisy");
   return profile;
 }
@@ -90,6 +91,7 @@ TEST_F(ProfileSchema, RefusesWhatTheReaderRefuses) {
       {"\"origin\": \"measured\"", "\"origin\": \"guessed\""},
       {"\"source\": \"/proc/meminfo\"", "\"sauce\": 1"},
       {"\"row_bucket\": \"tile16\"", "\"row_bucket\": \"tile8\""},
+      {"\"packing\": \"ahead\"", "\"packing\": \"later\""},
       {"\"dtype\": \"bf16\"", "\"dtype\": \"bf17\""},
       {"\"cpu_model\": \"Test CPU\"", "\"cpu_model\": 5"},
       {"24000000000.0", "\"much\""},

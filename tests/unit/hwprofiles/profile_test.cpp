@@ -22,7 +22,8 @@ Profile example() {
   profile.quantities["memory_capacity"] = {24e9, "B", std::nullopt, std::nullopt, Origin::measured, "/proc/meminfo"};
   profile.quantities["memory_bandwidth"] = {15e9, "B/s", 14e9, 16e9, Origin::measured, "read benchmark"};
   profile.environment["cpu_model"] = "Test CPU";
-  profile.backends.push_back({"onednn", DType::bf16, "oneDNN 2.6.3", "brg:avx512_core_amx_bf16", RowBucket::tile16});
+  profile.backends.push_back({"onednn", DType::bf16, "oneDNN 2.6.3", "brg:avx512_core_amx_bf16", RowBucket::tile16,
+                              WeightPacking::every_call});
   profile.notes.emplace_back("noisy");
   return profile;
 }
@@ -56,6 +57,7 @@ TEST(ProfileText, RoundTrips) {
   EXPECT_EQ(profile_text(parse_profile_text(text, "p")), text);
   const Profile read = parse_profile_text(text, "p");
   EXPECT_EQ(read.backends[0].row_bucket, RowBucket::tile16);
+  EXPECT_EQ(read.backends[0].packing, WeightPacking::every_call);
   EXPECT_EQ(read.find("memory_bandwidth")->high, 16e9);
   EXPECT_EQ(read.find("nothing"), nullptr);
 }
@@ -81,6 +83,7 @@ TEST(ParseProfile, RefusesWhatIsWrongAndSaysWhere) {
   fails("\"high\": 16000000000.0", "\"high\": 1.0", "/quantities/memory_bandwidth");
   fails("\"device\": \"cpu\"", "\"device\": \"abacus\"", "/device");
   fails("\"tile16\"", "\"tile17\"", "/backends/0/row_bucket");
+  fails("\"every_call\"", "\"sometimes\"", "/backends/0/packing");
   fails("\"notes\"", "\"nots\"", "hw.json");
   fails("\"origin\": \"measured\"", "\"origin\": \"guessed\"", "/origin");
 }

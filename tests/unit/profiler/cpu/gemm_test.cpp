@@ -94,7 +94,7 @@ TEST(MakeGemm, RefusesADtypeThatTheBackendLacks) {
 TEST(RowBucket, RoundsUpAsDocumented) {
   EXPECT_EQ(row_bucket(RowBucket::tile16, 1), 16);
   EXPECT_EQ(row_bucket(RowBucket::tile16, 113), 128);
-  EXPECT_EQ(row_bucket(RowBucket::tile16, 129), 192);
+  EXPECT_EQ(row_bucket(RowBucket::tile16, 129), 144);
   EXPECT_EQ(row_bucket(RowBucket::multiple4, 2), 2);
   EXPECT_EQ(row_bucket(RowBucket::multiple4, 3), 4);
   EXPECT_EQ(row_bucket(RowBucket::exact, 77), 77);

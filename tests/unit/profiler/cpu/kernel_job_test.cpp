@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <vector>
 
 #include "models/core/error.h"
 
@@ -26,6 +27,29 @@ TEST(Ring, IsOnePieceWhenWarmAndTheBufferAtMost) {
   EXPECT_EQ(warm.next(), warm.next());
   EXPECT_LE(Ring(buffer, 4096, 1e15).bytes(), buffer.size());
   EXPECT_THROW(Ring(buffer, std::size_t{8} << 20, 0), DeviceError);
+}
+
+TEST(Ring, NamesWhatIsWorthReadingBeforeAMeasurement) {
+  const Buffer buffer(std::size_t{400} << 20);
+  std::vector<Region> whole;
+  Ring(buffer, 4096, 20e6).append_regions(whole);
+  ASSERT_EQ(whole.size(), 1U);
+  EXPECT_NEAR(static_cast<double>(whole[0].size()), 20e6, 4096);
+  // Of a large ring only the pieces before the next one, here over its end.
+  Ring large(buffer, 1 << 20, 400e6);
+  for (int i = 0; i < 10; ++i) large.next();
+  std::vector<Region> behind;
+  large.append_regions(behind);
+  ASSERT_EQ(behind.size(), 2U);
+  EXPECT_NEAR(static_cast<double>(behind[0].size() + behind[1].size()), 100e6, 2 << 20);
+  EXPECT_EQ(behind[1].data(), buffer.data());
+  EXPECT_EQ(behind[1].size(), std::size_t{10} << 20);
+}
+
+TEST(SettlingPasses, AreManyWhereASharedCacheTakesLinesReluctantly) {
+  EXPECT_EQ(settling_passes(1e6), 3);
+  EXPECT_EQ(settling_passes(72e6), 12);
+  EXPECT_EQ(settling_passes(1e9), 1);
 }
 
 TEST(MakeKernelJob, RunsEveryCpuKernel) {
