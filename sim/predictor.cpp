@@ -39,9 +39,10 @@ class AnalyticPredictor final : public Predictor {
       prediction.reason = missing;
     } else {
       const DType dtype = deployment.dtype.value_or(architecture.dtype);
-      const Closure* closure =
-          calibration_->find_closure(deployment.backend, dtype, deployment.threads, deployment.strategy);
-      prediction = evaluate(graph, deployment, workload, *model_, closure, without);
+      const Closures& closures = calibration_->closures;
+      const LayerTerms terms{closures.factor(deployment.backend, dtype, deployment.threads, deployment.strategy),
+                             closures.interval_ratio};
+      prediction = evaluate(graph, deployment, workload, *model_, terms, without);
       if (prediction.origin == Origin::extrapolated) {
         prediction.warnings.emplace_back("some shapes lie outside what was measured: the interval is wider");
       }

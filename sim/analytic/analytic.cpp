@@ -110,8 +110,8 @@ OperatorTime time_of(const Operator& op, const OperatorGraph& graph, const Deplo
 }
 
 Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, const Workload& workload,
-                    const CostModel& model, const Closure* closure, const Without& without) {
-  const double factor = closure != nullptr ? closure->factor : 1;
+                    const CostModel& model, const LayerTerms& terms, const Without& without) {
+  const double factor = terms.factor;
   Prediction prediction;
   prediction.origin = Origin::measured;
   Totals totals;
@@ -147,8 +147,8 @@ Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, co
     prediction.operators.push_back({std::string(to_string(original.kind)), original.name, original.stage,
                                     original.count, time.latency * factor, time.origin});
   }
-  double half = totals.latency.value() > 0 ? half_width_of_sum(totals.spread) / totals.latency : 0;
-  if (closure != nullptr) half = std::max(half, closure->half_width);
+  const double kernels = totals.latency.value() > 0 ? half_width_of_sum(totals.spread) / totals.latency : 0;
+  const double half = kernels * terms.interval_ratio;
   const Seconds latency = totals.latency * factor;
   prediction.latency = latency;
   prediction.low = latency * std::exp(-half);

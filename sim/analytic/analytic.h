@@ -28,11 +28,16 @@ KernelPoint kernel_point(const Operator& op, const OperatorGraph& graph, const D
 OperatorTime time_of(const Operator& op, const OperatorGraph& graph, const Deployment& deployment,
                      const CostModel& model);
 
+/// What executed layers say about sums of kernels (Closures); 1 = nothing.
+struct LayerTerms {
+  double factor = 1;
+  double interval_ratio = 1;
+};
+
 /// Closed form over a graph: operators one after another, the four factors, the bottleneck, the interval of a sum.
-/// @param closure  what executed layers say about sums of kernels; nullptr = nothing.
 /// Interval: operators of one kind share their error over all layers (variances are not added over layers), kinds are
-/// correlated by 0.3; with a closure the wider of this and the closure's.
+/// correlated by 0.3; the sum is scaled by the terms' ratio.
 Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, const Workload& workload,
-                    const CostModel& model, const Closure* closure, const Without& without);
+                    const CostModel& model, const LayerTerms& terms, const Without& without);
 
 }  // namespace moecast

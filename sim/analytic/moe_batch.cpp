@@ -66,11 +66,8 @@ MoeBatch::MoeBatch(const Calibration& calibration, const Deployment& deployment,
     if (found != nullptr) (gated ? stages_.gated : stages_.plain) = StageCoefficients(*found);
     (gated ? stages_.has_gated : stages_.has_plain) = found != nullptr;
   }
-  if (const Closure* closure =
-          calibration.find_closure(deployment.backend, dtype, deployment.threads, deployment.strategy)) {
-    factor_ = closure->factor;
-    least_half_width_ = closure->half_width;
-  }
+  factor_ = calibration.closures.factor(deployment.backend, dtype, deployment.threads, deployment.strategy);
+  interval_ratio_ = calibration.closures.interval_ratio;
 }
 
 void MoeBatch::check(const MoeColumns& layers) const {

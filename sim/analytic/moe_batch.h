@@ -84,7 +84,7 @@ class MoeBatch {
   GemmLanes gemms_;
   Stages stages_;
   double factor_ = 1;  ///< what executed layers say about sums of kernels
-  double least_half_width_ = 0;
+  double interval_ratio_ = 1;
   std::int64_t most_experts_ = 0;  ///< size of the table of classes
   std::int64_t most_top_k_ = 0;
   std::vector<std::int32_t> class_of_;  ///< [load, experts, top_k], -1 = not learnt

@@ -251,9 +251,8 @@ void MoeBatch::write(const Block& block, std::size_t first, const MoeTimes& time
       squares += half * half;
       sum += half;
     }
-    double half = std::sqrt((1 - kKindCorrelation) * squares + kKindCorrelation * sum * sum) / latency;
-    half = std::max(half, least_half_width_);
-    const double wider = std::exp(half);
+    const double kernels = std::sqrt((1 - kKindCorrelation) * squares + kKindCorrelation * sum * sum) / latency;
+    const double wider = std::exp(kernels * interval_ratio_);
     put(times.latency_s, row, latency * factor_);
     put(times.low_s, row, latency * factor_ / wider);
     put(times.high_s, row, latency * factor_ * wider);

@@ -23,11 +23,13 @@ double quantile(std::vector<double> values, double share) {
   return values[static_cast<std::size_t>(std::clamp(rank, 0.0, static_cast<double>(values.size() - 1)))];
 }
 
-RowBucket bucket_of(const Profile& profile, const std::string& backend, DType dtype) {
+GemmTraits traits_of(const Profile& profile, const std::string& backend, DType dtype, int threads) {
   for (const ProfileBackend& known : profile.backends) {
-    if (known.name == backend && known.dtype == dtype) return known.row_bucket;
+    if (known.name == backend && known.dtype == dtype) {
+      return gemm_traits(backend, dtype, threads, known.row_bucket, known.packing);
+    }
   }
-  return RowBucket::exact;
+  return gemm_traits(backend, dtype, threads, RowBucket::exact, WeightPacking::ahead);
 }
 
 GemmCalibration fit_gemms(const Profile& profile, const std::vector<Measurement>& points) {
@@ -44,7 +46,7 @@ GemmCalibration fit_gemms(const Profile& profile, const std::vector<Measurement>
     calls.push_back(gemm_call(points[i].point));
     seconds(static_cast<Eigen::Index>(i)) = points[i].latency.value();
   }
-  const GemmTraits traits = gemm_traits(first.backend, first.dtype, bucket_of(profile, first.backend, first.dtype));
+  const GemmTraits traits = traits_of(profile, first.backend, first.dtype, first.threads);
   fitted.law = GemmLaw::fit(traits, calls, seconds);
   Eigen::MatrixXd features(count, GemmLaw::kFeatures);
   Eigen::VectorXd residuals(count);
@@ -118,15 +120,14 @@ const StageCalibration* Calibration::find_stage(OperatorKind kind, DType dtype, 
   return other;
 }
 
-const Closure* Calibration::find_closure(const std::string& backend, DType dtype, int threads,
-                                         KernelStrategy strategy) const {
-  for (const Closure& closure : closures) {
+double Closures::factor(const std::string& backend, DType dtype, int threads, KernelStrategy strategy) const {
+  for (const Closure& closure : factors) {
     if (closure.backend == backend && closure.dtype == dtype && closure.threads == threads &&
         closure.strategy == strategy) {
-      return &closure;
+      return closure.factor;
     }
   }
-  return nullptr;
+  return 1;
 }
 
 Calibration calibrate(const Profile& profile, const std::vector<Measurement>& measurements) {

@@ -49,9 +49,19 @@ struct Closure {
   DType dtype = DType::fp32;
   int threads = 1;
   KernelStrategy strategy = KernelStrategy::sorted_grouped;
-  double factor = 1;      ///< median of measured / predicted
-  double half_width = 0;  ///< 90 % quantile of |ln| around the factor (the largest when there are few layers)
+  double factor = 1;  ///< median of measured / predicted
   int layers = 0;
+};
+
+/// What executed layers say about sums of kernels.
+struct Closures {
+  std::vector<Closure> factors;
+  /// 90 % quantile over all executed layers of |ln(measured / predicted)| / the half width that the kernels give. The
+  /// kernels' errors are added up as if those of one kind were all equal, so it is usually below 1.
+  double interval_ratio = 1;
+
+  /// Measured / predicted, by a closure of the same kind; 1 where there is none.
+  [[nodiscard]] double factor(const std::string& backend, DType dtype, int threads, KernelStrategy strategy) const;
 };
 
 /// Everything that turns an operator of one machine into seconds.
@@ -59,13 +69,11 @@ struct Calibration {
   std::string profile;
   std::vector<GemmCalibration> gemms;
   std::vector<StageCalibration> stages;
-  std::vector<Closure> closures;
+  Closures closures;
 
   [[nodiscard]] const GemmCalibration* find_gemm(const std::string& backend, DType dtype, int threads) const;
   /// Falls back to another dtype of the same kind and threads.
   [[nodiscard]] const StageCalibration* find_stage(OperatorKind kind, DType dtype, int threads, bool gated) const;
-  [[nodiscard]] const Closure* find_closure(const std::string& backend, DType dtype, int threads,
-                                            KernelStrategy strategy) const;
 };
 
 /// Fits every (backend, dtype, threads) and stage that has at least eight points. Deterministic.

@@ -56,12 +56,20 @@ DType read_dtype(const JsonView& view) {
   return *dtype;
 }
 
-RowBucket read_bucket(const JsonView& view) {
+template <class Rule>
+Rule read_rule(const JsonView& view, std::initializer_list<Rule> rules) {
   const std::string text = view.as_string();
-  for (const RowBucket rule : {RowBucket::exact, RowBucket::multiple4, RowBucket::tile16}) {
+  for (const Rule rule : rules) {
     if (to_string(rule) == text) return rule;
   }
-  throw InputError(view.where(), "\"" + text + "\" is not a rule of rows");
+  throw InputError(view.where(), "\"" + text + "\" is not a rule");
+}
+
+GemmTraits read_traits(const JsonView& view, const std::string& backend, DType dtype, int threads) {
+  return gemm_traits(
+      backend, dtype, threads,
+      read_rule(view.at("row_bucket"), {RowBucket::exact, RowBucket::multiple4, RowBucket::tile16}),
+      read_rule(view.at("packing"), {WeightPacking::ahead, WeightPacking::every_call, WeightPacking::unless_small}));
 }
 
 Json gemm_json(const GemmCalibration& gemm) {
@@ -71,6 +79,7 @@ Json gemm_json(const GemmCalibration& gemm) {
   json["threads"] = gemm.threads;
   json["points"] = gemm.points;
   json["row_bucket"] = to_string(gemm.law.traits().row_bucket);
+  json["packing"] = to_string(gemm.law.traits().packing);
   Json law;
   const Eigen::VectorXd& parameters = gemm.law.log_parameters();
   for (int i = 0; i < GemmLaw::kScalars; ++i) {
@@ -91,8 +100,8 @@ Json gemm_json(const GemmCalibration& gemm) {
 }
 
 GemmCalibration read_gemm(const JsonView& view) {
-  view.refuse_unknown_keys({"backend", "dtype", "threads", "points", "row_bucket", "law", "residual", "half_width_ln",
-                            "median_error_ratio"});
+  view.refuse_unknown_keys({"backend", "dtype", "threads", "points", "row_bucket", "packing", "law", "residual",
+                            "half_width_ln", "median_error_ratio"});
   GemmCalibration gemm;
   gemm.backend = view.at("backend").as_string();
   gemm.dtype = read_dtype(view.at("dtype"));
@@ -106,7 +115,7 @@ GemmCalibration read_gemm(const JsonView& view) {
   const Eigen::VectorXd bandwidth = read_vector(law.at("bandwidth_bytes_per_s"), GemmLaw::kNodes);
   if (bandwidth.minCoeff() <= 0) throw InputError(law.where(), "holds a bandwidth that is not above zero");
   parameters.tail(GemmLaw::kNodes) = bandwidth.array().log();
-  gemm.law = GemmLaw(gemm_traits(gemm.backend, gemm.dtype, read_bucket(view.at("row_bucket"))), parameters);
+  gemm.law = GemmLaw(read_traits(view, gemm.backend, gemm.dtype, gemm.threads), parameters);
   const JsonView residual = view.at("residual");
   const auto points = static_cast<std::size_t>(gemm.points);
   const Eigen::VectorXd features = read_vector(residual.at("features"), points * GemmLaw::kFeatures);
@@ -164,14 +173,14 @@ std::string calibration_text(const Calibration& calibration) {
   for (const GemmCalibration& gemm : calibration.gemms) json["gemms"].push_back(gemm_json(gemm));
   json["stages"] = Json::array();
   for (const StageCalibration& stage : calibration.stages) json["stages"].push_back(stage_json(stage));
+  json["interval_ratio"] = rounded(calibration.closures.interval_ratio);
   json["closures"] = Json::array();
-  for (const Closure& closure : calibration.closures) {
+  for (const Closure& closure : calibration.closures.factors) {
     json["closures"].push_back({{"backend", closure.backend},
                                 {"dtype", to_string(closure.dtype)},
                                 {"threads", closure.threads},
                                 {"strategy", to_string(closure.strategy)},
                                 {"factor", rounded(closure.factor)},
-                                {"half_width_ln", rounded(closure.half_width)},
                                 {"layers", closure.layers}});
   }
   return dump_json_line(json) + "\n";
@@ -187,13 +196,14 @@ Calibration parse_calibration_text(std::string_view text, const std::string& whe
         "is " + std::to_string(version) + ", this program reads " + std::to_string(kCalibrationSchemaVersion),
         "make it again: moecast calibrate PROFILE");
   }
-  root.refuse_unknown_keys({"schema_version", "profile", "gemms", "stages", "closures"});
+  root.refuse_unknown_keys({"schema_version", "profile", "gemms", "stages", "interval_ratio", "closures"});
   Calibration calibration;
   calibration.profile = root.at("profile").as_string();
   const JsonView gemms = root.at("gemms");
   for (std::size_t i = 0; i < gemms.size(); ++i) calibration.gemms.push_back(read_gemm(gemms.at(i)));
   const JsonView stages = root.at("stages");
   for (std::size_t i = 0; i < stages.size(); ++i) calibration.stages.push_back(read_stage(stages.at(i)));
+  calibration.closures.interval_ratio = root.at("interval_ratio").as_number(1e-3, 1e3);
   const JsonView closures = root.at("closures");
   for (std::size_t i = 0; i < closures.size(); ++i) {
     const JsonView view = closures.at(i);
@@ -205,9 +215,8 @@ Calibration parse_calibration_text(std::string_view text, const std::string& whe
     if (!strategy) throw InputError(view.at("strategy").where(), "is not a kernel strategy");
     closure.strategy = *strategy;
     closure.factor = view.at("factor").as_number(1e-3, 1e3);
-    closure.half_width = view.at("half_width_ln").as_number(0, 100);
     closure.layers = static_cast<int>(view.at("layers").as_int(1, 1'000'000));
-    calibration.closures.push_back(closure);
+    calibration.closures.factors.push_back(closure);
   }
   return calibration;
 }

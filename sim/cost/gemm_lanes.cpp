@@ -13,7 +13,7 @@ constexpr auto kLog2e = static_cast<float>(std::numbers::log2e);
 
 /// Ranges of the residual's table: generous, for queries outside are exact but slow.
 std::vector<KrigingTable::Axis> axes(const GemmTraits& traits) {
-  const bool splits = traits.pack_above_mnk > 0 && traits.pack_above_mnk < 1e29;
+  const bool splits = traits.packing == WeightPacking::unless_small;
   return {{0, 14, 0}, {0, 16, 0}, {4, 15, 0}, {12, 36, 0}, {0, 1, 0}, {0, 1, 0}, {0, splits ? 2.0F : 1.0F, 1}};
 }
 
@@ -51,6 +51,8 @@ GemmLanes::GemmLanes(const GemmCalibration& calibration)
   output_writes_ = inverse(GemmLaw::kOutputWrites);
   input_again_ = inverse(GemmLaw::kInputAgain) / static_cast<float>(GemmLaw::kPanelColumns);
   output_again_ = inverse(GemmLaw::kOutputAgain) / static_cast<float>(GemmLaw::kPanelDepth);
+  restream_depth_ = value(GemmLaw::kRestreamDepth);
+  private_cache_ = value(GemmLaw::kPrivateCache);
   pack_ = inverse(GemmLaw::kPack);
   pack_reads_ = value(GemmLaw::kPackReads);
   first_ = static_cast<float>(-p(GemmLaw::kScalars) * std::numbers::log2e);
@@ -85,7 +87,7 @@ void GemmLanes::round_rows(const Lane& m, Lane& rows) const noexcept {
     case RowBucket::tile16:
       for (int i = 0; i < kLanes; ++i) {
         const float whole = std::ceil(m[i]);
-        rows[i] = m[i] + (whole <= 128 ? round_up(whole, 16) : round_up(whole, 64)) - whole;
+        rows[i] = m[i] + round_up(whole, 16) - whole;
       }
       break;
   }
@@ -104,11 +106,43 @@ GemmLanes::Lane GemmLanes::seconds_per_byte(const Lane& octaves) const noexcept 
   return y;
 }
 
+void GemmLanes::passes(const Calls& c, const Lane& rows, const Lane& weights, Lane& passes) const noexcept {
+  passes.fill(1);
+  if (traits_.block_rows <= 0) return;
+  const auto block = static_cast<float>(traits_.block_rows);
+  for (int i = 0; i < kLanes; ++i) {
+    const float whole = std::ceil(rows[i]);
+    const float blocks = std::floor(whole / block);
+    const float rest = whole > blocks * block ? 1.0F : 0.0F;
+    const float depth = restream_depth_ / c.k[i];
+    const float cache = private_cache_ / weights[i];
+    const float more = (rest + (blocks - 1) / (1 + depth * depth)) / (1 + cache * cache);
+    passes[i] = whole > block ? 1 + more : 1.0F;
+  }
+}
+
+void GemmLanes::busiest(const Calls& c, const Lane& rows, Lane& busiest) const noexcept {
+  busiest.fill(1);
+  if (traits_.threads <= 1 || traits_.block_columns <= 0) return;
+  const auto threads = static_cast<float>(traits_.threads);
+  const auto block = static_cast<float>(GemmLaw::kBlockRows);
+  const auto width = static_cast<float>(traits_.block_columns);
+  const bool split = traits_.block_rows > 0;
+  const auto share = [threads](float blocks) { return std::ceil(blocks / threads) * threads / blocks; };
+  for (int i = 0; i < kLanes; ++i) {
+    const float columns = std::ceil(c.n[i] / width);
+    const float whole = std::ceil(rows[i]);
+    const float blocks = split ? std::floor(whole / block) : std::ceil(whole / block);
+    const float rest = split ? (whole - blocks * block) / whole : 0.0F;
+    const float first = blocks > 0 ? (1 - rest) * share(columns * blocks) : 0.0F;
+    busiest[i] = first + rest * share(columns);
+  }
+}
+
 void GemmLanes::physics(const Calls& c, Terms& t) const noexcept {
   round_rows(c.m, t.rows);
   const auto element = static_cast<float>(traits_.element_bytes);
   const auto pad = static_cast<float>(traits_.pad_columns);
-  const auto pack_above = static_cast<float>(traits_.pack_above_mnk);
   Lane weights, input, output, own_input, own_output, far_input, far_output;
   for (int i = 0; i < kLanes; ++i) {
     const float columns16 = round_up(c.n[i], static_cast<float>(GemmLaw::kVectorColumns));
@@ -123,7 +157,7 @@ void GemmLanes::physics(const Calls& c, Terms& t) const noexcept {
     own_output[i] = lane_log2(output[i]);
     far_input[i] = larger_of(t.input_octaves[i], own_input[i]);
     far_output[i] = larger_of(t.output_octaves[i], own_output[i]);
-    t.packs[i] = t.rows[i] * c.n[i] * c.k[i] > pack_above ? 1.0F : 0.0F;
+    t.packs[i] = packs_weights(traits_.packing, t.rows[i], c.n[i], c.k[i]) ? 1.0F : 0.0F;
     t.compute[i] = 2 * per_flop_ * (t.rows[i] + rows0_) * (c.k[i] + depth0_) * (columns16 + columns0_);
   }
   const Lane stream = seconds_per_byte(t.footprint_octaves);
@@ -131,8 +165,13 @@ void GemmLanes::physics(const Calls& c, Terms& t) const noexcept {
   const Lane first_output = seconds_per_byte(far_output);
   const Lane next_input = seconds_per_byte(own_input);
   const Lane next_output = seconds_per_byte(own_output);
+  Lane times;
+  Lane busy;
+  passes(c, t.rows, weights, times);
+  busiest(c, t.rows, busy);
   for (int i = 0; i < kLanes; ++i) {
-    const float streamed = weights[i] * stream[i];
+    const float streamed = busy[i] * times[i] * weights[i] * stream[i];
+    t.compute[i] *= busy[i];
     t.memory[i] = t.packs[i] > 0 ? weights[i] * pack_ + pack_reads_ * streamed : streamed;
     t.row_traffic[i] = input[i] * (input_reads_ * first_input[i] + input_again_ * c.n[i] * next_input[i]) +
                        output[i] * (output_writes_ * first_output[i] + output_again_ * c.k[i] * next_output[i]);

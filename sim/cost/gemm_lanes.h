@@ -33,11 +33,16 @@ class GemmLanes {
   void round_rows(const Lane& m, Lane& rows) const noexcept;
   /// @param octaves  log2 of the footprint in bytes.
   [[nodiscard]] Lane seconds_per_byte(const Lane& octaves) const noexcept;
+  /// As GemmLaw::passes.
+  void passes(const Calls& calls, const Lane& rows, const Lane& weights, Lane& passes) const noexcept;
+  /// As GemmLaw::busiest.
+  void busiest(const Calls& calls, const Lane& rows, Lane& busiest) const noexcept;
   void physics(const Calls& calls, Terms& terms) const noexcept;
-  [[nodiscard]] bool splits() const { return traits_.pack_above_mnk > 0 && traits_.pack_above_mnk < 1e29; }
+  [[nodiscard]] bool splits() const { return traits_.packing == WeightPacking::unless_small; }
 
   GemmTraits traits_;
   float call_, per_flop_, rows0_, depth0_, columns0_, sharpness_, pack_, pack_reads_;
+  float restream_depth_, private_cache_;
   float input_reads_, output_writes_, input_again_, output_again_;  ///< times as many seconds a byte as weights
   /// log2 of seconds per byte as a sum of hinges: first_ + sum slope (log2 F - node)+.
   float first_;

@@ -32,6 +32,8 @@ constexpr std::array<Prior, GemmLaw::kScalars> kPriors{{
     {"output_bandwidth_ratio", 0.5, 0.7},
     {"input_again_bandwidth_ratio", 3, 1.0},
     {"output_again_bandwidth_ratio", 3, 1.0},
+    {"restream_depth_columns", 1000, 1.0},
+    {"private_cache_bytes", 2e6, 0.7},
     {"pack_bytes_per_s", 12e9, 0.7},
     {"pack_read_factor", 1, 0.7},
 }};
@@ -54,12 +56,14 @@ std::string_view GemmLaw::parameter_name(int index) {
   return index < kScalars ? kPriors[static_cast<std::size_t>(index)].name : "bandwidth_bytes_per_s";
 }
 
-GemmTraits gemm_traits(std::string_view backend, DType dtype, RowBucket row_bucket) {
+GemmTraits gemm_traits(std::string_view backend, DType dtype, int threads, RowBucket row_bucket,
+                       WeightPacking packing) {
   GemmTraits traits;
-  if (backend == "onednn") traits.pad_columns = 64;
-  if (backend == "openblas") traits.pack_above_mnk = 1e6;
-  if (backend == "eigen") traits.pack_above_mnk = 0;
+  if (backend == "onednn") traits.pad_columns = traits.block_columns = 64;
+  traits.threads = threads;
+  if (row_bucket == RowBucket::tile16) traits.block_rows = GemmLaw::kBlockRows;
   traits.row_bucket = row_bucket;
+  traits.packing = packing;
   traits.element_bytes = bytes_per_element(dtype);
   return traits;
 }
@@ -87,6 +91,29 @@ double GemmLaw::weight_bytes(const GemmCall& call) const {
   return round_up(call.n, traits_.pad_columns) * call.k * traits_.element_bytes;
 }
 
+double GemmLaw::passes(double rows, double k, double weights) const {
+  if (traits_.block_rows <= 0 || std::ceil(rows) <= traits_.block_rows) return 1;
+  const double whole = std::ceil(rows);  // an expected row count keeps its fraction
+  const double blocks = std::floor(whole / traits_.block_rows);
+  const double rest = whole > blocks * traits_.block_rows ? 1 : 0;
+  const double depth = std::exp(parameters_(kRestreamDepth)) / k;
+  const double cache = std::exp(parameters_(kPrivateCache)) / weights;
+  return 1 + (rest + (blocks - 1) / (1 + depth * depth)) / (1 + cache * cache);
+}
+
+double GemmLaw::busiest(double rows, double n) const {
+  if (traits_.threads <= 1 || traits_.block_columns <= 0) return 1;
+  const double threads = traits_.threads;
+  const auto share = [&](double blocks) { return std::ceil(blocks / threads) * threads / blocks; };
+  const double columns = std::ceil(n / traits_.block_columns);
+  const double whole = std::ceil(rows);
+  if (traits_.block_rows <= 0) return share(columns * std::ceil(whole / kBlockRows));
+  // Whole blocks of rows are a call of their own.
+  const double blocks = std::floor(whole / kBlockRows);
+  const double rest = (whole - blocks * kBlockRows) / whole;
+  return (blocks > 0 ? (1 - rest) * share(columns * blocks) : 0) + rest * share(columns);
+}
+
 GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
   Terms t{};
   const auto value = [&](Parameter p) { return std::exp(parameters_(p)); };
@@ -98,7 +125,7 @@ GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
   const double input = t.rows * call.k * traits_.element_bytes;
   const double output = 4 * t.rows * call.n;
   t.footprint = std::max(call.footprint_bytes, t.weights) + input + output;
-  t.packs = t.rows * call.n * call.k > traits_.pack_above_mnk;
+  t.packs = packs_weights(traits_.packing, t.rows, call.n, call.k);
   t.call = value(kCall);
   t.compute = 2 * t.rows * t.columns16 * call.k / value(kPeak) * (1 + value(kRows0) / t.rows) *
               (1 + value(kDepth0) / call.k) * (1 + value(kColumns0) / t.columns16);
@@ -108,6 +135,9 @@ GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
       output / (value(kOutputWrites) * bandwidth_bytes_per_s(std::max(call.output_footprint_bytes, output)));
   t.row_traffic += input * (call.n / kPanelColumns) / (value(kInputAgain) * bandwidth_bytes_per_s(input)) +
                    output * (call.k / kPanelDepth) / (value(kOutputAgain) * bandwidth_bytes_per_s(output));
+  const double busiest_thread = busiest(t.rows, call.n);
+  t.compute *= busiest_thread;
+  t.memory *= busiest_thread * passes(t.rows, call.k, t.weights);
   if (t.packs) t.memory = t.weights / value(kPack) + value(kPackReads) * t.memory;
   return t;
 }
@@ -131,7 +161,7 @@ Eigen::VectorXd GemmLaw::features(const GemmCall& call) const {
   const Terms t = terms(call);
   Eigen::VectorXd x(kFeatures);
   // Two octaves apart where the library takes another path; one where columns alias in the caches.
-  const bool splits = traits_.pack_above_mnk > 0 && traits_.pack_above_mnk < 1e29;
+  const bool splits = traits_.packing == WeightPacking::unless_small;
   const double path = splits ? (t.packs ? 2.0 : 0.0) : (std::fmod(call.n, 1024) == 0 ? 1.0 : 0.0);
   x << std::log2(t.rows), std::log2(call.n), std::log2(call.k), std::log2(t.footprint),
       coldness(call.input_footprint_bytes), coldness(call.output_footprint_bytes), path;

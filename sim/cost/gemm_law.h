@@ -7,18 +7,22 @@
 
 #include "models/core/dtype.h"
 #include "models/core/row_bucket.h"
+#include "models/core/weight_packing.h"
 
 namespace moecast {
 
 /// What a CPU library does with a GEMM, as its source says; no property of a CPU.
 struct GemmTraits {
-  double pad_columns = 1;        ///< weights are stored with columns rounded up to this (oneDNN: 64)
-  double pack_above_mnk = 1e30;  ///< m n k above which the weights are packed at every call (OpenBLAS: 10^6, Eigen: 0)
+  double pad_columns = 1;    ///< weights are stored with columns rounded up to this (oneDNN: 64)
+  double block_columns = 0;  ///< threads share out blocks of so many columns and 64 rows; 0 = evenly (oneDNN: 64)
+  double block_rows = 0;     ///< rows that one pass over the weights serves; 0 = all (oneDNN with AMX tiles: 64)
+  WeightPacking packing = WeightPacking::ahead;
   RowBucket row_bucket = RowBucket::exact;
+  int threads = 1;
   double element_bytes = 4;  ///< of weights and input rows; results are fp32
 };
 
-GemmTraits gemm_traits(std::string_view backend, DType dtype, RowBucket row_bucket);
+GemmTraits gemm_traits(std::string_view backend, DType dtype, int threads, RowBucket row_bucket, WeightPacking packing);
 
 /// One call. Footprints are bytes touched between two uses of the same weights, of the same input rows, and of the
 /// memory that takes the result.
@@ -32,13 +36,17 @@ struct GemmCall {
 };
 
 /// Physics of one GEMM on a CPU:
-///   comp = 2 m n16 k / P (1 + m0/m) (1 + k0/k) (1 + n0/n16)
-///   mem  = W / BW(F'),  F' = max(F, W) + m k b + 4 m n
+///   comp = b 2 m n16 k / P (1 + m0/m) (1 + k0/k) (1 + n0/n16)
+///   mem  = b p W / BW(F'),  F' = max(F, W) + m k b + 4 m n
+///   p    = 1 + (r + (q - 1) / (1 + (kr/k)^2)) / (1 + (L/W)^2)         passes over the weights
 ///   rows = m k b / (r BW(A)) + 4 m n / (w BW(O))
 ///   t    = t0 + (comp^q + mem^q)^(1/q) + rows                          weights packed ahead
 ///   t    = t0 + comp + W (1/BP + g/BW(F')) + rows                      weights packed at every call
 /// n16 = n rounded up to 16, W = bytes of the stored weights, A and O the footprints of input and result (at least
-/// their own bytes). Packing reads the weights in short pieces and gets only
+/// their own bytes). Where a pass serves a block of rows only, m has q whole blocks and perhaps a rest (r = 1): shallow
+/// weights (k below kr) stay in the core's cache from one block to the next, and so do small ones (W below L).
+/// b is what the busiest of t threads has to do, in even shares: 5 blocks of columns on 2 threads give b = 6/5.
+/// Packing reads the weights in short pieces and gets only
 /// 1/g of the streaming bandwidth; the product then reads what has just been packed.
 /// Source: measured on Xeon (AVX-512 and AMX); every coefficient is fitted to the machine at hand.
 class GemmLaw {
@@ -56,6 +64,8 @@ class GemmLaw {
     kOutputWrites,
     kInputAgain,
     kOutputAgain,
+    kRestreamDepth,
+    kPrivateCache,
     kPack,
     kPackReads,
     kScalars
@@ -69,6 +79,8 @@ class GemmLaw {
   /// Input rows are read again for every panel of so many columns, results for every panel of so much depth.
   static constexpr double kPanelColumns = 64;
   static constexpr double kPanelDepth = 512;
+  /// Rows of the blocks that threads share out.
+  static constexpr double kBlockRows = 64;
   /// Rows are cold this many octaves above the first node.
   static constexpr double kColdOctaves = 9;
   /// Name of a parameter with its unit, e.g. "peak_flops_per_s".
@@ -96,6 +108,8 @@ class GemmLaw {
  private:
   struct Terms;
   [[nodiscard]] Terms terms(const GemmCall& call) const;
+  [[nodiscard]] double passes(double rows, double k, double weights) const;
+  [[nodiscard]] double busiest(double rows, double n) const;
   GemmTraits traits_;
   Eigen::VectorXd parameters_;  ///< natural logarithms, SI units
 };

@@ -9,13 +9,43 @@
 
 namespace moecast {
 
-/// GEMMs of a made-up machine at `points` random shapes of the profiler's ranges: 1 us a call, 150 GFLOP/s, bandwidth
-/// falling from 200 to 12 GB/s over the footprints, +-10 % of waves over the shapes, 1.5 % noise.
+inline Profile synthetic_profile() {
+  Profile profile;
+  profile.name = "synthetic";
+  profile.device = "cpu";
+  const auto add = [&](const char* name, DType dtype, RowBucket rows, WeightPacking packing) {
+    profile.backends.push_back({name, dtype, "", "", rows, packing});
+  };
+  add("onednn", DType::fp32, RowBucket::exact, WeightPacking::ahead);
+  add("onednn", DType::bf16, RowBucket::tile16, WeightPacking::ahead);
+  add("openblas", DType::fp32, RowBucket::multiple4, WeightPacking::unless_small);
+  add("eigen", DType::fp32, RowBucket::exact, WeightPacking::every_call);
+  return profile;
+}
+
+/// The law that the made-up machine's GEMMs follow: 1 us a call, 150 GFLOP/s, bandwidth falling from 120 to 12 GB/s
+/// over the footprints.
+inline GemmLaw synthetic_law(const std::string& backend, DType dtype, int threads) {
+  GemmTraits traits = gemm_traits(backend, dtype, threads, RowBucket::exact, WeightPacking::ahead);
+  for (const ProfileBackend& b : synthetic_profile().backends) {
+    if (b.name == backend && b.dtype == dtype) traits = gemm_traits(backend, dtype, threads, b.row_bucket, b.packing);
+  }
+  Eigen::VectorXd p(GemmLaw::kParameters);
+  p.head(GemmLaw::kScalars) << 1e-6, 150e9, 1, 4, 4, 1.1, 1, 0.5, 3, 3, 1000, 2e6, 12e9, 1;
+  for (int i = 0; i < GemmLaw::kNodes; ++i) {
+    p(GemmLaw::kScalars + i) = 200e9 / (1 + std::pow(GemmLaw::kNodeBytes[static_cast<std::size_t>(i)] / 2e6, 0.4));
+  }
+  return {traits, p.array().log().matrix()};
+}
+
+/// GEMMs of the made-up machine at `points` random shapes of the profiler's ranges: its law, +-10 % of waves over the
+/// shapes, 1.5 % noise.
 inline std::vector<Measurement> synthetic_gemms(const std::string& backend, DType dtype, int threads, int points,
                                                 unsigned seed) {
   std::mt19937 generator(seed);
   std::uniform_real_distribution<double> u(0, 1);
   std::normal_distribution<double> noise(0, 0.015);
+  const GemmLaw law = synthetic_law(backend, dtype, threads);
   std::vector<Measurement> rows;
   for (int i = 0; i < points; ++i) {
     Measurement row;
@@ -35,9 +65,9 @@ inline std::vector<Measurement> synthetic_gemms(const std::string& backend, DTyp
     point.shape.k = std::llround(k);
     point.footprint = Bytes(footprint);
     point.input_footprint = Bytes(i % 2 == 0 ? footprint : 0);
-    const double bandwidth = 200e9 / (1 + std::pow(footprint / 2e6, 0.4));
-    const double wave = 0.1 * std::sin(std::log2(m) + 0.7 * std::log2(n)) * std::cos(0.8 * std::log2(k) + 1);
-    const double t = 1e-6 + 2 * m * n * k / 150e9 + bytes / bandwidth + m * (k + n) * 4 / 50e9;
+    const double padded = static_cast<double>(row_bucket(law.traits().row_bucket, point.shape.m));
+    const double wave = 0.1 * std::sin(std::log2(padded) + 0.7 * std::log2(n)) * std::cos(0.8 * std::log2(k) + 1);
+    const double t = std::exp(law.log_seconds({m, n, k, footprint, point.input_footprint.value(), 0}));
     row.latency = row.low = row.high = Seconds(t * std::exp(wave + noise(generator)));
     row.samples = 12;
     rows.push_back(row);
@@ -78,18 +108,6 @@ inline std::vector<Measurement> synthetic_stages(DType dtype, int threads, int p
     }
   }
   return rows;
-}
-
-inline Profile synthetic_profile() {
-  Profile profile;
-  profile.name = "synthetic";
-  profile.device = "cpu";
-  for (const char* name : {"onednn", "openblas"}) {
-    ProfileBackend backend;
-    backend.name = name;
-    profile.backends.push_back(backend);
-  }
-  return profile;
 }
 
 /// A calibration of the made-up machine on one thread, as large as those of real profiles get.

@@ -24,7 +24,7 @@ struct CalibrateOptions {
 };
 
 /// Closures come from executed layers, which samples do not hold: they are taken over from the calibration before.
-std::vector<Closure> kept_closures(const std::string& file) {
+Closures kept_closures(const std::string& file) {
   try {
     return parse_calibration_text(read_text_file(file), file).closures;
   } catch (const InputError& error) {

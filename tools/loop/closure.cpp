@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <string>
 #include <tuple>
+#include <vector>
 
 #include "models/core/statistics.h"
 
@@ -13,41 +15,63 @@ namespace {
 /// Fewer layers say too little about a factor.
 constexpr std::size_t kLeastLayers = 4;
 constexpr double kCoverage = 0.9;
+/// A ratio of few layers is not believed beyond these.
+constexpr double kLeastRatio = 0.25;
+constexpr double kMostRatio = 4;
 
-Closure fit(const std::vector<double>& log_ratios) {
-  Closure closure;
-  const double middle = median(log_ratios);
-  std::vector<double> distance;
-  for (const double ratio : log_ratios) distance.push_back(std::abs(ratio - middle));
+struct Stray {
+  double log_ratio;   ///< ln(measured / predicted)
+  double half_width;  ///< of ln latency, from the kernels
+};
+
+/// ln of the factor of some layers; all = their number + 1 leaves none out.
+double log_factor(const std::vector<Stray>& layers, std::size_t left_out) {
+  std::vector<double> ratios;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    if (i != left_out) ratios.push_back(layers[i].log_ratio);
+  }
+  const double middle = median(ratios);
+  for (double& ratio : ratios) ratio = std::abs(ratio - middle);
   // With few layers the median itself is uncertain: it moves towards 1 by its share of a standard error.
-  const double spread = 1.25 * median(distance) / 0.6745 / std::sqrt(static_cast<double>(log_ratios.size()));
-  const double kept = middle * middle / (middle * middle + spread * spread + 1e-12);
-  closure.factor = std::exp(kept * middle);
-  const std::size_t n = distance.size();
-  closure.half_width = n >= 10 ? quantile(distance, kCoverage) : *std::max_element(distance.begin(), distance.end());
-  closure.layers = static_cast<int>(n);
-  return closure;
+  const double spread = 1.25 * median(ratios) / 0.6745 / std::sqrt(static_cast<double>(ratios.size()));
+  return middle * middle * middle / (middle * middle + spread * spread + 1e-12);
+}
+
+/// The smallest of n scores that at least (n + 1) * kCoverage of n + 1 exchangeable scores do not exceed.
+double conformal(std::vector<double> scores) {
+  std::sort(scores.begin(), scores.end());
+  const double rank = std::ceil(kCoverage * (static_cast<double>(scores.size()) + 1)) - 1;
+  return scores[static_cast<std::size_t>(std::min(rank, static_cast<double>(scores.size() - 1)))];
 }
 
 }  // namespace
 
-std::vector<Closure> fit_closures(const std::vector<ExecutedCase>& layers, const Predictor& predictor) {
-  std::map<std::tuple<std::string, DType, int, KernelStrategy>, std::vector<double>> ratios;
+Closures fit_closures(const std::vector<ExecutedCase>& layers, const Predictor& predictor) {
+  std::map<std::tuple<std::string, DType, int, KernelStrategy>, std::vector<Stray>> groups;
   for (const ExecutedCase& layer : layers) {
     const ValidationCase& c = layer.asked;
     const Prediction p = predictor.predict(c.architecture, c.deployment, c.workload);
-    if (!p.latency) continue;
-    ratios[{c.deployment.backend, c.deployment.dtype.value_or(DType::fp32), c.deployment.threads,
+    if (!p.latency || !p.high) continue;
+    groups[{c.deployment.backend, c.deployment.dtype.value_or(DType::fp32), c.deployment.threads,
             c.deployment.strategy}]
-        .push_back(std::log(layer.timing.latency / *p.latency));
+        .push_back({std::log(layer.timing.latency / *p.latency), std::log(*p.high / *p.latency)});
   }
-  std::vector<Closure> closures;
-  for (const auto& [key, logs] : ratios) {
-    if (logs.size() < kLeastLayers) continue;
-    Closure closure = fit(logs);
+  Closures closures;
+  std::vector<double> scores;
+  for (const auto& [key, group] : groups) {
+    const bool enough = group.size() >= kLeastLayers;
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      const double own = enough ? log_factor(group, i) : 0;
+      if (group[i].half_width > 0) scores.push_back(std::abs(group[i].log_ratio - own) / group[i].half_width);
+    }
+    if (!enough) continue;
+    Closure closure;
     std::tie(closure.backend, closure.dtype, closure.threads, closure.strategy) = key;
-    closures.push_back(closure);
+    closure.factor = std::exp(log_factor(group, group.size()));
+    closure.layers = static_cast<int>(group.size());
+    closures.factors.push_back(closure);
   }
+  if (scores.size() >= kLeastLayers) closures.interval_ratio = std::clamp(conformal(scores), kLeastRatio, kMostRatio);
   return closures;
 }
 

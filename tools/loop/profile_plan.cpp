@@ -9,6 +9,7 @@
 #include <set>
 
 #include "profiler/cpu/gemm.h"
+#include "profiler/cpu/settle.h"
 #include "profiler/environment.h"
 #include "profiler/timing/session.h"
 #include "tools/loop/machine_record.h"
@@ -17,16 +18,22 @@ namespace moecast {
 namespace {
 
 constexpr double kWarmRingBytes = 300e6;
-constexpr double kTouchBytesPerS = 8e9;
+constexpr double kTouchBytesPerS = 1.5e10;
 constexpr double kOverheadPerRound = 1.2e-3;
 constexpr double kGuessedFlopsPerS = 1e11;
 constexpr double kGuessedBytesPerS = 1.2e10;
-constexpr double kLayersPerCombination = 8;
+constexpr int kLayersPerCombination = 7;
+constexpr std::size_t kOtherStrata = 4;  ///< three strategies and transformers, dealt out to the combinations in turn
 
 ProfileBackend describe_backend(const Combination& c) {
   const auto gemm = make_gemm(c.backend, c.dtype, 256, 256, c.threads);
   gemm->prepare(16);
-  return {c.backend, c.dtype, gemm_library(c.backend), gemm->implementation(16), gemm_row_bucket(c.backend, c.dtype)};
+  return {c.backend,
+          c.dtype,
+          gemm_library(c.backend),
+          gemm->implementation(16),
+          gemm_row_bucket(c.backend, c.dtype),
+          gemm_weight_packing(c.backend)};
 }
 
 /// Largest rate over the measurements of one dtype and thread count; 0 when there are none.
@@ -72,7 +79,8 @@ Seconds expected_time(const std::vector<KernelPoint>& points, int rounds) {
   for (const KernelPoint& p : points) {
     const double ring = p.footprint.value();
     const double sample = (ring > timing.cold_ring_bytes ? timing.cold_sample_time : timing.sample_time).value();
-    const double touch = (ring <= kWarmRingBytes ? 3 * ring : 1e8) / kTouchBytesPerS / p.threads;
+    const double touched = ring <= kWarmRingBytes ? ring : 1e8;
+    const double touch = settling_passes(ring) * touched / kTouchBytesPerS / p.threads;
     const double elements = static_cast<double>(p.shape.n) * static_cast<double>(p.shape.k);
     const double call = p.kind == OperatorKind::gemm
                             ? 2 * static_cast<double>(p.shape.m) * elements / kGuessedFlopsPerS +
@@ -109,10 +117,9 @@ PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budge
 
 std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations) {
   CaseOptions options;
-  options.cases = static_cast<int>(kLayersPerCombination * static_cast<double>(combinations.size()));
+  options.cases = kLayersPerCombination * static_cast<int>(combinations.size() + kOtherStrata);
   options.seed = 0x6c61796572;
   options.combinations = combinations;
-  options.strategies = options.transformers = false;
   options.most_weight_bytes = 3e8;
   options.most_flops = 3e9;
   return draw_cases(options);

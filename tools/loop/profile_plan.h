@@ -17,7 +17,8 @@ Seconds expected_time(const std::vector<KernelPoint>& points, int rounds);
 /// As many initial points as fit into `budget`, in the proportions of PlanOptions; never fewer than a fifth.
 PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds);
 
-/// A few MoE layers of every combination, to measure what lies between the kernels. Other seeds than validation's.
+/// A few MoE layers of every combination, to measure what lies between the kernels, and some of the other strategies
+/// and small transformers, to measure how far predictions stray. Other seeds than validation's.
 std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations);
 
 /// Writes what the samples say about the machine into Profile::quantities: memory bandwidth by threads, peaks, noise.

@@ -83,7 +83,7 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
   outcome.kernels = session.kernels.size();
   outcome.complete = result.complete;
   if (request.interleaved) {
-    std::vector<Closure> closures = std::move(calibration.closures);
+    Closures closures = std::move(calibration.closures);
     calibration = calibrate(profile, result.kernels);
     calibration.closures = std::move(closures);
   }

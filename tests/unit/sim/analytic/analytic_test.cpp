@@ -42,9 +42,9 @@ Architecture layer(std::int64_t experts, int top_k, RouterNetwork network = Rout
 }
 
 Prediction run(const Architecture& a, const Workload& w, const Without& without = {},
-               const Closure* closure = nullptr) {
+               const LayerTerms& terms = {}) {
   const Deployment d;
-  return evaluate(build_graph(a, d, w), d, w, PlainModel(), closure, without);
+  return evaluate(build_graph(a, d, w), d, w, PlainModel(), terms, without);
 }
 
 Workload tokens(std::int64_t count) {
@@ -136,12 +136,11 @@ TEST(Evaluate, IntervalDoesNotShrinkWithTheNumberOfLayers) {
   EXPECT_NEAR(std::log(*b.high / *b.latency), std::log(*a.high / *a.latency), 1e-9);
 }
 
-TEST(Evaluate, ClosureScalesAndWidens) {
-  const Closure closure{"", DType::fp32, 1, KernelStrategy::sorted_grouped, 1.05, 0.3, 12};
+TEST(Evaluate, ExecutedLayersScaleLatencyAndInterval) {
   const Prediction plain = run(layer(8, 2), tokens(64));
-  const Prediction closed = run(layer(8, 2), tokens(64), {}, &closure);
+  const Prediction closed = run(layer(8, 2), tokens(64), {}, {1.05, 0.6});
   EXPECT_NEAR(*closed.latency / *plain.latency, 1.05, 1e-12);
-  EXPECT_NEAR(std::log(*closed.high / *closed.latency), 0.3, 1e-12);
+  EXPECT_NEAR(std::log(*closed.high / *closed.latency), 0.6 * std::log(*plain.high / *plain.latency), 1e-12);
 }
 
 }  // namespace

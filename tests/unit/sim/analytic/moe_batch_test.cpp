@@ -63,7 +63,7 @@ Prediction predict_alone(const Predictor& predictor, const RandomLayers& layers,
 
 Calibration calibration_with_closure() {
   Calibration calibration = synthetic_calibration({"onednn", "openblas"}, 300, {DType::fp32, DType::bf16});
-  calibration.closures.push_back({"onednn", DType::fp32, 1, KernelStrategy::sorted_grouped, 1.03, 0.12, 12});
+  calibration.closures = {{{"onednn", DType::fp32, 1, KernelStrategy::sorted_grouped, 1.03, 12}}, 0.8};
   return calibration;
 }
 
@@ -103,7 +103,8 @@ TEST_P(MoeBatchOfEveryStrategy, SaysWhatThePredictorSays) {
   }
   std::sort(errors.begin(), errors.end());
   EXPECT_LT(errors[200], 0.003);
-  EXPECT_LT(errors[396], 0.01);
+  // With tiles the residual is learnt at multiples of 16 rows only and bends more in between.
+  EXPECT_LT(errors[396], dtype == DType::bf16 ? 0.02 : 0.01);
   RecordProperty("median_ratio", std::to_string(errors[200]));
   RecordProperty("p99_ratio", std::to_string(errors[396]));
 }

@@ -2,16 +2,19 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace moecast {
 namespace {
 
-/// Says 1 ms to everything.
+/// Says 1 ms to everything, give or take 10 %.
 class OneMillisecond final : public Predictor {
  public:
   Prediction predict(const Architecture& /*a*/, const Deployment& /*d*/, const Workload& /*w*/,
                      const Without& /*without*/) const override {
     Prediction p;
     p.latency = Seconds(1e-3);
+    p.high = Seconds(1.1e-3);
     return p;
   }
 };
@@ -29,25 +32,35 @@ TEST(Closure, IsTheMedianRatioOfEachCombination) {
   std::vector<ExecutedCase> layers;
   for (const double s : {1.09e-3, 1.1e-3, 1.1e-3, 1.1e-3, 1.11e-3}) layers.push_back(executed(s));
   for (const double s : {2e-3, 2e-3, 2e-3, 2e-3}) layers.push_back(executed(s, 2));
-  const auto closures = fit_closures(layers, OneMillisecond());
-  ASSERT_EQ(closures.size(), 2U);
-  EXPECT_NEAR(closures[0].factor, 1.1, 1e-3);
-  EXPECT_NEAR(closures[0].half_width, 0.0091, 2e-4);
-  EXPECT_EQ(closures[0].layers, 5);
-  EXPECT_NEAR(closures[1].factor, 2.0, 1e-3);
+  const Closures closures = fit_closures(layers, OneMillisecond());
+  ASSERT_EQ(closures.factors.size(), 2U);
+  EXPECT_NEAR(closures.factor("onednn", DType::fp32, 1, KernelStrategy::sorted_grouped), 1.1, 1e-3);
+  EXPECT_NEAR(closures.factor("onednn", DType::fp32, 2, KernelStrategy::sorted_grouped), 2.0, 1e-3);
+  EXPECT_EQ(closures.factor("openblas", DType::fp32, 1, KernelStrategy::sorted_grouped), 1.0);
+  EXPECT_EQ(closures.factors[0].layers, 5);
 }
 
 TEST(Closure, StaysNearOneWhereLayersDisagree) {
   std::vector<ExecutedCase> layers;
   for (const double s : {0.7e-3, 0.9e-3, 1.02e-3, 1.2e-3, 1.4e-3}) layers.push_back(executed(s));
-  const auto closures = fit_closures(layers, OneMillisecond());
-  ASSERT_EQ(closures.size(), 1U);
-  EXPECT_NEAR(closures[0].factor, 1.0, 0.01);
-  EXPECT_GT(closures[0].half_width, 0.3);
+  const Closures closures = fit_closures(layers, OneMillisecond());
+  ASSERT_EQ(closures.factors.size(), 1U);
+  EXPECT_NEAR(closures.factors[0].factor, 1.0, 0.01);
+  EXPECT_GT(closures.interval_ratio, 3.0);
+}
+
+TEST(Closure, NarrowsIntervalsThatLayersKeepWithin) {
+  std::vector<ExecutedCase> layers;
+  for (int i = 0; i < 60; ++i) layers.push_back(executed(1e-3 * std::exp(0.05 * (i % 20 - 9.5) / 9.5)));
+  const Closures closures = fit_closures(layers, OneMillisecond());
+  // The outermost tenth lies at 5 %, and the kernels allow ln 1.1 = 9.5 %.
+  EXPECT_NEAR(closures.interval_ratio, 0.05 / std::log(1.1), 0.01);
 }
 
 TEST(Closure, NeedsFourLayers) {
-  EXPECT_TRUE(fit_closures({executed(1e-3), executed(1e-3), executed(1e-3)}, OneMillisecond()).empty());
+  const Closures closures = fit_closures({executed(1e-3), executed(1e-3), executed(1e-3)}, OneMillisecond());
+  EXPECT_TRUE(closures.factors.empty());
+  EXPECT_EQ(closures.interval_ratio, 1.0);
 }
 
 }  // namespace
