@@ -117,6 +117,26 @@ void fewer_others(const std::vector<double>& rung, std::size_t k, std::vector<do
   }
 }
 
+/// Scales probabilities to a sum, none beyond 1: what one would have too much goes to the others.
+void scale_to_sum(std::vector<double>& probabilities, double sum) {
+  std::vector<bool> certain(probabilities.size(), false);
+  for (std::size_t round = 0; round < probabilities.size(); ++round) {
+    double free = 0;
+    double left = sum;
+    for (std::size_t e = 0; e < probabilities.size(); ++e)
+      (certain[e] ? left : free) += certain[e] ? -1 : probabilities[e];
+    bool again = false;
+    for (std::size_t e = 0; e < probabilities.size(); ++e) {
+      if (certain[e]) continue;
+      probabilities[e] *= left / free;
+      if (probabilities[e] < 1) continue;
+      probabilities[e] = 1;
+      certain[e] = again = true;
+    }
+    if (!again) return;
+  }
+}
+
 /// P(e among the first k) = integral of w exp(-w s) P(fewer than k others have rung by s) ds, by quadrature in
 /// u = 1 - exp(-s / scale).
 std::vector<double> exact_inclusion(const std::vector<double>& popularity, int top_k, double scale) {
@@ -135,8 +155,7 @@ std::vector<double> exact_inclusion(const std::vector<double>& popularity, int t
     fewer_others(rung, k, before, fewer);
     for (std::size_t e = 0; e < experts; ++e) inclusion[e] += popularity[e] * (1 - rung[e]) * fewer[e] * ds;
   }
-  const double total = std::accumulate(inclusion.begin(), inclusion.end(), 0.0);
-  for (double& p : inclusion) p = std::min(1.0, p * top_k / total);
+  scale_to_sum(inclusion, top_k);
   return inclusion;
 }
 

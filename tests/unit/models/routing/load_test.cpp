@@ -88,6 +88,11 @@ RC_GTEST_PROP(SampleRows, GivesEveryTokenKDistinctExperts, ()) {
   for (const auto r : rows) RC_ASSERT(r <= tokens);
 }
 
+TEST(ExpectedRows, ConservesRowsWhereAnExpertIsNearlySure) {
+  const auto groups = expected_rows(expert_popularity(load_of(LoadKind::zipf, 1.8), 11), 1, 9);
+  EXPECT_NEAR(row_sum(groups), 9, 9e-9);
+}
+
 TEST(GroupRows, CountsEqualExpertsOnce) {
   const auto groups = group_rows({3, 0, 1, 3});
   ASSERT_EQ(groups.size(), 2U);
