@@ -17,6 +17,13 @@ TEST(PredictCommand, TypoInAFlagSuggestsTheNearest) {
   EXPECT_THAT(typo.err, HasSubstr("did you mean \"--model\"?"));
 }
 
+TEST(PredictCommand, TheShippedProfileOfAXeonAnswers) {
+  const Finished shipped = run_moecast({"predict", "--hw", "intel-xeon-processor-2cpu", "--hidden", "1024", "--width",
+                                        "2048", "--experts", "16", "--top-k", "2", "--tokens", "64"});
+  EXPECT_EQ(shipped.code, 0) << shipped.err;
+  EXPECT_THAT(shipped.out, HasSubstr("memory_bandwidth"));
+}
+
 TEST(PredictCommand, WithoutAProfileSaysHowToMakeOne) {
   const Finished refused =
       run_moecast({"predict", "--hidden", "64", "--width", "64", "--experts", "4", "--top-k", "2", "--tokens", "8"},
