@@ -49,7 +49,7 @@ std::vector<Check> backend_checks() {
   const std::vector<std::string> built = gemm_backends();
   for (const std::string& backend : built) checks.push_back(backend_check(backend));
   for (const auto& [name, package] :
-       {std::pair{"onednn", "libdnnl-dev"}, std::pair{"openblas", "libopenblas-pthread-dev"}}) {
+       {std::pair{"onednn", "libdnnl-dev"}, std::pair{"openblas", "libopenblas-openmp-dev"}}) {
     if (std::find(built.begin(), built.end(), name) != built.end()) continue;
     checks.push_back({std::string("backend ") + name, CheckStatus::missing, "not in this build",
                       fmt::format("apt-get install {} and build again", package)});

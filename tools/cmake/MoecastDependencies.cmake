@@ -11,7 +11,9 @@ if(NOT MOECAST_FUZZ)
 endif()
 
 # CPU backends: each is optional, the profiler says which it has.
-find_package(dnnl QUIET)
+# oneDNN's own package file insists on OpenCL, which nothing here uses and Debian only recommends.
+find_path(DNNL_INCLUDE_DIR dnnl.hpp)
+find_library(DNNL_LIBRARY dnnl)
 # The OpenMP build first: its threads are the ones that oneDNN and our own loops use. The idle threads of the pthread
 # build spin beside them and made layers of two threads 2 to 17 times slower.
 find_path(OPENBLAS_INCLUDE_DIR cblas.h PATH_SUFFIXES openblas-openmp openblas-pthread openblas
