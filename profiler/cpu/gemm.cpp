@@ -37,7 +37,10 @@ std::vector<std::string> gemm_backends() {
 
 bool gemm_supports(const std::string& backend, DType dtype) {
   if (!known(backend)) return false;
-  return dtype == DType::fp32 || (backend == "onednn" && dtype == DType::bf16);
+#ifdef MOECAST_HAS_ONEDNN
+  if (backend == "onednn") return onednn_supports(dtype);
+#endif
+  return dtype == DType::fp32;
 }
 
 RowBucket gemm_row_bucket(const std::string& backend, DType dtype) {
@@ -74,7 +77,7 @@ std::unique_ptr<Gemm> make_gemm(const std::string& backend, DType dtype, std::in
   }
   if (!gemm_supports(backend, dtype)) {
     throw DeviceError("", backend + " has no GEMM in " + std::string(to_string(dtype)) + " here",
-                      "use --backend onednn for bf16");
+                      "bf16 needs --backend onednn and a CPU with AVX-512");
   }
   if (n < 1 || k < 1 || threads < 1) throw InputError("", "a GEMM needs n, k and threads of at least 1");
 #ifdef MOECAST_HAS_ONEDNN

@@ -10,6 +10,8 @@ namespace moecast {
 
 std::unique_ptr<Gemm> make_onednn_gemm(DType dtype, std::int64_t n, std::int64_t k, int threads);
 std::string onednn_library();
+/// True if oneDNN has a matrix product in `dtype` on this CPU; 2.6 has none in bf16 without AVX-512.
+bool onednn_supports(DType dtype);
 /// True if oneDNN computes bf16 with AMX tiles on this CPU.
 bool onednn_uses_tiles();
 

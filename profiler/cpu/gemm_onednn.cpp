@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "models/core/error.h"
 #include "profiler/cpu/gemm_backends.h"
 
 namespace moecast {
@@ -127,13 +128,33 @@ class OneDnnGemm final : public Gemm {
 }  // namespace
 
 std::unique_ptr<Gemm> make_onednn_gemm(DType dtype, std::int64_t n, std::int64_t k, int threads) {
-  return std::make_unique<OneDnnGemm>(dtype, n, k, threads);
+  try {
+    return std::make_unique<OneDnnGemm>(dtype, n, k, threads);
+  } catch (const dnnl::error& error) {
+    throw DeviceError("", std::string("oneDNN cannot make a GEMM: ") + error.what(),
+                      "moecast doctor shows what it computes on this CPU");
+  }
 }
 
 std::string onednn_library() {
   const dnnl_version_t* version = dnnl_version();
   return "oneDNN " + std::to_string(version->major) + "." + std::to_string(version->minor) + "." +
          std::to_string(version->patch);
+}
+
+bool onednn_supports(DType dtype) {
+  if (dtype != DType::fp32 && dtype != DType::bf16) return false;
+  const auto tried = [](DType type) {
+    try {
+      static_cast<void>(OneDnnGemm(type, 64, 64, 1));
+      return true;
+    } catch (const dnnl::error&) {
+      return false;
+    }
+  };
+  static const bool fp32 = tried(DType::fp32);
+  static const bool bf16 = tried(DType::bf16);
+  return dtype == DType::fp32 ? fp32 : bf16;
 }
 
 bool onednn_uses_tiles() {

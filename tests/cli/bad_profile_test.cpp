@@ -217,6 +217,11 @@ TEST_F(BadTarget, WhatCannotBeAFolderIsRefusedBeforeAnythingIsMeasured) {
   refused({"--name", ".."}, 2, "--name", "\"..\" is no name", "write letters");
 }
 
+TEST_F(BadTarget, ADtypeThatNoBackendComputesIsRefusedNotLeftOut) {
+  refused({"--backend", "eigen", "--dtype", "fp32,bf16"}, 2, "--dtype", "eigen does not compute bf16", "moecast doctor");
+  refused({"--backend", "openblas,eigen", "--dtype", "bf16"}, 2, "--dtype", "does not compute bf16", "moecast doctor");
+}
+
 TEST_F(BadTarget, ABrokenUnfinishedProfileSaysHowToStartAnew) {
   fs::create_directories(folder_ + "/me.partial");
   write_text(folder_ + "/me.partial/profile.json", "{");

@@ -55,10 +55,13 @@ std::vector<Combination> parse_combinations(const std::string& backends, const s
       }
     }
   }
-  if (combinations.empty()) {
-    throw UsageError("--backend",
-                     fmt::format("{} does not compute {} here", fmt::join(names, ", "), fmt::join(types, ", ")),
-                     "moecast doctor shows what each backend supports on this CPU");
+  for (const std::string& type : types) {
+    const bool computed = std::any_of(combinations.begin(), combinations.end(),
+                                      [&](const Combination& c) { return c.dtype == parse_dtype_flag(type); });
+    if (computed || (dtypes.empty() && !combinations.empty())) continue;
+    throw UsageError(dtypes.empty() ? "--backend" : "--dtype",
+                     fmt::format("{} does not compute {} on this CPU", fmt::join(names, ", "), type),
+                     "moecast doctor shows what each backend computes here");
   }
   return combinations;
 }

@@ -138,6 +138,9 @@ int run_profile(const ProfileOptions& options) {
   request.progress = [&bar](const std::string& stage, double done, Seconds left) { bar.update(stage, done, left); };
   const ProfileOutcome outcome = profile_machine(request);
   bar.clear();
+  const bool bf16 = std::any_of(request.combinations.begin(), request.combinations.end(),
+                                [](const Combination& c) { return c.dtype == DType::bf16; });
+  if (options.dtype.empty() && !bf16) note("bf16 is left out: none of these backends computes it on this CPU");
   if (!outcome.complete) {
     note(fmt::format("interrupted: {} points are kept in {}.partial; the same command goes on from there",
                      outcome.points, request.folder));
@@ -158,7 +161,7 @@ void add_profile_command(CLI::App& app, CommandLine& line) {
   add_text_option(command, "--budget", options->budget, "TIME",
                   "time to measure for, 5s to 24h (default 90s; cuda: 4min)");
   add_text_option(command, "--threads", options->threads, "RANGE", "thread counts (default: 1 and all CPUs)");
-  add_text_option(command, "--dtype", options->dtype, "LIST", "fp32, bf16 (default: both)");
+  add_text_option(command, "--dtype", options->dtype, "LIST", "fp32, bf16 (default: both, where the CPU has them)");
   add_text_option(command, "--backend", options->backend, "LIST", "onednn, openblas, eigen (default: the first two)");
   add_text_option(command, "--name", options->name, "NAME", "name of the profile (default: after the CPU)");
   add_text_option(command, "--out", options->out, "FOLDER", "folder of the profile (default: where `list hw` looks)");
