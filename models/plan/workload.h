@@ -1,5 +1,7 @@
 #pragma once
 #include <cstdint>
+#include <optional>
+#include <string_view>
 #include <vector>
 
 #include "models/routing/load.h"
@@ -7,6 +9,9 @@
 namespace moecast {
 
 enum class Phase { prefill, decode, mixed, encode };
+
+std::string_view to_string(Phase phase);
+std::optional<Phase> find_phase(std::string_view text);
 
 /// What one step has to do, on all data-parallel ranks together.
 struct Workload {

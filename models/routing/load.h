@@ -1,5 +1,7 @@
 #pragma once
 #include <cstdint>
+#include <optional>
+#include <string_view>
 #include <vector>
 
 #include "models/routing/row_group.h"
@@ -7,6 +9,9 @@
 namespace moecast {
 
 enum class LoadKind { uniform, zipf, power_law, dirichlet, log_normal, histogram };
+
+std::string_view to_string(LoadKind kind);
+std::optional<LoadKind> find_load_kind(std::string_view text);
 
 /// How popular experts are. `parameter`: exponent (zipf, power_law), concentration (dirichlet), sigma (log_normal).
 struct ExpertLoad {

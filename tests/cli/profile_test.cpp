@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "tests/cli/made_up_profile.h"
 #include "tests/cli/program.h"
 
 namespace moecast::test {
@@ -29,8 +30,12 @@ TEST(Profile, MeasuresCalibratesPredictsAndValidates) {
   EXPECT_GT(said.at("points").get<int>(), 50);
   EXPECT_FALSE(std::filesystem::exists(folder + ".partial"));
 
+  const std::string calibration = read_whole(folder + "/calibration.json");
+  EXPECT_GT(Json::parse(calibration).at("closures").size(), 0U);
+  std::filesystem::remove(folder + "/calibration.json");
   const Finished again = run_moecast({"calibrate", folder, "--format", "json"});
   ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(read_whole(folder + "/calibration.json"), calibration) << "reproducible byte for byte";
   EXPECT_EQ(Json::parse(again.out).at(0).at("points"), said.at("gemms").at(0).at("points"));
 
   const Finished predicted =

@@ -13,6 +13,7 @@
 #include "tools/cli/data_folders.h"
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/output.h"
+#include "tools/loop/closure.h"
 
 namespace moecast {
 namespace {
@@ -23,7 +24,7 @@ struct CalibrateOptions {
   std::string format = "table";
 };
 
-/// Closures come from executed layers, which samples do not hold: they are taken over from the calibration before.
+/// Of a profile that keeps no executed layers: taken over from the calibration before.
 Closures kept_closures(const std::string& file) {
   try {
     return parse_calibration_text(read_text_file(file), file).closures;
@@ -40,9 +41,10 @@ int run_calibrate(const CalibrateOptions& options) {
   const Profile profile = read_profile(folder);
   const std::vector<Measurement> samples = read_samples(folder);
   if (samples.empty()) throw InputError(folder + "/samples", "holds no samples", "moecast profile measures them");
-  Calibration calibration = calibrate(profile, samples);
+  const std::vector<ExecutedLayer> layers = read_layers(folder);
+  Calibration calibration = calibrate_with_layers(profile, samples, layers);
   const std::string file = folder + "/calibration.json";
-  calibration.closures = kept_closures(file);
+  if (layers.empty()) calibration.closures = kept_closures(file);
   write_file_atomically(file, calibration_text(calibration));
 
   std::vector<Json> records;

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <memory>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "models/core/statistics.h"
+#include "sim/make_predictor.h"
 
 namespace moecast {
 namespace {
@@ -46,15 +49,14 @@ double conformal(std::vector<double> scores) {
 
 }  // namespace
 
-Closures fit_closures(const std::vector<ExecutedCase>& layers, const Predictor& predictor) {
+Closures fit_closures(const std::vector<ExecutedLayer>& layers, const Predictor& predictor) {
   std::map<std::tuple<std::string, DType, int, KernelStrategy>, std::vector<Stray>> groups;
-  for (const ExecutedCase& layer : layers) {
-    const ValidationCase& c = layer.asked;
-    const Prediction p = predictor.predict(c.architecture, c.deployment, c.workload);
+  for (const ExecutedLayer& layer : layers) {
+    const Deployment& d = layer.deployment;
+    const Prediction p = predictor.predict(layer.architecture, d, layer.workload);
     if (!p.latency || !p.high) continue;
-    groups[{c.deployment.backend, c.deployment.dtype.value_or(DType::fp32), c.deployment.threads,
-            c.deployment.strategy}]
-        .push_back({std::log(layer.timing.latency / *p.latency), std::log(*p.high / *p.latency)});
+    groups[{d.backend, d.dtype.value_or(layer.architecture.dtype), d.threads, d.strategy}].push_back(
+        {std::log(layer.latency / *p.latency), std::log(*p.high / *p.latency)});
   }
   Closures closures;
   std::vector<double> scores;
@@ -73,6 +75,22 @@ Closures fit_closures(const std::vector<ExecutedCase>& layers, const Predictor& 
   }
   if (scores.size() >= kLeastLayers) closures.interval_ratio = std::clamp(conformal(scores), kLeastRatio, kMostRatio);
   return closures;
+}
+
+Calibration calibrate_with_layers(const Profile& profile, const std::vector<Measurement>& kernels,
+                                  const std::vector<ExecutedLayer>& layers) {
+  auto calibration = std::make_shared<Calibration>(calibrate(profile, kernels));
+  if (layers.empty()) return *calibration;
+  Closures closures = fit_closures(layers, *make_predictor(profile, calibration));
+  calibration->closures = std::move(closures);
+  return *calibration;
+}
+
+ExecutedLayer executed_layer(const ExecutedCase& executed) {
+  const ValidationCase& asked = executed.asked;
+  const TimingSummary& t = executed.timing;
+  return {asked.stratum, asked.architecture, asked.deployment, asked.workload, t.latency,
+          t.low,         t.high,             t.samples,        t.preempted,    t.round_s};
 }
 
 }  // namespace moecast

@@ -11,7 +11,6 @@
 #include "models/core/file.h"
 #include "models/core/statistics.h"
 #include "profiler/timing/summary.h"
-#include "sim/make_predictor.h"
 #include "tools/loop/choose.h"
 #include "tools/loop/closure.h"
 #include "tools/loop/partial_profile.h"
@@ -85,7 +84,7 @@ class ProfileRun {
     SessionResult result = run_mixed_session(session, buffers_);
     partial_.save(result.kernels);
     partial_.keep(result.kernels);
-    layers_ = std::move(result.layers);
+    for (const ExecutedCase& layer : result.layers) layers_.push_back(executed_layer(layer));
   }
 
   /// Points for `seconds` of measuring. Every combination gets a share by how unsure it is on the whole; inside it the
@@ -157,15 +156,16 @@ class ProfileRun {
       outcome_.preempted += row.preempted;
     }
     outcome_.precision = median(widths);
-    outcome_.calibration = calibrate(profile_, all);
-    const auto kernels_only = std::make_shared<const Calibration>(outcome_.calibration);
-    outcome_.calibration.closures = fit_closures(layers_, *make_predictor(profile_, kernels_only));
     summarise_machine(profile_, all);
     record_noise();
-    write_profile(partial_.folder(), profile_);
-    write_samples(partial_.folder(), all);
-    write_file_atomically(partial_.folder() + "/calibration.json", calibration_text(outcome_.calibration));
-    publish_profile(partial_.folder(), request_.folder);
+    const std::string folder = partial_.folder();
+    write_profile(folder, profile_);
+    write_samples(folder, all);
+    write_layers(folder, layers_);
+    // From what was written, as `moecast calibrate` will: numbers in files have six digits.
+    outcome_.calibration = calibrate_with_layers(read_profile(folder), read_samples(folder), layers_);
+    write_file_atomically(folder + "/calibration.json", calibration_text(outcome_.calibration));
+    publish_profile(folder, request_.folder);
   }
 
   void record_noise() {
@@ -190,7 +190,7 @@ class ProfileRun {
   KernelBuffers buffers_;
   Clock::time_point start_;
   PlanOptions plan_;
-  std::vector<ExecutedCase> layers_;
+  std::vector<ExecutedLayer> layers_;
   ProfileOutcome outcome_;
 };
 

@@ -8,9 +8,13 @@
 #include "models/core/file.h"
 #include "sim/make_predictor.h"
 #include "tools/loop/closure.h"
+#include "tools/loop/profile_plan.h"
 
 namespace moecast {
 namespace {
+
+/// Stratum of the layers that closures are made from: none of those that are judged.
+constexpr const char* kCalibrating = "calibrating";
 
 /// Kernels that the combinations need: their GEMMs, and all stages of their threads.
 std::vector<KernelPoint> kernels_of(const std::vector<Measurement>& samples,
@@ -64,10 +68,17 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
   cases.cases = request.cases;
   cases.seed = request.seed;
   cases.combinations = combinations;
+  const std::vector<ValidationCase> drawn = draw_cases(cases);
 
   SessionRequest session;
-  if (request.interleaved) session.kernels = kernels_of(samples, combinations);
-  session.layers = draw_cases(cases);
+  session.layers = drawn;
+  if (request.interleaved) {
+    session.kernels = kernels_of(samples, combinations);
+    for (ValidationCase& layer : closure_layers(combinations)) {
+      layer.stratum = kCalibrating;
+      session.layers.push_back(std::move(layer));
+    }
+  }
   session.timing.rounds = request.rounds;
   session.timing.budget = Seconds(24 * 3600);
   session.timing.interrupted = request.interrupted;
@@ -77,15 +88,19 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
     };
   }
   const KernelBuffers buffers;
-  const SessionResult result = run_mixed_session(session, buffers);
+  SessionResult result = run_mixed_session(session, buffers);
 
   ValidateOutcome outcome;
   outcome.kernels = session.kernels.size();
   outcome.complete = result.complete;
   if (request.interleaved) {
-    Closures closures = std::move(calibration.closures);
-    calibration = calibrate(profile, result.kernels);
-    calibration.closures = std::move(closures);
+    std::vector<ExecutedLayer> calibrating;
+    std::erase_if(result.layers, [&](const ExecutedCase& layer) {
+      if (layer.asked.stratum != kCalibrating) return false;
+      calibrating.push_back(executed_layer(layer));
+      return true;
+    });
+    calibration = calibrate_with_layers(profile, result.kernels, calibrating);
   }
   const auto shared = std::make_shared<const Calibration>(std::move(calibration));
   outcome.report =

@@ -19,17 +19,17 @@ class OneMillisecond final : public Predictor {
   }
 };
 
-ExecutedCase executed(double seconds, int threads = 1) {
-  ExecutedCase layer;
-  layer.asked.deployment.backend = "onednn";
-  layer.asked.deployment.dtype = DType::fp32;
-  layer.asked.deployment.threads = threads;
-  layer.timing.latency = Seconds(seconds);
+ExecutedLayer executed(double seconds, int threads = 1) {
+  ExecutedLayer layer;
+  layer.deployment.backend = "onednn";
+  layer.deployment.dtype = DType::fp32;
+  layer.deployment.threads = threads;
+  layer.latency = Seconds(seconds);
   return layer;
 }
 
 TEST(Closure, IsTheMedianRatioOfEachCombination) {
-  std::vector<ExecutedCase> layers;
+  std::vector<ExecutedLayer> layers;
   for (const double s : {1.09e-3, 1.1e-3, 1.1e-3, 1.1e-3, 1.11e-3}) layers.push_back(executed(s));
   for (const double s : {2e-3, 2e-3, 2e-3, 2e-3}) layers.push_back(executed(s, 2));
   const Closures closures = fit_closures(layers, OneMillisecond());
@@ -41,7 +41,7 @@ TEST(Closure, IsTheMedianRatioOfEachCombination) {
 }
 
 TEST(Closure, StaysNearOneWhereLayersDisagree) {
-  std::vector<ExecutedCase> layers;
+  std::vector<ExecutedLayer> layers;
   for (const double s : {0.7e-3, 0.9e-3, 1.02e-3, 1.2e-3, 1.4e-3}) layers.push_back(executed(s));
   const Closures closures = fit_closures(layers, OneMillisecond());
   ASSERT_EQ(closures.factors.size(), 1U);
@@ -50,7 +50,7 @@ TEST(Closure, StaysNearOneWhereLayersDisagree) {
 }
 
 TEST(Closure, NarrowsIntervalsThatLayersKeepWithin) {
-  std::vector<ExecutedCase> layers;
+  std::vector<ExecutedLayer> layers;
   for (int i = 0; i < 60; ++i) layers.push_back(executed(1e-3 * std::exp(0.05 * (i % 20 - 9.5) / 9.5)));
   const Closures closures = fit_closures(layers, OneMillisecond());
   // The outermost tenth lies at 5 %, and the kernels allow ln 1.1 = 9.5 %.
