@@ -16,10 +16,10 @@ namespace {
 constexpr std::int64_t kMost = std::int64_t{1} << 40;
 constexpr int kMostThreads = 1 << 20;
 constexpr double kMostSeconds = 1e9;
-const std::vector<std::string_view> kKeys{
-    "stratum", "architecture", "backend", "dtype",           "threads",   "strategy", "phase",  "batch",   "prompt",
-    "context", "copies",       "load",    "rows_per_expert", "latency_s", "low_s",    "high_s", "samples", "preempted",
-    "round_s"};
+const std::vector<std::string_view> kKeys{"stratum",  "architecture", "backend",         "dtype",     "threads",
+                                          "strategy", "phase",        "batch",           "prompt",    "context",
+                                          "copies",   "load",         "rows_per_expert", "latency_s", "low_s",
+                                          "high_s",   "samples",      "preempted",       "round_s"};
 
 std::string file_name(const std::string& folder) { return folder + "/samples/layers.jsonl.gz"; }
 

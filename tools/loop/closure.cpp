@@ -89,8 +89,8 @@ Calibration calibrate_with_layers(const Profile& profile, const std::vector<Meas
 ExecutedLayer executed_layer(const ExecutedCase& executed) {
   const ValidationCase& asked = executed.asked;
   const TimingSummary& t = executed.timing;
-  return {asked.stratum, asked.architecture, asked.deployment, asked.workload, t.latency,
-          t.low,         t.high,             t.samples,        t.preempted,    t.round_s};
+  return {asked.stratum, asked.architecture, asked.deployment, asked.workload, t.latency, t.low,
+          t.high,        t.samples,          t.preempted,      t.round_s};
 }
 
 }  // namespace moecast
