@@ -14,10 +14,10 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kPage = 4096;
-/// Rings up to this size are read whole before they are timed; beyond it nothing stays in a cache anyway.
-constexpr std::size_t kWholeBytes = 300'000'000;
+/// Rings up to so many cache reaches are read whole before they are timed; beyond, nothing stays in a cache anyway.
+constexpr double kWholeReaches = 2;
 /// More than what a last-level cache may hold of other jobs' results.
-constexpr std::size_t kBehindBytes = 100'000'000;
+constexpr double kBehindReaches = 2.0 / 3;
 
 std::size_t round_up(std::size_t bytes, std::size_t multiple) { return (bytes + multiple - 1) / multiple * multiple; }
 
@@ -81,11 +81,12 @@ std::byte* Ring::next() {
 }
 
 void Ring::append_regions(std::vector<Region>& regions) const {
-  if (bytes() <= kWholeBytes) {
+  if (static_cast<double>(bytes()) <= kWholeReaches * cache_reach_bytes()) {
     regions.emplace_back(base_, bytes());
     return;
   }
-  const std::size_t behind = std::min(pieces_ - 1, kBehindBytes / piece_ + 1);
+  const std::size_t behind =
+      std::min(pieces_ - 1, static_cast<std::size_t>(kBehindReaches * cache_reach_bytes()) / piece_ + 1);
   const std::size_t first = (at_ + pieces_ - behind) % pieces_;
   const std::size_t straight = std::min(behind, pieces_ - first);
   regions.emplace_back(base_ + first * piece_, straight * piece_);

@@ -42,8 +42,8 @@ class Ring {
   /// A ring smaller than one piece is one piece; one larger than the buffer is the buffer.
   Ring(const Buffer& buffer, std::size_t piece_bytes, double ring_bytes);
   std::byte* next();
-  /// What to read before a measurement: the whole ring; of one beyond 300 MB the last 100 MB before the next piece, so
-  /// that what other jobs left to be written back is gone.
+  /// What to read before a measurement: the whole ring; of one beyond two cache_reach_bytes() the last two thirds of
+  /// one before the next piece, so that what other jobs left to be written back is gone.
   void append_regions(std::vector<Region>& regions) const;
   [[nodiscard]] std::size_t bytes() const { return piece_ * pieces_; }
 

@@ -39,14 +39,14 @@ std::int64_t power_of_two(std::int64_t value) {
   return std::llround(std::exp2(std::round(std::log2(static_cast<double>(value)))));
 }
 
-/// Rings up to 300 MB are read whole three times before each round, so that caches settle: the largest of them cost
+/// Rings up to twice the cache reach are read whole before each round, so that caches settle: the largest of them cost
 /// more than their samples. Between what is cheap to read and what needs no reading only the bandwidth curve has
 /// points.
-double cheap_ring(double bytes) {
-  constexpr double kCheapBytes = 110e6;
-  constexpr double kUnreadBytes = 320e6;
-  if (bytes <= kCheapBytes || bytes >= kUnreadBytes) return bytes;
-  return bytes * bytes < kCheapBytes * kUnreadBytes ? kCheapBytes : kUnreadBytes;
+double cheap_ring(double bytes, double reach) {
+  const double cheap = reach * 11 / 15;
+  const double unread = reach * 32 / 15;
+  if (bytes <= cheap || bytes >= unread) return bytes;
+  return bytes * bytes < cheap * unread ? cheap : unread;
 }
 
 KernelPoint gemm_point(const Combination& c, std::int64_t m, std::int64_t n, std::int64_t k, double ring, double input,
@@ -70,10 +70,11 @@ void add_bandwidth_curve(const Combination& c, const PlanOptions& options, std::
   constexpr std::array<std::pair<std::int64_t, std::int64_t>, 4> kShapes{
       {{1024, 512}, {704, 768}, {2048, 1024}, {512, 2048}}};
   const int half = std::max(2, options.bandwidth_points / 2);
+  const double log_reach = std::log2(options.cache_reach_bytes);
   for (int i = 0; i < options.bandwidth_points; ++i) {
     const int pair = i / 2;
     const double share = static_cast<double>(pair) / (half - 1);
-    const double ring = std::exp2(i % 2 == 1 ? 20.5 + 10.3 * share : 24 + 3.4 * share);
+    const double ring = std::exp2(i % 2 == 1 ? 20.5 + 10.3 * share : log_reach - 3.16 + 3.4 * share);
     const auto& [n, k] = kShapes[static_cast<std::size_t>((i / 4 + i) % 4)];
     points.push_back(
         gemm_point(c, kRows[static_cast<std::size_t>(i % 10)], n, k, std::min(ring, options.most_ring_bytes), 0, 0));
@@ -100,8 +101,10 @@ bool make_gemm(const Combination& c, const PlanOptions& options, const std::arra
   const double weights = work * bytes_per_weight(c.dtype);
   // A fifth with warm weights, the rest log-uniform from one copy to far beyond any cache.
   const double share = (u[3] - 0.2) / 0.8;
-  const double ring =
-      share < 0 ? 0 : cheap_ring(weights * std::pow(std::max(1.0, options.most_ring_bytes / weights), share));
+  const double ring = share < 0
+                          ? 0
+                          : cheap_ring(weights * std::pow(std::max(1.0, options.most_ring_bytes / weights), share),
+                                       options.cache_reach_bytes);
   // Rows of a layer come back after a share of it: half of the inputs have just been written, the results go to memory
   // last used one matrix to one whole ring ago.
   const double input = u[5] < 0.5 ? 0 : std::max(ring, 4 * weights) * std::exp2(-6 * (u[5] - 0.5) * 2);
@@ -181,7 +184,8 @@ void add_stage(OperatorKind kind, DType dtype, int threads, bool gated, const Pl
     point.threads = threads;
     point.shape = only_columns(kind, stage_shape(kind, u));
     if (kind == OperatorKind::activation) point.shape.gated = gated ? 1 : 0;
-    point.footprint = Bytes(std::floor(std::min(cheap_ring(std::exp2(20 + 9 * u[4])), options.most_ring_bytes)));
+    const double ring = cheap_ring(std::exp2(20 + 9 * u[4]), options.cache_reach_bytes);
+    point.footprint = Bytes(std::floor(std::min(ring, options.most_ring_bytes)));
     points.push_back(point);
   }
 }

@@ -23,6 +23,7 @@ struct PlanOptions {
   int stage_points = 24;      ///< a stage and (dtype, threads)
   double most_flops = 6e9;    ///< of one call
   double most_ring_bytes = 1.9e9;
+  double cache_reach_bytes = 150e6;  ///< larger loops find nothing in a cache; see settle.h
 };
 
 /// Points to measure first: the bandwidth curve (few rows over rings from one copy to cold), low-discrepancy points in

@@ -13,15 +13,17 @@
 #include "profiler/environment.h"
 #include "profiler/timing/session.h"
 #include "tools/loop/machine_record.h"
+#include "tools/loop/session_runner.h"
 
 namespace moecast {
 namespace {
 
-constexpr double kWarmRingBytes = 300e6;
-constexpr double kTouchBytesPerS = 1.5e10;
 constexpr double kOverheadPerRound = 1.2e-3;
-constexpr double kGuessedFlopsPerS = 1e11;
-constexpr double kGuessedBytesPerS = 1.2e10;
+/// Attention cores reach about this share of what a GEMM does.
+constexpr double kAttentionShare = 1.0 / 12;
+/// Longer calls would spend the budget on few points.
+constexpr double kMostCallSeconds = 0.06;
+constexpr double kMostLayerSeconds = 0.03;
 constexpr int kLayersPerCombination = 7;
 constexpr std::size_t kOtherStrata = 4;  ///< three strategies and transformers, dealt out to the combinations in turn
 
@@ -73,27 +75,68 @@ Profile describe_machine(const std::string& name, const std::vector<Combination>
   return profile;
 }
 
-Seconds expected_time(const std::vector<KernelPoint>& points, int rounds) {
+MachineSpeed measure_speed(const Combination& combination, const KernelBuffers& buffers) {
+  KernelPoint busy;
+  busy.backend = combination.backend;
+  busy.dtype = combination.dtype;
+  busy.threads = 1;
+  busy.shape.m = 128;
+  busy.shape.n = busy.shape.k = 1024;
+  KernelPoint cold = busy;
+  cold.shape.m = 1;
+  cold.footprint = Bytes(3 * cache_reach_bytes());
+  SessionRequest session;
+  session.kernels = {busy, cold};
+  session.timing.rounds = 1;
+  MachineSpeed speed;
+  for (const Measurement& row : run_mixed_session(session, buffers).kernels) {
+    const double elements = static_cast<double>(row.point.shape.n) * static_cast<double>(row.point.shape.k);
+    if (row.point == busy) speed.flops_per_s = 2 * static_cast<double>(busy.shape.m) * elements / row.latency.value();
+    if (row.point == cold) speed.bytes_per_s = elements * bytes_per_weight(busy.dtype) / row.latency.value();
+  }
+  return speed;
+}
+
+namespace {
+
+/// Rough time of one call; stages but attention are short beside a sample.
+double expected_call(const KernelPoint& p, const MachineSpeed& speed) {
+  const OperatorShape& s = p.shape;
+  const auto number = [](std::int64_t x) { return static_cast<double>(x); };
+  if (p.kind == OperatorKind::gemm) {
+    return 2 * number(s.m) * number(s.n) * number(s.k) / speed.flops_per_s +
+           number(s.n) * number(s.k) * bytes_per_weight(p.dtype) / speed.bytes_per_s;
+  }
+  if (p.kind == OperatorKind::attention_prefill || p.kind == OperatorKind::attention_decode) {
+    return 4 * number(s.batch) * number(s.query) * number(s.context) * number(s.heads) * number(s.head_dim) /
+           (kAttentionShare * speed.flops_per_s);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Seconds expected_time(const std::vector<KernelPoint>& points, int rounds, const MachineSpeed& speed) {
   const SessionOptions timing;
+  const double reach = cache_reach_bytes();
   double seconds = 0;
   for (const KernelPoint& p : points) {
     const double ring = p.footprint.value();
     const double sample = (ring > timing.cold_ring_bytes ? timing.cold_sample_time : timing.sample_time).value();
-    const double touched = ring <= kWarmRingBytes ? ring : 1e8;
-    const double touch = settling_passes(ring) * touched / kTouchBytesPerS / p.threads;
-    const double elements = static_cast<double>(p.shape.n) * static_cast<double>(p.shape.k);
-    const double call = p.kind == OperatorKind::gemm
-                            ? 2 * static_cast<double>(p.shape.m) * elements / kGuessedFlopsPerS +
-                                  elements * bytes_per_weight(p.dtype) / kGuessedBytesPerS
-                            : 0;
+    const double touched = ring <= 2 * reach ? ring : 2.0 / 3 * reach;
+    const double touch = settling_passes(ring, reach) * touched / speed.bytes_per_s / p.threads;
+    const double call = expected_call(p, speed);
     seconds += timing.samples_per_round * std::max(sample, call) + 2 * call + touch + kOverheadPerRound;
   }
   return Seconds(seconds * rounds);
 }
 
-PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds) {
-  const PlanOptions full;
-  PlanOptions plan;
+PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds,
+                     const MachineSpeed& speed) {
+  PlanOptions full;
+  full.cache_reach_bytes = cache_reach_bytes();
+  full.most_flops = std::min(full.most_flops, kMostCallSeconds * speed.flops_per_s);
+  PlanOptions plan = full;
   plan.combinations = combinations;
   const auto scale = [&](double share) {
     const auto count = [&](int whole, int least) {
@@ -109,19 +152,19 @@ PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budge
   for (int i = 0; i < 12; ++i) {
     const double middle = 0.5 * (low + high);
     scale(middle);
-    (expected_time(initial_points(plan), rounds) <= budget ? low : high) = middle;
+    (expected_time(initial_points(plan), rounds, speed) <= budget ? low : high) = middle;
   }
   scale(low);
   return plan;
 }
 
-std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations) {
+std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations, const MachineSpeed& speed) {
   CaseOptions options;
   options.cases = kLayersPerCombination * static_cast<int>(combinations.size() + kOtherStrata);
   options.seed = 0x6c61796572;
   options.combinations = combinations;
-  options.most_weight_bytes = 3e8;
-  options.most_flops = 3e9;
+  options.most_weight_bytes = std::min(3e8, kMostLayerSeconds * speed.bytes_per_s);
+  options.most_flops = std::min(3e9, kMostLayerSeconds * speed.flops_per_s);
   return draw_cases(options);
 }
 

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "hwprofiles/profile.h"
+#include "profiler/cpu/buffers.h"
 #include "profiler/cpu/plan.h"
 #include "profiler/reference/cases.h"
 
@@ -11,15 +12,26 @@ namespace moecast {
 /// Everything about this machine and its backends that a profile says before anything is timed.
 Profile describe_machine(const std::string& name, const std::vector<Combination>& combinations);
 
+/// How fast this machine is, roughly: enough to plan for a budget.
+struct MachineSpeed {
+  double flops_per_s = 1e11;    ///< of one thread, in a GEMM of the first combination
+  double bytes_per_s = 1.2e10;  ///< of one thread, from memory
+};
+
+/// Two GEMMs, timed for some 0.1 s.
+MachineSpeed measure_speed(const Combination& combination, const KernelBuffers& buffers);
+
 /// Seconds that a session of these points takes (samples and cache warming; primitive building is small beside them).
-Seconds expected_time(const std::vector<KernelPoint>& points, int rounds);
+Seconds expected_time(const std::vector<KernelPoint>& points, int rounds, const MachineSpeed& speed);
 
 /// As many initial points as fit into `budget`, in the proportions of PlanOptions; never fewer than a fifth.
-PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds);
+PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds,
+                     const MachineSpeed& speed);
 
 /// A few MoE layers of every combination, to measure what lies between the kernels, and some of the other strategies
-/// and small transformers, to measure how far predictions stray. Other seeds than validation's.
-std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations);
+/// and small transformers, to measure how far predictions stray. Other seeds than validation's. A slow machine gets
+/// smaller ones.
+std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations, const MachineSpeed& speed);
 
 /// Writes what the samples say about the machine into Profile::quantities: memory bandwidth by threads, peaks, noise.
 void summarise_machine(Profile& profile, const std::vector<Measurement>& measurements);

@@ -75,10 +75,11 @@ class ProfileRun {
 
   void measure_spread() {
     const double kernels_s = (kSpreadShare - kLayerShare) * request_.budget.value();
-    plan_ = plan_for(request_.combinations, Seconds(kernels_s), request_.rounds);
+    speed_ = measure_speed(request_.combinations.front(), buffers_);
+    plan_ = plan_for(request_.combinations, Seconds(kernels_s), request_.rounds, speed_);
     SessionRequest session;
     session.kernels = partial_.missing(initial_points(plan_), static_cast<std::size_t>(request_.rounds));
-    session.layers = closure_layers(request_.combinations);
+    session.layers = closure_layers(request_.combinations, speed_);
     session.timing = timing("spread", kSpreadShare);
     session.checkpoint = [this](const std::vector<Measurement>& so_far) { partial_.save(so_far); };
     SessionResult result = run_mixed_session(session, buffers_);
@@ -105,7 +106,7 @@ class ProfileRun {
       for (const KernelPoint& point : pools.back()) sum += model->uncertainty(point);
       unsure.push_back(sum / static_cast<double>(pools.back().size()));
       total += unsure.back();
-      each += expected_time(pools.back(), request_.rounds).value() / static_cast<double>(pools.back().size());
+      each += expected_time(pools.back(), request_.rounds, speed_).value() / static_cast<double>(pools.back().size());
     }
     each /= static_cast<double>(pools.size());
     std::vector<KernelPoint> points;
@@ -190,6 +191,7 @@ class ProfileRun {
   KernelBuffers buffers_;
   Clock::time_point start_;
   PlanOptions plan_;
+  MachineSpeed speed_;
   std::vector<ExecutedLayer> layers_;
   ProfileOutcome outcome_;
 };

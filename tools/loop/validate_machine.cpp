@@ -70,11 +70,13 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
   cases.combinations = combinations;
   const std::vector<ValidationCase> drawn = draw_cases(cases);
 
+  const KernelBuffers buffers;
   SessionRequest session;
   session.layers = drawn;
   if (request.interleaved) {
     session.kernels = kernels_of(samples, combinations);
-    for (ValidationCase& layer : closure_layers(combinations)) {
+    const MachineSpeed speed = measure_speed(combinations.front(), buffers);
+    for (ValidationCase& layer : closure_layers(combinations, speed)) {
       layer.stratum = kCalibrating;
       session.layers.push_back(std::move(layer));
     }
@@ -87,7 +89,6 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
       request.progress("executing layers and kernels", done, left);
     };
   }
-  const KernelBuffers buffers;
   SessionResult result = run_mixed_session(session, buffers);
 
   ValidateOutcome outcome;

@@ -41,15 +41,18 @@ TEST(Ring, NamesWhatIsWorthReadingBeforeAMeasurement) {
   std::vector<Region> behind;
   large.append_regions(behind);
   ASSERT_EQ(behind.size(), 2U);
-  EXPECT_NEAR(static_cast<double>(behind[0].size() + behind[1].size()), 100e6, 2 << 20);
+  EXPECT_NEAR(static_cast<double>(behind[0].size() + behind[1].size()), 2.0 / 3 * cache_reach_bytes(), 2 << 20);
   EXPECT_EQ(behind[1].data(), buffer.data());
   EXPECT_EQ(behind[1].size(), std::size_t{10} << 20);
 }
 
 TEST(SettlingPasses, AreManyWhereASharedCacheTakesLinesReluctantly) {
-  EXPECT_EQ(settling_passes(1e6), 3);
-  EXPECT_EQ(settling_passes(72e6), 12);
-  EXPECT_EQ(settling_passes(1e9), 1);
+  EXPECT_EQ(settling_passes(1e6, 150e6), 3);
+  EXPECT_EQ(settling_passes(72e6, 150e6), 12);
+  EXPECT_EQ(settling_passes(1e9, 150e6), 1);
+  EXPECT_EQ(settling_passes(72e6, 33e6), 1);
+  EXPECT_GE(cache_reach_bytes(), 16e6);
+  EXPECT_LE(cache_reach_bytes(), 150e6);
 }
 
 TEST(MakeKernelJob, RunsEveryCpuKernel) {
