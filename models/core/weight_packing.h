@@ -6,7 +6,8 @@ namespace moecast {
 /// When a GEMM backend copies the weights into the layout of its kernels. Like RowBucket, the rule belongs to the
 /// profile of a machine (backend, dtype).
 enum class WeightPacking {
-  ahead,         ///< once, before the first call (oneDNN)
+  ahead,         ///< once, before the first call (oneDNN with AVX-512)
+  none,          ///< never: kernels read rows of n columns as they are (oneDNN without AVX-512)
   every_call,    ///< at every call (Eigen; OpenBLAS on most CPUs)
   unless_small,  ///< at every call, except for small products: OpenBLAS with AVX-512, see packs_weights
 };

@@ -53,7 +53,9 @@ RowBucket gemm_row_bucket(const std::string& backend, DType dtype) {
 }
 
 WeightPacking gemm_weight_packing(const std::string& backend) {
-  if (backend == "onednn") return WeightPacking::ahead;
+#ifdef MOECAST_HAS_ONEDNN
+  if (backend == "onednn") return onednn_weight_packing();
+#endif
 #ifdef MOECAST_HAS_OPENBLAS
   if (backend == "openblas") return openblas_weight_packing();
 #endif

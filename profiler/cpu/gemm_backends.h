@@ -12,6 +12,8 @@ std::unique_ptr<Gemm> make_onednn_gemm(DType dtype, std::int64_t n, std::int64_t
 std::string onednn_library();
 /// True if oneDNN has a matrix product in `dtype` on this CPU; 2.6 has none in bf16 without AVX-512.
 bool onednn_supports(DType dtype);
+/// oneDNN asks for blocked weights only where it has kernels for AVX-512.
+WeightPacking onednn_weight_packing();
 /// True if oneDNN computes bf16 with AMX tiles on this CPU.
 bool onednn_uses_tiles();
 

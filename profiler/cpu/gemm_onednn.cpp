@@ -142,6 +142,20 @@ std::string onednn_library() {
          std::to_string(version->patch);
 }
 
+WeightPacking onednn_weight_packing() {
+  static const bool plain = [] {
+    constexpr std::int64_t kColumns = 128;
+    const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    using Tag = dnnl::memory::format_tag;
+    const auto type = dnnl::memory::data_type::f32;
+    const dnnl::memory::desc rows({kReferenceRows, kColumns}, type, Tag::ab);
+    const dnnl::memory::desc weights({kColumns, kColumns}, type, Tag::any);
+    const dnnl::matmul::primitive_desc chosen(dnnl::matmul::desc(rows, weights, rows), engine);
+    return chosen.weights_desc() == dnnl::memory::desc({kColumns, kColumns}, type, Tag::ab);
+  }();
+  return plain ? WeightPacking::none : WeightPacking::ahead;
+}
+
 bool onednn_supports(DType dtype) {
   if (dtype != DType::fp32 && dtype != DType::bf16) return false;
   const auto tried = [](DType type) {

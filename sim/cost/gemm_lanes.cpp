@@ -192,9 +192,16 @@ void GemmLanes::cost(const Calls& c, int count, Costs& costs) const noexcept {
     x[4][i] = coldness(t.input_octaves[i], first);
     x[5][i] = coldness(t.output_octaves[i], first);
   }
+  static_assert(GemmLaw::kMostAliasing == 4);
+  const float graded = traits_.packing == WeightPacking::none ? 1.0F : 0.0F;
   for (int i = 0; i < kLanes; ++i) {
-    const float thousands = c.n[i] * (1.0F / 1024);
-    const float aliases = thousands == std::floor(thousands) ? 1.0F : 0.0F;
+    const auto multiple = [n = c.n[i]](double columns) {
+      const float quotient = n * static_cast<float>(1 / columns);
+      return quotient == std::floor(quotient) ? 1.0F : 0.0F;
+    };
+    constexpr double kFirst = GemmLaw::kAliasColumns;
+    const float aliases =
+        multiple(kFirst) + graded * (multiple(2 * kFirst) + multiple(4 * kFirst) + multiple(8 * kFirst));
     x[6][i] = two_paths ? 2 * t.packs[i] : aliases;
   }
   KrigingTable::Answer residual;

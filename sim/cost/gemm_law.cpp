@@ -59,7 +59,7 @@ std::string_view GemmLaw::parameter_name(int index) {
 GemmTraits gemm_traits(std::string_view backend, DType dtype, int threads, RowBucket row_bucket,
                        WeightPacking packing) {
   GemmTraits traits;
-  if (backend == "onednn") traits.pad_columns = traits.block_columns = 64;
+  if (backend == "onednn" && packing == WeightPacking::ahead) traits.pad_columns = traits.block_columns = 64;
   traits.threads = threads;
   if (row_bucket == RowBucket::tile16) traits.block_rows = GemmLaw::kBlockRows;
   traits.row_bucket = row_bucket;
@@ -114,6 +114,14 @@ double GemmLaw::busiest(double rows, double n) const {
   return (blocks > 0 ? (1 - rest) * share(columns * blocks) : 0) + rest * share(columns);
 }
 
+double GemmLaw::aliasing(double n) const {
+  if (std::fmod(n, kAliasColumns) != 0) return 0;
+  if (traits_.packing != WeightPacking::none) return 1;
+  double octaves = 1;
+  for (double step = 2 * kAliasColumns; octaves < kMostAliasing && std::fmod(n, step) == 0; step *= 2) ++octaves;
+  return octaves;
+}
+
 GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
   Terms t{};
   const auto value = [&](Parameter p) { return std::exp(parameters_(p)); };
@@ -160,9 +168,9 @@ double GemmLaw::compute_seconds(const GemmCall& call) const { return terms(call)
 Eigen::VectorXd GemmLaw::features(const GemmCall& call) const {
   const Terms t = terms(call);
   Eigen::VectorXd x(kFeatures);
-  // Two octaves apart where the library takes another path; one where columns alias in the caches.
+  // Two octaves apart where the library takes another path.
   const bool splits = traits_.packing == WeightPacking::unless_small;
-  const double path = splits ? (t.packs ? 2.0 : 0.0) : (std::fmod(call.n, 1024) == 0 ? 1.0 : 0.0);
+  const double path = splits ? (t.packs ? 2.0 : 0.0) : aliasing(call.n);
   x << std::log2(t.rows), std::log2(call.n), std::log2(call.k), std::log2(t.footprint),
       coldness(call.input_footprint_bytes), coldness(call.output_footprint_bytes), path;
   return x;

@@ -81,6 +81,9 @@ class GemmLaw {
   static constexpr double kPanelDepth = 512;
   /// Rows of the blocks that threads share out.
   static constexpr double kBlockRows = 64;
+  /// Rows of so many fp32 columns start in the same set of the first cache.
+  static constexpr double kAliasColumns = 1024;
+  static constexpr double kMostAliasing = 4;
   /// Rows are cold this many octaves above the first node.
   static constexpr double kColdOctaves = 9;
   /// Name of a parameter with its unit, e.g. "peak_flops_per_s".
@@ -99,6 +102,9 @@ class GemmLaw {
   /// Features of the residual: log2 m, n, k, F', coldness of input and of result, library path.
   static constexpr int kFeatures = 7;
   [[nodiscard]] Eigen::VectorXd features(const GemmCall& call) const;
+  /// How much the rows of the weights alias in the caches: 0 unless n is a multiple of kAliasColumns, else 1, and where
+  /// kernels read weights that are not packed one more for each further factor of two, up to kMostAliasing.
+  [[nodiscard]] double aliasing(double n) const;
   [[nodiscard]] double weight_bytes(const GemmCall& call) const;
   [[nodiscard]] double bandwidth_bytes_per_s(double footprint_bytes) const;
 

@@ -18,6 +18,7 @@ void expect_agreement(const Calibration& calibration, const std::string& backend
   const auto model = make_cost_model(shared);
   const GemmLanes lanes(*shared->find_gemm(backend, DType::fp32, 1));
   std::mt19937 generator(2);
+  std::bernoulli_distribution power_of_two(0.2);
   std::uniform_real_distribution<double> u(0, 1);
   std::vector<double> errors;
   for (int round = 0; round < 100; ++round) {
@@ -28,7 +29,8 @@ void expect_agreement(const Calibration& calibration, const std::string& backend
       KernelPoint p;
       p.backend = backend;
       const double m = std::exp2(11 * u(generator));
-      p.shape.n = std::llround(std::exp2(2 + 12 * u(generator)));
+      const double octaves = 2 + 12 * u(generator);
+      p.shape.n = std::llround(std::exp2(power_of_two(generator) ? std::round(octaves) : octaves));
       p.shape.k = std::llround(std::exp2(7 + 6 * u(generator)));
       p.footprint = Bytes(std::exp2(20 + 11 * u(generator)));
       p.input_footprint = Bytes(i % 2 == 0 ? std::exp2(18 + 13 * u(generator)) : 0);
@@ -57,6 +59,14 @@ void expect_agreement(const Calibration& calibration, const std::string& backend
 TEST(GemmLanes, AgreeWithTheCostModel) {
   const Calibration calibration = synthetic_calibration({"onednn", "openblas", "eigen"}, 200);
   for (const char* backend : {"onednn", "openblas", "eigen"}) expect_agreement(calibration, backend);
+}
+
+TEST(GemmLanes, AgreeWithTheCostModelWhereWeightsAreNotPacked) {
+  Profile profile = synthetic_profile();
+  profile.backends.front().packing = WeightPacking::none;
+  const Calibration calibration = calibrate(profile, synthetic_gemms("onednn", DType::fp32, 1, 200, 1));
+  ASSERT_EQ(calibration.gemms.front().law.traits().packing, WeightPacking::none);
+  expect_agreement(calibration, "onednn");
 }
 
 TEST(GemmLanes, RoundRowsAsTheLawDoes) {

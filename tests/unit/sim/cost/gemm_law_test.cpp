@@ -44,6 +44,19 @@ TEST(GemmLaw, StoresPaddedColumnsButComputesSixteenWide) {
   EXPECT_NEAR(law.compute_seconds({1000, 8, 100, 0, 0}), 2.0 * 1000 * 16 * 100 / 100e9, 1e-12);
 }
 
+TEST(GemmLaw, GradesAliasingWhereKernelsReadWeightsThatAreNotPacked) {
+  const GemmLaw unpacked = simple_law(gemm_traits("onednn", DType::fp32, 1, RowBucket::exact, WeightPacking::none));
+  const GemmLaw packed = simple_law(gemm_traits("onednn", DType::fp32, 1, RowBucket::exact, WeightPacking::ahead));
+  const std::vector<std::array<double, 3>> expected{{1000, 0, 0},  {1024, 1, 1}, {1536, 0, 0}, {2048, 2, 1},
+                                                    {12288, 3, 1}, {8192, 4, 1}, {16384, 4, 1}};
+  for (const auto& [n, graded, once] : expected) {
+    EXPECT_EQ(unpacked.features({4, n, 64, 0, 0})(6), graded) << n;
+    EXPECT_EQ(packed.features({4, n, 64, 0, 0})(6), once) << n;
+  }
+  // As they are: no padding to blocks of columns.
+  EXPECT_DOUBLE_EQ(unpacked.weight_bytes({1, 8, 100, 0, 0}), 8 * 100 * 4);
+}
+
 TEST(GemmLaw, BucketsRows) {
   const GemmLaw law = simple_law(gemm_traits("onednn", DType::bf16, 1, RowBucket::tile16, WeightPacking::ahead));
   EXPECT_NEAR(law.compute_seconds({130, 64, 64, 0, 0}), law.compute_seconds({144, 64, 64, 0, 0}), 1e-15);
