@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,16 @@ struct KernelPoint {
   friend bool operator==(const KernelPoint&, const KernelPoint&) = default;
 };
 
+/// One timed run of calls, as the clock gave it.
+struct RawSample {
+  int round = 0;
+  int calls = 0;
+  double wall_s = 0;  ///< per call
+  double cpu_s = 0;   ///< of the calling thread, per call
+  std::int64_t involuntary_switches = 0;
+  friend bool operator==(const RawSample&, const RawSample&) = default;
+};
+
 /// What was measured at a point.
 struct Measurement {
   KernelPoint point;
@@ -28,6 +39,7 @@ struct Measurement {
   int samples = 0;
   int preempted = 0;            ///< samples with involuntary context switches
   std::vector<double> round_s;  ///< mean sample of each round, in seconds, in round order
+  std::vector<RawSample> raw;   ///< every sample; empty in profiles that kept none
 };
 
 }  // namespace moecast

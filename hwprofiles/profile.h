@@ -59,7 +59,8 @@ void write_profile(const std::string& folder, const Profile& profile);
 
 /// samples/<operator>.csv.gz. Columns: backend, dtype, threads, the shape columns of the operator, footprint_bytes,
 /// input_footprint_bytes, output_footprint_bytes, latency_s, low_s, high_s, samples, preempted, round_s (seconds,
-/// separated by spaces).
+/// separated by spaces), raw_samples (round:calls:wall_s:cpu_s:involuntary_switches of each sample, separated by
+/// spaces; may be absent).
 /// @throws InputError with line and column: missing or unknown column, latency not above zero, interval that does not
 /// hold the latency, shape below zero, unknown dtype.
 std::vector<Measurement> parse_samples_text(OperatorKind kind, std::string_view text, const std::string& where);

@@ -23,13 +23,18 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   }
 }
 
-std::vector<std::string> column_names(OperatorKind kind) {
+constexpr std::string_view kRawColumn = "raw_samples";
+constexpr std::size_t kRawFields = 5;
+
+/// @param raw  with the last column, which profiles made before it was there do not have.
+std::vector<std::string> column_names(OperatorKind kind, bool raw = true) {
   std::vector<std::string> names{"backend", "dtype", "threads"};
   for (const ShapeColumn& column : shape_columns(kind)) names.emplace_back(column.name);
   for (const char* name : {"footprint_bytes", "input_footprint_bytes", "output_footprint_bytes", "latency_s", "low_s",
                            "high_s", "samples", "preempted", "round_s"}) {
     names.emplace_back(name);
   }
+  if (raw) names.emplace_back(kRawColumn);
   return names;
 }
 
@@ -52,10 +57,11 @@ struct Cell {
     if (value < low) fail("is below " + std::to_string(low));
     return value;
   }
-  [[nodiscard]] std::int64_t integer(std::int64_t low) const {
+  [[nodiscard]] std::int64_t integer(std::int64_t low) const { return integer_of(text, low); }
+  [[nodiscard]] std::int64_t integer_of(std::string_view part, std::int64_t low) const {
     std::int64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size()) fail("is not a whole number");
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
+    if (error != std::errc() || end != part.data() + part.size()) fail("is not a whole number");
     if (value < low) fail("is below " + std::to_string(low));
     return value;
   }
@@ -70,6 +76,22 @@ struct Cell {
     return Seconds(value);
   }
 };
+
+/// "round:calls:wall_s:cpu_s:switches", one a sample, spaces between.
+std::vector<RawSample> parse_raw(const Cell& cell) {
+  std::vector<RawSample> raw;
+  if (cell.text.empty()) return raw;
+  for (const std::string_view item : split(cell.text, ' ')) {
+    const auto fields = split(item, ':');
+    if (fields.size() != kRawFields) cell.fail("is not a list of round:calls:wall_s:cpu_s:switches");
+    const auto count = [&](std::size_t i, std::int64_t low) {
+      return std::min<std::int64_t>(cell.integer_of(fields[i], low), 1 << 30);
+    };
+    raw.push_back({static_cast<int>(count(0, 0)), static_cast<int>(count(1, 1)), cell.number_of(fields[2], 0),
+                   cell.number_of(fields[3], 0), count(4, 0)});
+  }
+  return raw;
+}
 
 Measurement parse_row(OperatorKind kind, const std::vector<std::string_view>& cells,
                       const std::vector<std::string>& names, const std::string& where, std::size_t line) {
@@ -106,6 +128,7 @@ Measurement parse_row(OperatorKind kind, const std::vector<std::string_view>& ce
   if (!rounds.text.empty()) {
     for (const std::string_view part : split(rounds.text, ' ')) row.round_s.push_back(rounds.number_of(part, 0));
   }
+  if (at < names.size()) row.raw = parse_raw(next());
   return row;
 }
 
@@ -128,6 +151,13 @@ std::string row_text(OperatorKind kind, const Measurement& row) {
     if (i > 0) text += ' ';
     text += number_text(row.round_s[i]);
   }
+  text += ',';
+  for (std::size_t i = 0; i < row.raw.size(); ++i) {
+    const RawSample& sample = row.raw[i];
+    if (i > 0) text += ' ';
+    text += std::to_string(sample.round) + ':' + std::to_string(sample.calls) + ':' + number_text(sample.wall_s) + ':' +
+            number_text(sample.cpu_s) + ':' + std::to_string(sample.involuntary_switches);
+  }
   return text + '\n';
 }
 
@@ -138,7 +168,7 @@ std::string file_name(const std::string& folder, OperatorKind kind) {
 }  // namespace
 
 std::vector<Measurement> parse_samples_text(OperatorKind kind, std::string_view text, const std::string& where) {
-  const std::vector<std::string> names = column_names(kind);
+  std::vector<std::string> names = column_names(kind);
   std::vector<Measurement> rows;
   std::size_t line = 0;
   for (std::string_view row : split(text, '\n')) {
@@ -147,6 +177,7 @@ std::vector<Measurement> parse_samples_text(OperatorKind kind, std::string_view 
     if (row.empty()) continue;
     const auto cells = split(row, ',');
     if (line == 1) {
+      if (cells.size() + 1 == names.size()) names = column_names(kind, false);
       if (!std::equal(cells.begin(), cells.end(), names.begin(), names.end())) {
         std::string expected;
         for (const std::string& name : names) expected += (expected.empty() ? "" : ",") + name;

@@ -51,7 +51,7 @@ struct Budget {
   const SessionOptions& options;
   [[nodiscard]] bool over(int round) const {
     return (options.interrupted != nullptr && options.interrupted->load()) ||
-           (round > 0 && since(start) > options.budget.value());
+           ((round > 0 || !options.whole_first_round) && since(start) > options.budget.value());
   }
 };
 

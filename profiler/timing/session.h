@@ -45,7 +45,8 @@ struct SessionOptions {
   /// sample of a round, 4.9 % with 6 ms and the mean).
   Seconds cold_sample_time{6e-3};
   double cold_ring_bytes = 30e6;  ///< rings above this are timed with cold_sample_time
-  Seconds budget{90};             ///< stops between jobs; the first round is always finished
+  Seconds budget{90};             ///< stops between jobs
+  bool whole_first_round = true;  ///< even when it takes longer than the budget
   std::uint64_t seed = 7;
   const std::atomic<bool>* interrupted = nullptr;
   std::function<void(double done_ratio, Seconds left)> progress;

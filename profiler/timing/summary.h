@@ -11,11 +11,13 @@ namespace moecast {
 /// rounds. Preempted samples are left out of a round that has others.
 struct TimingSummary {
   Seconds latency;
-  Seconds low;  ///< 95 % interval of the median; the extremes of the rounds when there are fewer than six
+  Seconds low;  ///< 95 % interval of the median: order statistics of the rounds, Student's t where they are few; of
+                ///< one round, of its samples. One sample alone says nothing: its interval is empty
   Seconds high;
   int samples = 0;
   int preempted = 0;
   std::vector<double> round_s;
+  std::vector<RawSample> raw;
 };
 
 /// nullopt when the job never ran (the budget ended before it).

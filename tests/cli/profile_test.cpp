@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -13,7 +14,7 @@ namespace {
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
-const std::vector<std::string> kSmall{"profile", "--budget", "8s",        "--backend", "onednn",
+const std::vector<std::string> kSmall{"profile", "--budget", "20s",       "--backend", "onednn",
                                       "--dtype", "fp32",     "--threads", "1",         "--out"};
 
 std::vector<std::string> with(std::vector<std::string> arguments, const std::vector<std::string>& more) {
@@ -23,8 +24,11 @@ std::vector<std::string> with(std::vector<std::string> arguments, const std::vec
 
 TEST(Profile, MeasuresCalibratesPredictsAndValidates) {
   const std::string folder = fresh_folder("profile_whole") + "/me";
+  const auto start = std::chrono::steady_clock::now();
   const Finished profiled = run_moecast(with(kSmall, {folder, "--format", "json"}));
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   ASSERT_EQ(profiled.code, 0) << profiled.err;
+  EXPECT_LT(took.count(), 30) << "a budget of 20 s bounds the run; the rest is calibration";
   const Json said = Json::parse(profiled.out);
   EXPECT_TRUE(said.at("complete"));
   EXPECT_GT(said.at("points").get<int>(), 50);
@@ -62,7 +66,6 @@ TEST(Profile, InterruptedKeepsWhatItHasAndGoesOn) {
   stop.interrupt_when = "spread";
   stop.interrupt_after_s = 3.0;
   std::vector<std::string> asked = kSmall;
-  asked[2] = "20s";
   asked.push_back(folder);
   const Finished stopped = run_moecast(asked, stop);
   EXPECT_EQ(stopped.code, 130) << stopped.err;
@@ -87,6 +90,15 @@ TEST(Profile, RefusesWhatItCannotDo) {
   EXPECT_EQ(threads.code, 2);
   EXPECT_EQ(run_moecast({"validate", "--hw", "/nowhere"}).code, 3);
   EXPECT_EQ(run_moecast({"validate", "--timing", "later"}).code, 2);
+}
+
+TEST(Profile, RefusesABudgetTooShortForAllThatIsAsked) {
+  const std::string folder = fresh_folder("profile_short") + "/me";
+  const Finished refused = run_moecast({"profile", "--budget", "5s", "--threads", "1,2", "--out", folder});
+  EXPECT_EQ(refused.code, 2) << refused.err;
+  EXPECT_THAT(refused.err, HasSubstr("the fewest points of"));
+  EXPECT_THAT(refused.err, HasSubstr("give more time, or name fewer with --backend"));
+  EXPECT_FALSE(std::filesystem::exists(folder));
 }
 
 /// The check of `doctor` that says what is missing for a GPU; null where one answers.

@@ -101,6 +101,7 @@ bool is_gpu_device(const std::string& device) {
 }
 
 int run_gpu_profile(const GpuProfileOptions& options) {
+  const InterruptGuard guard;  // before any library starts threads
   const Format format = parse_format(options.format);
   const int ordinal = ordinal_of(options.device);
   const GpuPlanOptions plan;
@@ -117,7 +118,6 @@ int run_gpu_profile(const GpuProfileOptions& options) {
   request.name = options.name.empty() ? gpu_profile_name(info) : options.name;
   request.folder = options.out.empty() ? find_data_folders("").own + "/" + request.name : options.out;
   request.environment = surroundings(info);
-  const InterruptGuard guard;
   request.interrupted = &InterruptGuard::flag();
   ProgressBar bar;
   request.progress = [&bar](const std::string& stage, double done, Seconds left) { bar.update(stage, done, left); };

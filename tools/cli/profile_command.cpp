@@ -116,6 +116,7 @@ int profile_a_gpu(const ProfileOptions& options) {
 
 int run_profile(const ProfileOptions& options) {
   if (is_gpu_device(options.device)) return profile_a_gpu(options);
+  const InterruptGuard guard;  // before any library starts threads
   const Format format = parse_format(options.format);
   if (options.device != "cpu") {
     throw UsageError("--device", fmt::format("\"{}\" is not a device", options.device), "cpu, cuda or cuda:1");
@@ -132,7 +133,6 @@ int run_profile(const ProfileOptions& options) {
       options.out.empty() ? find_data_folders("").own + "/" + request.name : without_end_slashes(options.out);
   check_profile_target(request.folder);
   request.fresh = options.fresh;
-  const InterruptGuard guard;
   request.interrupted = &InterruptGuard::flag();
   ProgressBar bar;
   request.progress = [&bar](const std::string& stage, double done, Seconds left) { bar.update(stage, done, left); };

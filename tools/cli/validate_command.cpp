@@ -40,6 +40,7 @@ bool parse_timing(const std::string& text) {
 }
 
 int run_validate(const ValidateOptions& options) {
+  const InterruptGuard guard;  // before any library starts threads
   const Format format = parse_format(options.format);
   ValidateRequest request;
   request.cases = static_cast<int>(parse_count(options.cases, "--cases", 1, 100000));
@@ -51,7 +52,6 @@ int run_validate(const ValidateOptions& options) {
   }
   const HardwareChoice hardware = choose_hardware(options.hw, find_data_folders(options.data));
   request.folder = hardware.folder;
-  const InterruptGuard guard;
   request.interrupted = &InterruptGuard::flag();
   ProgressBar bar;
   request.progress = [&bar](const std::string& stage, double done, Seconds left) { bar.update(stage, done, left); };

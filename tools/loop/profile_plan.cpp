@@ -8,6 +8,8 @@
 #include <cmath>
 #include <set>
 
+#include "models/core/error.h"
+#include "models/core/quantity_text.h"
 #include "profiler/cpu/gemm.h"
 #include "profiler/cpu/settle.h"
 #include "profiler/environment.h"
@@ -24,6 +26,11 @@ constexpr double kAttentionShare = 1.0 / 12;
 /// Longer calls would spend the budget on few points.
 constexpr double kMostCallSeconds = 0.06;
 constexpr double kMostLayerSeconds = 0.03;
+constexpr double kUsualShare = 0.4;   ///< of the longest layer, in the mean
+constexpr double kCallsPerRound = 6;  ///< of a layer: warm up, measure one, three samples
+/// Expectations are rough: only a plan that is late by more is refused.
+constexpr double kLateRatio = 1.5;
+constexpr int kFewestRounds = 2;  ///< below, no interval could be given
 constexpr int kLayersPerCombination = 7;
 constexpr std::size_t kOtherStrata = 4;  ///< three strategies and transformers, dealt out to the combinations in turn
 
@@ -131,8 +138,8 @@ Seconds expected_time(const std::vector<KernelPoint>& points, int rounds, const 
   return Seconds(seconds * rounds);
 }
 
-PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds,
-                     const MachineSpeed& speed) {
+SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds,
+                    const MachineSpeed& speed) {
   PlanOptions full;
   full.cache_reach_bytes = cache_reach_bytes();
   full.most_flops = std::min(full.most_flops, kMostCallSeconds * speed.flops_per_s);
@@ -142,12 +149,22 @@ PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budge
     const auto count = [&](int whole, int least) {
       return std::max(least, static_cast<int>(std::lround(whole * share)));
     };
-    plan.gemm_points = count(full.gemm_points, 24);
-    plan.bandwidth_points = count(full.bandwidth_points, 12);
-    plan.router_points = count(full.router_points, 8);
-    plan.stage_points = count(full.stage_points, 10);
+    plan.gemm_points = count(full.gemm_points, 16);
+    plan.bandwidth_points = count(full.bandwidth_points, 10);
+    plan.router_points = count(full.router_points, 5);
+    plan.stage_points = count(full.stage_points, 6);
   };
-  double low = 0.2;
+  double low = 0.1;
+  scale(low);
+  rounds = expected_time(initial_points(plan), rounds, speed) > budget ? kFewestRounds : rounds;
+  const Seconds least = expected_time(initial_points(plan), rounds, speed);
+  if (least > kLateRatio * budget) {
+    throw UsageError("--budget",
+                     fmt::format("the fewest points of {} combinations of backend, dtype and threads take about {} on "
+                                 "this machine, {} of the budget are for them",
+                                 combinations.size(), format_seconds(least), format_seconds(budget)),
+                     "give more time, or name fewer with --backend, --dtype or --threads");
+  }
   double high = 1.5;
   for (int i = 0; i < 12; ++i) {
     const double middle = 0.5 * (low + high);
@@ -155,12 +172,15 @@ PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budge
     (expected_time(initial_points(plan), rounds, speed) <= budget ? low : high) = middle;
   }
   scale(low);
-  return plan;
+  return {plan, rounds};
 }
 
-std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations, const MachineSpeed& speed) {
+std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations, const MachineSpeed& speed,
+                                           Seconds budget, int rounds) {
   CaseOptions options;
-  options.cases = kLayersPerCombination * static_cast<int>(combinations.size() + kOtherStrata);
+  const int strata = static_cast<int>(combinations.size() + kOtherStrata);
+  const double affordable = budget.value() / (rounds * kCallsPerRound * kUsualShare * kMostLayerSeconds);
+  options.cases = std::clamp(static_cast<int>(affordable), strata, kLayersPerCombination * strata);
   options.seed = 0x6c61796572;
   options.combinations = combinations;
   options.most_weight_bytes = std::min(3e8, kMostLayerSeconds * speed.bytes_per_s);

@@ -24,14 +24,21 @@ MachineSpeed measure_speed(const Combination& combination, const KernelBuffers& 
 /// Seconds that a session of these points takes (samples and cache warming; primitive building is small beside them).
 Seconds expected_time(const std::vector<KernelPoint>& points, int rounds, const MachineSpeed& speed);
 
-/// As many initial points as fit into `budget`, in the proportions of PlanOptions; never fewer than a fifth.
-PlanOptions plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds,
-                     const MachineSpeed& speed);
+struct SpreadPlan {
+  PlanOptions options;
+  int rounds;  ///< fewer than asked where the budget is short
+};
+
+/// As many initial points as fit into `budget`, in the proportions of PlanOptions.
+/// @throws UsageError where not even the fewest that a calibration can be made of fit, saying what they take.
+SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds,
+                    const MachineSpeed& speed);
 
 /// A few MoE layers of every combination, to measure what lies between the kernels, and some of the other strategies
 /// and small transformers, to measure how far predictions stray. Other seeds than validation's. A slow machine gets
-/// smaller ones.
-std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations, const MachineSpeed& speed);
+/// smaller ones, a short budget fewer.
+std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations, const MachineSpeed& speed,
+                                           Seconds budget, int rounds);
 
 /// Writes what the samples say about the machine into Profile::quantities: memory bandwidth by threads, peaks, noise.
 void summarise_machine(Profile& profile, const std::vector<Measurement>& measurements);

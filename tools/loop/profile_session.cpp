@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "models/core/error.h"
 #include "models/core/file.h"
 #include "models/core/statistics.h"
 #include "profiler/timing/summary.h"
@@ -32,9 +33,9 @@ class ProfileRun {
  public:
   explicit ProfileRun(const ProfileRequest& request)
       : request_(request),
+        start_(Clock::now()),
         profile_(describe_machine(request.name, request.combinations)),
-        partial_((forget(request), request.folder), profile_),
-        start_(Clock::now()) {
+        partial_((forget(request), request.folder), profile_) {
     partial_.prepare();
     outcome_.resumed = partial_.kept().size();
   }
@@ -43,8 +44,8 @@ class ProfileRun {
     measure_spread();
     if (!stopped()) measure_least_sure();
     if (!stopped()) measure_repeats();
-    outcome_.points = partial_.kept().size();
     outcome_.complete = !stopped();
+    outcome_.points = partial_.kept().size();
     if (outcome_.complete) finish();
     outcome_.profile = profile_;
     return std::move(outcome_);
@@ -61,8 +62,9 @@ class ProfileRun {
 
   SessionOptions timing(const std::string& stage, double until_share) {
     SessionOptions options;
-    options.rounds = request_.rounds;
-    options.budget = Seconds(std::max(1.0, until_share * request_.budget.value() - spent()));
+    options.rounds = rounds_;
+    options.budget = Seconds(std::max(0.0, until_share * request_.budget.value() - spent()));
+    options.whole_first_round = false;
     options.interrupted = request_.interrupted;
     if (request_.progress) {
       options.progress = [this, stage](double, Seconds) {
@@ -76,10 +78,12 @@ class ProfileRun {
   void measure_spread() {
     const double kernels_s = (kSpreadShare - kLayerShare) * request_.budget.value();
     speed_ = measure_speed(request_.combinations.front(), buffers_);
-    plan_ = plan_for(request_.combinations, Seconds(kernels_s), request_.rounds, speed_);
+    const SpreadPlan spread = plan_for(request_.combinations, Seconds(kernels_s), request_.rounds, speed_);
+    plan_ = spread.options;
+    rounds_ = spread.rounds;
     SessionRequest session;
-    session.kernels = partial_.missing(initial_points(plan_), static_cast<std::size_t>(request_.rounds));
-    session.layers = closure_layers(request_.combinations, speed_);
+    session.kernels = partial_.missing(initial_points(plan_), static_cast<std::size_t>(rounds_));
+    session.layers = closure_layers(request_.combinations, speed_, kLayerShare * request_.budget, rounds_);
     session.timing = timing("spread", kSpreadShare);
     session.checkpoint = [this](const std::vector<Measurement>& so_far) { partial_.save(so_far); };
     SessionResult result = run_mixed_session(session, buffers_);
@@ -106,7 +110,7 @@ class ProfileRun {
       for (const KernelPoint& point : pools.back()) sum += model->uncertainty(point);
       unsure.push_back(sum / static_cast<double>(pools.back().size()));
       total += unsure.back();
-      each += expected_time(pools.back(), request_.rounds, speed_).value() / static_cast<double>(pools.back().size());
+      each += expected_time(pools.back(), rounds_, speed_).value() / static_cast<double>(pools.back().size());
     }
     each /= static_cast<double>(pools.size());
     std::vector<KernelPoint> points;
@@ -138,7 +142,7 @@ class ProfileRun {
     const std::size_t wanted = 24;
     const std::size_t step = std::max<std::size_t>(1, first.size() / wanted);
     for (std::size_t i = 0; i < first.size(); i += step) session.kernels.push_back(first[i].point);
-    session.timing = timing("repeats", 1.1);
+    session.timing = timing("repeats", 1.0);
     const SessionResult again = run_mixed_session(session, buffers_);
     std::vector<double> moved;
     for (const Measurement& row : again.kernels) {
@@ -149,13 +153,30 @@ class ProfileRun {
     if (moved.size() >= 4) outcome_.noise_floor = median(moved);
   }
 
+  /// What was timed in one round only has no interval that could be trusted.
+  std::vector<Measurement> timed_twice() {
+    std::vector<Measurement> all = partial_.kept();
+    const auto once = [](const auto& timed) { return timed.round_s.size() < 2; };
+    const std::size_t left_out = std::erase_if(all, once) + std::erase_if(layers_, once);
+    if (left_out > 0) {
+      profile_.notes.push_back(
+          fmt::format("{} points and layers that the budget allowed one round are left out", left_out));
+    }
+    if (all.empty()) {
+      throw UsageError("--budget", "ended before any point was timed in two rounds",
+                       "give more time; the same command goes on from what is kept");
+    }
+    return all;
+  }
+
   void finish() {
-    const std::vector<Measurement>& all = partial_.kept();
+    const std::vector<Measurement> all = timed_twice();
     std::vector<double> widths;
     for (const Measurement& row : all) {
       widths.push_back(0.5 * (row.high - row.low) / row.latency);
       outcome_.preempted += row.preempted;
     }
+    outcome_.points = all.size();
     outcome_.precision = median(widths);
     summarise_machine(profile_, all);
     record_noise();
@@ -186,11 +207,12 @@ class ProfileRun {
   }
 
   const ProfileRequest& request_;
+  Clock::time_point start_;
   Profile profile_;
   PartialProfile partial_;
   KernelBuffers buffers_;
-  Clock::time_point start_;
   PlanOptions plan_;
+  int rounds_ = 2;
   MachineSpeed speed_;
   std::vector<ExecutedLayer> layers_;
   ProfileOutcome outcome_;

@@ -76,7 +76,7 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
   if (request.interleaved) {
     session.kernels = kernels_of(samples, combinations);
     const MachineSpeed speed = measure_speed(combinations.front(), buffers);
-    for (ValidationCase& layer : closure_layers(combinations, speed)) {
+    for (ValidationCase& layer : closure_layers(combinations, speed, Seconds(1e9), request.rounds)) {
       layer.stratum = kCalibrating;
       session.layers.push_back(std::move(layer));
     }

@@ -42,6 +42,7 @@ Measurement gemm_row() {
   row.samples = 12;
   row.preempted = 1;
   row.round_s = {2.4e-5, 2.5e-5, 2.75e-5};
+  row.raw = {{0, 60, 2.4e-5, 2.3e-5, 0}, {1, 61, 2.5e-5, 2.4e-5, 0}, {2, 60, 2.75e-5, 2.5e-5, 3}};
   return row;
 }
 
@@ -101,6 +102,7 @@ TEST_F(Folder, KeepsProfileAndSamples) {
   ASSERT_EQ(rows.size(), 2U);
   EXPECT_EQ(rows[0].point, gemm_row().point);
   EXPECT_EQ(rows[0].round_s, gemm_row().round_s);
+  EXPECT_EQ(rows[0].raw, gemm_row().raw);
   EXPECT_EQ(rows[1].point.shape.hidden, 64);
 }
 

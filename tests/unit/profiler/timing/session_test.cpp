@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 #include <thread>
 
 #include "profiler/timing/summary.h"
@@ -75,9 +76,24 @@ TEST(SummariseTiming, TakesTheMedianOfRoundMeans) {
   const auto summary = summarise_timing({{sample(0, 1), sample(0, 3), sample(1, 10), sample(2, 4)}});
   ASSERT_TRUE(summary.has_value());
   EXPECT_DOUBLE_EQ(summary->latency.value(), 4);
-  EXPECT_DOUBLE_EQ(summary->low.value(), 2);
-  EXPECT_DOUBLE_EQ(summary->high.value(), 10);
+  // sd of ln 2, 4, 10: 0.8073; times 4.303 * 1.2533 / sqrt(3).
+  EXPECT_NEAR(summary->high.value(), 4 * std::exp(0.8073 * 4.303 * 1.2533 / std::sqrt(3.0)), 0.05);
+  EXPECT_NEAR(summary->low.value() * summary->high.value(), 16, 1e-9);
   EXPECT_EQ(summary->samples, 4);
+  ASSERT_EQ(summary->raw.size(), 4U);
+  EXPECT_EQ(summary->raw[1], (RawSample{0, 0, 3, 0, 0}));
+}
+
+TEST(SummariseTiming, NeverClaimsMoreThanItsSamplesShow) {
+  const auto one_round = summarise_timing({{sample(0, 1), sample(0, 1.1)}});
+  EXPECT_LT(one_round->low.value(), 1);
+  EXPECT_GT(one_round->high.value(), 1.1);
+  std::vector<Sample> many;
+  for (int round = 0; round < 7; ++round) many.push_back(sample(round, 1 + 0.01 * round));
+  const auto rounds = summarise_timing({many});
+  EXPECT_DOUBLE_EQ(rounds->latency.value(), 1.03);
+  EXPECT_GT(rounds->high.value(), 1.04);
+  EXPECT_LE(rounds->high.value(), 1.06);
 }
 
 TEST(SummariseTiming, LeavesPreemptedSamplesOutOfARoundThatHasOthers) {
