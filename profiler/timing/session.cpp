@@ -49,10 +49,8 @@ class Collector final : public benchmark::BenchmarkReporter {
 struct Budget {
   Clock::time_point start;
   const SessionOptions& options;
-  [[nodiscard]] bool over(int round) const {
-    return (options.interrupted != nullptr && options.interrupted->load()) ||
-           ((round > 0 || !options.whole_first_round) && since(start) > options.budget.value());
-  }
+  [[nodiscard]] bool interrupted() const { return options.interrupted != nullptr && options.interrupted->load(); }
+  [[nodiscard]] bool over(double share) const { return since(start) > share * options.budget.value(); }
 };
 
 /// A CPU that slept runs slowly for some 20 ms after it wakes (seen on virtual machines: 430 us instead of 265 a call).
@@ -74,6 +72,14 @@ void shuffle_jobs(std::vector<std::size_t>& order, const std::vector<std::unique
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
     return few_first ? jobs[a]->threads() < jobs[b]->threads() : jobs[a]->threads() > jobs[b]->threads();
   });
+}
+
+/// Share of the jobs that have come when the last of as many threads as job `i` has.
+double share_of_group(std::size_t i, const std::vector<std::size_t>& order,
+                      const std::vector<std::unique_ptr<Job>>& jobs) {
+  std::size_t end = i + 1;
+  while (end < order.size() && jobs[order[end]]->threads() == jobs[order[i]]->threads()) ++end;
+  return static_cast<double>(end) / static_cast<double>(order.size());
 }
 
 /// Samples of one job in one round: the harness repeats `calls` calls, with CPU time and switches noted beside.
@@ -122,13 +128,19 @@ std::vector<JobSamples> run_session(const std::vector<std::unique_ptr<Job>>& job
   std::iota(order.begin(), order.end(), 0U);
   std::mt19937_64 generator(options.seed);
   const Budget budget{Clock::now(), options};
-  const double total = static_cast<double>(jobs.size()) * options.rounds;
+  // An interval needs two rounds: a first round that has to end gets half of the time, each group of jobs its share.
+  const double first_share = options.rounds > 1 ? 0.5 : 1;
   double done = 0;
   for (int round = 0; round < options.rounds; ++round) {
     shuffle_jobs(order, jobs, generator);
+    std::vector<std::size_t> reached;
     int awake = 1;
-    for (const std::size_t index : order) {
-      if (budget.over(round)) return results;
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const std::size_t index = order[i];
+      if (budget.interrupted() || (round > 0 && budget.over(1))) return results;
+      if (round == 0 && !options.whole_first_round && budget.over(first_share * share_of_group(i, order, jobs)))
+        continue;
+      reached.push_back(index);
       if (jobs[index]->threads() > awake) wake_cpus(jobs[index]->threads());
       awake = jobs[index]->threads();
       auto samples = time_job(*jobs[index], round, options);
@@ -136,11 +148,13 @@ std::vector<JobSamples> run_session(const std::vector<std::unique_ptr<Job>>& job
       kept.insert(kept.end(), samples.begin(), samples.end());
       done += 1;
       if (options.progress) {
+        const double total = static_cast<double>(order.size()) * options.rounds;
         const double spent = since(budget.start);
         const double left = std::min(spent / done * (total - done), options.budget.value() - spent);
         options.progress(done / total, Seconds(std::max(0.0, left)));
       }
     }
+    order = std::move(reached);
     if (options.after_round) options.after_round(results);
   }
   return results;

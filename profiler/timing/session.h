@@ -46,7 +46,7 @@ struct SessionOptions {
   Seconds cold_sample_time{6e-3};
   double cold_ring_bytes = 30e6;  ///< rings above this are timed with cold_sample_time
   Seconds budget{90};             ///< stops between jobs
-  bool whole_first_round = true;  ///< even when it takes longer than the budget
+  bool whole_first_round = true;  ///< however long; else what it does not reach in half the budget is left out
   std::uint64_t seed = 7;
   const std::atomic<bool>* interrupted = nullptr;
   std::function<void(double done_ratio, Seconds left)> progress;

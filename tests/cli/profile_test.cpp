@@ -14,7 +14,7 @@ namespace {
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
-const std::vector<std::string> kSmall{"profile", "--budget", "20s",       "--backend", "onednn",
+const std::vector<std::string> kSmall{"profile", "--budget", "40s",       "--backend", "onednn",
                                       "--dtype", "fp32",     "--threads", "1",         "--out"};
 
 std::vector<std::string> with(std::vector<std::string> arguments, const std::vector<std::string>& more) {
@@ -28,7 +28,7 @@ TEST(Profile, MeasuresCalibratesPredictsAndValidates) {
   const Finished profiled = run_moecast(with(kSmall, {folder, "--format", "json"}));
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   ASSERT_EQ(profiled.code, 0) << profiled.err;
-  EXPECT_LT(took.count(), 30) << "a budget of 20 s bounds the run; the rest is calibration";
+  EXPECT_LT(took.count(), 55) << "a budget of 40 s bounds the run; the rest is calibration";
   const Json said = Json::parse(profiled.out);
   EXPECT_TRUE(said.at("complete"));
   EXPECT_GT(said.at("points").get<int>(), 50);

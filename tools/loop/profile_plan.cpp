@@ -30,7 +30,8 @@ constexpr double kUsualShare = 0.4;   ///< of the longest layer, in the mean
 constexpr double kCallsPerRound = 6;  ///< of a layer: warm up, measure one, three samples
 /// Expectations are rough: only a plan that is late by more is refused.
 constexpr double kLateRatio = 1.5;
-constexpr int kFewestRounds = 2;  ///< below, no interval could be given
+constexpr double kWholeBufferBudget = 60;  ///< s; filling 3 GB of buffers takes some seconds
+constexpr int kFewestRounds = 2;           ///< below, no interval could be given
 constexpr int kLayersPerCombination = 7;
 constexpr std::size_t kOtherStrata = 4;  ///< three strategies and transformers, dealt out to the combinations in turn
 
@@ -138,9 +139,15 @@ Seconds expected_time(const std::vector<KernelPoint>& points, int rounds, const 
   return Seconds(seconds * rounds);
 }
 
-SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds,
+std::size_t weight_buffer_bytes(Seconds budget) {
+  const double share = std::clamp(budget.value() / kWholeBufferBudget, 0.25, 1.0);
+  return static_cast<std::size_t>(share * static_cast<double>(std::size_t{2} << 30));
+}
+
+SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds, double most_ring_bytes,
                     const MachineSpeed& speed) {
   PlanOptions full;
+  full.most_ring_bytes = std::min(full.most_ring_bytes, most_ring_bytes);
   full.cache_reach_bytes = cache_reach_bytes();
   full.most_flops = std::min(full.most_flops, kMostCallSeconds * speed.flops_per_s);
   PlanOptions plan = full;
@@ -149,10 +156,10 @@ SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget
     const auto count = [&](int whole, int least) {
       return std::max(least, static_cast<int>(std::lround(whole * share)));
     };
-    plan.gemm_points = count(full.gemm_points, 16);
+    plan.gemm_points = count(full.gemm_points, 12);
     plan.bandwidth_points = count(full.bandwidth_points, 10);
-    plan.router_points = count(full.router_points, 5);
-    plan.stage_points = count(full.stage_points, 6);
+    plan.router_points = count(full.router_points, 4);
+    plan.stage_points = count(full.stage_points, 10);
   };
   double low = 0.1;
   scale(low);

@@ -24,6 +24,9 @@ MachineSpeed measure_speed(const Combination& combination, const KernelBuffers& 
 /// Seconds that a session of these points takes (samples and cache warming; primitive building is small beside them).
 Seconds expected_time(const std::vector<KernelPoint>& points, int rounds, const MachineSpeed& speed);
 
+/// Bytes of weights to set aside: all of KernelBuffers' 2 GiB, less where the whole budget is short.
+std::size_t weight_buffer_bytes(Seconds budget);
+
 struct SpreadPlan {
   PlanOptions options;
   int rounds;  ///< fewer than asked where the budget is short
@@ -31,7 +34,7 @@ struct SpreadPlan {
 
 /// As many initial points as fit into `budget`, in the proportions of PlanOptions.
 /// @throws UsageError where not even the fewest that a calibration can be made of fit, saying what they take.
-SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds,
+SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds, double most_ring_bytes,
                     const MachineSpeed& speed);
 
 /// A few MoE layers of every combination, to measure what lies between the kernels, and some of the other strategies

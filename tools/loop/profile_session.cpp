@@ -35,7 +35,8 @@ class ProfileRun {
       : request_(request),
         start_(Clock::now()),
         profile_(describe_machine(request.name, request.combinations)),
-        partial_((forget(request), request.folder), profile_) {
+        partial_((forget(request), request.folder), profile_),
+        buffers_(weight_buffer_bytes(request.budget)) {
     partial_.prepare();
     outcome_.resumed = partial_.kept().size();
   }
@@ -76,14 +77,16 @@ class ProfileRun {
   }
 
   void measure_spread() {
-    const double kernels_s = (kSpreadShare - kLayerShare) * request_.budget.value();
     speed_ = measure_speed(request_.combinations.front(), buffers_);
-    const SpreadPlan spread = plan_for(request_.combinations, Seconds(kernels_s), request_.rounds, speed_);
+    const double kernels_s = (kSpreadShare - kLayerShare) * left();
+    const double layers_s = kLayerShare * left();
+    const SpreadPlan spread = plan_for(request_.combinations, Seconds(kernels_s), request_.rounds,
+                                       static_cast<double>(buffers_.weights.size()), speed_);
     plan_ = spread.options;
     rounds_ = spread.rounds;
     SessionRequest session;
     session.kernels = partial_.missing(initial_points(plan_), static_cast<std::size_t>(rounds_));
-    session.layers = closure_layers(request_.combinations, speed_, kLayerShare * request_.budget, rounds_);
+    session.layers = closure_layers(request_.combinations, speed_, Seconds(layers_s), rounds_);
     session.timing = timing("spread", kSpreadShare);
     session.checkpoint = [this](const std::vector<Measurement>& so_far) { partial_.save(so_far); };
     SessionResult result = run_mixed_session(session, buffers_);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <thread>
@@ -14,7 +15,7 @@ namespace {
 /// Burns CPU for a fixed time and counts what the session does to it.
 class BusyJob final : public Job {
  public:
-  explicit BusyJob(double seconds) : seconds_(seconds) {}
+  explicit BusyJob(double seconds, int threads = 1) : seconds_(seconds), threads_(threads) {}
   void prepare() override { ++prepared; }
   void warm_up() override { ++warmed; }
   void run() override {
@@ -23,12 +24,14 @@ class BusyJob final : public Job {
     while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds_) {
     }
   }
+  [[nodiscard]] int threads() const override { return threads_; }
   int prepared = 0;
   int warmed = 0;
   int runs = 0;
 
  private:
   double seconds_;
+  int threads_;
 };
 
 TEST(RunSession, TimesEveryJobOnceARound) {
@@ -47,6 +50,26 @@ TEST(RunSession, TimesEveryJobOnceARound) {
   // A call cannot be shorter than the time it burns; the machine may make it longer, never by a promised amount.
   EXPECT_GE(summarise_timing(results[0])->latency.value(), 1e-4);
   EXPECT_GE(results[0].samples[0].cpu.value(), 0.5e-4);
+}
+
+TEST(RunSession, TimesFewerJobsTwiceRatherThanAllOnce) {
+  std::vector<std::unique_ptr<Job>> jobs;
+  for (int i = 0; i < 60; ++i) jobs.push_back(std::make_unique<BusyJob>(5e-3, 1 + i % 2));
+  SessionOptions options;
+  options.rounds = 2;
+  options.budget = Seconds(0.8);
+  options.whole_first_round = false;
+  const auto results = run_session(jobs, options);
+  std::array<int, 2> twice{};
+  int once = 0;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (results[i].samples.empty()) continue;
+    results[i].samples.back().round == 1 ? ++twice.at(i % 2) : ++once;
+  }
+  EXPECT_GT(twice[0], 0) << "of one thread";
+  EXPECT_GT(twice[1], 0) << "of two threads";
+  EXPECT_LT(twice[0] + twice[1], 60);
+  EXPECT_LE(once, twice[0] + twice[1]);
 }
 
 TEST(RunSession, StopsWhenInterrupted) {
