@@ -1,10 +1,12 @@
 #include "sim/predictor.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "models/architecture/accounting.h"
 #include "models/core/error.h"
 #include "models/core/file.h"
+#include "models/core/quantity_text.h"
 #include "models/plan/memory.h"
 #include "sim/analytic/analytic.h"
 #include "sim/make_predictor.h"
@@ -12,10 +14,24 @@
 namespace moecast {
 namespace {
 
-std::string gigabytes(Bytes bytes) {
-  const double value = bytes.value() / 1e9;
-  std::string text = std::to_string(value);
-  return text.substr(0, text.find('.') + 2) + " GB";
+std::optional<Flops> flops_of(const OperatorGraph& graph) {
+  if (!graph.not_executed.empty()) return std::nullopt;
+  Flops sum;
+  for (const Operator& op : graph.operators) sum += op.flops * op.count;
+  return sum;
+}
+
+void warn_of_context(const Architecture& architecture, const Workload& workload, Prediction& prediction) {
+  const std::int64_t longest =
+      workload.phase == Phase::decode
+          ? workload.context + 1
+          : std::max(workload.context + (workload.phase == Phase::mixed ? 1 : 0),
+                     (workload.phase == Phase::mixed ? 0 : workload.context) + workload.prompt);
+  if (architecture.max_context > 0 && longest > architecture.max_context) {
+    prediction.warnings.push_back("sequences of " + std::to_string(longest) + " tokens exceed the " +
+                                  std::to_string(architecture.max_context) + " that " + architecture.name +
+                                  " is made for");
+  }
 }
 
 class AnalyticPredictor final : public Predictor {
@@ -32,8 +48,8 @@ class AnalyticPredictor final : public Predictor {
     const std::string missing = first_unknown(graph, deployment);
     if (memory.capacity && memory.total() > *memory.capacity) {
       prediction.status = Status::does_not_fit;
-      prediction.reason = "needs " + gigabytes(memory.total()) + " a rank, " + gigabytes(*memory.capacity) +
-                          " are there: " + gigabytes(memory.total() - *memory.capacity) + " too much";
+      prediction.reason = "needs " + format_bytes(memory.total()) + " a rank, " + format_bytes(*memory.capacity) +
+                          " are there: " + format_bytes(memory.total() - *memory.capacity) + " too much";
     } else if (!missing.empty()) {
       prediction.status = Status::outside_range;
       prediction.reason = missing;
@@ -48,6 +64,8 @@ class AnalyticPredictor final : public Predictor {
       }
     }
     prediction.memory = memory;
+    prediction.flops = flops_of(graph);
+    warn_of_context(architecture, workload, prediction);
     const ParameterCount count = count_parameters(architecture);
     prediction.total_parameters = count.total;
     prediction.active_parameters = count.active;
@@ -76,12 +94,15 @@ class AnalyticPredictor final : public Predictor {
     return memory;
   }
 
+  /// What keeps the step from being timed; empty when nothing does.
   [[nodiscard]] std::string first_unknown(const OperatorGraph& graph, const Deployment& deployment) const {
+    if (!graph.not_executed.empty()) return graph.not_executed.front();
     for (const Operator& op : graph.operators) {
       const KernelPoint point = kernel_point(op, graph, deployment);
       if (!model_->knows(point.kind, point.backend, point.dtype, point.threads)) {
         return profile_.name + " holds no " + std::string(to_string(point.kind)) + " of " + point.backend + " in " +
-               std::string(to_string(point.dtype)) + " on " + std::to_string(point.threads) + " threads";
+               std::string(to_string(point.dtype)) + " on " + std::to_string(point.threads) + " threads, which " +
+               op.name + " needs";
       }
     }
     return {};

@@ -29,7 +29,8 @@ struct Factors {
   Seconds memory_bandwidth;
   Seconds compute;
   Seconds routing_overhead;
-  double expert_parallel_efficiency_ratio = 1;
+  /// t(1 rank) / (n t(n ranks)) of the experts; 1 without expert parallelism, nullopt = not known.
+  std::optional<double> expert_parallel_efficiency_ratio;
 };
 
 /// Switches that remove one factor each: removing one never slows.
@@ -61,8 +62,8 @@ struct Prediction {
   MemoryPerRank memory;
   double total_parameters = 0;
   double active_parameters = 0;
-  Flops flops;
-  std::string bottleneck;  ///< router, all_to_all, memory_bandwidth, compute, straggler, launch
+  std::optional<Flops> flops;  ///< of the step on a rank; nullopt where parts have no operators yet
+  std::string bottleneck;      ///< router, all_to_all, memory_bandwidth, compute, straggler, launch
   Origin origin = Origin::assumed;
   std::vector<OperatorCost> operators;
   std::vector<std::string> warnings;

@@ -94,7 +94,15 @@ ParameterCount moe_parameters(const MoeBlock& moe, std::int64_t hidden) {
   return count;
 }
 
-/// Tokens of one sequence that a new token sees, summed over `fresh` new tokens after `context` earlier ones.
+}  // namespace
+
+ParameterCount& ParameterCount::operator+=(const ParameterCount& other) {
+  total += other.total;
+  active += other.active;
+  routed_experts += other.routed_experts;
+  return *this;
+}
+
 double visible_keys(const AttentionBlock& block, double fresh, double context) {
   const double all = fresh * context + (block.causal ? fresh * (fresh + 1) / 2 : fresh * fresh);
   if (block.indexer && block.indexer->top_tokens > 0) return std::min(all, fresh * value(block.indexer->top_tokens));
@@ -103,18 +111,18 @@ double visible_keys(const AttentionBlock& block, double fresh, double context) {
   }
   if (block.window <= 0) return all;
   const double window = value(block.window);
+  if (block.kind == AttentionKind::chunked && block.causal) {
+    // A token sees its own chunk up to itself.
+    const auto up_to = [window](double tokens) {
+      const double rest = std::fmod(tokens, window);
+      return (tokens - rest) * (window + 1) / 2 + rest * (rest + 1) / 2;
+    };
+    return up_to(context + fresh) - up_to(context);
+  }
+  if (!block.causal) return std::min(all, fresh * window);
   // Rows that do not fill the window yet see what there is.
   const double filling = std::clamp(window - context, 0.0, fresh);
   return filling * context + filling * (filling + 1) / 2 + (fresh - filling) * window;
-}
-
-}  // namespace
-
-ParameterCount& ParameterCount::operator+=(const ParameterCount& other) {
-  total += other.total;
-  active += other.active;
-  routed_experts += other.routed_experts;
-  return *this;
 }
 
 double mean_top_k(const RouterSpec& router) {

@@ -31,6 +31,10 @@ Flops attention_flops(const AttentionBlock& block, std::int64_t hidden, double t
 /// One step over `tokens` new tokens in `sequences` sequences of `context` earlier tokens each, without the head.
 Flops step_flops(const Architecture& architecture, double sequences, double new_tokens, double context);
 
+/// Keys of one sequence that a block's new tokens see, summed over `fresh` new tokens after `context` earlier ones.
+/// Windows, an indexer and a compressed cache see fewer; blocks that are not causal see all new tokens.
+double visible_keys(const AttentionBlock& block, double fresh, double context);
+
 /// Mean k of the router: top_k, or the mean of its distribution.
 double mean_top_k(const RouterSpec& router);
 

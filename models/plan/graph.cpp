@@ -4,7 +4,19 @@
 #include "models/plan/graph_builder.h"
 
 namespace moecast {
-namespace {}  // namespace
+namespace {
+
+/// Equal layers in a row become one that is repeated.
+void add_stack(const std::vector<Layer>& stack, const std::string& name, bool transformer, GraphBuilder& builder) {
+  for (std::size_t first = 0; first < stack.size();) {
+    std::size_t last = first + 1;
+    while (last < stack.size() && stack[first] == stack[last]) ++last;
+    builder.layer(stack[first], name + std::to_string(first), static_cast<double>(last - first), transformer);
+    first = last;
+  }
+}
+
+}  // namespace
 
 double step_tokens(const Workload& workload) {
   const auto batch = static_cast<double>(workload.batch);
@@ -31,14 +43,21 @@ OperatorGraph build_graph(const Architecture& architecture, const Deployment& de
   }
   GraphBuilder builder(architecture, deployment, workload);
   const bool transformer = !is_lone_block(architecture);
-  if (architecture.vocabulary > 0) builder.embedding();
-  for (std::size_t first = 0; first < stack.size();) {
-    std::size_t last = first + 1;
-    while (last < stack.size() && stack[first] == stack[last]) ++last;
-    builder.layer(stack[first], "layers." + std::to_string(first), static_cast<double>(last - first), transformer);
-    first = last;
+  const bool has_words = architecture.vocabulary > 0;
+  const bool encodes_first =
+      workload.phase == Phase::prefill || (workload.phase == Phase::mixed && workload.prefill_batch > 0);
+  if (encodes || (encodes_first && !architecture.encoder.empty())) {
+    builder.begin_stack(true);
+    if (has_words) builder.embedding();
+    add_stack(architecture.encoder, architecture.decoder.empty() ? "layers." : "encoder.", transformer, builder);
   }
-  if (architecture.vocabulary > 0 && !encodes) builder.head();
+  if (!encodes) {
+    builder.begin_stack(false);
+    if (has_words) builder.embedding();
+    add_stack(architecture.decoder, "layers.", transformer, builder);
+    if (has_words) builder.head();
+  }
+  builder.stage_transfers();
   return builder.finish();
 }
 

@@ -20,8 +20,4 @@ double step_tokens(const Workload& workload);
 /// for what no engine executes yet.
 OperatorGraph build_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload);
 
-/// Slots an expert has, or nullopt when dropless. Both readings of a factor: of T k / E and of T / E.
-std::optional<std::int64_t> capacity_slots(const CapacitySpec& capacity, std::int64_t tokens, int top_k,
-                                           std::int64_t experts);
-
 }  // namespace moecast

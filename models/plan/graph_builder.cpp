@@ -33,13 +33,35 @@ GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& d
       deployment_(deployment),
       workload_(workload),
       dtype_(deployment.dtype.value_or(architecture.dtype)),
-      element_(bytes_per_element(dtype_)),
-      tokens_(static_cast<std::int64_t>(step_tokens(workload))) {
-  if (tokens_ < 1) throw InputError("", "a step needs at least one token", "give --batch or --prompt above zero");
+      element_(bytes_per_element(dtype_)) {
+  if (step_tokens(workload) < 1) {
+    throw InputError("", "a step needs at least one token", "give --batch or --prompt above zero");
+  }
   if (workload.copies < 1) throw InputError("copies", "is " + std::to_string(workload.copies), "expected at least 1");
   for (const int degree : {deployment.tp, deployment.ep, deployment.dp, deployment.pp, deployment.threads}) {
     if (degree < 1) throw InputError("", "a degree of parallelism must be at least 1");
   }
+}
+
+void GraphBuilder::begin_stack(bool encoder) {
+  const Workload& w = workload_;
+  const auto on_rank = [&](std::int64_t batch) { return (batch + deployment_.dp - 1) / deployment_.dp; };
+  const std::int64_t source = source_tokens(w);
+  const std::int64_t prefilled = w.phase == Phase::mixed ? w.prefill_batch : w.batch;
+  parts_.clear();
+  if (encoder) {
+    parts_.push_back({on_rank(prefilled), w.phase == Phase::encode ? w.prompt : source});
+  } else {
+    if (w.phase == Phase::decode || w.phase == Phase::mixed) {
+      parts_.push_back({on_rank(w.batch), 1, w.context, true, source});
+    }
+    if (w.phase != Phase::decode) {
+      parts_.push_back({on_rank(prefilled), w.prompt, w.phase == Phase::mixed ? 0 : w.context, false, source, true});
+    }
+  }
+  std::erase_if(parts_, [](const SequencePart& part) { return part.batch < 1; });
+  tokens_ = 0;
+  for (const SequencePart& part : parts_) tokens_ += part.batch * part.query;
 }
 
 std::int64_t GraphBuilder::divide(std::int64_t what, int ranks, const std::string& name,
@@ -113,11 +135,8 @@ void GraphBuilder::expert_layers(const ExpertSpec& spec, const std::string& name
                                  const std::vector<RowGroup>& rows, std::int64_t hidden, const ExpertReuse& reuse) {
   if (spec.kind == ExpertKind::identity || rows.empty()) return;
   if (spec.kind != ExpertKind::ffn) {
-    throw InputError("",
-                     name +
-                         ": only feed-forward and identity experts are executed; other kinds are not supported "
-                         "yet",
-                     "count their cost as an own-cost block");
+    refuse(name, "experts that are neither feed-forward nor identity");
+    return;
   }
   const Bytes one(expert_bytes(spec, row_sum(rows) / std::max(1.0, expert_sum(rows)), hidden));
   for (int hop = 0; hop < spec.depth; ++hop) {
@@ -145,7 +164,10 @@ void GraphBuilder::dense(const ExpertSpec& spec, const std::string& name, const 
   ExpertSpec shard = spec;
   shard.width = divide(spec.width, deployment_.tp, name + " width", "tp");
   if (spec.kind == ExpertKind::identity) return;
-  if (spec.kind != ExpertKind::ffn) throw InputError("", name + ": this kind of network is not supported yet");
+  if (spec.kind != ExpertKind::ffn) {
+    refuse(name, "networks that are neither feed-forward nor identity");
+    return;
+  }
   for (int hop = 0; hop < spec.depth; ++hop) {
     const std::int64_t hidden = architecture_.hidden;
     gemm(name + (spec.gated ? ".gate_up" : ".up"), stage, tokens_, shard.width * (spec.gated ? 2 : 1), hidden,
@@ -160,11 +182,11 @@ void GraphBuilder::dense(const ExpertSpec& spec, const std::string& name, const 
   }
 }
 
-void GraphBuilder::norm(const std::string& name, std::int64_t rows) {
+void GraphBuilder::norm(const std::string& name, std::int64_t rows, std::int64_t width) {
   Operator& op = add(OperatorKind::norm, name, "norm");
   op.shape.m = rows;
-  op.shape.hidden = architecture_.hidden;
-  op.activation_bytes = Bytes(value(rows * architecture_.hidden) * (4 + element_));
+  op.shape.hidden = width;
+  op.activation_bytes = Bytes(value(rows * width) * (4 + element_));
   current_activations_ += op.activation_bytes.value();
 }
 
@@ -181,55 +203,13 @@ void GraphBuilder::collective(OperatorKind kind, std::string name, std::string s
   op.activation_bytes = Bytes(bytes);
 }
 
-void GraphBuilder::attention(const AttentionBlock& block, const std::string& name) {
-  if (block.linear || block.latent || block.indexer || block.kind == AttentionKind::cross) {
-    throw InputError("", name + ": this kind of attention has no operators yet; it is counted, not executed",
-                     "full, sliding-window and chunked attention are");
-  }
-  if (block.q_rank > 0 || block.out_rank > 0 || block.kv_compression > 1) {
-    throw InputError("", name + ": low-rank projections and compressed caches are not supported yet",
-                     "they are counted, not executed");
-  }
-  const std::int64_t heads = divide(block.heads, deployment_.tp, "heads", "tp");
-  const std::int64_t kv_heads = std::max<std::int64_t>(1, block.kv_heads / deployment_.tp);
-  const std::int64_t size = block.head_dim;
-  const std::int64_t value_size = block.value_head_dim > 0 ? block.value_head_dim : size;
-  gemm(name + ".qkv", "attention", tokens_,
-       (heads * (block.output_gate ? 2 : 1) + kv_heads) * size + (block.shared_kv ? 0 : kv_heads * value_size),
-       architecture_.hidden, block_input());
-  Operator& rotary = add(OperatorKind::elementwise, name + ".rotary", "attention");
-  rotary.shape.m = tokens_;
-  rotary.shape.width = (heads + kv_heads) * size;
-  rotary.input_reuse = Bytes(0);
-  rotary.activation_bytes = Bytes(12 * value(tokens_ * (heads + kv_heads) * size));
-  const auto core = [&](OperatorKind kind, std::int64_t batch, std::int64_t query, std::int64_t context) {
-    if (batch < 1) return;
-    const std::int64_t seen = kept_tokens(block, context);
-    Operator& op = add(kind, name + ".core", "attention");
-    op.shape.batch = batch;
-    op.shape.query = query;
-    op.shape.context = seen;
-    op.shape.heads = heads;
-    op.shape.kv_heads = kv_heads;
-    op.shape.head_dim = size;
-    const double kv = 2 * value(batch * seen * kv_heads * size) * element_;
-    op.activation_bytes = Bytes(kv + value(batch * query * heads * size) * (4 + element_));
-    const double visible = value(batch) * (value(query) * value(seen) - value(query) * value(query - 1) / 2);
-    op.flops = Flops(4 * std::max(visible, 0.0) * value(heads * size));
-    kv_bytes_ += kv * repeat_;
-  };
-  const Workload& w = workload_;
-  if (w.phase == Phase::prefill || w.phase == Phase::encode) {
-    core(OperatorKind::attention_prefill, w.batch, w.prompt, w.context + w.prompt);
-  } else {
-    core(OperatorKind::attention_decode, w.batch, 1, w.context + 1);
-    if (w.phase == Phase::mixed) core(OperatorKind::attention_prefill, w.prefill_batch, w.prompt, w.prompt);
-  }
-  gemm(name + ".out", "attention", tokens_, architecture_.hidden, heads * value_size, Bytes(0));
-  if (deployment_.tp > 1) {
-    collective(OperatorKind::all_reduce, name + ".all_reduce", "attention",
-               value(tokens_ * architecture_.hidden) * element_);
-  }
+void GraphBuilder::reduce(const std::string& name, const std::string& stage) {
+  if (deployment_.tp == 1) return;
+  collective(OperatorKind::all_reduce, name + ".all_reduce", stage, value(tokens_ * architecture_.hidden) * element_);
+}
+
+void GraphBuilder::refuse(const std::string& name, const std::string& what) {
+  graph_.not_executed.push_back(name + ": " + what + " is not supported yet");
 }
 
 void GraphBuilder::layer(const Layer& layer, const std::string& name, double repeat, bool transformer) {
@@ -237,20 +217,22 @@ void GraphBuilder::layer(const Layer& layer, const std::string& name, double rep
   normed_ = transformer;
   current_layer_ = current_activations_ = 0;
   for (const Block& block : layer.blocks) {
-    if (transformer) norm(name + ".norm", tokens_);
+    if (transformer) norm(name + ".norm", tokens_, architecture_.hidden);
     if (const auto* a = std::get_if<AttentionBlock>(&block)) {
       attention(*a, name + ".attention");
     } else if (const auto* m = std::get_if<MoeBlock>(&block)) {
       moe(*m, name + ".moe");
     } else if (const auto* d = std::get_if<DenseFfnBlock>(&block)) {
       dense(d->ffn, name + ".ffn", "dense");
-      if (deployment_.tp > 1) {
-        collective(OperatorKind::all_reduce, name + ".all_reduce", "dense",
-                   value(tokens_ * architecture_.hidden) * element_);
-      }
-    } else {
-      throw InputError("", name + ": recurrent, state-space, convolution and own-cost blocks have no operators yet",
-                       "they are counted, not executed");
+      reduce(name, "dense");
+    } else if (const auto* s = std::get_if<StateSpaceBlock>(&block)) {
+      state_space(*s, name + ".state_space");
+    } else if (const auto* r = std::get_if<RecurrentBlock>(&block)) {
+      recurrent(*r, name + ".recurrent");
+    } else if (const auto* c = std::get_if<ConvolutionBlock>(&block)) {
+      convolution(*c, name + ".convolution");
+    } else if (const auto* o = std::get_if<OwnCostBlock>(&block)) {
+      own_cost(*o, name + "." + o->name);
     }
     if (transformer) residual(name + ".residual", tokens_);
   }
@@ -270,12 +252,18 @@ void GraphBuilder::embedding() {
 void GraphBuilder::head() {
   repeat_ = 1;
   current_layer_ = 0;
-  const Workload& w = workload_;
-  const std::int64_t rows = w.phase == Phase::mixed ? w.batch + w.prefill_batch : w.batch;
-  norm("head.norm", rows);
+  std::int64_t rows = 0;
+  for (const SequencePart& part : parts_) rows += part.batch;
+  norm("head.norm", rows, architecture_.hidden);
   gemm("head", "head", rows, divide(architecture_.vocabulary, deployment_.tp, "vocabulary", "tp"), architecture_.hidden,
        Bytes(0));
   stored_weights_ += current_layer_;
+}
+
+void GraphBuilder::stage_transfers() {
+  if (deployment_.pp == 1) return;
+  repeat_ = deployment_.pp - 1;
+  collective(OperatorKind::point_to_point, "stages.send", "pipeline", value(tokens_ * architecture_.hidden) * element_);
 }
 
 OperatorGraph GraphBuilder::finish() {

@@ -7,27 +7,59 @@
 
 namespace moecast {
 
-/// Collects operators of one step in order and the bytes between two uses of a weight.
 /// Where the rows of the experts of a block lie.
 struct ExpertReuse {
   std::optional<Bytes> input;   ///< bytes touched since an expert's input rows were written
   bool scratch_output = false;  ///< every expert writes its result to the same place
 };
 
+/// Sequences of a step that are alike: each adds `query` new tokens to `context` earlier ones.
+struct SequencePart {
+  std::int64_t batch = 0;  ///< on one data-parallel rank
+  std::int64_t query = 1;
+  std::int64_t context = 0;
+  bool decode = false;
+  std::int64_t source = 0;  ///< encoded tokens that cross attention sees
+  bool encodes = false;     ///< the encoded tokens are new: their keys and values are projected now
+  friend bool operator==(const SequencePart&, const SequencePart&) = default;
+};
+
+/// Collects operators of one step in order and the bytes between two uses of a weight.
 class GraphBuilder {
  public:
   GraphBuilder(const Architecture& architecture, const Deployment& deployment, const Workload& workload);
 
+  /// What the layers that follow compute: the encoder's tokens or the decoder's.
+  void begin_stack(bool encoder);
   /// Blocks of a layer; `repeat` equal layers are folded into it.
   void layer(const Layer& layer, const std::string& name, double repeat, bool transformer);
   void embedding();
   void head();
-  /// A MoE block on its own, without norm and residual.
-  void moe(const MoeBlock& block, const std::string& name);
+  /// Hidden states that pipeline stages hand on.
+  void stage_transfers();
   OperatorGraph finish();
 
  private:
+  void moe(const MoeBlock& block, const std::string& name);
   void attention(const AttentionBlock& block, const std::string& name);
+  void grouped_query(const AttentionBlock& block, const std::string& name);
+  void cross(const AttentionBlock& block, const std::string& name);
+  void latent(const AttentionBlock& block, const std::string& name);
+  void linear(const AttentionBlock& block, const std::string& name);
+  void indexer(const AttentionBlock& block, const std::string& name);
+  void query_projection(std::int64_t rank, std::int64_t columns, const std::string& name);
+  void attention_core(const AttentionBlock& block, const std::string& name, const SequencePart& part,
+                      std::int64_t heads, std::int64_t kv_heads, std::int64_t key_dim, std::int64_t value_dim,
+                      double visible, std::int64_t read);
+  void rotary(const std::string& name, std::int64_t columns);
+  void state_space(const StateSpaceBlock& block, const std::string& name);
+  void recurrent(const RecurrentBlock& block, const std::string& name);
+  void convolution(const ConvolutionBlock& block, const std::string& name);
+  void own_cost(const OwnCostBlock& block, const std::string& name);
+  /// Depthwise convolution over the last `size` positions.
+  void depthwise(const std::string& name, std::int64_t channels, std::int64_t size);
+  /// A recurrent state of `elements` fp32 numbers a sequence, decayed, updated and read for every token.
+  void state_update(const std::string& name, std::int64_t heads, std::int64_t key_dim, std::int64_t value_dim);
   void dense(const ExpertSpec& spec, const std::string& name, const std::string& stage);
   void expert_layers(const ExpertSpec& spec, const std::string& name, const std::string& stage,
                      const std::vector<RowGroup>& rows, std::int64_t hidden, const ExpertReuse& reuse);
@@ -38,9 +70,11 @@ class GraphBuilder {
                          std::int64_t k);
   /// Stored weights of an expert and the rows that its GEMMs and activation touch.
   [[nodiscard]] double expert_bytes(const ExpertSpec& spec, double rows, std::int64_t hidden) const;
-  void norm(const std::string& name, std::int64_t rows);
+  void norm(const std::string& name, std::int64_t rows, std::int64_t width);
   void residual(const std::string& name, std::int64_t rows);
   void collective(OperatorKind kind, std::string name, std::string stage, double bytes);
+  void reduce(const std::string& name, const std::string& stage);  ///< what tensor parallelism adds up
+  void refuse(const std::string& name, const std::string& what);   ///< OperatorGraph::not_executed
   /// Bytes of a stored [k, n] matrix: columns padded as the backend pads them.
   [[nodiscard]] double stored_bytes(std::int64_t n, std::int64_t k) const;
   /// @throws InputError at `degree` ("tp", "ep", ...) when it leaves a remainder.
@@ -57,7 +91,8 @@ class GraphBuilder {
   const Workload& workload_;
   DType dtype_;
   double element_;
-  std::int64_t tokens_;
+  std::vector<SequencePart> parts_;
+  std::int64_t tokens_ = 0;  ///< new ones of all parts
   double repeat_ = 1;
   bool normed_ = false;
   double stored_weights_ = 0;  ///< of the whole step

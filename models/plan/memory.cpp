@@ -38,7 +38,7 @@ double block_weights(const Block& block, const Architecture& a, const Deployment
   return count.total / d.tp * weight;
 }
 
-/// Cache of all sequences of a rank in one block.
+/// Cache of all sequences of a rank in one block of a decoder. Encoders keep nothing: all their tokens come at once.
 double block_cache(const Block& block, const Architecture& a, const Deployment& d, const Workload& w) {
   const DType dtype = a.kv_dtype.value_or(d.dtype.value_or(a.dtype));
   const double sequences = std::ceil(value(w.batch + w.prefill_batch) / d.dp);
@@ -46,7 +46,8 @@ double block_cache(const Block& block, const Architecture& a, const Deployment& 
   const auto* attention = std::get_if<AttentionBlock>(&block);
   if (attention == nullptr || attention->linear) return sequences * state;
   const std::int64_t fresh = w.phase == Phase::decode ? 1 : w.prompt;
-  const std::int64_t kept = kept_tokens(*attention, w.context + fresh);
+  const bool crosses = attention->kind == AttentionKind::cross;
+  const std::int64_t kept = crosses ? source_tokens(w) : kept_tokens(*attention, w.context + fresh);
   const double blocks = std::ceil(value(kept) / value(std::max<std::int64_t>(1, d.kv_block_tokens)));
   // The latent row is on every rank; a KV head is the least that can be split off.
   const double split =
@@ -72,7 +73,7 @@ MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, cons
     for (const Layer& layer : *stack) {
       for (const Block& block : layer.blocks) {
         weights += (block_weights(block, a, d) + hidden * weight) / d.pp;
-        cache += block_cache(block, a, d, w) / d.pp;
+        if (stack == &a.decoder) cache += block_cache(block, a, d, w) / d.pp;
         double width = hidden;
         if (const auto* f = std::get_if<DenseFfnBlock>(&block))
           width = value(f->ffn.width) * (f->ffn.gated ? 2 : 1) / d.tp;

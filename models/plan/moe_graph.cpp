@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "models/architecture/accounting.h"
 #include "models/core/error.h"
 #include "models/plan/graph_builder.h"
+#include "models/routing/capacity.h"
 #include "models/routing/load.h"
 
 namespace moecast {
@@ -11,71 +11,92 @@ namespace {
 
 double value(std::int64_t x) { return static_cast<double>(x); }
 
-void refuse_unsupported(const MoeBlock& block, const std::string& name) {
-  const auto refuse = [&](bool condition, const std::string& what) {
-    if (condition) throw InputError("", name + ": " + what + " is not supported yet", "it is counted, not executed");
+/// What no operator stands for yet; empty when all is there.
+std::vector<std::string> not_executed(const MoeBlock& block) {
+  std::vector<std::string> what;
+  const auto note = [&](bool condition, const char* text) {
+    if (condition) what.emplace_back(text);
   };
   const RouterSpec& r = block.router;
-  refuse(r.granularity != Granularity::token, "routing by anything but tokens");
-  refuse(r.kind == RouterKind::hash || r.kind == RouterKind::architecture, "this kind of router");
-  refuse(r.network == RouterNetwork::attention, "an attention router");
-  refuse(r.coarse_experts > 0, "a hierarchical router");
-  refuse(!r.top_k_distribution.empty(), "a distribution of top-k");
-  refuse(block.zero_experts > 0, "zero experts");
-  refuse(block.sub_token_heads > 1 && block.latent_width > 0, "a latent width of sub-tokens");
-  refuse(block.capacity.overflow == Overflow::reroute_random || block.capacity.overflow == Overflow::queue,
-         "this overflow policy");
+  note(r.granularity != Granularity::token, "routing by anything but tokens");
+  note(r.kind == RouterKind::hash, "a hash router");
+  note(r.kind == RouterKind::architecture, "an architecture router");
+  note(r.network == RouterNetwork::attention, "an attention router");
+  note(r.coarse_experts > 0, "a hierarchical router");
+  note(!r.top_k_distribution.empty(), "a distribution of top-k");
+  note(block.zero_experts > 0, "zero experts");
+  note(block.sub_token_heads > 1 && block.latent_width > 0, "a latent width of sub-tokens");
+  note(block.capacity.overflow == Overflow::reroute_random, "random rerouting of overflow");
+  note(block.capacity.overflow == Overflow::queue, "queueing of overflow");
+  return what;
 }
 
-/// Rows of the experts [first, first + count) of all, from the exact histogram or the expectation.
+/// Rows of every group of experts of a block, from the exact histogram or the expectation.
 class RowsOfExperts {
  public:
   RowsOfExperts(const MoeBlock& block, const Deployment& deployment, const Workload& workload, std::int64_t tokens)
-      : strategy_(deployment.strategy), tokens_(tokens), experts_(block.expert_count()), workload_(workload) {
+      : tokens_(tokens), experts_(block.expert_count()), workload_(workload) {
     const auto slots = capacity_slots(block.capacity, tokens, block.router.top_k, experts_);
-    if (block.router.kind == RouterKind::soft) {
-      fixed_ = value(tokens);
+    if (block.router.kind == RouterKind::soft || deployment.strategy == KernelStrategy::dense_mask) {
+      alike(block, value(tokens));
     } else if (block.router.kind == RouterKind::expert_choice) {
-      fixed_ =
-          slots ? value(std::min(*slots, tokens)) : std::ceil(value(tokens * block.router.top_k) / value(experts_));
-    } else if (!workload.rows_per_expert.empty()) {
-      exact(block);
+      alike(block, slots ? value(*slots) : std::ceil(value(tokens * block.router.top_k) / value(experts_)));
     } else {
-      inclusion_ = inclusion_probability(expert_popularity(workload.load, experts_), block.router.top_k);
-    }
-    if (slots) limit_ = value(*slots);
-    if (strategy_ == KernelStrategy::dense_mask) fixed_ = value(tokens);
-    if (strategy_ == KernelStrategy::capacity_padded || block.capacity.pad) {
-      fixed_ = limit_ > 0 ? limit_ : fullest();
+      demand(block);
+      if (deployment.strategy == KernelStrategy::capacity_padded || block.capacity.pad) {
+        alike(block, slots ? value(*slots) : fullest());
+      } else if (slots) {
+        limit_rows(kinds_, value(*slots), block.capacity.overflow == Overflow::next_best);
+      }
     }
   }
 
-  [[nodiscard]] std::vector<RowGroup> rows(std::int64_t first, std::int64_t count) const {
-    if (fixed_ > 0) return {{fixed_, value(count)}};
-    std::vector<RowGroup> groups;
-    if (!workload_.rows_per_expert.empty()) {
-      const auto begin = workload_.rows_per_expert.begin() + first;
-      groups = group_rows({begin, begin + count});
-    } else {
-      const auto begin = inclusion_.begin() + first;
-      groups = rows_of_inclusion({begin, begin + count}, tokens_);
-    }
-    if (limit_ > 0) {
-      for (RowGroup& group : groups) group.rows = std::min(group.rows, limit_);
-    }
-    return groups;
-  }
+  [[nodiscard]] const std::vector<RowGroup>& of_group(std::size_t group) const { return kinds_[group].groups; }
 
  private:
-  void exact(const MoeBlock& block) {
+  /// Every expert computes as many rows.
+  void alike(const MoeBlock& block, double rows) {
+    kinds_.clear();
+    for (const ExpertGroup& group : block.experts) {
+      kinds_.push_back({{{rows, value(group.count)}}, value(group.count)});
+      if (rows <= 0) kinds_.back().groups.clear();
+    }
+  }
+
+  void demand(const MoeBlock& block) {
+    const auto& exact = workload_.rows_per_expert;
+    if (exact.empty()) {
+      inclusion_ = inclusion_probability(expert_popularity(workload_.load, experts_), block.router.top_k);
+    } else {
+      check(block);
+    }
+    std::int64_t first = 0;
+    for (const ExpertGroup& group : block.experts) {
+      const auto cut = [&](const auto& all) {
+        return std::vector(all.begin() + first, all.begin() + first + group.count);
+      };
+      kinds_.push_back(
+          {exact.empty() ? rows_of_inclusion(cut(inclusion_), tokens_) : group_rows(cut(exact)), value(group.count)});
+      first += group.count;
+    }
+  }
+
+  void check(const MoeBlock& block) const {
     const auto& rows = workload_.rows_per_expert;
-    if (value(static_cast<std::int64_t>(rows.size())) != value(experts_)) {
+    if (static_cast<std::int64_t>(rows.size()) != experts_) {
       throw InputError("rows_per_expert",
                        "has " + std::to_string(rows.size()) + " experts, the layer " + std::to_string(experts_),
                        "write one number for each expert");
     }
     std::int64_t sum = 0;
-    for (const std::int64_t r : rows) sum += r;
+    for (const std::int64_t r : rows) {
+      sum += r;
+      if (r > tokens_) {
+        throw InputError("rows_per_expert",
+                         "gives an expert " + std::to_string(r) + " rows of " + std::to_string(tokens_) + " tokens",
+                         "a token chooses an expert at most once");
+      }
+    }
     if (sum > tokens_ * block.router.top_k) {
       throw InputError("rows_per_expert",
                        "has " + std::to_string(sum) + " rows, " + std::to_string(tokens_ * block.router.top_k) +
@@ -83,24 +104,22 @@ class RowsOfExperts {
                        "the rows of all experts are tokens times top-k, or fewer where some are dropped");
     }
   }
+
   /// Rows of the fullest expert: exact, or its mean plus two standard deviations in the expectation.
   [[nodiscard]] double fullest() const {
     if (!workload_.rows_per_expert.empty()) {
       return value(*std::max_element(workload_.rows_per_expert.begin(), workload_.rows_per_expert.end()));
     }
-    if (inclusion_.empty()) return fixed_;
     const double p = *std::max_element(inclusion_.begin(), inclusion_.end());
     const double mean = value(tokens_) * p;
     return std::min(value(tokens_), std::ceil(mean + 2 * std::sqrt(mean * (1 - p))));
   }
 
-  KernelStrategy strategy_;
   std::int64_t tokens_;
   std::int64_t experts_;
   const Workload& workload_;
   std::vector<double> inclusion_;
-  double fixed_ = 0;
-  double limit_ = 0;
+  std::vector<ExpertRows> kinds_;  ///< one for each group of experts
 };
 
 double expert_sum(const std::vector<RowGroup>& rows) {
@@ -120,17 +139,6 @@ std::vector<RowGroup> chunked(std::vector<RowGroup> rows, std::int64_t chunks) {
 }
 
 }  // namespace
-
-std::optional<std::int64_t> capacity_slots(const CapacitySpec& capacity, std::int64_t tokens, int top_k,
-                                           std::int64_t experts) {
-  if (capacity.absolute) return std::max(*capacity.absolute, capacity.minimum);
-  const auto factor = capacity.eval_factor ? capacity.eval_factor : capacity.train_factor;
-  if (!factor) return std::nullopt;
-  const double exact = *factor * value(tokens) * (capacity.factor_of_top_k ? top_k : 1) / value(experts);
-  // 0.5 * 2 * 8 / 8 must be 1 slot, whatever the last bit of the product says.
-  const double slots = capacity.rounding == CapacityRounding::ceil ? std::ceil(exact - 1e-9) : std::floor(exact + 1e-9);
-  return std::max(static_cast<std::int64_t>(slots), capacity.minimum);
-}
 
 ExpertReuse GraphBuilder::reuse_of_experts(const ExpertSpec& spec, const std::vector<RowGroup>& rows,
                                            std::int64_t hidden) const {
@@ -153,7 +161,7 @@ ExpertReuse GraphBuilder::reuse_of_experts(const ExpertSpec& spec, const std::ve
 }
 
 void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
-  refuse_unsupported(block, name);
+  for (const std::string& what : not_executed(block)) refuse(name, what);
   // MH-MoE: a token becomes `heads` narrow ones, each routed by itself, between two projections of the whole token.
   const std::int64_t heads = std::max(1, block.sub_token_heads);
   const std::int64_t hidden = architecture_.hidden / heads;
@@ -190,6 +198,10 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
     collective(OperatorKind::all_to_all_dispatch, name + ".dispatch", "dispatch",
                value(tokens * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep);
   }
+  if (deployment_.dp > 1 && deployment_.ep == 1) {
+    collective(OperatorKind::all_gather, name + ".dispatch", "dispatch",
+               value(tokens * deployment_.dp * inner) * element_);
+  }
   if (!masked) {
     Operator& permute = add(OperatorKind::permute, name + ".permute", "dispatch");
     permute.shape.tokens = tokens;
@@ -199,14 +211,14 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
     current_activations_ += value(tokens * inner) * element_;
   }
 
-  const RowsOfExperts routed(block, deployment_, workload_, tokens);
+  // Experts are shared by all data-parallel ranks: they see the tokens of each.
+  const RowsOfExperts routed(block, deployment_, workload_, tokens * deployment_.dp);
   const int moe_tp = deployment_.moe_tp.value_or(std::max(1, deployment_.tp * deployment_.dp / deployment_.ep));
-  std::int64_t first = 0;
   for (std::size_t g = 0; g < block.experts.size(); ++g) {
     const ExpertGroup& group = block.experts[g];
     ExpertSpec shard = group.expert;
     if (shard.kind == ExpertKind::ffn) shard.width = divide(shard.width, moe_tp, "expert width", "moe_tp");
-    auto rows = routed.rows(first, group.count);
+    std::vector<RowGroup> rows = routed.of_group(g);
     if (deployment_.ep > 1) {
       static_cast<void>(divide(experts, deployment_.ep, "experts", "ep"));
       for (RowGroup& r : rows) r.experts /= deployment_.ep;
@@ -220,7 +232,12 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
     if (workload_.chunks > 1 && resident > 0) {
       current_layer_ = before + (current_layer_ - before) * resident / expert_sum(rows);
     }
-    first += group.count;
+  }
+  const bool gathers =
+      deployment_.dp > 1 && deployment_.ep == 1;  // experts are cut, not spread: all ranks see all rows
+  if (gathers) {
+    collective(OperatorKind::reduce_scatter, name + ".combine", "combine",
+               value(tokens * deployment_.dp * inner) * element_);
   }
   if (deployment_.ep > 1) {
     collective(OperatorKind::all_to_all_combine, name + ".combine", "combine",

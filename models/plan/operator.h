@@ -58,7 +58,10 @@ struct OperatorShape {
   std::int64_t groups = 0;   ///< expert groups of the router
   std::int64_t batch = 0;    ///< sequences
   std::int64_t query = 0;    ///< new tokens of a sequence
-  std::int64_t context = 0;  ///< KV entries that a new token attends to (its own included, mean over the call)
+  std::int64_t context = 0;  ///< KV entries of a sequence that the call reads, those of the new tokens included
+  /// Keys that the new tokens of a sequence see together. 0: causal, each one more than the one before; what the
+  /// profiler measures. Windows, encoders, cross and sparse attention say it.
+  std::int64_t visible = 0;
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
@@ -68,7 +71,7 @@ struct OperatorShape {
 
 struct ShapeColumn {
   std::string_view name;  ///< column in samples/*.csv and key in JSON
-  std::int64_t OperatorShape::* field;
+  std::int64_t OperatorShape::*field;
 };
 
 /// Columns that describe a call of this kind, in file order.
@@ -105,6 +108,8 @@ struct OperatorGraph {
   std::vector<Operator> operators;
   Bytes footprint;        ///< touched weights, activations and KV of the whole step, copies included
   Bytes layer_footprint;  ///< the same of one layer: activation buffers are used again in every layer
+  /// Parts of the architecture that no operator stands for yet: the list of operators is not the whole step.
+  std::vector<std::string> not_executed;
 };
 
 }  // namespace moecast

@@ -1,10 +1,16 @@
 #include "models/plan/workload.h"
 
+#include <algorithm>
 #include <array>
 
 namespace moecast {
 namespace {
 constexpr std::array<std::string_view, 4> kPhases{"prefill", "decode", "mixed", "encode"};
+}
+
+std::int64_t source_tokens(const Workload& workload) {
+  if (workload.source > 0) return workload.source;
+  return std::max<std::int64_t>(1, workload.phase == Phase::decode ? workload.context : workload.prompt);
 }
 
 std::string_view to_string(Phase phase) { return kPhases[static_cast<std::size_t>(phase)]; }

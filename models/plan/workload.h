@@ -10,15 +10,23 @@ namespace moecast {
 
 enum class Phase { prefill, decode, mixed, encode };
 
+struct Workload;
+
+/// Encoder tokens of each sequence, the default filled in; at least 1.
+std::int64_t source_tokens(const Workload& workload);
+
 std::string_view to_string(Phase phase);
 std::optional<Phase> find_phase(std::string_view text);
 
 /// What one step has to do, on all data-parallel ranks together.
 struct Workload {
   Phase phase = Phase::decode;
-  std::int64_t batch = 1;                     ///< sequences in the step
-  std::int64_t context = 0;                   ///< tokens already in the KV cache of each sequence (decode, mixed)
-  std::int64_t prompt = 1;                    ///< new tokens of a sequence in prefill and encode
+  std::int64_t batch = 1;    ///< sequences in the step
+  std::int64_t context = 0;  ///< tokens already in the KV cache of each sequence (decode, mixed)
+  std::int64_t prompt = 1;   ///< new tokens of a sequence in prefill and encode
+  /// Encoder-decoder models: tokens of each encoded sequence, which cross attention sees. Prefill encodes them first.
+  /// 0: as many as `prompt` in prefill and mixed steps, as `context` in decode.
+  std::int64_t source = 0;
   std::int64_t prefill_batch = 0;             ///< mixed: sequences in prefill beside `batch` in decode
   ExpertLoad load;                            ///< popularity of experts
   std::vector<std::int64_t> rows_per_expert;  ///< exact histogram of a single MoE layer, overrides `load`

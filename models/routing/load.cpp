@@ -17,6 +17,9 @@ namespace moecast {
 namespace {
 
 constexpr std::int64_t kMostExperts = 1'000'000;
+/// Below, doubles hold no draws of a Dirichlet distribution; above, all experts are alike.
+constexpr double kLeastConcentration = 0.01;
+constexpr double kMostConcentration = 1e6;
 /// Up to this many experts the inclusion probability is integrated exactly; above, the law of large numbers holds.
 constexpr std::size_t kExactExperts = 64;
 
@@ -39,6 +42,10 @@ std::vector<double> raw_weights(const ExpertLoad& load, std::size_t experts) {
       break;
     }
     case LoadKind::dirichlet: {
+      if (!(load.parameter >= kLeastConcentration && load.parameter <= kMostConcentration)) {
+        throw InputError("load", "dirichlet's concentration must lie between 0.01 and 1000000",
+                         "0.1 is a very skewed load, 10 an even one");
+      }
       std::gamma_distribution<double> gamma(load.parameter, 1);
       for (double& weight : weights) weight = std::max(gamma(generator), 1e-12);
       break;
@@ -128,7 +135,7 @@ void scale_to_sum(std::vector<double>& probabilities, double sum) {
     bool again = false;
     for (std::size_t e = 0; e < probabilities.size(); ++e) {
       if (certain[e]) continue;
-      probabilities[e] *= left / free;
+      probabilities[e] *= free > 0 ? left / free : 0;
       if (probabilities[e] < 1) continue;
       probabilities[e] = 1;
       certain[e] = again = true;
@@ -159,6 +166,23 @@ std::vector<double> exact_inclusion(const std::vector<double>& popularity, int t
   return inclusion;
 }
 
+/// @return experts with a weight, at least k of them.
+std::size_t check_choice(const std::vector<double>& popularity, int top_k) {
+  const std::size_t experts = popularity.size();
+  if (top_k < 1 || static_cast<std::size_t>(top_k) > experts) {
+    throw InputError("", "top-k is " + std::to_string(top_k) + ", expected 1 to " + std::to_string(experts));
+  }
+  const auto weighted =
+      static_cast<std::size_t>(std::count_if(popularity.begin(), popularity.end(), [](double w) { return w > 0; }));
+  if (weighted < static_cast<std::size_t>(top_k)) {
+    throw InputError("load",
+                     "gives " + std::to_string(weighted) + " of " + std::to_string(experts) +
+                         " experts a weight, but every token chooses " + std::to_string(top_k),
+                     "give more experts a weight above zero");
+  }
+  return weighted;
+}
+
 }  // namespace
 
 std::vector<double> expert_popularity(const ExpertLoad& load, std::int64_t experts) {
@@ -183,12 +207,14 @@ std::vector<double> expert_popularity(const ExpertLoad& load, std::int64_t exper
 
 std::vector<double> inclusion_probability(const std::vector<double>& popularity, int top_k) {
   const std::size_t experts = popularity.size();
-  if (top_k < 1 || static_cast<std::size_t>(top_k) > experts) {
-    throw InputError("", "top-k is " + std::to_string(top_k) + ", expected 1 to " + std::to_string(experts));
-  }
+  const std::size_t weighted = check_choice(popularity, top_k);
   if (top_k == 1) return popularity;
+  if (weighted == static_cast<std::size_t>(top_k)) {  // every token chooses all that have a weight
+    std::vector<double> certain(experts);
+    std::transform(popularity.begin(), popularity.end(), certain.begin(), [](double w) { return w > 0 ? 1.0 : 0.0; });
+    return certain;
+  }
   if (is_uniform(popularity)) return std::vector<double>(experts, top_k / static_cast<double>(experts));
-  if (static_cast<std::size_t>(top_k) == experts) return std::vector<double>(experts, 1.0);
   const double s = time_of_expected_choice(popularity, top_k);
   if (experts <= kExactExperts) return exact_inclusion(popularity, top_k, s);
   std::vector<double> inclusion(experts);
@@ -229,9 +255,7 @@ std::vector<RowGroup> group_rows(const std::vector<std::int64_t>& rows_per_exper
 std::vector<std::int64_t> sample_rows(const std::vector<double>& popularity, std::int64_t tokens, int top_k,
                                       std::uint64_t seed) {
   const std::size_t experts = popularity.size();
-  if (top_k < 1 || static_cast<std::size_t>(top_k) > experts) {
-    throw InputError("", "top-k is " + std::to_string(top_k) + ", expected 1 to " + std::to_string(experts));
-  }
+  static_cast<void>(check_choice(popularity, top_k));
   std::mt19937_64 generator(seed);
   std::exponential_distribution<double> clock(1);
   std::vector<std::int64_t> rows(experts, 0);

@@ -56,21 +56,6 @@ std::int32_t next_best(const RouterSpec& router, std::span<const float> logits, 
 
 }  // namespace
 
-std::optional<std::int64_t> expert_slots(const CapacitySpec& capacity, std::int64_t tokens, int top_k,
-                                         std::int64_t experts) {
-  if (!capacity.limited()) return std::nullopt;
-  std::int64_t slots = capacity.absolute.value_or(0);
-  if (!capacity.absolute) {
-    const double factor = capacity.eval_factor.value_or(capacity.train_factor.value_or(0));
-    const double even =
-        static_cast<double>(tokens) * (capacity.factor_of_top_k ? top_k : 1) / static_cast<double>(experts);
-    const double exact = factor * even;
-    slots =
-        static_cast<std::int64_t>(capacity.rounding == CapacityRounding::ceil ? std::ceil(exact) : std::floor(exact));
-  }
-  return std::min(tokens, std::max(slots, capacity.minimum));
-}
-
 void apply_capacity(const RouterSpec& router, const CapacitySpec& capacity, std::int64_t slots,
                     std::span<const float> logits, std::span<const float> bias, Assignment& assignment) {
   const auto k = static_cast<std::size_t>(assignment.slots);

@@ -1,6 +1,5 @@
 #pragma once
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -19,10 +18,6 @@ struct Assignment {
   std::int64_t demanded = 0;            ///< choices before capacity
   std::int64_t dropped = 0;
 };
-
-/// Slots of an expert in inference (evaluation factor, else training factor); nullopt = as many as needed.
-std::optional<std::int64_t> expert_slots(const CapacitySpec& capacity, std::int64_t tokens, int top_k,
-                                         std::int64_t experts);
 
 /// Cuts the choices in `assignment` to `slots` rows an expert, tokens in order and a token's choices best first.
 /// Overflow::next_best moves a choice to the token's best other expert that has room, with that expert's own score.

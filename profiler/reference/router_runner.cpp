@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/routing/capacity.h"
 #include "profiler/cpu/router.h"
 
 namespace moecast {
@@ -33,7 +34,7 @@ RouterRunner::RouterRunner(const MoeBlock& block, const StepShape& step, std::in
   const std::int64_t widest = *std::ranges::max_element(widths);
   hidden_rows_ = scratch.reserve(step.tokens, widest, sizeof(float));
   active_rows_ = scratch.reserve(step.tokens, widest, kernels.element_bytes());
-  slots_ = expert_slots(capacity_, step.tokens, router_.top_k, experts_);
+  slots_ = capacity_slots(capacity_, step.tokens, router_.top_k, experts_);
   scores_ = static_cast<std::size_t>(step.tokens * experts_);
   logits_.resize(scores_ + static_cast<std::size_t>(Layout::kSlackRows * experts_));
   if (training) noise_rows_.resize(logits_.size());

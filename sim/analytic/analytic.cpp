@@ -142,7 +142,6 @@ Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, co
       totals.memory += time.memory;
       totals.compute += time.compute;
     }
-    prediction.flops += original.flops * original.count;
     prediction.origin = weakest(prediction.origin, time.origin);
     prediction.operators.push_back({std::string(to_string(original.kind)), original.name, original.stage,
                                     original.count, time.latency * factor, time.origin});
@@ -155,7 +154,7 @@ Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, co
   prediction.high = latency * std::exp(half);
   if (latency.value() > 0) prediction.throughput_tokens_per_s = step_tokens(workload) / latency.value();
   prediction.factors = {totals.all_to_all * factor, totals.memory * factor, totals.compute * factor,
-                        totals.routing * factor, 1.0};
+                        totals.routing * factor, deployment.ep == 1 ? std::optional(1.0) : std::nullopt};
   prediction.bottleneck = bottleneck_of(totals);
   return prediction;
 }

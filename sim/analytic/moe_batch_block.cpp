@@ -68,6 +68,7 @@ bool MoeBatch::fill_rows(std::size_t lane, float capacity, std::size_t load, Blo
   if (std::isfinite(capacity)) {
     limit = std::ceil(
         static_cast<double>(capacity) * tokens * static_cast<double>(top_k) / static_cast<double>(experts) - 1e-9);
+    limit = std::min(limit, tokens);
   }
   std::array<RowGroup, RowClasses::kMostGroups> groups;
   int count = 1;

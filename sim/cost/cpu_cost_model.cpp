@@ -12,6 +12,9 @@ namespace {
 constexpr double kNear = 0.2;
 /// Half width of a 90 % interval in standard deviations of a normal.
 constexpr double kNinety = 1.645;
+/// The measured attention is causal over one cache. Others do the same work for each visible key, in another order: the
+/// law answers them with twice its half width.
+constexpr double kOtherMask = 2;
 
 class CpuCostModel final : public CostModel {
  public:
@@ -88,8 +91,13 @@ class CpuCostModel final : public CostModel {
     KernelCost cost;
     cost.latency = calibration.law.seconds(point) * scale;
     cost.origin = Origin::fitted;
-    cost.low = cost.latency * std::exp(-calibration.half_width);
-    cost.high = cost.latency * std::exp(calibration.half_width);
+    double half = calibration.half_width;
+    if (point.shape.visible > 0) {
+      cost.origin = Origin::extrapolated;
+      half *= kOtherMask;
+    }
+    cost.low = cost.latency * std::exp(-half);
+    cost.high = cost.latency * std::exp(half);
     const double seconds = cost.latency.value();
     if (seconds > 0) cost.memory_ratio = calibration.law.memory_seconds(point).value() * scale / seconds;
     if (stage_flops(point).value() > 0) cost.compute_ratio = 1 - cost.memory_ratio;

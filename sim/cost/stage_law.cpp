@@ -17,8 +17,9 @@ constexpr std::array<std::string_view, StageLaw::kByteNodes> kNodeNames{
 
 double value(std::int64_t field) { return static_cast<double>(field); }
 
-/// Keys that all new tokens see together: each of the last `query` positions sees one more than the one before.
+/// Keys that all new tokens see together; causal: each of the last `query` positions sees one more than the one before.
 double visible_keys(const OperatorShape& s) {
+  if (s.visible > 0) return value(s.batch) * value(s.visible);
   return value(s.batch) * (value(s.query) * value(s.context) - value(s.query) * (value(s.query) - 1) / 2);
 }
 

@@ -243,6 +243,15 @@ TEST_F(BadFlag, LoadsThatFitNoExpertsNameTheFlag) {
   layer_refused({"--load", "uniform:2"}, "--load", "takes no parameter", "uniform");
   layer_refused({"--rows", "1,2"}, "--rows", "has 2 experts, the layer 8", "one number for each");
   layer_refused({"--rows", "16,16,16,16,16,16,16,17"}, "--rows", "has 129 rows, 128 are routed", "top-k");
+  layer_refused({"--rows", "65,0,0,0,0,0,0,0"}, "--rows", "gives an expert 65 rows of 64 tokens", "at most once");
+  layer_refused({"--rows", "16,16,16,16,16,16,16,16", "--load", "uniform"}, "--rows", "exclude each other", "one of");
+  layer_refused({"--pad"}, "--pad", "means nothing without a capacity", "--capacity-factor");
+  layer_refused({"--load", "dirichlet:0"}, "--load", "must lie between 0.01 and", "a very skewed load");
+  layer_refused({"--load", "histogram:1,0,0,0,0,0,0,0"}, "--load", "1 of 8 experts a weight, but every token chooses 2",
+                "above zero");
+  layer_refused({"--backend", ""}, "--backend", "is empty", "");
+  model_refused({"--source", "9"}, "--source", "without an encoder and a decoder", "leave it out");
+  model_refused({"--rows", "1,1"}, "--rows", "of a single MoE layer", "--load");
   layer_refused({"--rows", "1,,2"}, "--rows", "has an empty element", "a,b,c");
 }
 

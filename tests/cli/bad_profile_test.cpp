@@ -218,7 +218,8 @@ TEST_F(BadTarget, WhatCannotBeAFolderIsRefusedBeforeAnythingIsMeasured) {
 }
 
 TEST_F(BadTarget, ADtypeThatNoBackendComputesIsRefusedNotLeftOut) {
-  refused({"--backend", "eigen", "--dtype", "fp32,bf16"}, 2, "--dtype", "eigen does not compute bf16", "moecast doctor");
+  refused({"--backend", "eigen", "--dtype", "fp32,bf16"}, 2, "--dtype", "eigen does not compute bf16",
+          "moecast doctor");
   refused({"--backend", "openblas,eigen", "--dtype", "bf16"}, 2, "--dtype", "does not compute bf16", "moecast doctor");
 }
 

@@ -114,8 +114,10 @@ int report(const Error& error, int code, const char* fallback = "") {
 
 void add_text_option(CLI::App& command, const std::string& name, std::string& value, const std::string& type,
                      const std::string& help) {
-  command.add_option(name, value, help)->type_name(type);
+  command.add_option(name, value, help)->type_name(type)->check(not_empty);
 }
+
+std::string not_empty(const std::string& given) { return given.empty() ? "is empty" : ""; }
 
 std::vector<std::string> split_list(const std::string& text, const std::string& where) {
   std::vector<std::string> parts;

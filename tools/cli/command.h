@@ -29,6 +29,9 @@ void add_describe_command(CLI::App& app, CommandLine& line);
 void add_text_option(CLI::App& command, const std::string& name, std::string& value, const std::string& type,
                      const std::string& help);
 
+/// Check of CLI11 for texts that must say something: what is wrong, or nothing.
+std::string not_empty(const std::string& given);
+
 /// "a,b,c" -> {"a", "b", "c"}. @throws UsageError on an empty element.
 std::vector<std::string> split_list(const std::string& text, const std::string& where);
 

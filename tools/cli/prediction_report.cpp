@@ -26,7 +26,8 @@ Json factors_json(const Prediction& prediction) {
   json["memory_bandwidth_s"] = seconds(factors.memory_bandwidth);
   json["compute_s"] = seconds(factors.compute);
   json["routing_overhead_s"] = seconds(factors.routing_overhead);
-  json["expert_parallel_efficiency_ratio"] = known ? Json(factors.expert_parallel_efficiency_ratio) : Json();
+  json["expert_parallel_efficiency_ratio"] =
+      known && factors.expert_parallel_efficiency_ratio ? Json(*factors.expert_parallel_efficiency_ratio) : Json();
   return json;
 }
 
@@ -96,9 +97,11 @@ std::string factor_line(const Prediction& prediction) {
   const auto part = [&](const char* name, Seconds value) {
     return fmt::format("{} {} ({})", name, format_seconds(value), format_percent(value / *prediction.latency));
   };
-  return fmt::format("{}, {}, {}, {}; expert-parallel efficiency {:.2f}", part("compute", factors.compute),
+  const auto efficiency = factors.expert_parallel_efficiency_ratio;
+  return fmt::format("{}, {}, {}, {}; expert-parallel efficiency {}", part("compute", factors.compute),
                      part("memory bandwidth", factors.memory_bandwidth), part("routing", factors.routing_overhead),
-                     part("all-to-all", factors.all_to_all), factors.expert_parallel_efficiency_ratio);
+                     part("all-to-all", factors.all_to_all),
+                     efficiency ? fmt::format("{:.2f}", *efficiency) : "unknown");
 }
 
 }  // namespace
@@ -127,7 +130,7 @@ Json prediction_json(const Answer& answer) {
   json["memory_per_rank"] = memory_json(prediction.memory);
   json["parameters"]["total"] = prediction.total_parameters;
   json["parameters"]["active"] = prediction.active_parameters;
-  json["flops"] = prediction.flops.value();
+  json["flops"] = value_or_null(prediction.flops);
   json["bottleneck"] = prediction.bottleneck.empty() ? Json() : Json(prediction.bottleneck);
   json["origin"] = prediction.latency ? Json(std::string(to_string(prediction.origin))) : Json();
   json["operators"] = operators_json(prediction.operators);
@@ -150,8 +153,9 @@ std::string summary_text(const Answer& answer) {
     text += line("status", fmt::format("{}: {}", status_name(prediction.status), prediction.reason));
   }
   text += line("memory", memory_line(prediction.memory));
-  text += line("parameters", fmt::format("{} total, {} active; {} a step", format_count(prediction.total_parameters),
-                                         format_count(prediction.active_parameters), format_flops(prediction.flops)));
+  text += line("parameters",
+               fmt::format("{} total, {} active; {} a step", format_count(prediction.total_parameters),
+                           format_count(prediction.active_parameters), format_or_dash(prediction.flops, format_flops)));
   return text;
 }
 

@@ -44,6 +44,8 @@ constexpr std::array kNumbers{
     NumberFlag{"--batch", "batch", 1, kMaxSize, "1", kWorkloadGroup, "Sequences in the step"},
     NumberFlag{"--context", "context_tokens", 0, kMaxSize, "1024", kWorkloadGroup, "Tokens already in the KV cache"},
     NumberFlag{"--prompt", "prompt_tokens", 1, kMaxSize, "512", kWorkloadGroup, "New tokens a sequence (prefill)"},
+    NumberFlag{"--source", "source_tokens", 1, kMaxSize, "", kWorkloadGroup,
+               "Encoder-decoder models: encoded tokens a sequence (default --prompt, in decode --context)"},
     NumberFlag{"--prefill-batch", "prefill_batch", 0, kMaxSize, "0", kWorkloadGroup, "Mixed: sequences in prefill"},
     NumberFlag{"--copies", "copies", 1, 4096, "1", kWorkloadGroup, "Equal layers cycled through (cache residency)"},
     NumberFlag{"--hidden", "hidden", 1, kMaxSize, "", kLayerGroup, "Width of a token"},
@@ -93,32 +95,38 @@ Deployment deployment_of(const QueryOptions& options, const Combination& values,
   return deployment;
 }
 
-Phase parse_phase(const std::string& text) {
-  if (text.empty() || text == "decode") return Phase::decode;
-  if (text == "prefill") return Phase::prefill;
-  if (text == "mixed") return Phase::mixed;
-  if (text == "encode") return Phase::encode;
+/// Models without a decoder can only encode; all others decode unless told otherwise.
+Phase parse_phase(const std::string& text, const Architecture* model) {
+  if (text.empty()) return model != nullptr && model->decoder.empty() ? Phase::encode : Phase::decode;
+  if (const auto phase = find_phase(text)) return *phase;
   const auto near = nearest_name(text, {"decode", "prefill", "mixed", "encode"});
   throw UsageError("--phase", fmt::format("\"{}\" is not a phase", text),
                    near ? fmt::format("did you mean \"{}\"?", *near) : "write decode, prefill, mixed or encode");
 }
 
 /// A flag that the phase does not read would be ignored silently.
-void refuse_idle_flags(Phase phase, const Combination& values) {
+void refuse_idle_flags(Phase phase, const Combination& values, bool encodes_and_decodes) {
   const auto refuse = [&](bool idle, const char* flag, const char* hint) {
     if (idle && values.given(flag)) throw UsageError(flag, "means nothing in this phase", hint);
   };
   refuse(phase == Phase::decode, "--prompt", "write --phase prefill or mixed, or --context N for decode");
   refuse(phase == Phase::prefill || phase == Phase::encode, "--context", "write --prompt N");
   refuse(phase != Phase::mixed, "--prefill-batch", "write --phase mixed");
+  refuse(phase == Phase::encode, "--source", "write --prompt N");
+  if (!encodes_and_decodes && values.given("--source")) {
+    throw UsageError("--source", "means nothing for a model without an encoder and a decoder", "leave it out");
+  }
 }
 
-Workload workload_of(const QueryOptions& options, const Combination& values, bool layer) {
+Workload workload_of(const QueryOptions& options, const Combination& values, const Architecture* model) {
   Workload workload;
+  const bool layer = model == nullptr;
   workload.load = parse_load(options.load.empty() ? "uniform" : options.load,
                              static_cast<std::uint64_t>(parse_count(options.seed, "--seed")));
   workload.copies = values.at("--copies");
   if (!options.rows.empty()) {
+    if (!layer) throw UsageError("--rows", "are those of a single MoE layer, not of a whole model", "write --load");
+    if (!options.load.empty()) throw UsageError("--rows", "and --load exclude each other", "give one of the two");
     for (const std::string& rows : split_list(options.rows, "--rows")) {
       workload.rows_per_expert.push_back(parse_count(rows, "--rows", 0, kMaxSize));
     }
@@ -129,11 +137,12 @@ Workload workload_of(const QueryOptions& options, const Combination& values, boo
     workload.prompt = values.has("--tokens") ? values.at("--tokens") : 1;
     return workload;
   }
-  workload.phase = parse_phase(options.phase);
-  refuse_idle_flags(workload.phase, values);
+  workload.phase = parse_phase(options.phase, model);
+  refuse_idle_flags(workload.phase, values, !model->encoder.empty() && !model->decoder.empty());
   workload.batch = values.at("--batch");
   workload.context = workload.phase == Phase::prefill || workload.phase == Phase::encode ? 0 : values.at("--context");
   workload.prompt = workload.phase == Phase::decode ? 1 : values.at("--prompt");
+  if (values.has("--source")) workload.source = values.at("--source");
   workload.prefill_batch = workload.phase == Phase::mixed ? values.at("--prefill-batch") : 0;
   return workload;
 }
@@ -157,6 +166,10 @@ LayerChoice layer_of(const QueryOptions& options, const Combination& values) {
   }
   if (!layer.capacity_factor && !options.overflow.empty()) {
     throw UsageError("--overflow", "means nothing without a capacity", "write --capacity-factor F");
+  }
+  if (!layer.capacity_factor && options.pad) {
+    throw UsageError("--pad", "means nothing without a capacity",
+                     "write --capacity-factor F; --strategy capacity-padded pads to the fullest expert");
   }
   layer.pad = options.pad;
   layer.overflow = options.overflow;
@@ -185,22 +198,12 @@ void refuse_contradictions(const QueryOptions& options, bool layer) {
                      "leave out --hidden, --width, --experts, --top-k, --tokens, ...; for a model write --batch");
   }
   if (!layer) return;
-  for (const char* name : {"--batch", "--context", "--prompt", "--prefill-batch"}) {
+  for (const char* name : {"--batch", "--context", "--prompt", "--source", "--prefill-batch"}) {
     if (!options.numbers.at(name).empty()) {
       throw UsageError(name, "means nothing for a single layer", "write --tokens N");
     }
   }
   if (!options.phase.empty()) throw UsageError("--phase", "means nothing for a single layer", "write --tokens N");
-}
-
-std::string phase_name(Phase phase) {
-  switch (phase) {
-    case Phase::prefill: return "prefill";
-    case Phase::decode: return "decode";
-    case Phase::mixed: return "mixed";
-    case Phase::encode: return "encode";
-  }
-  return "unknown";
 }
 
 std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& query, const Combination& values,
@@ -212,7 +215,7 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
   };
   text("model", layer ? "layer" : options.model, options.model);
   text("hw", options.hw, options.hw == "this-machine" ? "" : options.hw);
-  if (!layer) text("phase", phase_name(query.workload.phase), options.phase);
+  if (!layer) text("phase", std::string(to_string(query.workload.phase)), options.phase);
   for (const NumberFlag& flag : kNumbers) {
     const std::string_view name = flag.name;
     const bool of_model = flag.group == kWorkloadGroup && name != "--copies";
@@ -254,13 +257,14 @@ void add_query_options(CLI::App& command, QueryOptions& options) {
     command.add_option(flag.name, options.numbers[flag.name], help)->type_name("N")->group(flag.group);
   }
   const auto text = [&](const char* name, std::string& value, const char* type, const char* group, const char* help) {
-    command.add_option(name, value, help)->type_name(type)->group(group);
+    command.add_option(name, value, help)->type_name(type)->group(group)->check(not_empty);
   };
   text("--backend", options.backend, "NAME", kDeploymentGroup, "onednn, openblas, eigen (default: the profile's)");
   text("--strategy", options.strategy, "NAME", kDeploymentGroup,
        "sorted-grouped (default), per-expert-loop, capacity-padded, dense-mask");
   text("--dtype", options.dtype, "NAME", kDeploymentGroup, "fp32, bf16, ... (default: the model's)");
-  text("--phase", options.phase, "NAME", kWorkloadGroup, "decode (default), prefill, mixed, encode");
+  text("--phase", options.phase, "NAME", kWorkloadGroup,
+       "decode (default), prefill, mixed, encode (default of models without a decoder)");
   text("--load", options.load, "LOAD", kWorkloadGroup,
        "uniform (default), zipf:1.0, power-law:1.2, dirichlet:0.5, log-normal:1.05, histogram:3,1,1");
   text("--rows", options.rows, "N,N,...", kWorkloadGroup, "Exact rows of each expert of a layer, instead of --load");
@@ -297,7 +301,7 @@ std::vector<Query> make_queries(const QueryOptions& options, const DataFolders& 
     const Combination values(axes, index);
     Query query{layer ? make_layer(layer_of(options, values)) : *model,
                 deployment_of(options, values, default_threads),
-                workload_of(options, values, layer),
+                workload_of(options, values, model ? &*model : nullptr),
                 parse_without(options.without),
                 {},
                 {}};

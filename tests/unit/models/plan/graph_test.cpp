@@ -94,22 +94,6 @@ TEST(BuildGraph, StrategiesChangeRowsAndFlops_B4) {
   EXPECT_THROW(named(masked, ".permute"), std::runtime_error);
 }
 
-TEST(CapacitySlots, BothReadingsAndBothRoundings_A8_C13) {
-  CapacitySpec c;
-  EXPECT_FALSE(capacity_slots(c, 100, 2, 8).has_value());
-  c.eval_factor = 1.25;
-  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 32);  // 1.25 * 2 * 100 / 8 = 31.25
-  c.rounding = CapacityRounding::floor;
-  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 31);
-  c.factor_of_top_k = false;
-  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 15);  // 1.25 * 100 / 8 = 15.6
-  c.minimum = 20;
-  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 20);
-  c.absolute = 7;
-  c.minimum = 0;
-  EXPECT_EQ(capacity_slots(c, 100, 2, 8), 7);
-}
-
 TEST(BuildGraph, HalfTheCapacityKeepsHalfTheRowsOfABalancedLoad_A8) {
   MoeBlock moe = moe_of(8, 2, 32);
   moe.capacity.eval_factor = 0.5;
@@ -285,7 +269,9 @@ TEST(BuildGraph, SaysWhatDoesNotDivideAndWhatIsNotSupported) {
   EXPECT_THROW(build_graph(transformer(2), {}, tokens(0)), InputError);
   MoeBlock hashed = moe_of(8, 2, 32);
   hashed.router.kind = RouterKind::hash;
-  EXPECT_THROW(build_graph(layer_of(hashed), {}, tokens(4)), InputError);
+  const auto graph = build_graph(layer_of(hashed), {}, tokens(4));
+  ASSERT_EQ(graph.not_executed.size(), 1U);
+  EXPECT_NE(graph.not_executed[0].find("a hash router is not supported yet"), std::string::npos);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "models/routing/load.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
@@ -99,6 +100,37 @@ TEST(GroupRows, CountsEqualExpertsOnce) {
   EXPECT_EQ(groups[0].rows, 1);
   EXPECT_EQ(groups[1].experts, 2);
   EXPECT_THROW(group_rows({-1}), InputError);
+}
+
+TEST(InclusionProbability, KeepsAllRowsWhateverTheZeros) {
+  for (const int k : {1, 2, 3}) {
+    std::vector<double> popularity{0.6, 0, 0.3, 0.1, 0};
+    const auto inclusion = inclusion_probability(popularity, k);
+    EXPECT_NEAR(std::accumulate(inclusion.begin(), inclusion.end(), 0.0), k, 1e-9);
+    EXPECT_EQ(inclusion[1], 0);
+    for (const double p : inclusion) EXPECT_LE(p, 1);
+  }
+}
+
+TEST(InclusionProbability, RefusesToChooseMoreThanThereIs) {
+  try {
+    static_cast<void>(inclusion_probability({1, 0, 0}, 2));
+    FAIL();
+  } catch (const InputError& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("gives 1 of 3 experts a weight, but every token chooses 2"));
+  }
+}
+
+TEST(ExpertPopularity, RefusesConcentrationsThatNoDoubleHolds) {
+  for (const double alpha : {0.0, 1e-3, -1.0, std::nan("")}) {
+    ExpertLoad load{LoadKind::dirichlet, alpha, {}, 1};
+    EXPECT_THROW(expert_popularity(load, 8), InputError) << alpha;
+  }
+  for (const double alpha : {0.01, 1.0, 1e6}) {
+    double sum = 0;
+    for (const double w : expert_popularity({LoadKind::dirichlet, alpha, {}, 1}, 64)) sum += w;
+    EXPECT_NEAR(sum, 1, 1e-9) << alpha;
+  }
 }
 
 }  // namespace
