@@ -7,6 +7,7 @@
 
 #include "models/core/error.h"
 #include "profiler/cpu/gemm.h"
+#include "profiler/cpu/grouped_ffn.h"
 #include "profiler/cpu/stage_kernels.h"
 
 namespace moecast {
@@ -97,6 +98,7 @@ std::unique_ptr<Job> make_kernel_job(const KernelPoint& point, const KernelBuffe
   if (point.kind == OperatorKind::gemm || point.kind == OperatorKind::grouped_gemm) {
     return std::make_unique<GemmJob>(point, buffers);
   }
+  if (point.kind == OperatorKind::fused_moe) return make_grouped_ffn_job(point, buffers);
   if (point.kind == OperatorKind::call) {
     KernelPoint smallest = point;
     smallest.shape.m = 1;

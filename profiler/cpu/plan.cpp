@@ -190,6 +190,54 @@ void add_stage(OperatorKind kind, DType dtype, int threads, bool gated, const Pl
   }
 }
 
+/// Read and copy bandwidth: half of every cache level, and memory.
+void add_bandwidth_levels(DType dtype, int threads, const PlanOptions& options, std::vector<KernelPoint>& points) {
+  std::vector<double> regions;
+  for (const double bytes : options.cache_bytes) regions.push_back(bytes / 2);
+  regions.push_back(std::min(options.most_ring_bytes, 4 * options.cache_reach_bytes));
+  for (const OperatorKind kind : {OperatorKind::read, OperatorKind::copy}) {
+    for (const double region : regions) {
+      KernelPoint point;
+      point.kind = kind;
+      point.backend = "native";
+      point.dtype = dtype;
+      point.threads = threads;
+      // Pieces of at most 32 MB; a copy's source and target share the level.
+      const double piece = std::min(region, 32e6) / (kind == OperatorKind::copy ? 2 : 1);
+      point.shape.bytes = static_cast<std::int64_t>(piece) / 64 * 64;
+      point.footprint = Bytes(std::floor(region));
+      points.push_back(point);
+    }
+  }
+}
+
+/// Experts of a layer over a ragged histogram.
+void add_grouped(const Combination& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
+  LowDiscrepancy<5> sequence(3);
+  for (int made = 0, tried = 0; made < options.grouped_points && tried < 20 * options.grouped_points; ++tried) {
+    const auto u = sequence.next();
+    KernelPoint point;
+    point.kind = OperatorKind::fused_moe;
+    point.backend = c.backend;
+    point.dtype = c.dtype;
+    point.threads = c.threads;
+    OperatorShape& s = point.shape;
+    s.tokens = std::llround(std::exp2(2 + 7 * u[0]));
+    s.experts = std::llround(std::exp2(2 + 3 * u[1]));
+    s.top_k = 1 + static_cast<std::int64_t>(2.99 * u[2]);
+    s.hidden = multiple(std::exp2(8 + 2.5 * u[3]), 32);
+    s.width = multiple(std::exp2(7 + 3.5 * u[4]), 32);
+    s.gated = made % 2;
+    const double expert = static_cast<double>((s.gated + 2) * s.hidden * s.width);
+    const double weights = expert * static_cast<double>(s.experts) * bytes_per_weight(c.dtype);
+    if (2 * expert * static_cast<double>(s.tokens * s.top_k) > options.most_flops * c.threads || weights > 60e6)
+      continue;
+    point.footprint = Bytes(std::floor(made % 3 == 0 ? weights : std::min(options.most_ring_bytes, 8 * weights)));
+    points.push_back(point);
+    ++made;
+  }
+}
+
 }  // namespace
 
 std::vector<KernelPoint> initial_points(const PlanOptions& options) {
@@ -199,6 +247,13 @@ std::vector<KernelPoint> initial_points(const PlanOptions& options) {
     add_bandwidth_curve(c, options, points);
     add_gemms(c, options, 0, options.gemm_points, points);
     add_routers(c, options, points);
+    add_grouped(c, options, points);
+    KernelPoint call;
+    call.kind = OperatorKind::call;
+    call.backend = c.backend;
+    call.dtype = c.dtype;
+    call.threads = c.threads;
+    points.push_back(call);
     stages.emplace(c.dtype, c.threads);
   }
   using enum OperatorKind;
@@ -209,6 +264,7 @@ std::vector<KernelPoint> initial_points(const PlanOptions& options) {
     }
     add_stage(activation, dtype, threads, false, options, points);
     add_stage(activation, dtype, threads, true, options, points);
+    add_bandwidth_levels(dtype, threads, options, points);
   }
   return points;
 }

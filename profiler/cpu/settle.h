@@ -7,8 +7,8 @@ namespace moecast {
 
 using Region = std::span<const std::byte>;
 
-/// A loop over more bytes than this finds nothing of its own in a cache: four times the last-level cache that the system
-/// shows, at most 150 MB (a Xeon that showed 260 or 503 MB kept nothing of more); 150 MB where it shows none.
+/// A loop over more bytes than this finds nothing of its own in a cache: four times the last-level cache that the
+/// system shows, at most 150 MB (a Xeon that showed 260 or 503 MB kept nothing of more); 150 MB where it shows none.
 double cache_reach_bytes();
 
 /// How often memory is read before a measurement, so that the caches hold what they would hold in a loop over so many

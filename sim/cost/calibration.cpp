@@ -130,6 +130,10 @@ double Closures::factor(const std::string& backend, DType dtype, int threads, Ke
   return 1;
 }
 
+bool only_checks(OperatorKind kind) {
+  return kind == OperatorKind::read || kind == OperatorKind::call || kind == OperatorKind::fused_moe;
+}
+
 Calibration calibrate(const Profile& profile, const std::vector<Measurement>& measurements) {
   Calibration calibration;
   calibration.profile = profile.name;
@@ -139,7 +143,7 @@ Calibration calibrate(const Profile& profile, const std::vector<Measurement>& me
     const KernelPoint& point = row.point;
     if (point.kind == OperatorKind::gemm) {
       gemms[{point.backend, point.dtype, point.threads}].push_back(row);
-    } else {
+    } else if (!only_checks(point.kind)) {
       const bool gated = point.kind == OperatorKind::activation && point.shape.gated != 0;
       stages[{point.kind, point.dtype, point.threads, gated}].push_back(row);
     }

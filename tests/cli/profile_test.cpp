@@ -33,6 +33,12 @@ TEST(Profile, MeasuresCalibratesPredictsAndValidates) {
   EXPECT_TRUE(said.at("complete"));
   EXPECT_GT(said.at("points").get<int>(), 50);
   EXPECT_FALSE(std::filesystem::exists(folder + ".partial"));
+  EXPECT_GT(said.at("grouped").at(0).at("points").get<int>(), 0);
+  const Json machine = Json::parse(read_whole(folder + "/profile.json"));
+  for (const char* name : {"read_bandwidth_L1_1_threads", "read_bandwidth_memory_1_threads",
+                           "copy_bandwidth_L2_1_threads", "call_overhead_onednn_fp32_1_threads"}) {
+    EXPECT_TRUE(machine.at("quantities").contains(name)) << name;
+  }
 
   const std::string calibration = read_whole(folder + "/calibration.json");
   EXPECT_GT(Json::parse(calibration).at("closures").size(), 0U);

@@ -54,6 +54,12 @@ std::string as_text(const ProfileOutcome& outcome, const std::string& folder) {
                       format_percent(outcome.precision), outcome.preempted);
   text += fmt::format("noise     {} between two separate runs\n", format_or_dash(outcome.noise_floor, format_percent));
   text += "GEMMs\n" + rows_text(outcome);
+  if (!outcome.grouped.empty()) text += "experts over ragged rows, against the sum of their kernels\n";
+  for (const GroupedCheck& check : outcome.grouped) {
+    text +=
+        fmt::format("  {:<9} {:<5} {} thread{}  {:>4} points, median error {}\n", check.backend, to_string(check.dtype),
+                    check.threads, check.threads == 1 ? " " : "s", check.points, format_percent(check.median_ape));
+  }
   for (const std::string& line : outcome.profile.notes) text += fmt::format("note      {}\n", line);
   return text;
 }
@@ -76,6 +82,14 @@ Json as_json(const ProfileOutcome& outcome, const std::string& folder) {
                              {"threads", g.threads},
                              {"points", g.points},
                              {"left_out_median_ape", g.median_error}});
+  }
+  json["grouped"] = Json::array();
+  for (const GroupedCheck& check : outcome.grouped) {
+    json["grouped"].push_back({{"backend", check.backend},
+                               {"dtype", to_string(check.dtype)},
+                               {"threads", check.threads},
+                               {"points", check.points},
+                               {"median_ape", check.median_ape}});
   }
   return json;
 }

@@ -1,6 +1,6 @@
 """Runs every Google Benchmark of the project and prints what came out.
 
-usage: bench.py --program FILE [--filter REGEX] [--format table|json] [--repetitions N]
+usage: bench.py --program FILE [--filter REGEX] [--format table|md|json] [--repetitions N]
 JSON: a list of {name, value, unit, low, high}; value is the median of the repetitions, low and high its 95 % interval
 (order statistics; the extremes where there are too few repetitions), unit is s, or 1/s for a rate.
 """
@@ -93,11 +93,19 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def markdown(rows: list[dict]) -> str:
+    lines = ["| benchmark | median | 95 % interval |", "|---|---|---|"]
+    for row in rows:
+        value, low, high = (scaled(row[key], row["unit"]) for key in ("value", "low", "high"))
+        lines.append(f"| `{row['name']}` | {value} | {low} to {high} |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tools/dev/bench", description=__doc__.splitlines()[0])
     parser.add_argument("--program", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--filter", default="", help="only benchmarks whose name matches this expression")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--format", choices=("table", "json", "md"), default="table")
     parser.add_argument("--repetitions", type=int, default=9, help="of each benchmark (default 9)")
     options = parser.parse_args(arguments)
     try:
@@ -105,7 +113,8 @@ def main(arguments: list[str]) -> int:
     except RuntimeError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
-    print(json.dumps(rows, indent=2) if options.format == "json" else table(rows))
+    writers = {"table": table, "md": markdown, "json": lambda found: json.dumps(found, indent=2)}
+    print(writers[options.format](rows))
     return 0
 
 

@@ -87,7 +87,8 @@ def config_of(facts: dict) -> dict:
         config["torch_dtype"] = "bfloat16"
     routing = facts["router_extra"] or {}
     keep = ("norm_topk_prob", "n_group", "topk_group", "topk_method", "routed_scaling_factor", "expert_capacity",
-            "router_jitter_noise", "use_residual", "moe_min_capacity", "num_nextn_predict_layers", "router_min_capacity")
+            "router_jitter_noise", "use_residual", "moe_min_capacity", "num_nextn_predict_layers",
+            "router_min_capacity")
     config |= {k: v for k, v in routing.items() if k in keep or k.startswith(("linear_", "mamba_"))}
     if facts["mla"]:
         mla = facts["mla"]

@@ -6,6 +6,7 @@ Without the file of rows, the ids that tests cite are listed instead.
 
 import argparse
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -84,9 +85,11 @@ def main(arguments: list[str]) -> int:
         print(f"{row:5} {result:8} {rows.get(row, '')}")
         for test in tests:
             print(f"      {test.outcome:8} {test.name}")
-    print(f"{proven} of {len(chosen)} rows proven")
+    known = f"{proven} of {len(chosen)}" if rows else f"{proven} cited"
+    print(f"{known} rows proven")
     return 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough (head) is no error
     sys.exit(main(sys.argv[1:]))

@@ -87,8 +87,7 @@ Verdict judge_baselines(double error, double roofline, double nearest, std::opti
 }
 
 Verdict judge_tau(std::optional<double> tau, int cases) {
-  if (cases < kLeastCasesForTau) return Verdict::passed;
-  if (!tau) return Verdict::undecided;
+  if (cases < kLeastCasesForTau || !tau) return Verdict::undecided;
   return *tau >= kLeastTau ? Verdict::passed : Verdict::missed;
 }
 

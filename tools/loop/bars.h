@@ -36,8 +36,8 @@ Verdict judge_coverage(int covered, int cases);
 /// The noise is taken off as in judge_error.
 Verdict judge_baselines(double error, double roofline, double nearest, std::optional<double> noise);
 
-/// Are latencies in the right order? Kendall's tau must be at least `least_tau()`. Too few cases say nothing, and pass;
-/// an unknown tau of enough cases (all latencies equal) is undecided.
+/// Are latencies in the right order? Kendall's tau must be at least `least_tau()`. Too few cases say nothing:
+/// undecided, and so is an unknown tau (all latencies equal).
 Verdict judge_tau(std::optional<double> tau, int cases);
 double least_tau();
 

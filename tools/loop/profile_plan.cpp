@@ -115,6 +115,11 @@ double expected_call(const KernelPoint& p, const MachineSpeed& speed) {
     return 2 * number(s.m) * number(s.n) * number(s.k) / speed.flops_per_s +
            number(s.n) * number(s.k) * bytes_per_weight(p.dtype) / speed.bytes_per_s;
   }
+  if (p.kind == OperatorKind::fused_moe) {
+    const double expert = number((2 + s.gated) * s.hidden * s.width);
+    return 2 * number(s.tokens * s.top_k) * expert / speed.flops_per_s +
+           number(s.experts) * expert * bytes_per_weight(p.dtype) / speed.bytes_per_s;
+  }
   if (p.kind == OperatorKind::attention_prefill || p.kind == OperatorKind::attention_decode) {
     return 4 * number(s.batch) * number(s.query) * number(s.context) * number(s.heads) * number(s.head_dim) /
            (kAttentionShare * speed.flops_per_s);
@@ -149,6 +154,10 @@ SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget
   PlanOptions full;
   full.most_ring_bytes = std::min(full.most_ring_bytes, most_ring_bytes);
   full.cache_reach_bytes = cache_reach_bytes();
+  full.cache_bytes.clear();
+  for (const CacheLevel& cache : read_environment().caches) {
+    full.cache_bytes.push_back(static_cast<double>(cache.bytes));
+  }
   full.most_flops = std::min(full.most_flops, kMostCallSeconds * speed.flops_per_s);
   PlanOptions plan = full;
   plan.combinations = combinations;
@@ -160,6 +169,7 @@ SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget
     plan.bandwidth_points = count(full.bandwidth_points, 10);
     plan.router_points = count(full.router_points, 4);
     plan.stage_points = count(full.stage_points, 10);
+    plan.grouped_points = std::min(full.grouped_points, count(full.grouped_points, 2));
   };
   double low = 0.1;
   scale(low);
@@ -195,6 +205,44 @@ std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combi
   return draw_cases(options);
 }
 
+namespace {
+
+/// "L2" where a loop over so many bytes lies, "memory" beyond the last level.
+std::string level_of(double bytes, const std::vector<CacheLevel>& caches) {
+  for (const CacheLevel& cache : caches) {
+    if (bytes <= static_cast<double>(cache.bytes)) return fmt::format("L{}", cache.level);
+  }
+  return "memory";
+}
+
+/// Read and copy bandwidth of every level, and the smallest call of every backend.
+void summarise_calls_and_levels(Profile& profile, const std::vector<Measurement>& measurements) {
+  const std::vector<CacheLevel> caches = read_environment().caches;
+  for (const Measurement& row : measurements) {
+    const KernelPoint& p = row.point;
+    const auto keep = [&](const std::string& name, double value, const char* unit, const char* source, bool most) {
+      const auto found = profile.quantities.find(name);
+      if (found != profile.quantities.end() && (most ? found->second.value >= value : found->second.value <= value))
+        return;
+      profile.quantities[name] = {value, unit, {}, {}, Origin::measured, source};
+    };
+    if (p.kind == OperatorKind::read || p.kind == OperatorKind::copy) {
+      const bool copies = p.kind == OperatorKind::copy;
+      const double moved = (copies ? 2 : 1) * static_cast<double>(p.shape.bytes);
+      keep(fmt::format("{}_bandwidth_{}_{}_threads", to_string(p.kind), level_of(p.footprint.value(), caches),
+                       p.threads),
+           moved / row.latency.value(), "B/s",
+           copies ? "fastest copy in the level, bytes read and written" : "fastest read in the level", true);
+    }
+    if (p.kind == OperatorKind::call) {
+      keep(fmt::format("call_overhead_{}_{}_{}_threads", p.backend, to_string(p.dtype), p.threads), row.latency.value(),
+           "s", "a GEMM of 1 x 16 x 16", false);
+    }
+  }
+}
+
+}  // namespace
+
 void summarise_machine(Profile& profile, const std::vector<Measurement>& measurements) {
   const std::string source = "fastest of the GEMM and copy microbenchmarks";
   std::set<std::pair<DType, int>> seen;
@@ -217,6 +265,7 @@ void summarise_machine(Profile& profile, const std::vector<Measurement>& measure
           copied, "B/s", {}, {}, Origin::measured, "copy microbenchmark on rings above 250 MB"};
     }
   }
+  summarise_calls_and_levels(profile, measurements);
 }
 
 }  // namespace moecast

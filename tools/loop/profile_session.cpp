@@ -189,6 +189,7 @@ class ProfileRun {
     write_layers(folder, layers_);
     // From what was written, as `moecast calibrate` will: numbers in files have six digits.
     outcome_.calibration = calibrate_with_layers(read_profile(folder), read_samples(folder), layers_);
+    outcome_.grouped = check_grouped(outcome_.calibration, all);
     write_file_atomically(folder + "/calibration.json", calibration_text(outcome_.calibration));
     publish_profile(folder, request_.folder);
   }

@@ -8,6 +8,7 @@
 #include "hwprofiles/profile.h"
 #include "profiler/cpu/plan.h"
 #include "sim/cost/calibration.h"
+#include "tools/loop/grouped_check.h"
 
 namespace moecast {
 
@@ -31,6 +32,7 @@ struct ProfileOutcome {
   std::size_t least_sure = 0;         ///< points that the calibration asked for
   std::optional<double> noise_floor;  ///< median |a / b - 1| of points measured again in a run of their own
   double precision = 0;               ///< median half width of a point's interval, a ratio
+  std::vector<GroupedCheck> grouped;
   int preempted = 0;
   bool complete = true;  ///< false: interrupted, kept in FOLDER.partial
 };

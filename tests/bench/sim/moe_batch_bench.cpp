@@ -53,6 +53,31 @@ BENCHMARK_CAPTURE(PredictBatch, openblas_uniform, "openblas", KernelStrategy::so
 BENCHMARK_CAPTURE(PredictBatch, onednn_dense_mask, "onednn", KernelStrategy::dense_mask, 1)
     ->Unit(benchmark::kMillisecond);
 
+/// Layers that nobody asked for before, every time others, after a quarter of a million of the same ranges: what a
+/// search asks.
+void PredictBatchNewLayers(benchmark::State& state) {
+  constexpr std::size_t kNew = 4096;
+  MoeBatch prepared = batch("onednn", KernelStrategy::sorted_grouped, 1);
+  MoeAnswers warm(kLayers);
+  for (int seed = 100; seed < 104; ++seed) {
+    const RandomLayers layers(kLayers, seed, 1);
+    prepared.prepare(layers.columns());
+    if (!prepared.predict(layers.columns(), warm.times())) state.SkipWithError("a combination was not prepared");
+  }
+  int seed = 1000;
+  MoeAnswers answers(kNew);
+  while (state.KeepRunning()) {
+    state.PauseTiming();
+    const RandomLayers layers(kNew, seed++, 1);
+    prepared.prepare(layers.columns());
+    state.ResumeTiming();
+    benchmark::DoNotOptimize(prepared.predict(layers.columns(), answers.times()));
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(kNew));
+}
+BENCHMARK(PredictBatchNewLayers)->Unit(benchmark::kMillisecond);
+
 /// The same, table empty: what the first pass over new layers costs, loads learnt before.
 void PredictBatchFirstPass(benchmark::State& state) {
   const RandomLayers layers(kLayers, 5, 1);

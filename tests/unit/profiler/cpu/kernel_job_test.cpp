@@ -73,10 +73,10 @@ TEST(MakeKernelJob, RunsEveryCpuKernel) {
   shape.bytes = 4096;
   using enum OperatorKind;
   for (const OperatorKind kind : {gemm, router, permute, unpermute, activation, norm, elementwise, attention_prefill,
-                                  attention_decode, copy, read, call}) {
+                                  attention_decode, copy, read, call, fused_moe}) {
     KernelPoint point;
     point.kind = kind;
-    point.backend = kind == gemm || kind == call ? "eigen" : "native";
+    point.backend = kind == gemm || kind == call || kind == fused_moe ? "eigen" : "native";
     point.shape = shape;
     point.footprint = Bytes(1e6);
     const auto job = make_kernel_job(point, buffers);

@@ -33,7 +33,10 @@ TEST(InitialPoints, CoverRowsWidthsAndFootprints) {
   }
   EXPECT_EQ(kinds[OperatorKind::gemm], 2 * (32 + 150 + 16));
   EXPECT_EQ(kinds[OperatorKind::activation], 2 * 2 * 24);
-  EXPECT_EQ(kinds.size(), 10U);
+  EXPECT_EQ(kinds[OperatorKind::fused_moe], 2 * 5);
+  EXPECT_EQ(kinds[OperatorKind::call], 2);
+  EXPECT_EQ(kinds[OperatorKind::read], 2 * 4);  // three cache levels and memory, two thread counts
+  EXPECT_EQ(kinds.size(), 13U);
   for (const int share : {warm, cold, few, many}) EXPECT_GT(share, 40);
 }
 

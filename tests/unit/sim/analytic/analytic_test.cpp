@@ -41,8 +41,7 @@ Architecture layer(std::int64_t experts, int top_k, RouterNetwork network = Rout
   return a;
 }
 
-Prediction run(const Architecture& a, const Workload& w, const Without& without = {},
-               const LayerTerms& terms = {}) {
+Prediction run(const Architecture& a, const Workload& w, const Without& without = {}, const LayerTerms& terms = {}) {
   const Deployment d;
   return evaluate(build_graph(a, d, w), d, w, PlainModel(), terms, without);
 }

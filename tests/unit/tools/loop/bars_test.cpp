@@ -20,8 +20,8 @@ TEST(JudgeError, DecidesNothingWhenTheNoiseIsUnknown) {
 TEST(JudgeTau, NeedsEnoughCasesAndAnOrder) {
   EXPECT_EQ(judge_tau(0.98, 10), Verdict::passed);
   EXPECT_EQ(judge_tau(0.96, 10), Verdict::missed);
-  EXPECT_EQ(judge_tau(0.5, 9), Verdict::passed);
-  EXPECT_EQ(judge_tau(std::nullopt, 1), Verdict::passed);
+  EXPECT_EQ(judge_tau(0.5, 9), Verdict::undecided);
+  EXPECT_EQ(judge_tau(std::nullopt, 1), Verdict::undecided);
   EXPECT_EQ(judge_tau(std::nullopt, 10), Verdict::undecided);
 }
 
