@@ -66,6 +66,9 @@ class AnalyticPredictor final : public Predictor {
     prediction.memory = memory;
     prediction.flops = flops_of(graph);
     warn_of_context(architecture, workload, prediction);
+    if (!architecture.multi_token_prediction.empty()) {
+      prediction.warnings.emplace_back("the layers of multi-token prediction are not part of the step");
+    }
     const ParameterCount count = count_parameters(architecture);
     prediction.total_parameters = count.total;
     prediction.active_parameters = count.active;

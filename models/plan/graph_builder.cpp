@@ -28,6 +28,10 @@ constexpr std::int64_t kPackedColumns = 64;
 
 }  // namespace
 
+std::int64_t output_width(const ExpertSpec& spec, std::int64_t inputs) {
+  return spec.output > 0 ? spec.output : inputs;
+}
+
 GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& deployment, const Workload& workload)
     : architecture_(architecture),
       deployment_(deployment),
@@ -127,8 +131,9 @@ std::optional<Bytes> GraphBuilder::block_input() const { return normed_ ? std::o
 
 double GraphBuilder::expert_bytes(const ExpertSpec& spec, double rows, std::int64_t hidden) const {
   const std::int64_t up = spec.width * (spec.gated ? 2 : 1);
-  return stored_bytes(up, hidden) + stored_bytes(hidden, spec.width) +
-         rows * (value(hidden + spec.width) * element_ + 4 * value(up + hidden));
+  const std::int64_t out = output_width(spec, hidden);
+  return stored_bytes(up, hidden) + stored_bytes(out, spec.width) +
+         rows * (value(hidden + spec.width) * element_ + 4 * value(up + out));
 }
 
 void GraphBuilder::expert_layers(const ExpertSpec& spec, const std::string& name, const std::string& stage,
@@ -138,6 +143,8 @@ void GraphBuilder::expert_layers(const ExpertSpec& spec, const std::string& name
     refuse(name, "experts that are neither feed-forward nor identity");
     return;
   }
+  const DType outside = dtype_;
+  if (stage == "experts" && architecture_.expert_dtype && !deployment_.dtype) dtype_ = *architecture_.expert_dtype;
   const Bytes one(expert_bytes(spec, row_sum(rows) / std::max(1.0, expert_sum(rows)), hidden));
   for (int hop = 0; hop < spec.depth; ++hop) {
     const std::string base = spec.depth > 1 ? name + ".hop" + std::to_string(hop) : name;
@@ -147,17 +154,19 @@ void GraphBuilder::expert_layers(const ExpertSpec& spec, const std::string& name
     up.output_reuse = one;
     Operator& activation = add(OperatorKind::activation, base + ".activation", stage);
     activation.rows = rows;
+    activation.dtype = outside;
     activation.shape.width = spec.width;
     activation.shape.gated = spec.gated ? 1 : 0;
     activation.shape.m = std::llround(row_sum(rows));
     activation.input_reuse = Bytes(0);
     activation.output_reuse = one;
     activation.activation_bytes = Bytes(row_sum(rows) * value(spec.width) * ((spec.gated ? 8 : 4) + element_));
-    Operator& down = grouped_gemm(base + ".down", stage, rows, hidden, spec.width);
+    Operator& down = grouped_gemm(base + ".down", stage, rows, output_width(spec, hidden), spec.width);
     down.input_reuse = Bytes(0);
     if (reuse.scratch_output || hop + 1 < spec.depth) down.output_reuse = one;
   }
-  current_activations_ += row_sum(rows) * value(hidden) * (element_ + 4);
+  dtype_ = outside;
+  current_activations_ += row_sum(rows) * (value(hidden) * element_ + 4 * value(output_width(spec, hidden)));
 }
 
 void GraphBuilder::dense(const ExpertSpec& spec, const std::string& name, const std::string& stage) {

@@ -7,6 +7,9 @@
 
 namespace moecast {
 
+/// Width of what an expert or dense network returns.
+std::int64_t output_width(const ExpertSpec& spec, std::int64_t inputs);
+
 /// Where the rows of the experts of a block lie.
 struct ExpertReuse {
   std::optional<Bytes> input;   ///< bytes touched since an expert's input rows were written

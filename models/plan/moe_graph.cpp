@@ -26,6 +26,8 @@ std::vector<std::string> not_executed(const MoeBlock& block) {
   note(!r.top_k_distribution.empty(), "a distribution of top-k");
   note(block.zero_experts > 0, "zero experts");
   note(block.sub_token_heads > 1 && block.latent_width > 0, "a latent width of sub-tokens");
+  const auto other = [&](const ExpertGroup& group) { return group.modality != block.experts.front().modality; };
+  note(std::any_of(block.experts.begin(), block.experts.end(), other), "a split of experts by modality");
   note(block.capacity.overflow == Overflow::reroute_random, "random rerouting of overflow");
   note(block.capacity.overflow == Overflow::queue, "queueing of overflow");
   return what;
@@ -180,6 +182,11 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   std::int64_t from = hidden;
   for (const std::int64_t width : block.router.mlp_widths) {
     gemm(name + ".router.hidden", "router", tokens, width, from, from == hidden ? routed_input : Bytes(0));
+    Operator& activation = add(OperatorKind::activation, name + ".router.activation", "router");
+    activation.shape.m = tokens;
+    activation.shape.width = width;
+    activation.input_reuse = Bytes(0);
+    activation.activation_bytes = Bytes(value(tokens * width) * (4 + element_));
     from = width;
   }
   if (block.router.network != RouterNetwork::none) {
@@ -246,10 +253,11 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   Operator& unpermute = add(OperatorKind::unpermute, name + ".unpermute", "combine");
   unpermute.shape.tokens = tokens;
   unpermute.shape.top_k = masked ? experts : top_k;
-  unpermute.shape.hidden = inner;
+  const std::int64_t returned = output_width(block.experts.front().expert, inner);
+  unpermute.shape.hidden = returned;
   if (looped) unpermute.input_reuse = Bytes(0);
-  unpermute.activation_bytes = Bytes(4 * value(tokens * inner) * value(unpermute.shape.top_k + 1));
-  current_activations_ += 4 * value(tokens * inner);
+  unpermute.activation_bytes = Bytes(4 * value(tokens * returned) * value(unpermute.shape.top_k + 1));
+  current_activations_ += 4 * value(tokens * returned);
   if (block.latent_width > 0) gemm(name + ".latent_out", "combine", tokens, hidden, inner, Bytes(0));
   if (heads > 1) gemm(name + ".heads_out", "combine", tokens_, architecture_.hidden, architecture_.hidden, Bytes(0));
 

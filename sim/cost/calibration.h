@@ -76,6 +76,9 @@ struct Calibration {
   [[nodiscard]] const StageCalibration* find_stage(OperatorKind kind, DType dtype, int threads, bool gated) const;
 };
 
+/// Kinds that no law is fitted to: bandwidth of the caches, the smallest call, experts over ragged rows.
+bool only_checks(OperatorKind kind);
+
 /// Fits every (backend, dtype, threads) and stage that has at least eight points. Deterministic.
 /// @throws InputError when nothing can be fitted.
 Calibration calibrate(const Profile& profile, const std::vector<Measurement>& measurements);

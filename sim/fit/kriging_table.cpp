@@ -67,7 +67,9 @@ struct KrigingTable::Corners {
 void KrigingTable::Free::operator()(std::uint32_t* memory) const { std::free(memory); }
 
 KrigingTable::KrigingTable(const Kriging& kriging, const std::vector<Axis>& axes)
-    : kriging_(kriging), features_(static_cast<int>(std::min<std::size_t>(axes.size(), kMostFeatures))) {
+    : kriging_(kriging),
+      lanes_(kriging),
+      features_(static_cast<int>(std::min<std::size_t>(axes.size(), kMostFeatures))) {
   std::vector<double> steps;
   for (int i = 0; i < features_; ++i) {
     const bool fixed = kriging.empty() || axes[static_cast<std::size_t>(i)].steps > 0;
@@ -102,13 +104,13 @@ std::size_t KrigingTable::filled() const {
 }
 
 std::uint32_t KrigingTable::compute(std::uint32_t index) const noexcept {
-  std::array<double, kMostFeatures> x{};
+  std::array<float, kMostFeatures> x{};
   for (int i = 0; i < features_; ++i) {
     const Grid& grid = grids_[static_cast<std::size_t>(i)];
     const std::uint32_t at = index / grid.stride % static_cast<std::uint32_t>(grid.cells + 1);
-    x[static_cast<std::size_t>(i)] = static_cast<double>(grid.low) + static_cast<double>(grid.step) * at;
+    x[static_cast<std::size_t>(i)] = grid.low + grid.step * static_cast<float>(at);
   }
-  const std::uint32_t value = pack(kriging_.evaluate(Eigen::Map<const Eigen::VectorXd>(x.data(), features_)));
+  const std::uint32_t value = pack(lanes_.evaluate(x));
   // Two threads may both come here: they store the same.
   std::atomic_ref(values_[index]).store(value, std::memory_order_relaxed);
   return value;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "sim/fit/kriging.h"
+#include "sim/fit/kriging_lanes.h"
 #include "sim/fit/lane_math.h"
 
 namespace moecast {
@@ -17,7 +18,7 @@ namespace moecast {
 /// measured points; queries outside the grid get the exact value. Safe to share between threads.
 class KrigingTable {
  public:
-  static constexpr int kMostFeatures = 8;
+  static constexpr int kMostFeatures = KrigingLanes::kMostFeatures;
   /// Range of one feature. `steps` 0: chosen from the residual; else the range is cut into this many equal steps.
   struct Axis {
     float low = 0;
@@ -59,6 +60,7 @@ class KrigingTable {
   [[nodiscard]] std::uint32_t compute(std::uint32_t index) const noexcept;
 
   Kriging kriging_;
+  KrigingLanes lanes_;
   int features_ = 0;
   std::array<Grid, kMostFeatures> grids_;
   std::size_t size_ = 0;

@@ -22,7 +22,7 @@ std::vector<std::string> with(std::vector<std::string> arguments, const std::vec
   return arguments;
 }
 
-TEST(Profile, MeasuresCalibratesPredictsAndValidates) {
+TEST(Profile, MeasuresCalibratesPredictsAndValidates_D6) {
   const std::string folder = fresh_folder("profile_whole") + "/me";
   const auto start = std::chrono::steady_clock::now();
   const Finished profiled = run_moecast(with(kSmall, {folder, "--format", "json"}));
@@ -64,6 +64,22 @@ TEST(Profile, MeasuresCalibratesPredictsAndValidates) {
        {"n", "median_ape", "mape", "p90_ape", "within_10_ratio", "kendall_tau", "coverage_90_ratio", "baselines"}) {
     EXPECT_TRUE(report.at("strata").back().contains(key)) << key;
   }
+
+  // The toy of three small networks, whose calls take longer than their arithmetic.
+  const Finished toy = run_moecast({"validate", "--hw", folder, "--model", "tiny-mlp-moe", "--tokens", "256,1024",
+                                    "--timing", "stored", "--format", "json"});
+  ASSERT_TRUE(toy.code == 0 || toy.code == 1) << toy.err;
+  const Json all = Json::parse(toy.out).at("strata").back();
+  EXPECT_EQ(all.at("n"), 2);
+  const Json noise = all.at("noise_mape");
+  if (noise.is_null() || noise > 0.1) GTEST_SKIP() << "too noisy to judge the toy: " << noise;
+  EXPECT_LT(all.at("median_ape").get<double>(), 0.2);
+}
+
+TEST(Profile, RefusesWhatOnlyAModelHas) {
+  const Finished refused = run_moecast({"validate", "--hw", "intel-xeon-processor-2cpu", "--tokens", "4"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("--tokens: means nothing without --model"));
 }
 
 TEST(Profile, InterruptedKeepsWhatItHasAndGoesOn) {

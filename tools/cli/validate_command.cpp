@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
@@ -10,6 +11,7 @@
 #include "tools/cli/data_folders.h"
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/measure_options.h"
+#include "tools/cli/model_choice.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress_bar.h"
 #include "tools/cli/restart.h"
@@ -26,6 +28,9 @@ struct ValidateOptions {
   std::string seed = "1";
   std::string rounds = "4";
   std::string timing = "interleaved";
+  std::string model;
+  std::string tokens;
+  std::string context;
   std::string threads;
   std::string dtype;
   std::string backend;
@@ -39,6 +44,19 @@ bool parse_timing(const std::string& text) {
                    "interleaved times the kernels again beside the layers");
 }
 
+/// The model to execute instead of drawn cases.
+void choose_model(const ValidateOptions& options, ValidateRequest& request) {
+  if (options.model.empty()) {
+    for (const auto& [flag, text] : {std::pair("--tokens", options.tokens), std::pair("--context", options.context)}) {
+      if (!text.empty()) throw UsageError(flag, "means nothing without --model", "write --model NAME");
+    }
+    return;
+  }
+  request.model = load_model(options.model, find_data_folders(options.data));
+  request.tokens = parse_range(options.tokens.empty() ? "1,16,128" : options.tokens, "--tokens", 1, 1 << 16);
+  request.context = options.context.empty() ? 128 : parse_count(options.context, "--context", 0, 1 << 20);
+}
+
 int run_validate(const ValidateOptions& options) {
   const InterruptGuard guard;  // before any library starts threads
   const Format format = parse_format(options.format);
@@ -47,6 +65,7 @@ int run_validate(const ValidateOptions& options) {
   request.seed = static_cast<std::uint64_t>(parse_count(options.seed, "--seed"));
   request.rounds = static_cast<int>(parse_count(options.rounds, "--rounds", 2, 100));
   request.interleaved = parse_timing(options.timing);
+  choose_model(options, request);
   if (!options.backend.empty() || !options.dtype.empty() || !options.threads.empty()) {
     request.only = parse_combinations(options.backend, options.dtype, options.threads);
   }
@@ -82,6 +101,11 @@ void add_validate_command(CLI::App& app, CommandLine& line) {
   add_text_option(command, "--hw", options->hw, "NAME", "this-machine (default), a name of `list hw` or a folder");
   add_text_option(command, "--cases", options->cases, "COUNT", "layers and models to draw (default 40)");
   add_text_option(command, "--seed", options->seed, "NUMBER", "another seed, other cases (default 1)");
+  add_text_option(command, "--model", options->model, "NAME|FILE", "execute this model or layer instead of drawn ones");
+  add_text_option(command, "--tokens", options->tokens, "RANGE",
+                  "with --model: sequences of a step (default 1,16,128)");
+  add_text_option(command, "--context", options->context, "COUNT",
+                  "with --model: earlier tokens of each (default 128)");
   add_text_option(command, "--rounds", options->rounds, "COUNT", "interleaved rounds, at least 2 (default 4)");
   add_text_option(command, "--timing", options->timing, "HOW",
                   "interleaved (default): time the profile's kernels in the same rounds and calibrate from them; "
@@ -97,6 +121,7 @@ void add_validate_command(CLI::App& app, CommandLine& line) {
       "Examples:\n"
       "  moecast validate --hw this-machine --cases 200\n"
       "  moecast validate --backend onednn --dtype bf16 --threads 1 --cases 60 --seed 7\n"
+      "  moecast validate --model tiny-mlp-moe --tokens 1-4096*4\n"
       "  moecast validate --format csv > cases.csv\n");
   command.callback([options, &line] {
     line.run = [options, &line] {

@@ -6,6 +6,7 @@
 
 #include "models/core/error.h"
 #include "models/core/file.h"
+#include "profiler/reference/support.h"
 #include "sim/make_predictor.h"
 #include "tools/loop/closure.h"
 #include "tools/loop/profile_plan.h"
@@ -22,6 +23,7 @@ std::vector<KernelPoint> kernels_of(const std::vector<Measurement>& samples,
   std::vector<KernelPoint> points;
   for (const Measurement& row : samples) {
     const KernelPoint& p = row.point;
+    if (only_checks(p.kind)) continue;
     const bool is_gemm = p.kind == OperatorKind::gemm;
     const auto needs = [&](const Combination& c) {
       return c.threads == p.threads && c.dtype == p.dtype && (!is_gemm || c.backend == p.backend);
@@ -38,6 +40,33 @@ std::vector<Combination> chosen(const std::vector<Combination>& profiled, const 
     if (std::find(only.begin(), only.end(), c) != only.end()) both.push_back(c);
   }
   return both;
+}
+
+std::vector<ValidationCase> cases_of_model(const ValidateRequest& request,
+                                           const std::vector<Combination>& combinations) {
+  std::vector<ValidationCase> cases;
+  for (const Combination& c : combinations) {
+    for (const std::int64_t tokens : request.tokens) {
+      ValidationCase asked{combination_stratum(c), *request.model, {}, {}};
+      asked.deployment.backend = c.backend;
+      asked.deployment.dtype = c.dtype;
+      asked.deployment.threads = c.threads;
+      asked.workload.batch = tokens;
+      asked.workload.context = request.context;
+      require_executable(asked.architecture, asked.deployment, asked.workload);
+      cases.push_back(std::move(asked));
+    }
+  }
+  return cases;
+}
+
+std::vector<ValidationCase> cases_of(const ValidateRequest& request, const std::vector<Combination>& combinations) {
+  if (request.model) return cases_of_model(request, combinations);
+  CaseOptions cases;
+  cases.cases = request.cases;
+  cases.seed = request.seed;
+  cases.combinations = combinations;
+  return draw_cases(cases);
 }
 
 }  // namespace
@@ -64,11 +93,7 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
     throw InputError(request.folder, "nothing of what was asked for was profiled",
                      "moecast profile with the same --backend, --dtype and --threads");
   }
-  CaseOptions cases;
-  cases.cases = request.cases;
-  cases.seed = request.seed;
-  cases.combinations = combinations;
-  const std::vector<ValidationCase> drawn = draw_cases(cases);
+  const std::vector<ValidationCase> drawn = cases_of(request, combinations);
 
   const KernelBuffers buffers;
   SessionRequest session;

@@ -1,6 +1,8 @@
 #pragma once
 #include <atomic>
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,10 @@ struct ValidateRequest {
   std::string folder;  ///< of a profile of this machine, with samples and calibration
   int cases = 40;
   std::uint64_t seed = 1;
+  /// Instead of drawn cases: this model (or layer) for each of these numbers of tokens, one a sequence.
+  std::optional<Architecture> model;
+  std::vector<std::int64_t> tokens;
+  std::int64_t context = 0;  ///< earlier tokens of each sequence, for models with attention
   int rounds = 4;
   std::vector<Combination> only;  ///< empty: everything that was profiled
   /// true: the profile's kernels are timed again in the same rounds as the layers and the calibration is made from
@@ -30,7 +36,7 @@ struct ValidateOutcome {
 /// (backend, dtype, threads) of the GEMMs among the samples, in file order.
 std::vector<Combination> profiled_combinations(const std::vector<Measurement>& samples);
 
-/// Draws layers and models that were not profiled, executes and predicts each.
+/// Draws layers and models that were not profiled (or takes the one that is asked for), executes and predicts each.
 /// @throws InputError when the profile has no samples, or none of `only`; DeviceError as the kernels do.
 ValidateOutcome validate_machine(const ValidateRequest& request);
 

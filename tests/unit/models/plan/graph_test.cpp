@@ -274,5 +274,32 @@ TEST(BuildGraph, SaysWhatDoesNotDivideAndWhatIsNotSupported) {
   EXPECT_NE(graph.not_executed[0].find("a hash router is not supported yet"), std::string::npos);
 }
 
+TEST(BuildGraph, ExpertsAreCostedInTheFormatThatTheyAreStoredIn) {
+  Architecture a = layer_of(moe_of(8, 2, 32));
+  a.expert_dtype = DType::mxfp4;
+  const auto stored = build_graph(a, {}, tokens(16));
+  EXPECT_EQ(named(stored, ".gate_up").dtype, DType::mxfp4);
+  EXPECT_EQ(named(stored, ".activation").dtype, a.dtype);
+  EXPECT_EQ(named(stored, ".router").dtype, a.dtype);
+  Deployment asked;
+  asked.dtype = DType::bf16;
+  EXPECT_EQ(named(build_graph(a, asked, tokens(16)), ".gate_up").dtype, DType::bf16);
+}
+
+TEST(BuildGraph, ExpertsMayReturnAnotherWidth_D7) {
+  MoeBlock moe = moe_of(8, 2, 32, false);
+  moe.experts[0].expert.output = 20;
+  const auto graph = build_graph(layer_of(moe), {}, tokens(16));
+  EXPECT_EQ(named(graph, ".down").shape.n, 20);
+  EXPECT_EQ(named(graph, ".unpermute").shape.hidden, 20);
+}
+
+TEST(BuildGraph, ExpertsOfSeveralModalitiesAreCountedNotExecuted) {
+  MoeBlock moe = moe_of(8, 2, 32);
+  moe.experts.push_back(moe.experts[0]);
+  moe.experts[1].modality = "image";
+  EXPECT_EQ(build_graph(layer_of(moe), {}, tokens(16)).not_executed.size(), 1U);
+}
+
 }  // namespace
 }  // namespace moecast

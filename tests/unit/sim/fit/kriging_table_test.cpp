@@ -34,6 +34,20 @@ Kriging waves() {
   return {features, residuals, options};
 }
 
+TEST(KrigingLanes, AreTheResidualInSinglePrecision) {
+  const Kriging kriging = waves();
+  const KrigingLanes lanes(kriging);
+  std::mt19937 generator(6);
+  std::uniform_real_distribution<float> u(-3, 13);
+  for (int i = 0; i < 2000; ++i) {
+    const std::array<float, KrigingLanes::kMostFeatures> x{u(generator), u(generator), u(generator)};
+    const auto exact = kriging.evaluate(Eigen::Vector3d(x[0], x[1], x[2]));
+    EXPECT_NEAR(lanes.evaluate(x).mean, exact.mean, 2e-5);
+    EXPECT_NEAR(lanes.evaluate(x).nearness, exact.nearness, 2e-6);
+  }
+  EXPECT_EQ(KrigingLanes(Kriging()).evaluate({}).mean, 0);
+}
+
 TEST(KrigingTable, DepartsFromTheResidualByLittle) {
   const Kriging kriging = waves();
   const KrigingTable table(kriging, {{0, 10, 0}, {0, 10, 0}, {0, 10, 0}});
