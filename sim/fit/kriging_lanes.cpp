@@ -45,13 +45,19 @@ Kriging::Evaluation KrigingLanes::evaluate(const std::array<float, kMostFeatures
 #pragma GCC unroll 1  // unrolled loops are not vectorised
       for (int lane = 0; lane < kLanes; ++lane) squared[lane] += (column[lane] - at) * (column[lane] - at);
     }
+    // One step a loop: all in one is not vectorised.
+    Lane distance;
+    Lane correlation;
 #pragma GCC unroll 1  // unrolled loops are not vectorised
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float s = std::sqrt(3 * squared[lane]);
-      const float correlation = (1 + s) * lane_exp2(-kLog2e * s) * points.present[lane];
-      mean[lane] += correlation * points.weights[lane];
-      near[lane] = larger_of(near[lane], correlation);
-    }
+    for (int lane = 0; lane < kLanes; ++lane) distance[lane] = std::sqrt(3 * squared[lane]);
+#pragma GCC unroll 1  // unrolled loops are not vectorised
+    for (int lane = 0; lane < kLanes; ++lane) correlation[lane] = lane_exp2(-kLog2e * distance[lane]);
+#pragma GCC unroll 1  // unrolled loops are not vectorised
+    for (int lane = 0; lane < kLanes; ++lane) correlation[lane] *= (1 + distance[lane]) * points.present[lane];
+#pragma GCC unroll 1  // unrolled loops are not vectorised
+    for (int lane = 0; lane < kLanes; ++lane) mean[lane] += correlation[lane] * points.weights[lane];
+#pragma GCC unroll 1  // unrolled loops are not vectorised
+    for (int lane = 0; lane < kLanes; ++lane) near[lane] = larger_of(near[lane], correlation[lane]);
   }
   Kriging::Evaluation evaluation;
   for (int lane = 0; lane < kLanes; ++lane) {
