@@ -208,7 +208,9 @@ std::vector<Measurement> read_samples(const std::string& folder) {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(folder + "/samples", none)) {
     const std::string name = entry.path().filename().string();
-    if (name.ends_with(".csv.gz")) names.push_back(name.substr(0, name.size() - 7));
+    // Names with a further dot are curves of imported tables: kernel_samples.h.
+    const bool one_dot = name.find('.') + 7 == name.size();
+    if (name.ends_with(".csv.gz") && one_dot) names.push_back(name.substr(0, name.size() - 7));
   }
   std::sort(names.begin(), names.end());
   std::vector<Measurement> all;

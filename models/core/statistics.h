@@ -12,7 +12,7 @@ double median(std::vector<double> values);
 double mean(std::span<const double> values);
 
 /// Kendall's tau-b of two equally long series, ties corrected; nullopt where one of them is constant (or has one
-/// value): there is no order to compare. O(n^2), n is small.
+/// value): there is no order to compare. O(n log n).
 std::optional<double> kendall_tau(std::span<const double> a, std::span<const double> b);
 
 }  // namespace moecast

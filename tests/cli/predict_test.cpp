@@ -27,6 +27,15 @@ TEST(PredictCommand, TheShippedProfileOfAXeonAnswers) {
   EXPECT_THAT(shipped.out, HasSubstr("memory_bandwidth"));
 }
 
+TEST(PredictCommand, ACpuWithoutBf16AnswersInWhatItWasProfiledIn) {
+  const Finished finished = run_moecast({"predict", "--hw", "amd-epyc-2cpu", "--hidden", "1024", "--width", "2048",
+                                         "--experts", "16", "--top-k", "2", "--tokens", "64", "--format", "json"});
+  EXPECT_EQ(finished.code, 0) << finished.err;
+  const auto a = nlohmann::json::parse(finished.out);
+  EXPECT_EQ(a.at("status"), "ok") << a.at("reason");
+  EXPECT_EQ(a.at("inputs").at("dtype"), "fp32");
+}
+
 TEST(PredictCommand, WithoutAProfileSaysHowToMakeOne) {
   const Finished refused =
       run_moecast({"predict", "--hidden", "64", "--width", "64", "--experts", "4", "--top-k", "2", "--tokens", "8"},

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -9,10 +10,12 @@
 #include "models/core/file.h"
 #include "models/core/quantity_text.h"
 #include "sim/cost/calibration.h"
+#include "sim/cost/kernel/kernel_calibration.h"
 #include "tools/cli/command.h"
 #include "tools/cli/data_folders.h"
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/output.h"
+#include "tools/cli/progress_bar.h"
 #include "tools/loop/closure.h"
 
 namespace moecast {
@@ -35,9 +38,68 @@ Closures kept_closures(const std::string& file) {
   }
 }
 
+std::string percent_or_dash(const KernelModel& model, double ErrorSummary::*field) {
+  return model.left_out ? format_percent((*model.left_out).*field) : std::string("–");
+}
+
+/// Kernels of tables: kernels.bin.
+int calibrate_kernel_samples(const CalibrateOptions& options, const std::string& folder, const Profile& profile,
+                             const std::vector<KernelSamples>& samples) {
+  const Format format = parse_format(options.format);
+  ProgressBar bar;
+  const auto start = std::chrono::steady_clock::now();
+  const KernelCalibration calibration = calibrate_kernels(profile, samples, [&](std::size_t done, std::size_t all) {
+    const double passed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    bar.update("fitting kernels", static_cast<double>(done) / static_cast<double>(all),
+               Seconds(passed * static_cast<double>(all - done) / static_cast<double>(done)));
+  });
+  bar.clear();
+  const std::string file = folder + "/" + std::string(kKernelCalibrationFile);
+  write_file_atomically(file, kernel_calibration_text(calibration));
+  Table table{{"kernel", "shapes", "rows", "median", "p90", "within 10 %", "in 90 %"}, {}};
+  std::vector<Json> records;
+  for (const KernelModel& model : calibration.kernels) {
+    table.rows.push_back({model.key.text(), std::to_string(model.shapes), std::to_string(model.rows),
+                          percent_or_dash(model, &ErrorSummary::median_ape),
+                          percent_or_dash(model, &ErrorSummary::p90_ape),
+                          percent_or_dash(model, &ErrorSummary::within_10_ratio),
+                          percent_or_dash(model, &ErrorSummary::coverage_90_ratio)});
+    const auto known = [&](double ErrorSummary::*field) {
+      return model.left_out ? Json((*model.left_out).*field) : Json();
+    };
+    records.push_back({{"framework", model.key.framework},
+                       {"version", model.key.version},
+                       {"operator", model.key.layout},
+                       {"kernel", model.key.kernel},
+                       {"dtype", model.key.dtype},
+                       {"shapes", model.shapes},
+                       {"rows", model.rows},
+                       {"left_out_median_ape", known(&ErrorSummary::median_ape)},
+                       {"left_out_p90_ape", known(&ErrorSummary::p90_ape)},
+                       {"coverage_90_ratio", known(&ErrorSummary::coverage_90_ratio)}});
+  }
+  if (format == Format::table || format == Format::md) {
+    std::string text = fmt::format("{}\nerror of rows whose whole shape was left out:\n", file);
+    text += render_table(table, format);
+    for (const auto& [reason, rows] : calibration.left_out) {
+      text += fmt::format("not fitted: {} rows: {}\n", rows, reason);
+    }
+    write_stdout(text);
+  } else {
+    write_stdout(render_records(records, format, false));
+  }
+  return 0;
+}
+
 int run_calibrate(const CalibrateOptions& options) {
   const Format format = parse_format(options.format);
-  const std::string folder = choose_hardware(options.profile, find_data_folders(options.data)).folder;
+  const DataFolders folders = find_data_folders(options.data);
+  if (options.profile != "this-machine") {
+    const std::string chosen = profile_folder(folders, options.profile);
+    const std::vector<KernelSamples> kernels = read_kernel_samples(chosen);
+    if (!kernels.empty()) return calibrate_kernel_samples(options, chosen, read_profile(chosen), kernels);
+  }
+  const std::string folder = choose_hardware(options.profile, folders).folder;
   const Profile profile = read_profile(folder);
   const std::vector<Measurement> samples = read_samples(folder);
   if (samples.empty()) throw InputError(folder + "/samples", "holds no samples", "moecast profile measures them");
@@ -72,7 +134,7 @@ int run_calibrate(const CalibrateOptions& options) {
 
 void add_calibrate_command(CLI::App& app, CommandLine& line) {
   const auto options = std::make_shared<CalibrateOptions>();
-  CLI::App& command = *app.add_subcommand("calibrate", "Make calibration.json again from a profile's samples");
+  CLI::App& command = *app.add_subcommand("calibrate", "Make a profile's calibration again from its samples");
   command.add_option("profile", options->profile, "name of `list hw` or a folder (default: this-machine)");
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT", "table (default), md, csv, json, jsonl");

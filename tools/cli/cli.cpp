@@ -144,6 +144,7 @@ int run_cli(int argc, char** argv) {
     add_profile_command(app, line);
     add_validate_command(app, line);
     add_calibrate_command(app, line);
+    add_import_command(app, line);
     add_doctor_command(app, line);
     return parse_and_run(app, line, argc, argv);
   } catch (const UsageError& error) {

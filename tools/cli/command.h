@@ -23,6 +23,8 @@ void add_explain_command(CLI::App& app, CommandLine& line);
 void add_profile_command(CLI::App& app, CommandLine& line);
 void add_calibrate_command(CLI::App& app, CommandLine& line);
 void add_validate_command(CLI::App& app, CommandLine& line);
+void add_validate_kernels_command(CLI::App& validate, CommandLine& line);
+void add_import_command(CLI::App& app, CommandLine& line);
 void add_describe_command(CLI::App& app, CommandLine& line);
 
 /// Adds a text option; the command parses it, so that every wrong value gives an error of the same form.

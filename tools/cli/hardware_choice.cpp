@@ -37,7 +37,10 @@ HardwareChoice choose_hardware(const std::string& name, const DataFolders& folde
                      "--hw takes profiles of CPUs: moecast list hw");
   }
   choice.threads = profiled_threads(profile).back();
-  for (const ProfileBackend& backend : profile.backends) choice.backends.push_back(backend.name);
+  for (const ProfileBackend& backend : profile.backends) {
+    choice.backends.push_back(backend.name);
+    choice.dtypes.push_back(backend.dtype);
+  }
   if (!choice.this_machine) return choice;
   const Environment machine = read_environment();
   if (!recorded_on(profile, machine)) {

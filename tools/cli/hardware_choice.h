@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "models/core/dtype.h"
 #include "tools/cli/data_folders.h"
 
 namespace moecast {
@@ -12,6 +13,7 @@ struct HardwareChoice {
   int threads = 1;  ///< most threads that its backend was profiled with
   bool this_machine = false;
   std::vector<std::string> backends{};  ///< that it was profiled with
+  std::vector<DType> dtypes{};          ///< that it was profiled in, one a backend
 };
 
 /// `this-machine`: the newest profile made here; a name of `list hw`; or a folder.

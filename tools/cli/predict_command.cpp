@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -54,12 +55,26 @@ void show_warnings(const std::vector<Answer>& answers) {
   }
 }
 
+/// A machine without the model's format (a CPU without bf16) computes in one that it was profiled in.
+void assume_profiled_dtype(Query& query, const HardwareChoice& hardware) {
+  const std::vector<DType>& known = hardware.dtypes;
+  const auto has = [&](DType dtype) { return std::find(known.begin(), known.end(), dtype) != known.end(); };
+  if (query.deployment.dtype || known.empty() || has(query.architecture.dtype)) return;
+  query.deployment.dtype = known.front();
+  for (InputValue& input : query.inputs) {
+    if (input.name == "dtype") input.value = std::string(to_string(known.front()));
+  }
+}
+
 std::vector<Answer> ask(const QueryOptions& options) {
   const DataFolders folders = find_data_folders(options.data);
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
   refuse_backend_typo(options.backend, hardware);
   std::vector<Query> queries = make_queries(options, folders, hardware.threads);
-  for (Query& query : queries) query.inputs.push_back({"hw_folder", hardware.folder, false});
+  for (Query& query : queries) {
+    assume_profiled_dtype(query, hardware);
+    query.inputs.push_back({"hw_folder", hardware.folder, false});
+  }
   const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder);
   return answer_all(*predictor, std::move(queries), options.model);
 }
@@ -85,7 +100,7 @@ int run_predict(const QueryOptions& options) {
 struct Removal {
   const char* key;
   const char* title;
-  bool Without::* flag;
+  bool Without::*flag;
 };
 
 constexpr std::array kRemovals{Removal{"all_to_all", "all-to-all", &Without::all_to_all},

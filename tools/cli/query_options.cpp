@@ -262,7 +262,8 @@ void add_query_options(CLI::App& command, QueryOptions& options) {
   text("--backend", options.backend, "NAME", kDeploymentGroup, "onednn, openblas, eigen (default: the profile's)");
   text("--strategy", options.strategy, "NAME", kDeploymentGroup,
        "sorted-grouped (default), per-expert-loop, capacity-padded, dense-mask");
-  text("--dtype", options.dtype, "NAME", kDeploymentGroup, "fp32, bf16, ... (default: the model's)");
+  text("--dtype", options.dtype, "NAME", kDeploymentGroup,
+       "fp32, bf16, ... (default: the model's, or what the machine was profiled in)");
   text("--phase", options.phase, "NAME", kWorkloadGroup,
        "decode (default), prefill, mixed, encode (default of models without a decoder)");
   text("--load", options.load, "LOAD", kWorkloadGroup,

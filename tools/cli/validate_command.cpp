@@ -122,8 +122,11 @@ void add_validate_command(CLI::App& app, CommandLine& line) {
       "  moecast validate --hw this-machine --cases 200\n"
       "  moecast validate --backend onednn --dtype bf16 --threads 1 --cases 60 --seed 7\n"
       "  moecast validate --model tiny-mlp-moe --tokens 1-4096*4\n"
-      "  moecast validate --format csv > cases.csv\n");
-  command.callback([options, &line] {
+      "  moecast validate --format csv > cases.csv\n"
+      "  moecast validate kernels --hw h200-sxm --backend vllm-0.24.0 --table moe.vllm-0.24.0.csv.gz\n");
+  add_validate_kernels_command(command, line);
+  command.callback([options, &line, &command] {
+    if (!command.get_subcommands().empty()) return;  // `validate kernels` has set its own
     line.run = [options, &line] {
       restart_with_openblas_core(line.argv);
       return run_validate(*options);

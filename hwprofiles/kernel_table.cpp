@@ -1,0 +1,300 @@
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <optional>
+#include <unordered_map>
+
+#include "hwprofiles/kernel_samples.h"
+#include "models/core/error.h"
+#include "models/core/file.h"
+#include "models/core/json.h"
+
+namespace moecast {
+namespace {
+
+constexpr std::string_view kEplbSuffix = "_eplb";
+
+/// Cells of a CSV line; a quoted cell may hold commas and doubled quotes. The views live as long as `storage`.
+class CsvLine {
+ public:
+  const std::vector<std::string_view>& split(std::string_view line) {
+    cells_.clear();
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (line.find('"') == std::string_view::npos) {
+      while (true) {
+        const std::size_t end = line.find(',');
+        cells_.push_back(line.substr(0, end));
+        if (end == std::string_view::npos) return cells_;
+        line.remove_prefix(end + 1);
+      }
+    }
+    return split_quoted(line);
+  }
+
+ private:
+  const std::vector<std::string_view>& split_quoted(std::string_view line) {
+    storage_.assign(1, {});
+    bool quoted = false;
+    for (std::size_t i = 0; i < line.size(); ++i) {
+      if (line[i] == '"' && quoted && i + 1 < line.size() && line[i + 1] == '"') {
+        storage_.back() += '"';
+        ++i;
+      } else if (line[i] == '"') {
+        quoted = !quoted;
+      } else if (line[i] == ',' && !quoted) {
+        storage_.emplace_back();
+      } else {
+        storage_.back() += line[i];
+      }
+    }
+    for (const std::string& cell : storage_) cells_.emplace_back(cell);
+    return cells_;
+  }
+  std::vector<std::string> storage_;
+  std::vector<std::string_view> cells_;
+};
+
+/// Where the columns of a layout stand in a file.
+struct ColumnMap {
+  const KernelLayout* layout = nullptr;
+  std::vector<std::size_t> kernel, dtype;
+  std::vector<std::optional<std::size_t>> numbers;
+  std::size_t latency = 0;
+  std::size_t count = 0;
+};
+
+std::optional<std::size_t> find(const std::vector<std::string_view>& header, std::string_view name) {
+  const auto found = std::find(header.begin(), header.end(), name);
+  if (found == header.end()) return std::nullopt;
+  return static_cast<std::size_t>(found - header.begin());
+}
+
+/// First column of the layout that the header lacks; empty when it has all.
+std::string_view missing_column(const KernelLayout& layout, const std::vector<std::string_view>& header) {
+  for (const auto* names : {&layout.kernel, &layout.dtype}) {
+    for (const std::string_view name : *names) {
+      if (!find(header, name)) return name;
+    }
+  }
+  for (const TableColumn& column : layout.numbers) {
+    if (!column.absent && !find(header, column.name)) return column.name;
+  }
+  return find(header, layout.latency) ? std::string_view() : layout.latency;
+}
+
+const KernelLayout& choose_layout(const std::string& name, const std::vector<std::string_view>& header,
+                                  const std::string& path) {
+  if (!name.empty()) {
+    if (const KernelLayout* layout = find_kernel_layout(name)) return *layout;
+    std::vector<std::string_view> known;
+    for (const KernelLayout& layout : kernel_layouts()) known.push_back(layout.name);
+    const auto near = nearest_name(name, known);
+    throw InputError(path, "\"" + name + "\" is not a kind of table",
+                     near ? "did you mean \"" + *near + "\"?" : "moe, gemm, context_attention, ...");
+  }
+  std::vector<const KernelLayout*> fitting;
+  for (const KernelLayout& layout : kernel_layouts()) {
+    if (missing_column(layout, header).empty()) fitting.push_back(&layout);
+  }
+  if (fitting.empty()) {
+    throw InputError(path + ": line 1", "no known kind of table has these columns",
+                     "name the kind: --operator moe, gemm, context_attention, ...");
+  }
+  // The most special kind: wideep tables have all columns of plain ones.
+  return **std::max_element(fitting.begin(), fitting.end(), [](const auto* a, const auto* b) {
+    return a->numbers.size() + a->kernel.size() < b->numbers.size() + b->kernel.size();
+  });
+}
+
+ColumnMap map_columns(const KernelLayout& layout, const std::vector<std::string_view>& header,
+                      const std::string& path) {
+  const std::string_view missing = missing_column(layout, header);
+  if (!missing.empty()) {
+    throw InputError(path + ": line 1", "has no column \"" + std::string(missing) + "\", which a table of " +
+                                            std::string(layout.name) + " needs");
+  }
+  ColumnMap map;
+  map.layout = &layout;
+  for (const std::string_view name : layout.kernel) map.kernel.push_back(*find(header, name));
+  for (const std::string_view name : layout.dtype) map.dtype.push_back(*find(header, name));
+  for (const TableColumn& column : layout.numbers) map.numbers.push_back(find(header, column.name));
+  map.latency = *find(header, layout.latency);
+  map.count = header.size();
+  return map;
+}
+
+std::optional<double> parse_number(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+class TableReader {
+ public:
+  TableReader(const std::string& path, std::string layout, std::string framework, std::string version,
+              std::int64_t most_rows)
+      : path_(path),
+        layout_(std::move(layout)),
+        framework_(std::move(framework)),
+        version_(std::move(version)),
+        most_rows_(most_rows) {}
+
+  KernelTable read() {
+    read_lines(path_, [this](std::uint64_t number, std::string_view line) {
+      if (map_.layout == nullptr) {
+        const auto& header = line_.split(line);
+        map_ = map_columns(choose_layout(layout_, header, path_), header, path_);
+        row_.resize(map_.numbers.size());
+      } else if (!line.empty()) {
+        take(number, line_.split(line));
+      }
+    });
+    if (map_.layout == nullptr) throw InputError(path_, "is empty", "a table starts with the names of its columns");
+    KernelTable table;
+    table.report = std::move(report_);
+    merge_kernel_samples(table.kernels, std::move(kernels_), &table.report);
+    table.report.kept -= table.report.duplicates;
+    return table;
+  }
+
+ private:
+  [[nodiscard]] std::string place(std::uint64_t number, std::string_view column) const {
+    return path_ + ": line " + std::to_string(number) + ", column " + std::string(column);
+  }
+
+  void leave_out(const std::string& reason, std::uint64_t number, std::string_view text) {
+    if (++report_.left_out[reason] == 1) {
+      report_.examples[reason] = "line " + std::to_string(number) + ": " + std::string(text.substr(0, 40));
+    }
+  }
+
+  void take(std::uint64_t number, const std::vector<std::string_view>& cells) {
+    ++report_.rows;
+    if (cells.size() != map_.count) {
+      throw InputError(path_ + ": line " + std::to_string(number),
+                       "has " + std::to_string(cells.size()) + " cells, the header has " + std::to_string(map_.count));
+    }
+    KernelKey key{framework_, version_, std::string(map_.layout->name), {}, {}};
+    key.kernel = joined(cells, map_.kernel, "/");
+    key.dtype = joined(cells, map_.dtype, "+");
+    if (!take_numbers(number, cells, key)) return;
+    const std::string_view latency_text = cells[map_.latency];
+    const std::optional<double> latency = parse_number(latency_text);
+    if (!latency) {
+      throw InputError(place(number, map_.layout->latency),
+                       "\"" + std::string(latency_text.substr(0, 40)) + "\" is not a number");
+    }
+    if (!(*latency > 0) || !std::isfinite(*latency)) return leave_out("latency not above zero", number, latency_text);
+    const double seconds = *latency * map_.layout->latency_unit_s;
+    if (seconds > 1e4) return leave_out("latency above 10,000 s", number, latency_text);
+    if (report_.kept >= most_rows_) {
+      throw InputError(path_ + ": line " + std::to_string(number), "more than " + std::to_string(most_rows_) + " rows",
+                       "split the table by kernel");
+    }
+    ++report_.kept;
+    store(std::move(key), seconds);
+  }
+
+  static std::string joined(const std::vector<std::string_view>& cells, const std::vector<std::size_t>& columns,
+                            std::string_view separator) {
+    std::string text;
+    for (const std::size_t column : columns) {
+      if (!text.empty()) text += separator;
+      text += cells[column];
+    }
+    return text;
+  }
+
+  bool take_numbers(std::uint64_t number, const std::vector<std::string_view>& cells, KernelKey& key) {
+    const KernelLayout& layout = *map_.layout;
+    for (std::size_t c = 0; c < row_.size(); ++c) {
+      const TableColumn& column = layout.numbers[c];
+      if (!map_.numbers[c]) {
+        row_[c] = *column.absent;
+        continue;
+      }
+      std::string_view text = cells[*map_.numbers[c]];
+      std::optional<double> value;
+      if (column.name == kDistributionColumn) {
+        if (text.ends_with(kEplbSuffix)) {
+          text.remove_suffix(kEplbSuffix.size());
+          key.kernel += "/eplb";
+        }
+        value = parse_distribution(text);
+        if (!value) {
+          leave_out("unknown distribution", number, text);
+          return false;
+        }
+      } else {
+        value = parse_number(text);
+      }
+      if (!value) {
+        throw InputError(place(number, column.name), "\"" + std::string(text.substr(0, 40)) + "\" is not a number");
+      }
+      if (!(*value >= column.low) || *value > column.high) {
+        leave_out(std::string(column.name) + " out of range", number, text);
+        return false;
+      }
+      row_[c] = *value;
+    }
+    return complete_moe(number);
+  }
+
+  /// Checks that no single column shows, and what the tables do not say.
+  bool complete_moe(std::uint64_t number) {
+    const KernelLayout& layout = *map_.layout;
+    if (layout.kind != OperatorKind::fused_moe || layout.name == "moe_activated_experts") return true;
+    const double experts = row_[layout.column("num_experts")];
+    const double top_k = row_[layout.column("topk")];
+    if (top_k > experts) {
+      leave_out("topk above num_experts", number, std::to_string(top_k));
+      return false;
+    }
+    if (std::fmod(experts, row_[layout.column("moe_ep_size")]) != 0) {
+      leave_out("num_experts does not divide by moe_ep_size", number, std::to_string(experts));
+      return false;
+    }
+    return true;
+  }
+
+  void store(KernelKey key, double seconds) {
+    const std::string text = key.kernel + "\n" + key.dtype;
+    const auto [found, fresh] = index_.emplace(text, kernels_.size());
+    if (fresh) kernels_.push_back({std::move(key), std::vector<std::vector<double>>(row_.size()), {}});
+    KernelSamples& samples = kernels_[found->second];
+    const KernelLayout& layout = *map_.layout;
+    if (layout.kind == OperatorKind::fused_moe && layout.name != "moe_activated_experts") {
+      double& matrices = row_[layout.column(kMatricesColumn)];
+      if (matrices == 0) {
+        matrices =
+            matrices_of(framework_, samples.key.kernel, row_[layout.column("inter_size")], row_[layout.column("topk")]);
+      }
+    }
+    for (std::size_t c = 0; c < row_.size(); ++c) samples.columns[c].push_back(row_[c]);
+    samples.latency_s.push_back(seconds);
+  }
+
+  const std::string& path_;
+  std::string layout_, framework_, version_;
+  std::int64_t most_rows_;
+  CsvLine line_;
+  ColumnMap map_;
+  std::vector<double> row_;
+  TableReport report_;
+  std::vector<KernelSamples> kernels_;
+  std::unordered_map<std::string, std::size_t> index_;
+};
+
+}  // namespace
+
+KernelTable read_kernel_table(const std::string& path, const std::string& layout, const std::string& framework,
+                              const std::string& version, std::int64_t most_rows) {
+  const TableName name = parse_table_name(path);
+  const bool own = !framework.empty();
+  return TableReader(path, layout.empty() ? name.layout : layout, own ? framework : name.framework,
+                     own ? version : name.version, most_rows)
+      .read();
+}
+
+}  // namespace moecast

@@ -1,0 +1,49 @@
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hwprofiles/kernel_samples.h"
+#include "hwprofiles/profile.h"
+#include "sim/cost/kernel/kernel_model.h"
+
+namespace moecast {
+
+inline constexpr int kKernelCalibrationVersion = 1;
+inline constexpr std::string_view kKernelCalibrationFile = "kernels.bin";
+
+/// Every calibrated kernel of one machine. Immutable after loading; safe to share between threads.
+struct KernelCalibration {
+  std::string profile;
+  DeviceLimits device;
+  std::vector<KernelModel> kernels;              ///< sorted by key
+  std::map<std::string, std::int64_t> left_out;  ///< rows that no fit saw, by reason
+
+  /// How the kernel for a key was found.
+  struct Choice {
+    const KernelModel* model = nullptr;  ///< nullptr: nothing of this layout
+    std::string substitution;            ///< empty: the very kernel; else what stands for it, and why
+    double widening = 1;                 ///< factor on the interval's half widths
+  };
+  /// The kernel itself; else its nearest relative: another version, another kernel of the framework and format, another
+  /// framework, another format (scaled by the law).
+  [[nodiscard]] Choice choose(const KernelKey& key) const;
+};
+
+/// Fits every kernel whose law is known, on all cores. Deterministic.
+/// @param progress  called with done and all; may be empty. Any thread, one at a time.
+/// @throws InputError when there is no sample, or the profile lacks a datasheet value.
+KernelCalibration calibrate_kernels(const Profile& profile, const std::vector<KernelSamples>& samples,
+                                    const std::function<void(std::size_t, std::size_t)>& progress = {});
+
+/// kernels.bin: a line of JSON, then arrays (little endian). Equal calibrations give equal bytes.
+std::string kernel_calibration_text(const KernelCalibration& calibration);
+/// @throws InputError on anything that is not such a file: cut short, other version, sizes that do not fit, values that
+/// are not finite.
+KernelCalibration parse_kernel_calibration(std::string_view text, const std::string& where);
+/// FOLDER/kernels.bin. @throws InputError as above, or when it belongs to another profile.
+KernelCalibration read_kernel_calibration(const std::string& folder, const std::string& profile);
+
+}  // namespace moecast

@@ -1,0 +1,266 @@
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "models/core/error.h"
+#include "models/core/file.h"
+#include "models/core/json.h"
+#include "sim/cost/kernel/kernel_calibration.h"
+
+namespace moecast {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "kernels.bin is little endian");
+
+constexpr const char* kAgain = "make it again: moecast calibrate PROFILE";
+constexpr double kSteps = 32767;
+constexpr std::int64_t kMostCurves = 1 << 20;
+constexpr std::int64_t kMostKernels = 10000;
+
+double rounded(double value) {
+  if (value == 0 || !std::isfinite(value)) return 0;
+  const double scale = std::pow(10.0, 5 - std::floor(std::log10(std::abs(value))));
+  return std::round(value * scale) / scale;
+}
+
+/// Matrices are kept in steps of 1/32767 of their largest entry: 16 bits are below every noise.
+double step_of(const Eigen::MatrixXf& matrix) {
+  return matrix.size() == 0 ? 0 : rounded(static_cast<double>(matrix.cwiseAbs().maxCoeff()) * 1.00001 / kSteps);
+}
+
+void append_steps(std::string& out, const Eigen::MatrixXf& matrix, double step) {
+  for (Eigen::Index i = 0; i < matrix.rows(); ++i) {
+    for (Eigen::Index j = 0; j < matrix.cols(); ++j) {
+      const double value = step == 0 ? 0 : std::round(static_cast<double>(matrix(i, j)) / step);
+      const auto stored = static_cast<std::int16_t>(std::clamp(value, -kSteps, kSteps));
+      char bytes[sizeof stored];
+      std::memcpy(bytes, &stored, sizeof stored);
+      out.append(bytes, sizeof stored);
+    }
+  }
+}
+
+void append_floats(std::string& out, const Eigen::MatrixXf& matrix) {
+  for (Eigen::Index i = 0; i < matrix.rows(); ++i) {
+    for (Eigen::Index j = 0; j < matrix.cols(); ++j) {
+      // Rounded so that a last bit that differs between processors does not show.
+      const auto value = static_cast<float>(rounded(static_cast<double>(matrix(i, j))));
+      char bytes[sizeof value];
+      std::memcpy(bytes, &value, sizeof value);
+      out.append(bytes, sizeof value);
+    }
+  }
+}
+
+class Reader {
+ public:
+  Reader(std::string_view data, const std::string& where) : data_(data), where_(where) {}
+
+  template <class Stored>
+  Eigen::MatrixXf matrix(std::int64_t rows, std::int64_t columns, float step) {
+    const std::uint64_t bytes = static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(columns) * sizeof(Stored);
+    if (bytes > data_.size()) throw InputError(where_, "is cut short", kAgain);
+    Eigen::MatrixXf out(rows, columns);
+    const char* from = data_.data();
+    for (Eigen::Index i = 0; i < rows; ++i) {
+      for (Eigen::Index j = 0; j < columns; ++j, from += sizeof(Stored)) {
+        Stored stored;
+        std::memcpy(&stored, from, sizeof stored);
+        out(i, j) = static_cast<float>(stored) * step;
+      }
+    }
+    if (!out.allFinite()) throw InputError(where_, "holds values that are not finite", kAgain);
+    data_.remove_prefix(bytes);
+    return out;
+  }
+  [[nodiscard]] bool at_end() const { return data_.empty(); }
+
+ private:
+  std::string_view data_;
+  const std::string& where_;
+};
+
+Json numbers(const Eigen::VectorXd& values) {
+  Json json = Json::array();
+  for (const double value : values) json.push_back(rounded(value));
+  return json;
+}
+
+Json summary_json(const ErrorSummary& summary) {
+  return {{"n", summary.n},
+          {"median_ape", rounded(summary.median_ape)},
+          {"mape", rounded(summary.mape)},
+          {"p90_ape", rounded(summary.p90_ape)},
+          {"within_10_ratio", rounded(summary.within_10_ratio)},
+          {"coverage_90_ratio", rounded(summary.coverage_90_ratio)}};
+}
+
+Json header_of(const KernelModel& model) {
+  Json json;
+  json["framework"] = model.key.framework;
+  json["version"] = model.key.version;
+  json["layout"] = model.key.layout;
+  json["kernel"] = model.key.kernel;
+  json["dtype"] = model.key.dtype;
+  json["shapes"] = model.shapes;
+  json["rows"] = model.rows;
+  json["noise"] = model.noise;
+  json["largest_position"] = rounded(model.largest_position);
+  json["coefficients"] = numbers(model.coefficients);
+  json["scores_low"] = numbers(Eigen::Map<const Eigen::VectorXd>(model.scores.low.data(), kKernelBands));
+  json["scores_high"] = numbers(Eigen::Map<const Eigen::VectorXd>(model.scores.high.data(), kKernelBands));
+  json["axes"] = Json::array();
+  for (const auto& axis : model.grid.axes) {
+    json["axes"].push_back(numbers(Eigen::Map<const Eigen::VectorXd>(axis.data(), std::ssize(axis))));
+  }
+  json["curves"] = model.features.rows();
+  json["kriged"] = model.weights.rows() > 0;
+  json["landmarks"] = model.landmarks.features.rows();
+  json["weight_step"] = step_of(model.weights);
+  json["own_step"] = step_of(model.own);
+  if (model.left_out) json["left_out"] = summary_json(*model.left_out);
+  return json;
+}
+
+std::vector<double> read_numbers(const JsonView& view, std::size_t most) {
+  if (!view.is_array() || view.size() > most) throw InputError(view.where(), "is no list of numbers", kAgain);
+  std::vector<double> values;
+  for (std::size_t i = 0; i < view.size(); ++i) values.push_back(view.at(i).as_number(-1e12, 1e12));
+  return values;
+}
+
+std::array<double, kKernelBands> read_bands(const JsonView& view) {
+  const std::vector<double> values = read_numbers(view, kKernelBands);
+  if (values.size() != kKernelBands) throw InputError(view.where(), "has not one number a band", kAgain);
+  return {values[0], values[1], values[2]};
+}
+
+ErrorSummary read_summary(const JsonView& view) {
+  ErrorSummary summary;
+  summary.n = static_cast<int>(view.at("n").as_int(0, 1 << 30));
+  summary.median_ape = view.at("median_ape").as_number();
+  summary.mape = view.at("mape").as_number();
+  summary.p90_ape = view.at("p90_ape").as_number();
+  summary.within_10_ratio = view.at("within_10_ratio").as_number();
+  summary.coverage_90_ratio = view.at("coverage_90_ratio").as_number();
+  return summary;
+}
+
+void read_grid(const JsonView& view, const KernelLaw& law, CurveGrid& grid) {
+  grid.plane = law.plane();
+  const JsonView axes = view.at("axes");
+  if (!axes.is_array() || static_cast<int>(axes.size()) != law.axes()) {
+    throw InputError(axes.where(), "has not the axes of this kind of kernel", kAgain);
+  }
+  for (std::size_t a = 0; a < axes.size(); ++a) {
+    grid.axes.push_back(read_numbers(axes.at(a), CurveGrid::kMostNodes));
+    const auto& nodes = grid.axes.back();
+    if (nodes.empty() || !std::is_sorted(nodes.begin(), nodes.end(), std::less_equal<>())) {
+      throw InputError(axes.at(a).where(), "is not an ascending axis", kAgain);
+    }
+  }
+  if (grid.nodes() > CurveGrid::kMostNodes) throw InputError(axes.where(), "has too many nodes", kAgain);
+}
+
+KernelModel read_model(const JsonView& view, const DeviceLimits& device, Reader& reader) {
+  KernelModel model;
+  model.key = {view.at("framework").as_string(), view.at("version").as_string(), view.at("layout").as_string(),
+               view.at("kernel").as_string(), view.at("dtype").as_string()};
+  if (find_kernel_layout(model.key.layout) == nullptr) {
+    throw InputError(view.at("layout").where(), "is not a kind of kernel", kAgain);
+  }
+  std::string reason;
+  model.law = make_kernel_law(model.key, device, &reason);
+  if (model.law == nullptr) throw InputError(view.where(), reason, kAgain);
+  model.shapes = static_cast<int>(view.at("shapes").as_int(0, 1 << 30));
+  model.rows = static_cast<int>(view.at("rows").as_int(0, 1 << 30));
+  model.noise = view.at("noise").as_number(0, 1e6);
+  model.largest_position = view.at("largest_position").as_number();
+  const std::vector<double> coefficients = read_numbers(view.at("coefficients"), KernelLaw::kMostCoefficients);
+  if (coefficients.size() != model.law->coefficients().size()) {
+    throw InputError(view.at("coefficients").where(), "are those of another law", kAgain);
+  }
+  model.coefficients = Eigen::Map<const Eigen::VectorXd>(coefficients.data(), std::ssize(coefficients));
+  model.scores = {read_bands(view.at("scores_low")), read_bands(view.at("scores_high"))};
+  read_grid(view, *model.law, model.grid);
+  if (view.has("left_out")) model.left_out = read_summary(view.at("left_out"));
+  const std::int64_t curves = view.at("curves").as_int(0, kMostCurves);
+  const std::int64_t landmarks = view.at("landmarks").as_int(0, kMostCurves);
+  const auto features = static_cast<std::int64_t>(model.law->features().size());
+  model.features = reader.matrix<float>(curves, features, 1);
+  model.own = reader.matrix<std::int16_t>(curves, model.grid.own_nodes(),
+                                          static_cast<float>(view.at("own_step").as_number(0, 1e6)));
+  if (view.at("kriged").as_bool()) {
+    model.weights = reader.matrix<std::int16_t>(curves, model.grid.nodes(),
+                                                static_cast<float>(view.at("weight_step").as_number(0, 1e6)));
+  }
+  model.landmarks.features = reader.matrix<float>(landmarks, features, 1);
+  model.landmarks.factor = reader.matrix<float>(landmarks, landmarks, 1);
+  return model;
+}
+
+}  // namespace
+
+std::string kernel_calibration_text(const KernelCalibration& calibration) {
+  Json header;
+  header["schema_version"] = kKernelCalibrationVersion;
+  header["profile"] = calibration.profile;
+  header["memory_bandwidth"] = calibration.device.bandwidth;
+  header["peak_bf16"] = calibration.device.peak_bf16;
+  header["l2_cache"] = calibration.device.cache;
+  header["multiprocessors"] = calibration.device.multiprocessors;
+  header["left_out_rows"] = Json::object();
+  for (const auto& [reason, rows] : calibration.left_out) header["left_out_rows"][reason] = rows;
+  header["kernels"] = Json::array();
+  std::string arrays;
+  for (const KernelModel& model : calibration.kernels) {
+    header["kernels"].push_back(header_of(model));
+    append_floats(arrays, model.features);
+    append_steps(arrays, model.own, step_of(model.own));
+    if (model.weights.rows() > 0) append_steps(arrays, model.weights, step_of(model.weights));
+    append_floats(arrays, model.landmarks.features);
+    append_floats(arrays, model.landmarks.factor);
+  }
+  return dump_json_line(header) + arrays;
+}
+
+KernelCalibration parse_kernel_calibration(std::string_view text, const std::string& where) {
+  const std::size_t end = text.find('\n');
+  if (end == std::string_view::npos || !text.starts_with('{')) throw InputError(where, "is no calibration", kAgain);
+  const Json header = parse_json(text.substr(0, end), where);
+  const JsonView view(header, where + ": ");
+  if (view.at("schema_version").as_int() != kKernelCalibrationVersion) {
+    throw InputError(view.at("schema_version").where(),
+                     "is another version than " + std::to_string(kKernelCalibrationVersion), kAgain);
+  }
+  KernelCalibration calibration;
+  calibration.profile = view.at("profile").as_string();
+  calibration.device = {view.at("memory_bandwidth").as_number(1, 1e18), view.at("peak_bf16").as_number(1, 1e21),
+                        view.at("l2_cache").as_number(1, 1e15), view.at("multiprocessors").as_number(1, 1e6)};
+  const JsonView left_out = view.at("left_out_rows");
+  for (const std::string& reason : left_out.keys()) calibration.left_out[reason] = left_out.at(reason).as_int(0);
+  const JsonView kernels = view.at("kernels");
+  if (!kernels.is_array() || std::ssize(header["kernels"]) > kMostKernels) {
+    throw InputError(kernels.where(), "is no list of kernels", kAgain);
+  }
+  Reader reader(text.substr(end + 1), where);
+  for (std::size_t i = 0; i < kernels.size(); ++i) {
+    calibration.kernels.push_back(read_model(kernels.at(i), calibration.device, reader));
+  }
+  if (!reader.at_end()) throw InputError(where, "holds more than its header says", kAgain);
+  return calibration;
+}
+
+KernelCalibration read_kernel_calibration(const std::string& folder, const std::string& profile) {
+  const std::string path = folder + "/" + std::string(kKernelCalibrationFile);
+  KernelCalibration calibration = parse_kernel_calibration(read_text_file(path), path);
+  if (calibration.profile != profile) {
+    throw InputError(path, "belongs to profile \"" + calibration.profile + "\", not to \"" + profile + "\"",
+                     "make it again: moecast calibrate " + folder);
+  }
+  return calibration;
+}
+
+}  // namespace moecast

@@ -1,0 +1,113 @@
+#include "sim/cost/kernel/kernel_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "sim/fit/lane_math.h"
+
+namespace moecast {
+namespace {
+
+constexpr float kLog2E = 1.44269504F;
+/// Scaled squared distance below which two configurations are the same one.
+constexpr float kSame = 1e-9F;
+/// Half width of the interval of a measured point: 0.5 % median, 4 % p90 between repeated measurements.
+constexpr double kMeasuredHalfWidth = 0.04;
+/// Variance (of 1.3) from which a configuration counts as far from everything measured.
+constexpr double kFarVariance = 0.9;
+
+/// Covariances of one configuration with the rows of `features`; returns the least distance in the first term.
+float covariances(const CurveKernel& kernel, const Eigen::MatrixXf& features, const double* at,
+                  Eigen::ArrayXf& distance, Eigen::ArrayXf& term, Eigen::VectorXf& out) {
+  const Eigen::Index rows = features.rows();
+  distance.resize(rows);
+  term.resize(rows);
+  out.resize(rows);
+  out.setZero();
+  float least = 1e30F;
+  for (const CurveKernel::Term& part : kernel.terms) {
+    distance.setZero();
+    for (const CurveKernel::Scale& scale : part.scales) {
+      const auto inverse = static_cast<float>(1 / scale.length);
+      const auto value = static_cast<float>(at[scale.feature]);
+      distance += ((features.col(scale.feature).array() - value) * inverse).square();
+    }
+    if (&part == &kernel.terms.front() && rows > 0) least = distance.minCoeff();
+    const auto variance = static_cast<float>(part.variance);
+    const float* squared = distance.data();
+    float* sum = out.data();
+    for (Eigen::Index i = 0; i < rows; ++i) {
+      const float s = std::sqrt(3 * squared[i]);
+      sum[i] += variance * (1 + s) * lane_exp2(-s * kLog2E);
+    }
+  }
+  return least;
+}
+
+}  // namespace
+
+CompiledKernel::CompiledKernel(const KernelModel& model, std::span<const double> row, Workspace& workspace)
+    : model_(&model) {
+  model.law->prepare(model.coefficients.data(), prepared_.data());
+  std::array<double, 32> features{};
+  model.law->feature_values(row, features.data());
+  const CurveKernel& kernel = model.law->kernel();
+  const double variance = kernel.variance();
+  double left = variance;
+  if (model.landmarks.features.rows() > 0) {
+    covariances(kernel, model.landmarks.features, features.data(), workspace.distance, workspace.term,
+                workspace.covariance);
+    left = variance - (model.landmarks.factor.triangularView<Eigen::Lower>() * workspace.covariance).squaredNorm();
+  }
+  sigma_ = std::sqrt(std::max(left, 0.0) + kVarianceFloor);
+  if (model.features.rows() == 0) return;
+  const float least =
+      covariances(kernel, model.features, features.data(), workspace.distance, workspace.term, workspace.covariance);
+  own_ = least < kSame;
+  if (own_) {
+    Eigen::Index same = 0;
+    workspace.covariance.maxCoeff(&same);
+    for (Eigen::Index n = 0; n < model.own.cols(); ++n) residual_[static_cast<std::size_t>(n)] = model.own(same, n);
+  } else if (model.weights.rows() > 0) {
+    Eigen::Map<Eigen::VectorXf> residual(residual_.data(), model.weights.cols());
+    residual.noalias() = model.weights.transpose() * workspace.covariance;
+  }
+}
+
+CompiledKernel::Answer CompiledKernel::at(const KernelRow& row, RankLoadCache& loads) const {
+  const KernelModel& model = *model_;
+  std::array<double, KernelLaw::kMostTerms> terms{};
+  model.law->derive(row, loads, terms.data());
+  std::array<double, CurveGrid::kMostAxes> coordinates{};
+  model.law->coordinates(row.values, coordinates.data());
+  Answer answer;
+  answer.log_seconds = model.law->log_seconds(terms.data(), prepared_.data());
+  if (own_ || model.weights.rows() > 0) {
+    const CurveGrid::Place place =
+        own_ ? model.grid.own_place(coordinates.data()) : model.grid.place(coordinates.data());
+    for (int i = 0; i < place.count; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      answer.log_seconds += place.share[at] * static_cast<double>(residual_[static_cast<std::size_t>(place.node[at])]);
+    }
+  }
+  const std::size_t band = kernel_band(model.law->band_size(row.values));
+  if (own_ && !row.load) {
+    answer.log_low = answer.log_seconds - kMeasuredHalfWidth;
+    answer.log_high = answer.log_seconds + kMeasuredHalfWidth;
+    answer.origin = Origin::interpolated;
+  } else {
+    answer.log_low = answer.log_seconds + sigma_ * model.scores.low[band];
+    answer.log_high = answer.log_seconds + sigma_ * model.scores.high[band];
+    answer.origin = Origin::fitted;
+  }
+  if (coordinates[0] > model.largest_position + 1e-9 || sigma_ * sigma_ > kFarVariance) {
+    answer.origin = Origin::extrapolated;
+    // Each doubling beyond the last measured position adds half of the interval.
+    const double beyond = 1 + 0.5 * std::max(0.0, coordinates[0] - model.largest_position);
+    answer.log_low = answer.log_seconds + (answer.log_low - answer.log_seconds) * beyond;
+    answer.log_high = answer.log_seconds + (answer.log_high - answer.log_seconds) * beyond;
+  }
+  return answer;
+}
+
+}  // namespace moecast

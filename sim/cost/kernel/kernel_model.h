@@ -1,0 +1,91 @@
+#pragma once
+#include <Eigen/Core>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "models/core/origin.h"
+#include "sim/accuracy/accuracy.h"
+#include "sim/cost/kernel/curve_grid.h"
+#include "sim/cost/kernel/kernel_law.h"
+
+namespace moecast {
+
+inline constexpr int kKernelBands = 3;
+/// Up to 16, 17 to 256, above (tokens, rows or sequences).
+constexpr std::size_t kernel_band(double size) { return size <= 16 ? 0 : size <= 256 ? 1 : 2; }
+
+/// Curves that stand for all in the variance of a prediction: far from all of them is far from what was measured.
+struct Landmarks {
+  Eigen::MatrixXf features;  ///< landmarks x features
+  Eigen::MatrixXf factor;    ///< inverse of the Cholesky factor of their covariance with noise, lower triangle
+};
+
+/// Scores (ln measured - ln predicted) / sigma that a 90 % interval spans, by band.
+struct ScoreInterval {
+  std::array<double, kKernelBands> low{};   ///< below zero
+  std::array<double, kKernelBands> high{};  ///< above zero
+};
+
+/// One calibrated kernel: physics, what neighbours teach, how sure.
+struct KernelModel {
+  KernelKey key;
+  std::shared_ptr<const KernelLaw> law;
+  Eigen::VectorXd coefficients;
+  CurveGrid grid;
+  Eigen::MatrixXf features;  ///< curves x features
+  Eigen::MatrixXf weights;   ///< curves x nodes; empty: too few shapes, physics alone
+  Eigen::MatrixXf own;       ///< curves x own nodes: residuals as measured
+  Landmarks landmarks;
+  ScoreInterval scores;
+  double noise = 0;  ///< variance of a curve that left-out shapes chose
+  int shapes = 0;
+  int rows = 0;
+  double largest_position = 0;           ///< on the first axis, above which the residual is a constant
+  std::optional<ErrorSummary> left_out;  ///< whole shapes left out; nullopt for a single shape
+  std::string borrowed_from;             ///< key of the kernel whose physics this is, never measured itself
+};
+
+/// Variance of the score that does not come from distance.
+inline constexpr double kVarianceFloor = 0.02;
+
+/// A configuration (all but the position on its curve), ready for many token counts. Plain arrays, no heap: copy it
+/// into a hot loop.
+class CompiledKernel {
+ public:
+  struct Answer {
+    double log_seconds = 0;
+    double log_low = 0;
+    double log_high = 0;
+    Origin origin = Origin::assumed;
+  };
+
+  /// Scratch of `compile`, one a thread; grows once.
+  struct Workspace {
+    Eigen::VectorXf covariance;
+    Eigen::ArrayXf distance;
+    Eigen::ArrayXf term;
+  };
+
+  CompiledKernel() = default;
+  /// @param row  a row of the layout; its position columns do not matter.
+  CompiledKernel(const KernelModel& model, std::span<const double> row, Workspace& workspace);
+
+  /// @param row   the same configuration at any position. No allocation unless `loads` has to compute a routing law.
+  [[nodiscard]] Answer at(const KernelRow& row, RankLoadCache& loads) const;
+  /// sqrt(variance + floor): the unit of the scores.
+  [[nodiscard]] double sigma() const { return sigma_; }
+
+ private:
+  const KernelModel* model_ = nullptr;
+  std::array<double, KernelLaw::kMostCoefficients> prepared_{};
+  std::array<float, CurveGrid::kMostNodes> residual_{};
+  double sigma_ = 1;
+  bool own_ = false;  ///< the configuration itself was measured
+};
+
+}  // namespace moecast

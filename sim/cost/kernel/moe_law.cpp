@@ -1,0 +1,205 @@
+#include <array>
+#include <cmath>
+
+#include "sim/cost/kernel/kernel_law.h"
+
+namespace moecast {
+namespace {
+
+enum Term { kHidden, kInter, kWeights, kRows, kGlobalRows, kDistinct, kMatrices, kMisaligned, kTermCount };
+enum Coef {
+  kLaunch,
+  kBandwidth,
+  kPeak,
+  kOverlap,
+  kRowTile,
+  kLocalElementwise,
+  kGlobalHidden,
+  kGlobalInter,
+  kPerExpert,
+  kPerHidden,
+  kPerInter,
+  kEffectiveWidth,
+  kCacheGain,
+  kMisalignment,
+  kSaturation,
+  kCoefCount
+};
+
+constexpr double kLnMs = 6.907755279;  ///< the priors were found in milliseconds; laws answer in seconds
+constexpr std::array<KernelLaw::Coefficient, kCoefCount> kCoefficients{{
+    {"launch", "seconds of the launches of one call", -3.7 - kLnMs, 1.0},
+    {"bandwidth", "share of the datasheet's memory bandwidth that streams weights", -0.15, 0.4},
+    {"peak", "share of the datasheet's arithmetic peak", -0.5, 0.6},
+    {"overlap", "q - 1 of (memory^q + compute^q)^(1/q)", 0.0, 0.7},
+    {"row_tile", "rows that an expert is rounded up to, smoothly", 2.8, 1.0},
+    {"local_elementwise", "passes over the rows of the rank", -1.0, 1.0},
+    {"global_hidden", "passes over hidden rows of all ranks", -1.0, 1.5},
+    {"global_inter", "passes over intermediate rows of all ranks", -2.0, 1.5},
+    {"per_expert", "seconds an expert with rows", -9.3 - kLnMs, 1.0},
+    {"per_hidden", "seconds a column of hidden: depth of the first GEMM", -13.0 - kLnMs, 1.5},
+    {"per_inter", "seconds a column of the local width: depth of the second GEMM", -13.5 - kLnMs, 1.5},
+    {"effective_width", "columns that a GEMM costs beyond its width", 4.0, 0.8},
+    {"cache_gain", "odds of the share of weights that the last-level cache serves", -1.0, 1.0},
+    {"misalignment", "slow-down where the local width is no multiple of 16", -0.1, 0.7},
+    {"saturation", "exponent (times 0.3) of the loss at few rows an expert; no logarithm", 0.0, 0.5},
+}};
+
+constexpr std::array<std::string_view, 9> kFeatures{
+    "hidden", "local_width", "local_experts", "experts_over_top_k", "top_k", "ranks", "load", "misaligned", "matrices"};
+enum Feature { kFHidden, kFInter, kFLocal, kFSparsity, kFTopK, kFRanks, kFLoad, kFMisaligned, kFMatrices };
+
+CurveKernel make_kernel() {
+  // KERNEL: lengths in natural logarithms, found by leaving shapes out. The second term is the tuned-table effect: what
+  // a framework's autotuner found for (experts, width).
+  return {{{1.0,
+            {{kFHidden, 3},
+             {kFInter, 2},
+             {kFLocal, 2.5},
+             {kFSparsity, 2.5},
+             {kFTopK, 3},
+             {kFRanks, 4},
+             {kFLoad, 0.7},
+             {kFMisaligned, 1},
+             {kFMatrices, 1}}},
+           {0.3, {{kFInter, 0.25}, {kFLocal, 0.25}, {kFHidden, 3}, {kFLoad, 1}, {kFMatrices, 1}}}}};
+}
+
+/// ln(1 + coefficient of variation of the expert loads), as published draws of these laws have it.
+double load_feature(double alpha) {
+  if (alpha <= 0) return 0;
+  // Through (1.01, 1.02) and (1.2, 1.25); other exponents in proportion below.
+  return alpha < 1.01 ? 1.02 * alpha / 1.01 : 1.02 + (alpha - 1.01) * (1.25 - 1.02) / (1.2 - 1.01);
+}
+
+class MoeLaw final : public KernelLaw {
+ public:
+  MoeLaw(const KernelKey& key, const DeviceLimits& device, KernelFormat format)
+      : device_(device), format_(format), kernel_(make_kernel()) {
+    const KernelLayout& layout = *find_kernel_layout(key.layout);
+    tokens_ = layout.column("num_tokens");
+    hidden_ = layout.column("hidden_size");
+    inter_ = layout.column("inter_size");
+    top_k_ = layout.column("topk");
+    experts_ = layout.column("num_experts");
+    tp_ = layout.column("moe_tp_size");
+    ep_ = layout.column("moe_ep_size");
+    alpha_ = layout.column(kDistributionColumn);
+    matrices_ = layout.column(kMatricesColumn);
+    if (key.layout == "wideep_moe") slots_ = layout.column("num_slots");
+    // Triton's tiles lose half of their rate on a width that is no multiple of 16; other kernels pad.
+    triton_ = key.kernel.find("triton_tritonexperts") != std::string::npos ||
+              key.kernel.find("fused_moe_triton") != std::string::npos || key.kernel == "vllm_fused_moe" ||
+              key.kernel.find("oaitriton") != std::string::npos;
+  }
+
+  [[nodiscard]] std::span<const Coefficient> coefficients() const override { return kCoefficients; }
+
+  void derive(const KernelRow& row, RankLoadCache& loads, double* t) const override {
+    const std::span<const double> v = row.values;
+    const double experts = slots_ ? v[*slots_] : v[experts_];
+    const RankLoad load = row.load
+                              ? *row.load
+                              : loads(static_cast<std::int64_t>(v[tokens_]), static_cast<std::int64_t>(v[top_k_]),
+                                      static_cast<std::int64_t>(experts), static_cast<std::int64_t>(v[ep_]), v[alpha_]);
+    const double inter = std::ceil(v[inter_] / v[tp_]);
+    t[kHidden] = v[hidden_];
+    t[kInter] = inter;
+    t[kMatrices] = v[matrices_] == 0 ? 3 : v[matrices_];
+    t[kRows] = std::max(load.rows, 0.3);
+    t[kDistinct] = std::max(load.distinct, 0.3);
+    t[kGlobalRows] = v[tokens_] * v[top_k_];
+    t[kWeights] = t[kDistinct] * v[hidden_] * inter * t[kMatrices] * format_.weight_bytes;
+    t[kMisaligned] = triton_ && std::fmod(inter, 16) != 0 ? 1 : 0;
+  }
+
+  void prepare(const double* logs, double* prepared) const override {
+    KernelLaw::prepare(logs, prepared);
+    prepared[kSaturation] = logs[kSaturation];
+  }
+
+  [[nodiscard]] double log_seconds(const double* t, const double* p) const override {
+    const double penalty = 1 + p[kMisalignment] * t[kMisaligned];
+    const double fill = t[kWeights] / device_.cache;
+    const double resident = 1 / (1 + fill * fill * fill * fill);
+    const double memory = t[kWeights] / (device_.bandwidth * p[kBandwidth]) *
+                          (1 - resident * p[kCacheGain] / (1 + p[kCacheGain])) * penalty;
+    const double x = t[kRows] / t[kDistinct];
+    const double rows = t[kDistinct] * std::sqrt(x * x + p[kRowTile] * p[kRowTile]);
+    const double saturation = std::pow(x / (x + 60), 0.3 * p[kSaturation]);
+    const double compute = 2 * rows * t[kMatrices] * t[kHidden] * (t[kInter] + p[kEffectiveWidth]) /
+                           (peak() * p[kPeak] * saturation) * penalty;
+    const double q = 1 + p[kOverlap];
+    const double longer = std::max(memory, compute);
+    const double overlapped = longer * std::pow(1 + std::pow(std::min(memory, compute) / longer, q), 1 / q);
+    const double elementwise =
+        2 / device_.bandwidth *
+        (t[kRows] * (2 * t[kHidden] + t[kMatrices] * t[kInter]) * p[kLocalElementwise] +
+         t[kGlobalRows] * (t[kHidden] * p[kGlobalHidden] + t[kInter] * t[kMatrices] / 3 * p[kGlobalInter]));
+    return std::log(p[kLaunch] + overlapped + elementwise + p[kPerExpert] * t[kDistinct] + p[kPerHidden] * t[kHidden] +
+                    p[kPerInter] * t[kInter]);
+  }
+
+  [[nodiscard]] double least_seconds(const double* t) const override {
+    const double flops = 2 * t[kRows] * t[kMatrices] * t[kHidden] * t[kInter];
+    return std::max(flops / peak(), std::max(0.0, t[kWeights] - device_.cache) / device_.bandwidth);
+  }
+  [[nodiscard]] double roofline_seconds(const double* t) const override {
+    const double flops = 2 * t[kRows] * t[kMatrices] * t[kHidden] * t[kInter];
+    return std::max(flops / peak(), t[kWeights] / device_.bandwidth);
+  }
+
+  [[nodiscard]] std::span<const std::string_view> features() const override { return kFeatures; }
+  void feature_values(std::span<const double> v, double* out) const override {
+    const double inter = std::ceil(v[inter_] / v[tp_]);
+    const double experts = slots_ ? v[*slots_] : v[experts_];
+    out[kFHidden] = std::log(v[hidden_]);
+    out[kFInter] = std::log(inter);
+    out[kFLocal] = std::log(experts / v[ep_]);
+    out[kFSparsity] = std::log(experts / v[top_k_]);
+    out[kFTopK] = std::log(v[top_k_]);
+    out[kFRanks] = std::log(v[ep_]);
+    out[kFLoad] = load_feature(v[alpha_]);
+    out[kFMisaligned] = std::fmod(inter, 16) != 0 ? 1 : 0;
+    out[kFMatrices] = v[matrices_] == 2 ? 0 : 1;
+  }
+  [[nodiscard]] const CurveKernel& kernel() const override { return kernel_; }
+
+  [[nodiscard]] int axes() const override { return 2; }
+  [[nodiscard]] std::vector<double> fixed_nodes(int axis) const override {
+    std::vector<double> nodes;
+    for (double z = -8; axis == 1 && z <= 13; z += 0.5) nodes.push_back(z);
+    return nodes;
+  }
+  /// log2 of the tokens, where autotuned buckets line up, and of the rows an expert, where tiles do.
+  void coordinates(std::span<const double> v, double* out) const override {
+    out[0] = std::log2(v[tokens_]);
+    out[1] = std::log2(v[tokens_] * v[top_k_] / v[experts_]);
+  }
+
+  [[nodiscard]] std::vector<std::string_view> group_columns(std::string_view name) const override {
+    if (name == "shape") return {"hidden_size", "inter_size", "topk", "num_experts"};
+    if (name == "experts") return {"topk", "num_experts"};
+    if (name == "inter") return {"inter_size"};
+    return {};
+  }
+  [[nodiscard]] double band_size(std::span<const double> v) const override { return v[tokens_]; }
+
+ private:
+  [[nodiscard]] double peak() const { return device_.peak_bf16 * format_.rate; }
+
+  DeviceLimits device_;
+  KernelFormat format_;
+  CurveKernel kernel_;
+  std::size_t tokens_, hidden_, inter_, top_k_, experts_, tp_, ep_, alpha_, matrices_;
+  std::optional<std::size_t> slots_;
+  bool triton_ = false;
+};
+
+}  // namespace
+
+std::shared_ptr<const KernelLaw> make_moe_law(const KernelKey& key, const DeviceLimits& device, KernelFormat format) {
+  return std::make_shared<MoeLaw>(key, device, format);
+}
+
+}  // namespace moecast

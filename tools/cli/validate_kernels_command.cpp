@@ -1,0 +1,149 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "models/core/error.h"
+#include "models/core/quantity_text.h"
+#include "tools/cli/command.h"
+#include "tools/cli/data_folders.h"
+#include "tools/cli/output.h"
+#include "tools/cli/progress_bar.h"
+#include "tools/loop/validate_kernels.h"
+
+namespace moecast {
+namespace {
+
+struct Options {
+  std::string hw;
+  std::string backend;
+  std::string table;
+  std::string layout;
+  std::string leave_out;
+  std::string bound;
+  std::string data;
+  std::string format = "table";
+};
+
+Json known(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
+
+Json stratum_json(const KernelStratum& stratum) {
+  const ErrorSummary& s = stratum.summary;
+  return {{"name", stratum.name},
+          {"n", s.n},
+          {"median_ape", s.median_ape},
+          {"mape", s.mape},
+          {"p90_ape", s.p90_ape},
+          {"within_10_ratio", s.within_10_ratio},
+          {"kendall_tau", known(s.kendall_tau)},
+          {"coverage_90_ratio", s.coverage_90_ratio},
+          {"bias_ratio", s.bias},
+          {"baselines", {{"roofline", known(s.roofline_mape)}, {"nearest", known(s.nearest_mape)}}}};
+}
+
+std::string percent(double ratio) { return fmt::format("{:.1f} %", 100 * ratio); }
+
+std::string report_text(const KernelValidationReport& report, Format format) {
+  Table table{{"stratum", "n", "median", "mean", "p90", "within 10 %", "tau", "in 90 %", "bias", "roofline", "nearest"},
+              {}};
+  for (const KernelStratum& stratum : report.strata) {
+    const ErrorSummary& s = stratum.summary;
+    table.rows.push_back({stratum.name, std::to_string(s.n), percent(s.median_ape), percent(s.mape), percent(s.p90_ape),
+                          percent(s.within_10_ratio),
+                          format_or_dash(s.kendall_tau, [](double tau) { return fmt::format("{:.3f}", tau); }),
+                          percent(s.coverage_90_ratio), percent(s.bias), format_or_dash(s.roofline_mape, percent),
+                          format_or_dash(s.nearest_mape, percent)});
+  }
+  std::string text = render_table(table, format);
+  text +=
+      "\nerror = |predicted - measured| / measured; in 90 % = share of measured values inside their 90 % interval;\n"
+      "roofline and nearest = mean error of a constant-efficiency roofline and of the nearest measured curve.\n";
+  for (const auto& [reason, rows] : report.not_judged) text += fmt::format("not judged: {} rows: {}\n", rows, reason);
+  for (const auto& [reason, rows] : report.table.left_out) text += fmt::format("left out: {} rows: {}\n", rows, reason);
+  if (report.table.duplicates > 0) {
+    text += fmt::format("duplicate keys: {}, of which {} differ by more than 10 %\n", report.table.duplicates,
+                        report.table.disagreeing);
+  }
+  for (const std::string& line : report.notes) text += "note: " + line + "\n";
+  return text;
+}
+
+int run(const Options& options) {
+  const Format format = parse_format(options.format);
+  KernelValidation request;
+  request.folder = profile_folder(find_data_folders(options.data), options.hw);
+  request.table = options.table;
+  request.layout = options.layout;
+  request.leave_out = options.leave_out;
+  std::tie(request.framework, request.version) = split_backend(options.backend);
+  std::optional<double> bound;
+  if (!options.bound.empty()) bound = parse_number(options.bound, "--bound", 1e-6, 1e6);
+  ProgressBar bar;
+  request.progress = [&bar](double done) { bar.update("predicting", done, Seconds(0)); };
+  const KernelValidationReport report = validate_kernels(request);
+  bar.clear();
+  if (report.strata.empty()) {
+    std::string reasons;
+    for (const auto& [reason, rows] : report.not_judged) reasons += fmt::format("{} rows: {}; ", rows, reason);
+    throw InputError(options.table, "holds no row that can be judged" + (reasons.empty() ? "" : " (" + reasons + ")"),
+                     "moecast explain --hw " + options.hw + " shows what the profile knows");
+  }
+  const bool passed = !bound || report.strata.front().summary.median_ape <= *bound;
+  if (format == Format::table || format == Format::md) {
+    write_stdout(report_text(report, format));
+  } else if (format == Format::json) {
+    Json json;
+    json["strata"] = Json::array();
+    for (const KernelStratum& stratum : report.strata) json["strata"].push_back(stratum_json(stratum));
+    json["noise_floor"] = nullptr;  // a key is measured once in these tables
+    json["passed"] = bound ? Json(passed) : Json();
+    json["not_judged"] = Json::object();
+    for (const auto& [reason, rows] : report.not_judged) json["not_judged"][reason] = rows;
+    json["left_out"] = Json::object();
+    for (const auto& [reason, rows] : report.table.left_out) json["left_out"][reason] = rows;
+    json["duplicates"] = report.table.duplicates;
+    json["notes"] = report.notes;
+    json["inputs"] = {{"hw_folder", request.folder},
+                      {"table", options.table},
+                      {"backend", options.backend},
+                      {"leave_out", options.leave_out.empty() ? Json() : Json(options.leave_out)},
+                      {"bound", bound ? Json(*bound) : Json()}};
+    write_stdout(render_records({json}, format, true));
+  } else {
+    std::vector<Json> records;
+    for (const KernelStratum& stratum : report.strata) records.push_back(stratum_json(stratum));
+    write_stdout(render_records(records, format, false));
+  }
+  return passed ? 0 : 1;
+}
+
+}  // namespace
+
+void add_validate_kernels_command(CLI::App& validate, CommandLine& line) {
+  const auto options = std::make_shared<Options>();
+  CLI::App& command = *validate.add_subcommand("kernels", "Predict every row of a table of measured kernels");
+  add_text_option(command, "--hw", options->hw, "NAME", "profile: a name of `list hw` or a folder");
+  command.get_option("--hw")->required();
+  add_text_option(command, "--table", options->table, "FILE", "measured table, e.g. moe.vllm-0.24.0.csv.gz");
+  command.get_option("--table")->required();
+  add_text_option(command, "--backend", options->backend, "FRAMEWORK-VERSION",
+                  "whose kernels these are (default: the file's name)");
+  add_text_option(command, "--operator", options->layout, "KIND",
+                  "moe, gemm, context_attention, ... (default: the file's name and columns)");
+  add_text_option(command, "--leave-out", options->leave_out, "GROUP",
+                  "predict each row by a model fitted to the table's other groups: shape, experts, inter, n, k");
+  add_text_option(command, "--bound", options->bound, "RATIO", "exit code 1 when the median error of all is above");
+  add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
+  add_text_option(command, "--format", options->format, "FORMAT",
+                  "table (default), md, json; csv and jsonl give one record a stratum");
+  command.footer(
+      "No row of the table is used for its prediction beyond what the profile holds.\n\n"
+      "Examples:\n"
+      "  moecast validate kernels --hw h200-sxm --backend vllm-0.24.0 --table moe.vllm-0.24.0.csv.gz\n"
+      "  moecast validate kernels --hw h200-sxm --table moe.vllm-0.24.0.csv.gz --leave-out shape --format json\n"
+      "  moecast validate kernels --hw b200-sxm --table gemm.vllm-0.24.0.csv.gz --leave-out n --bound 0.05\n");
+  command.callback([options, &line] { line.run = [options] { return run(*options); }; });
+}
+
+}  // namespace moecast

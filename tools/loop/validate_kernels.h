@@ -1,0 +1,41 @@
+#pragma once
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hwprofiles/kernel_samples.h"
+#include "sim/accuracy/accuracy.h"
+#include "sim/cost/kernel/kernel_calibration.h"
+
+namespace moecast {
+
+/// A table of measured kernels to be predicted.
+struct KernelValidation {
+  std::string folder;     ///< of the profile
+  std::string table;      ///< file
+  std::string layout;     ///< empty: from the file
+  std::string framework;  ///< empty: from the file
+  std::string version;
+  std::string leave_out;  ///< empty: the profile's calibration; else a group of the law: shape, experts, inter, n, k
+  std::function<void(double done)> progress;
+};
+
+struct KernelStratum {
+  std::string name;  ///< "all", "dtype fp8_block", "tokens <= 16", "ep 8", "shape 4096x1536x8x128", ...
+  ErrorSummary summary;
+};
+
+struct KernelValidationReport {
+  std::vector<KernelStratum> strata;  ///< "all" first
+  TableReport table;
+  std::map<std::string, std::int64_t> not_judged;  ///< rows outside all strata, by reason
+  std::vector<std::string> notes;                  ///< substitutions of kernels
+};
+
+/// Predicts every row of the table. With `leave_out`, each row by a model fitted to the table's other groups.
+/// @throws InputError on a broken table or calibration, UsageError on an unknown group.
+KernelValidationReport validate_kernels(const KernelValidation& request);
+
+}  // namespace moecast
