@@ -45,16 +45,19 @@ std::vector<std::string> option_names(const CLI::App& app) {
 /// Refuses an unknown command or long option with the nearest known one, before anything else is complained about.
 void refuse_typos(const CLI::App& app, const std::vector<std::string>& arguments) {
   const CLI::App* command = &app;
-  std::vector<std::string> commands;
-  const std::vector<const CLI::App*> known = app.get_subcommands([](const CLI::App*) { return true; });
-  for (const CLI::App* sub : known) commands.push_back(sub->get_name());
+  std::string path = "moecast";
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     if (argument == "--") return;
-    if (command == &app && !argument.starts_with('-')) {
-      const auto found = std::find(commands.begin(), commands.end(), argument);
-      if (found == commands.end()) refuse_unknown("command", argument, commands, "moecast --help lists the commands");
-      command = known[static_cast<std::size_t>(found - commands.begin())];
+    if (!argument.starts_with('-')) {
+      const std::vector<const CLI::App*> known = command->get_subcommands([](const CLI::App*) { return true; });
+      if (known.empty()) continue;
+      std::vector<std::string> names;
+      for (const CLI::App* sub : known) names.push_back(sub->get_name());
+      const auto found = std::find(names.begin(), names.end(), argument);
+      if (found == names.end()) refuse_unknown("command", argument, names, path + " --help lists the commands");
+      command = known[static_cast<std::size_t>(found - names.begin())];
+      path += " " + argument;
       continue;
     }
     if (!argument.starts_with("--")) continue;
@@ -62,11 +65,20 @@ void refuse_typos(const CLI::App& app, const std::vector<std::string>& arguments
     const std::string name = argument.substr(0, equals);
     const CLI::Option* option = command->get_option_no_throw(name);
     if (option == nullptr) {
-      const std::string help = command == &app ? "moecast --help" : "moecast " + command->get_name() + " --help";
-      refuse_unknown("option", name, option_names(*command), help + " lists the options");
+      refuse_unknown("option", name, option_names(*command), path + " --help lists the options");
     }
     if (equals == std::string::npos && option->get_items_expected_min() > 0) ++i;
   }
+}
+
+/// The command that was chosen, and how it is called.
+std::pair<const CLI::App*, std::string> innermost(const CLI::App& app) {
+  std::pair<const CLI::App*, std::string> chosen{&app, "moecast"};
+  while (!chosen.first->get_subcommands().empty()) {
+    chosen.first = chosen.first->get_subcommands().front();
+    chosen.second += " " + chosen.first->get_name();
+  }
+  return chosen;
 }
 
 int parse_and_run(CLI::App& app, CommandLine& line, int argc, char** argv) {
@@ -74,16 +86,13 @@ int parse_and_run(CLI::App& app, CommandLine& line, int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    std::string text;
-    const auto chosen = app.get_subcommands();
-    write_stdout(chosen.empty() ? app.help() : chosen.front()->help());
+    write_stdout(innermost(app).first->help());
     return 0;
   } catch (const CLI::CallForVersion& version) {
     write_stdout(std::string(version.what()) + "\n");
     return 0;
   } catch (const CLI::ParseError& error) {
-    const auto chosen = app.get_subcommands();
-    const std::string help = fmt::format("moecast{} --help", chosen.empty() ? "" : " " + chosen.front()->get_name());
+    const std::string help = innermost(app).second + " --help";
     const std::string text = error.what();
     const std::vector<std::string> extra = app.remaining(true);
     if (!extra.empty()) throw UsageError(extra.front(), "was not expected here", help);

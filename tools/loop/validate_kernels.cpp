@@ -161,8 +161,12 @@ class Validator {
       report_.not_judged["kernels with a single " + request_.leave_out] += static_cast<std::int64_t>(samples.size());
       return;
     }
-    const double noise = folds >= 3 ? choose_noise(data, law, groups) : kUsualNoise;
-    const LeftOutRows rows = leave_groups_out(data, law, groups, noise, HoldOut::exact);
+    double noise = law.usual_noise();
+    if (folds >= 3) {
+      const WholeFit whole = fit_whole(data, law);
+      noise = choose_noise(whole.covariance, whole.residuals, groups, noise);
+    }
+    const LeftOutRows rows = leave_groups_out(data, law, groups, noise);
     const std::vector<int> row_groups = row_groups_of(data, groups);
     std::vector<ScoreInterval> intervals;
     std::vector<double> efficiency;

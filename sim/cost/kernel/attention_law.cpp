@@ -99,6 +99,7 @@ class AttentionLaw final : public KernelLaw {
     out[4] = latent_ ? 0 : std::log2(1 + v[6]);
   }
   [[nodiscard]] const CurveKernel& kernel() const override { return kernel_; }
+  [[nodiscard]] double usual_noise() const override { return 0.05; }
   [[nodiscard]] int axes() const override { return 2; }
   [[nodiscard]] bool plane() const override { return true; }
   void coordinates(std::span<const double> v, double* out) const override {

@@ -70,6 +70,7 @@ class DenseLaw final : public KernelLaw {
     out[2] = out[0] + out[1];
   }
   [[nodiscard]] const CurveKernel& kernel() const override { return kernel_; }
+  [[nodiscard]] double usual_noise() const override { return 0.05; }
   [[nodiscard]] int axes() const override { return 1; }
   void coordinates(std::span<const double> v, double* out) const override { out[0] = std::log2(v[0]); }
   [[nodiscard]] std::vector<std::string_view> group_columns(std::string_view name) const override {

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "models/core/error.h"
 #include "models/core/file.h"
@@ -16,6 +17,7 @@ static_assert(std::endian::native == std::endian::little, "kernels.bin is little
 
 constexpr const char* kAgain = "make it again: moecast calibrate PROFILE";
 constexpr double kSteps = 32767;
+constexpr double kOwnSteps = 127;
 constexpr std::int64_t kMostCurves = 1 << 20;
 constexpr std::int64_t kMostKernels = 10000;
 
@@ -42,16 +44,45 @@ void append_steps(std::string& out, const Eigen::MatrixXf& matrix, double step) 
   }
 }
 
-void append_floats(std::string& out, const Eigen::MatrixXf& matrix) {
-  for (Eigen::Index i = 0; i < matrix.rows(); ++i) {
-    for (Eigen::Index j = 0; j < matrix.cols(); ++j) {
-      // Rounded so that a last bit that differs between processors does not show.
-      const auto value = static_cast<float>(rounded(static_cast<double>(matrix(i, j))));
-      char bytes[sizeof value];
-      std::memcpy(bytes, &value, sizeof value);
-      out.append(bytes, sizeof value);
+template <class Stored>
+void append_value(std::string& out, Stored stored) {
+  char bytes[sizeof stored];
+  std::memcpy(bytes, &stored, sizeof stored);
+  out.append(bytes, sizeof stored);
+}
+
+/// Features take few values: a list of them, and one byte an entry. Columns with more than 255 keep their values.
+void append_features(std::string& out, const Eigen::MatrixXf& features) {
+  for (Eigen::Index f = 0; f < features.cols(); ++f) {
+    const std::set<float> values(features.col(f).begin(), features.col(f).end());
+    const bool coded = values.size() < 256;
+    append_value(out, static_cast<std::uint8_t>(coded ? values.size() : 0));
+    if (!coded) {
+      for (const float value : features.col(f)) append_value(out, value);
+      continue;
+    }
+    for (const float value : values) append_value(out, value);
+    for (const float value : features.col(f)) {
+      append_value(out, static_cast<std::uint8_t>(std::distance(values.begin(), values.find(value))));
     }
   }
+}
+
+/// Rows in 8 bits of their own largest entry.
+void append_own(std::string& out, const Eigen::MatrixXf& own) {
+  for (Eigen::Index i = 0; i < own.rows(); ++i) {
+    const auto step = static_cast<float>(rounded(static_cast<double>(own.row(i).cwiseAbs().maxCoeff()) / kOwnSteps));
+    append_value(out, step);
+    for (const float value : own.row(i)) {
+      const double steps = step == 0 ? 0 : std::round(static_cast<double>(value / step));
+      append_value(out, static_cast<std::int8_t>(std::clamp(steps, -kOwnSteps, kOwnSteps)));
+    }
+  }
+}
+
+/// Lower triangle in steps.
+void append_triangle(std::string& out, const Eigen::MatrixXf& matrix, double step) {
+  for (Eigen::Index i = 0; i < matrix.rows(); ++i) append_steps(out, matrix.row(i).head(i + 1), step);
 }
 
 class Reader {
@@ -73,6 +104,37 @@ class Reader {
     }
     if (!out.allFinite()) throw InputError(where_, "holds values that are not finite", kAgain);
     data_.remove_prefix(bytes);
+    return out;
+  }
+  Eigen::MatrixXf features(std::int64_t rows, std::int64_t columns) {
+    Eigen::MatrixXf out(rows, columns);
+    for (Eigen::Index f = 0; f < columns; ++f) {
+      const auto count = static_cast<std::int64_t>(matrix<std::uint8_t>(1, 1, 1)(0, 0));
+      if (count == 0) {
+        out.col(f) = matrix<float>(rows, 1, 1);
+        continue;
+      }
+      const Eigen::MatrixXf values = matrix<float>(count, 1, 1);
+      const Eigen::MatrixXf codes = matrix<std::uint8_t>(rows, 1, 1);
+      for (Eigen::Index i = 0; i < rows; ++i) {
+        const auto code = static_cast<Eigen::Index>(codes(i, 0));
+        if (code >= count) throw InputError(where_, "holds a feature that is not in its list", kAgain);
+        out(i, f) = values(code, 0);
+      }
+    }
+    return out;
+  }
+  Eigen::MatrixXf own(std::int64_t rows, std::int64_t columns) {
+    Eigen::MatrixXf out(rows, columns);
+    for (Eigen::Index i = 0; i < rows; ++i) {
+      const float step = matrix<float>(1, 1, 1)(0, 0);
+      out.row(i) = matrix<std::int8_t>(1, columns, step);
+    }
+    return out;
+  }
+  Eigen::MatrixXf triangle(std::int64_t size, float step) {
+    Eigen::MatrixXf out = Eigen::MatrixXf::Zero(size, size);
+    for (Eigen::Index i = 0; i < size; ++i) out.row(i).head(i + 1) = matrix<std::int16_t>(1, i + 1, step);
     return out;
   }
   [[nodiscard]] bool at_end() const { return data_.empty(); }
@@ -117,9 +179,9 @@ Json header_of(const KernelModel& model) {
   }
   json["curves"] = model.features.rows();
   json["kriged"] = model.weights.rows() > 0;
-  json["landmarks"] = model.landmarks.features.rows();
+  json["landmarks"] = model.landmarks;
+  json["landmark_step"] = step_of(model.landmark_factor);
   json["weight_step"] = step_of(model.weights);
-  json["own_step"] = step_of(model.own);
   if (model.left_out) json["left_out"] = summary_json(*model.left_out);
   return json;
 }
@@ -187,17 +249,20 @@ KernelModel read_model(const JsonView& view, const DeviceLimits& device, Reader&
   read_grid(view, *model.law, model.grid);
   if (view.has("left_out")) model.left_out = read_summary(view.at("left_out"));
   const std::int64_t curves = view.at("curves").as_int(0, kMostCurves);
-  const std::int64_t landmarks = view.at("landmarks").as_int(0, kMostCurves);
   const auto features = static_cast<std::int64_t>(model.law->features().size());
-  model.features = reader.matrix<float>(curves, features, 1);
-  model.own = reader.matrix<std::int16_t>(curves, model.grid.own_nodes(),
-                                          static_cast<float>(view.at("own_step").as_number(0, 1e6)));
+  model.features = reader.features(curves, features);
+  model.own = reader.own(curves, model.grid.own_nodes());
   if (view.at("kriged").as_bool()) {
     model.weights = reader.matrix<std::int16_t>(curves, model.grid.nodes(),
                                                 static_cast<float>(view.at("weight_step").as_number(0, 1e6)));
   }
-  model.landmarks.features = reader.matrix<float>(landmarks, features, 1);
-  model.landmarks.factor = reader.matrix<float>(landmarks, landmarks, 1);
+  const JsonView landmarks = view.at("landmarks");
+  if (!landmarks.is_array() || landmarks.size() > 1024) throw InputError(landmarks.where(), "is no list", kAgain);
+  for (std::size_t i = 0; i < landmarks.size(); ++i) {
+    model.landmarks.push_back(static_cast<int>(landmarks.at(i).as_int(0, curves - 1)));
+  }
+  model.landmark_factor =
+      reader.triangle(std::ssize(model.landmarks), static_cast<float>(view.at("landmark_step").as_number(0, 1e6)));
   return model;
 }
 
@@ -217,13 +282,12 @@ std::string kernel_calibration_text(const KernelCalibration& calibration) {
   std::string arrays;
   for (const KernelModel& model : calibration.kernels) {
     header["kernels"].push_back(header_of(model));
-    append_floats(arrays, model.features);
-    append_steps(arrays, model.own, step_of(model.own));
+    append_features(arrays, model.features);
+    append_own(arrays, model.own);
     if (model.weights.rows() > 0) append_steps(arrays, model.weights, step_of(model.weights));
-    append_floats(arrays, model.landmarks.features);
-    append_floats(arrays, model.landmarks.factor);
+    append_triangle(arrays, model.landmark_factor, step_of(model.landmark_factor));
   }
-  return dump_json_line(header) + arrays;
+  return dump_json_line(header) + "\n" + arrays;
 }
 
 KernelCalibration parse_kernel_calibration(std::string_view text, const std::string& where) {

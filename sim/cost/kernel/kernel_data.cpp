@@ -34,7 +34,13 @@ CurveGrid make_grid(const KernelData& data, const KernelLaw& law) {
   grid.plane = law.plane();
   for (int axis = 0; axis < law.axes(); ++axis) {
     std::vector<double> nodes = law.fixed_nodes(axis);
-    if (nodes.empty()) {
+    if (!nodes.empty()) {
+      // Beyond what was measured a residual is constant: no nodes there.
+      const double low = data.coordinates.col(axis).minCoeff();
+      const double high = data.coordinates.col(axis).maxCoeff();
+      while (nodes.size() > 1 && nodes[1] <= low) nodes.erase(nodes.begin());
+      while (nodes.size() > 1 && nodes[nodes.size() - 2] >= high) nodes.pop_back();
+    } else {
       const std::set<double> measured(data.coordinates.col(axis).begin(), data.coordinates.col(axis).end());
       nodes.assign(measured.begin(), measured.end());
     }

@@ -70,6 +70,9 @@ class KernelLaw {
   virtual void feature_values(std::span<const double> row, double* out) const = 0;
   [[nodiscard]] virtual const CurveKernel& kernel() const = 0;
 
+  /// Variance of a curve about the surface, where left-out groups do not ask for more.
+  [[nodiscard]] virtual double usual_noise() const { return 0.15; }
+
   /// Axes of a curve. Lines: the residual is the mean of one linear interpolation an axis. Plane: two axes, bilinear.
   [[nodiscard]] virtual int axes() const = 0;
   [[nodiscard]] virtual bool plane() const { return false; }

@@ -18,10 +18,11 @@ constexpr double kFarVariance = 0.9;
 
 /// Covariances of one configuration with the rows of `features`; returns the least distance in the first term.
 float covariances(const CurveKernel& kernel, const Eigen::MatrixXf& features, const double* at,
-                  Eigen::ArrayXf& distance, Eigen::ArrayXf& term, Eigen::VectorXf& out) {
+                  CompiledKernel::Workspace& workspace) {
   const Eigen::Index rows = features.rows();
+  Eigen::ArrayXf& distance = workspace.distance;
+  Eigen::VectorXf& out = workspace.covariance;
   distance.resize(rows);
-  term.resize(rows);
   out.resize(rows);
   out.setZero();
   float least = 1e30F;
@@ -53,24 +54,29 @@ CompiledKernel::CompiledKernel(const KernelModel& model, std::span<const double>
   model.law->feature_values(row, features.data());
   const CurveKernel& kernel = model.law->kernel();
   const double variance = kernel.variance();
-  double left = variance;
-  if (model.landmarks.features.rows() > 0) {
-    covariances(kernel, model.landmarks.features, features.data(), workspace.distance, workspace.term,
-                workspace.covariance);
-    left = variance - (model.landmarks.factor.triangularView<Eigen::Lower>() * workspace.covariance).squaredNorm();
-  }
-  sigma_ = std::sqrt(std::max(left, 0.0) + kVarianceFloor);
+  sigma_ = std::sqrt(variance + kVarianceFloor);
   if (model.features.rows() == 0) return;
-  const float least =
-      covariances(kernel, model.features, features.data(), workspace.distance, workspace.term, workspace.covariance);
+  const float least = covariances(kernel, model.features, features.data(), workspace);
+  const auto landmarks = static_cast<Eigen::Index>(model.landmarks.size());
+  workspace.near.resize(landmarks);
+  for (Eigen::Index i = 0; i < landmarks; ++i) {
+    workspace.near(i) = workspace.covariance(model.landmarks[static_cast<std::size_t>(i)]);
+  }
+  double explained = 0;
+  for (Eigen::Index i = 0; i < landmarks; ++i) {
+    const float part = model.landmark_factor.row(i).head(i + 1).dot(workspace.near.head(i + 1));
+    explained += static_cast<double>(part) * static_cast<double>(part);
+  }
+  sigma_ = std::sqrt(std::max(variance - explained, 0.0) + kVarianceFloor);
   own_ = least < kSame;
+  if (model.weights.rows() > 0) {
+    Eigen::Map<Eigen::VectorXf> residual(residual_.data(), model.weights.cols());
+    residual.noalias() = model.weights.transpose() * workspace.covariance;
+  }
   if (own_) {
     Eigen::Index same = 0;
     workspace.covariance.maxCoeff(&same);
-    for (Eigen::Index n = 0; n < model.own.cols(); ++n) residual_[static_cast<std::size_t>(n)] = model.own(same, n);
-  } else if (model.weights.rows() > 0) {
-    Eigen::Map<Eigen::VectorXf> residual(residual_.data(), model.weights.cols());
-    residual.noalias() = model.weights.transpose() * workspace.covariance;
+    for (Eigen::Index n = 0; n < model.own.cols(); ++n) residual_[static_cast<std::size_t>(n)] += model.own(same, n);
   }
 }
 

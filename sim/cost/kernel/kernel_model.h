@@ -19,12 +19,6 @@ inline constexpr int kKernelBands = 3;
 /// Up to 16, 17 to 256, above (tokens, rows or sequences).
 constexpr std::size_t kernel_band(double size) { return size <= 16 ? 0 : size <= 256 ? 1 : 2; }
 
-/// Curves that stand for all in the variance of a prediction: far from all of them is far from what was measured.
-struct Landmarks {
-  Eigen::MatrixXf features;  ///< landmarks x features
-  Eigen::MatrixXf factor;    ///< inverse of the Cholesky factor of their covariance with noise, lower triangle
-};
-
 /// Scores (ln measured - ln predicted) / sigma that a 90 % interval spans, by band.
 struct ScoreInterval {
   std::array<double, kKernelBands> low{};   ///< below zero
@@ -39,15 +33,18 @@ struct KernelModel {
   CurveGrid grid;
   Eigen::MatrixXf features;  ///< curves x features
   Eigen::MatrixXf weights;   ///< curves x nodes; empty: too few shapes, physics alone
-  Eigen::MatrixXf own;       ///< curves x own nodes: residuals as measured
-  Landmarks landmarks;
+  /// curves x own nodes: what was measured at a curve beyond what the weights say there. Rows in steps of 1/127 of
+  /// their largest entry, as they are stored.
+  Eigen::MatrixXf own;
+  /// Curves that stand for all in the variance of a prediction: far from all of them is far from what was measured.
+  std::vector<int> landmarks;
+  Eigen::MatrixXf landmark_factor;  ///< inverse of the Cholesky factor of their covariance with noise, lower triangle
   ScoreInterval scores;
   double noise = 0;  ///< variance of a curve that left-out shapes chose
   int shapes = 0;
   int rows = 0;
   double largest_position = 0;           ///< on the first axis, above which the residual is a constant
   std::optional<ErrorSummary> left_out;  ///< whole shapes left out; nullopt for a single shape
-  std::string borrowed_from;             ///< key of the kernel whose physics this is, never measured itself
 };
 
 /// Variance of the score that does not come from distance.
@@ -67,8 +64,8 @@ class CompiledKernel {
   /// Scratch of `compile`, one a thread; grows once.
   struct Workspace {
     Eigen::VectorXf covariance;
+    Eigen::VectorXf near;
     Eigen::ArrayXf distance;
-    Eigen::ArrayXf term;
   };
 
   CompiledKernel() = default;
