@@ -38,7 +38,8 @@ struct KernelCalibration {
 KernelCalibration calibrate_kernels(const Profile& profile, const std::vector<KernelSamples>& samples,
                                     const std::function<void(std::size_t, std::size_t)>& progress = {});
 
-/// kernels.bin: a line of JSON, then arrays (little endian). Equal calibrations give equal bytes.
+/// kernels.bin: a line of JSON, then one zlib stream a kernel with its arrays (little endian), unpacked when the kernel
+/// is first used. Equal calibrations give equal bytes.
 std::string kernel_calibration_text(const KernelCalibration& calibration);
 /// @throws InputError on anything that is not such a file: cut short, other version, sizes that do not fit, values that
 /// are not finite.

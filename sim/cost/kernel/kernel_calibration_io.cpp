@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "models/core/compression.h"
 #include "models/core/error.h"
 #include "models/core/file.h"
 #include "models/core/json.h"
@@ -177,11 +178,11 @@ Json header_of(const KernelModel& model) {
   for (const auto& axis : model.grid.axes) {
     json["axes"].push_back(numbers(Eigen::Map<const Eigen::VectorXd>(axis.data(), std::ssize(axis))));
   }
-  json["curves"] = model.features.rows();
-  json["kriged"] = model.weights.rows() > 0;
+  json["curves"] = model.arrays().features.rows();
+  json["kriged"] = model.arrays().weights.rows() > 0;
   json["landmarks"] = model.landmarks;
-  json["landmark_step"] = step_of(model.landmark_factor);
-  json["weight_step"] = step_of(model.weights);
+  json["landmark_step"] = step_of(model.arrays().landmark_factor);
+  json["weight_step"] = step_of(model.arrays().weights);
   if (model.left_out) json["left_out"] = summary_json(*model.left_out);
   return json;
 }
@@ -226,7 +227,51 @@ void read_grid(const JsonView& view, const KernelLaw& law, CurveGrid& grid) {
   if (grid.nodes() > CurveGrid::kMostNodes) throw InputError(axes.where(), "has too many nodes", kAgain);
 }
 
-KernelModel read_model(const JsonView& view, const DeviceLimits& device, Reader& reader) {
+/// Everything that says how long a kernel's arrays are.
+struct ArraySizes {
+  std::int64_t curves = 0, features = 0, nodes = 0, own_nodes = 0, landmarks = 0, bytes = 0;
+  bool kriged = false;
+  float weight_step = 0, landmark_step = 0;
+};
+
+ArraySizes read_sizes(const JsonView& view, const KernelModel& model) {
+  ArraySizes sizes;
+  sizes.curves = view.at("curves").as_int(0, kMostCurves);
+  sizes.features = static_cast<std::int64_t>(model.law->features().size());
+  sizes.nodes = model.grid.nodes();
+  sizes.own_nodes = model.grid.own_nodes();
+  sizes.landmarks = static_cast<std::int64_t>(view.at("landmarks").size());
+  sizes.kriged = view.at("kriged").as_bool();
+  sizes.weight_step = static_cast<float>(view.at("weight_step").as_number(0, 1e6));
+  sizes.landmark_step = static_cast<float>(view.at("landmark_step").as_number(0, 1e6));
+  sizes.bytes = view.at("bytes").as_int(0, std::int64_t{1} << 30);
+  return sizes;
+}
+
+KernelArrays read_arrays(const ArraySizes& sizes, std::string_view stream, const std::string& where) {
+  const std::string bytes = decompress_bytes(stream, static_cast<std::size_t>(sizes.bytes), where);
+  Reader reader(bytes, where);
+  KernelArrays arrays;
+  arrays.features = reader.features(sizes.curves, sizes.features);
+  arrays.own = reader.own(sizes.curves, sizes.own_nodes);
+  if (sizes.kriged) arrays.weights = reader.matrix<std::int16_t>(sizes.curves, sizes.nodes, sizes.weight_step);
+  arrays.landmark_factor = reader.triangle(sizes.landmarks, sizes.landmark_step);
+  if (!reader.at_end()) throw InputError(where, "holds more than its header says", kAgain);
+  return arrays;
+}
+
+std::string arrays_bytes(const KernelArrays& arrays) {
+  std::string bytes;
+  append_features(bytes, arrays.features);
+  append_own(bytes, arrays.own);
+  if (arrays.weights.rows() > 0) append_steps(bytes, arrays.weights, step_of(arrays.weights));
+  append_triangle(bytes, arrays.landmark_factor, step_of(arrays.landmark_factor));
+  return bytes;
+}
+
+/// Takes the kernel's stream off the front of `streams`; it is unpacked when it is first asked for.
+KernelModel read_model(const JsonView& view, const DeviceLimits& device, std::string_view& streams,
+                       const std::string& where) {
   KernelModel model;
   model.key = {view.at("framework").as_string(), view.at("version").as_string(), view.at("layout").as_string(),
                view.at("kernel").as_string(), view.at("dtype").as_string()};
@@ -248,21 +293,18 @@ KernelModel read_model(const JsonView& view, const DeviceLimits& device, Reader&
   model.scores = {read_bands(view.at("scores_low")), read_bands(view.at("scores_high"))};
   read_grid(view, *model.law, model.grid);
   if (view.has("left_out")) model.left_out = read_summary(view.at("left_out"));
-  const std::int64_t curves = view.at("curves").as_int(0, kMostCurves);
-  const auto features = static_cast<std::int64_t>(model.law->features().size());
-  model.features = reader.features(curves, features);
-  model.own = reader.own(curves, model.grid.own_nodes());
-  if (view.at("kriged").as_bool()) {
-    model.weights = reader.matrix<std::int16_t>(curves, model.grid.nodes(),
-                                                static_cast<float>(view.at("weight_step").as_number(0, 1e6)));
-  }
+  const ArraySizes sizes = read_sizes(view, model);
   const JsonView landmarks = view.at("landmarks");
   if (!landmarks.is_array() || landmarks.size() > 1024) throw InputError(landmarks.where(), "is no list", kAgain);
   for (std::size_t i = 0; i < landmarks.size(); ++i) {
-    model.landmarks.push_back(static_cast<int>(landmarks.at(i).as_int(0, curves - 1)));
+    model.landmarks.push_back(static_cast<int>(landmarks.at(i).as_int(0, sizes.curves - 1)));
   }
-  model.landmark_factor =
-      reader.triangle(std::ssize(model.landmarks), static_cast<float>(view.at("landmark_step").as_number(0, 1e6)));
+  const auto length = static_cast<std::size_t>(view.at("stream_bytes").as_int(0, std::int64_t{1} << 32));
+  if (length > streams.size()) throw InputError(where, "is cut short", kAgain);
+  const auto stream = std::make_shared<const std::string>(streams.substr(0, length));
+  streams.remove_prefix(length);
+  model.lazy =
+      std::make_shared<const LazyArrays>([sizes, stream, where] { return read_arrays(sizes, *stream, where); });
   return model;
 }
 
@@ -281,11 +323,13 @@ std::string kernel_calibration_text(const KernelCalibration& calibration) {
   header["kernels"] = Json::array();
   std::string arrays;
   for (const KernelModel& model : calibration.kernels) {
-    header["kernels"].push_back(header_of(model));
-    append_features(arrays, model.features);
-    append_own(arrays, model.own);
-    if (model.weights.rows() > 0) append_steps(arrays, model.weights, step_of(model.weights));
-    append_triangle(arrays, model.landmark_factor, step_of(model.landmark_factor));
+    const std::string bytes = arrays_bytes(model.arrays());
+    const std::string stream = compress_bytes(bytes);
+    Json kernel = header_of(model);
+    kernel["bytes"] = bytes.size();
+    kernel["stream_bytes"] = stream.size();
+    header["kernels"].push_back(std::move(kernel));
+    arrays += stream;
   }
   return dump_json_line(header) + "\n" + arrays;
 }
@@ -309,11 +353,11 @@ KernelCalibration parse_kernel_calibration(std::string_view text, const std::str
   if (!kernels.is_array() || std::ssize(header["kernels"]) > kMostKernels) {
     throw InputError(kernels.where(), "is no list of kernels", kAgain);
   }
-  Reader reader(text.substr(end + 1), where);
+  std::string_view streams = text.substr(end + 1);
   for (std::size_t i = 0; i < kernels.size(); ++i) {
-    calibration.kernels.push_back(read_model(kernels.at(i), calibration.device, reader));
+    calibration.kernels.push_back(read_model(kernels.at(i), calibration.device, streams, where));
   }
-  if (!reader.at_end()) throw InputError(where, "holds more than its header says", kAgain);
+  if (!streams.empty()) throw InputError(where, "holds more than its header says", kAgain);
   return calibration;
 }
 

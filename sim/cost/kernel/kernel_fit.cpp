@@ -339,17 +339,19 @@ KernelModel model_of(const KernelData& data, const std::shared_ptr<const KernelL
   model.law = law;
   model.grid = data.grid;
   model.coefficients = whole.coefficients;
-  model.features = data.features.cast<float>();
   const LandmarkFit landmarks = choose_landmarks(law->kernel(), data.features);
   for (const Eigen::Index row : landmarks.rows) model.landmarks.push_back(static_cast<int>(row));
-  model.landmark_factor = landmarks.factor.cast<float>();
+  KernelArrays arrays;
+  arrays.features = data.features.cast<float>();
+  arrays.landmark_factor = landmarks.factor.cast<float>();
   Eigen::MatrixXd own = whole.residuals.leftCols(data.grid.own_nodes());
   if (whole.curves.inverse.size() > 0) {
     const Eigen::MatrixXd weights = whole.curves.weights();
-    model.weights = weights.cast<float>();
+    arrays.weights = weights.cast<float>();
     own -= whole.covariance * weights.leftCols(own.cols());
   }
-  model.own = own.cast<float>();
+  arrays.own = own.cast<float>();
+  model.lazy = std::make_shared<const LazyArrays>(std::move(arrays));
   model.largest_position = data.coordinates.col(0).maxCoeff();
   return model;
 }

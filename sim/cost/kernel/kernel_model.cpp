@@ -53,10 +53,12 @@ CompiledKernel::CompiledKernel(const KernelModel& model, std::span<const double>
   std::array<double, 32> features{};
   model.law->feature_values(row, features.data());
   const CurveKernel& kernel = model.law->kernel();
+  const KernelArrays& arrays = model.arrays();
+  kriged_ = arrays.weights.rows() > 0;
   const double variance = kernel.variance();
   sigma_ = std::sqrt(variance + kVarianceFloor);
-  if (model.features.rows() == 0) return;
-  const float least = covariances(kernel, model.features, features.data(), workspace);
+  if (arrays.features.rows() == 0) return;
+  const float least = covariances(kernel, arrays.features, features.data(), workspace);
   const auto landmarks = static_cast<Eigen::Index>(model.landmarks.size());
   workspace.near.resize(landmarks);
   for (Eigen::Index i = 0; i < landmarks; ++i) {
@@ -64,19 +66,19 @@ CompiledKernel::CompiledKernel(const KernelModel& model, std::span<const double>
   }
   double explained = 0;
   for (Eigen::Index i = 0; i < landmarks; ++i) {
-    const float part = model.landmark_factor.row(i).head(i + 1).dot(workspace.near.head(i + 1));
+    const float part = arrays.landmark_factor.row(i).head(i + 1).dot(workspace.near.head(i + 1));
     explained += static_cast<double>(part) * static_cast<double>(part);
   }
   sigma_ = std::sqrt(std::max(variance - explained, 0.0) + kVarianceFloor);
   own_ = least < kSame;
-  if (model.weights.rows() > 0) {
-    Eigen::Map<Eigen::VectorXf> residual(residual_.data(), model.weights.cols());
-    residual.noalias() = model.weights.transpose() * workspace.covariance;
+  if (kriged_) {
+    Eigen::Map<Eigen::VectorXf> residual(residual_.data(), arrays.weights.cols());
+    residual.noalias() = arrays.weights.transpose() * workspace.covariance;
   }
   if (own_) {
     Eigen::Index same = 0;
     workspace.covariance.maxCoeff(&same);
-    for (Eigen::Index n = 0; n < model.own.cols(); ++n) residual_[static_cast<std::size_t>(n)] += model.own(same, n);
+    for (Eigen::Index n = 0; n < arrays.own.cols(); ++n) residual_[static_cast<std::size_t>(n)] += arrays.own(same, n);
   }
 }
 
@@ -88,7 +90,7 @@ CompiledKernel::Answer CompiledKernel::at(const KernelRow& row, RankLoadCache& l
   model.law->coordinates(row.values, coordinates.data());
   Answer answer;
   answer.log_seconds = model.law->log_seconds(terms.data(), prepared_.data());
-  if (own_ || model.weights.rows() > 0) {
+  if (own_ || kriged_) {
     const CurveGrid::Place place =
         own_ ? model.grid.own_place(coordinates.data()) : model.grid.place(coordinates.data());
     for (int i = 0; i < place.count; ++i) {

@@ -1,8 +1,9 @@
 #pragma once
 #include <Eigen/Core>
 #include <array>
-#include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -25,26 +26,52 @@ struct ScoreInterval {
   std::array<double, kKernelBands> high{};  ///< above zero
 };
 
+/// What a kernel has learned from its curves.
+struct KernelArrays {
+  Eigen::MatrixXf features;  ///< curves x features
+  Eigen::MatrixXf weights;   ///< curves x nodes; empty: too few curves, physics alone
+  /// curves x own nodes: what was measured at a curve beyond what the weights say there.
+  Eigen::MatrixXf own;
+  Eigen::MatrixXf landmark_factor;  ///< inverse of the Cholesky factor of the landmarks' covariance with noise, lower
+};
+
+/// Arrays that are there, or that are read when they are first asked for. Safe to share between threads.
+class LazyArrays {
+ public:
+  explicit LazyArrays(KernelArrays arrays) : arrays_(std::move(arrays)) {}
+  explicit LazyArrays(std::function<KernelArrays()> read) : read_(std::move(read)) {}
+  /// @throws InputError when the file that they come from is damaged.
+  [[nodiscard]] const KernelArrays& get() const {
+    std::call_once(once_, [this] {
+      if (read_) arrays_ = read_();
+      read_ = nullptr;
+    });
+    return arrays_;
+  }
+
+ private:
+  mutable std::once_flag once_;
+  mutable KernelArrays arrays_;
+  mutable std::function<KernelArrays()> read_;
+};
+
 /// One calibrated kernel: physics, what neighbours teach, how sure.
 struct KernelModel {
   KernelKey key;
   std::shared_ptr<const KernelLaw> law;
   Eigen::VectorXd coefficients;
   CurveGrid grid;
-  Eigen::MatrixXf features;  ///< curves x features
-  Eigen::MatrixXf weights;   ///< curves x nodes; empty: too few shapes, physics alone
-  /// curves x own nodes: what was measured at a curve beyond what the weights say there. Rows in steps of 1/127 of
-  /// their largest entry, as they are stored.
-  Eigen::MatrixXf own;
+  std::shared_ptr<const LazyArrays> lazy;
   /// Curves that stand for all in the variance of a prediction: far from all of them is far from what was measured.
   std::vector<int> landmarks;
-  Eigen::MatrixXf landmark_factor;  ///< inverse of the Cholesky factor of their covariance with noise, lower triangle
   ScoreInterval scores;
   double noise = 0;  ///< variance of a curve that left-out shapes chose
   int shapes = 0;
   int rows = 0;
   double largest_position = 0;           ///< on the first axis, above which the residual is a constant
   std::optional<ErrorSummary> left_out;  ///< whole shapes left out; nullopt for a single shape
+
+  [[nodiscard]] const KernelArrays& arrays() const { return lazy->get(); }
 };
 
 /// Variance of the score that does not come from distance.
@@ -79,6 +106,7 @@ class CompiledKernel {
 
  private:
   const KernelModel* model_ = nullptr;
+  bool kriged_ = false;
   std::array<double, KernelLaw::kMostCoefficients> prepared_{};
   std::array<float, CurveGrid::kMostNodes> residual_{};
   double sigma_ = 1;

@@ -12,19 +12,15 @@
 
 #include "models/core/error.h"
 #include "sim/make_predictor.h"
+#include "tests/support/allocation_count.h"
 #include "tests/support/random_layers.h"
 #include "tests/support/synthetic_calibration.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MOECAST_COUNTS_ALLOCATIONS 0
-#else
-#define MOECAST_COUNTS_ALLOCATIONS 1
-#endif
 
 // Counts allocations of this test program, Eigen's and those of `new` alike, to hold a promise of MoeBatch::predict.
 namespace {
 std::atomic<long> allocations{0};
 }
+long moecast::test::allocation_count() { return allocations.load(); }
 #if MOECAST_COUNTS_ALLOCATIONS
 extern "C" void* __libc_malloc(std::size_t size);  // NOLINT(bugprone-reserved-identifier): glibc's own name
 extern "C" void* malloc(std::size_t size) {
