@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "hwprofiles/profile.h"
 #include "models/core/error.h"
@@ -23,6 +24,10 @@ namespace {
 
 struct CalibrateOptions {
   std::string profile = "this-machine";
+  std::vector<std::string> add;
+  std::string sister;
+  std::string backend;
+  std::string layout;
   std::string data;
   std::string format = "table";
 };
@@ -46,13 +51,21 @@ std::string percent_or_dash(const KernelModel& model, double ErrorSummary::*fiel
 int calibrate_kernel_samples(const CalibrateOptions& options, const std::string& folder, const Profile& profile,
                              const std::vector<KernelSamples>& samples) {
   const Format format = parse_format(options.format);
+  std::optional<KernelCalibration> sister;
+  if (!options.sister.empty()) {
+    const std::string sister_folder = profile_folder(find_data_folders(options.data), options.sister);
+    sister = read_kernel_calibration(sister_folder, read_profile(sister_folder).name);
+  }
   ProgressBar bar;
   const auto start = std::chrono::steady_clock::now();
-  const KernelCalibration calibration = calibrate_kernels(profile, samples, [&](std::size_t done, std::size_t all) {
-    const double passed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    bar.update("fitting kernels", static_cast<double>(done) / static_cast<double>(all),
-               Seconds(passed * static_cast<double>(all - done) / static_cast<double>(done)));
-  });
+  const KernelCalibration calibration = calibrate_kernels(
+      profile, samples,
+      [&](std::size_t done, std::size_t all) {
+        const double passed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        bar.update("fitting kernels", static_cast<double>(done) / static_cast<double>(all),
+                   Seconds(passed * static_cast<double>(all - done) / static_cast<double>(done)));
+      },
+      sister ? &*sister : nullptr);
   bar.clear();
   const std::string file = folder + "/" + std::string(kKernelCalibrationFile);
   write_file_atomically(file, kernel_calibration_text(calibration));
@@ -81,6 +94,7 @@ int calibrate_kernel_samples(const CalibrateOptions& options, const std::string&
   if (format == Format::table || format == Format::md) {
     std::string text = fmt::format("{}\nerror of rows whose whole shape was left out:\n", file);
     text += render_table(table, format);
+    for (const std::string& choice : calibration.choices) text += "chosen: " + choice + "\n";
     for (const auto& [reason, rows] : calibration.left_out) {
       text += fmt::format("not fitted: {} rows: {}\n", rows, reason);
     }
@@ -91,13 +105,30 @@ int calibrate_kernel_samples(const CalibrateOptions& options, const std::string&
   return 0;
 }
 
+/// Rows of further tables become part of the profile's samples.
+void add_tables(const CalibrateOptions& options, const std::string& folder, std::vector<KernelSamples>& kernels) {
+  if (options.add.empty()) return;
+  const auto [framework, version] = split_backend(options.backend);
+  for (const std::string& file : options.add) {
+    KernelTable table = read_kernel_table(file, options.layout, framework, version);
+    if (!table.kernels.empty() && table.kernels.front().key.framework.empty()) {
+      throw UsageError("--backend", "is not in the name of " + file, "write --backend vllm-0.24.0");
+    }
+    note(fmt::format("{}: {} rows added", file, table.report.kept));
+    merge_kernel_samples(kernels, std::move(table.kernels));
+  }
+  write_kernel_samples(folder, kernels);
+}
+
 int run_calibrate(const CalibrateOptions& options) {
   const Format format = parse_format(options.format);
   const DataFolders folders = find_data_folders(options.data);
   if (options.profile != "this-machine") {
     const std::string chosen = profile_folder(folders, options.profile);
-    const std::vector<KernelSamples> kernels = read_kernel_samples(chosen);
-    if (!kernels.empty()) return calibrate_kernel_samples(options, chosen, read_profile(chosen), kernels);
+    std::vector<KernelSamples> kernels = read_kernel_samples(chosen);
+    add_tables(options, chosen, kernels);
+    if (!kernels.empty() || !options.sister.empty())
+      return calibrate_kernel_samples(options, chosen, read_profile(chosen), kernels);
   }
   const std::string folder = choose_hardware(options.profile, folders).folder;
   const Profile profile = read_profile(folder);
@@ -136,9 +167,21 @@ void add_calibrate_command(CLI::App& app, CommandLine& line) {
   const auto options = std::make_shared<CalibrateOptions>();
   CLI::App& command = *app.add_subcommand("calibrate", "Make a profile's calibration again from its samples");
   command.add_option("profile", options->profile, "name of `list hw` or a folder (default: this-machine)");
+  command.add_option("--add", options->add, "tables whose rows become part of the profile first")->type_name("FILE");
+  add_text_option(command, "--backend", options->backend, "FRAMEWORK-VERSION",
+                  "with --add: whose kernels these are (default: the file's name)");
+  add_text_option(command, "--operator", options->layout, "KIND", "with --add: moe, gemm, ... (default: the columns)");
+  add_text_option(command, "--sister", options->sister, "NAME",
+                  "profile of the same generation: kernels with few or no rows learn from it where that helps");
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT", "table (default), md, csv, json, jsonl");
-  command.footer("Examples:\n  moecast calibrate\n  moecast calibrate ./my-machine --format json\n");
+  command.footer(
+      "Examples:\n"
+      "  moecast calibrate\n"
+      "  moecast calibrate ./my-machine --format json\n"
+      "  moecast calibrate my-h200 --add mine.csv --backend vllm-0.24.0     1 to 5 token counts refine a shape\n"
+      "  moecast calibrate my-gpu --sister h100-sxm                         20 to 100 rows of a machine never "
+      "profiled\n");
   command.callback([options, &line] { line.run = [options] { return run_calibrate(*options); }; });
 }
 

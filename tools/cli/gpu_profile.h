@@ -32,7 +32,7 @@ struct GpuProfileOutcome {
 };
 
 /// Measures the points and writes profile.json and samples/ as a whole; a profile that FOLDER held stays until then.
-/// It has no calibration: no cost model is fitted to GPU kernels.
+/// It has no calibration: measured kernels of our own are not fitted yet, imported tables are (kernel_calibration.h).
 ///
 /// @param launch  nullptr when not measured.
 /// @throws DeviceError when nothing could be measured or written; InputError when FOLDER.partial is of another device.

@@ -13,6 +13,7 @@
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/output.h"
 #include "tools/cli/prediction_report.h"
+#include "tools/cli/profile_card.h"
 #include "tools/cli/query_options.h"
 
 namespace moecast {
@@ -136,6 +137,10 @@ std::string explain_text(const Answer& answer, const std::vector<Prediction>& re
 int run_explain(const QueryOptions& options) {
   const Format format = parse_format(options.format);
   const DataFolders folders = find_data_folders(options.data);
+  if (asks_nothing(options) && options.hw != "this-machine") {
+    write_stdout(profile_card(profile_folder(folders, options.hw), format));
+    return 0;
+  }
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
   refuse_backend_typo(options.backend, hardware);
   std::vector<Query> queries = make_queries(options, folders, hardware.threads);
@@ -143,6 +148,7 @@ int run_explain(const QueryOptions& options) {
     throw UsageError("", "explain answers one question, these ranges make " + std::to_string(queries.size()),
                      "moecast predict takes ranges");
   }
+  assume_profiled_dtype(queries.front(), hardware);
   queries.front().inputs.push_back({"hw_folder", hardware.folder, false});
   const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder);
   const std::vector<Answer> answers = answer_all(*predictor, std::move(queries), options.model);
@@ -183,6 +189,7 @@ void add_explain_command(CLI::App& app, CommandLine& line) {
   add_query_options(command, *options);
   command.footer(
       "Examples:\n"
+      "  moecast explain --hw h200-sxm                     what a profile knows, and how well\n"
       "  moecast explain --model olmoe-1b-7b --phase prefill --prompt 256\n"
       "  moecast explain --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 64 --format json\n");
   command.callback([options, &line] { line.run = [options] { return run_explain(*options); }; });

@@ -282,6 +282,8 @@ void add_query_options(CLI::App& command, QueryOptions& options) {
   add_text_option(command, "--data", options.data, "FOLDER", "Data folder of moecast (models/zoo, hwprofiles)");
 }
 
+bool asks_nothing(const QueryOptions& options) { return options.model.empty() && !asks_for_layer(options); }
+
 std::vector<Query> make_queries(const QueryOptions& options, const DataFolders& folders, int default_threads) {
   const bool layer = asks_for_layer(options);
   refuse_contradictions(options, layer);

@@ -60,6 +60,9 @@ struct Query {
 /// Adds all flags of a query to a command.
 void add_query_options(CLI::App& command, QueryOptions& options);
 
+/// Neither a model nor a layer is asked about.
+bool asks_nothing(const QueryOptions& options);
+
 /// All combinations, in the order typed, the last flag fastest.
 /// @param default_threads  used where --threads is not given.
 /// @throws UsageError on contradicting or wrong flags, InputError on a bad model file.

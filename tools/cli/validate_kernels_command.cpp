@@ -21,6 +21,9 @@ struct Options {
   std::string table;
   std::string layout;
   std::string leave_out;
+  std::string sister;
+  std::string samples = "50";
+  std::string seed = "1";
   std::string bound;
   std::string data;
   std::string format = "table";
@@ -76,6 +79,13 @@ int run(const Options& options) {
   request.table = options.table;
   request.layout = options.layout;
   request.leave_out = options.leave_out;
+  if ((options.leave_out == "machine") != !options.sister.empty()) {
+    throw UsageError("--sister", "and --leave-out machine belong together",
+                     "write --leave-out machine --sister h100-sxm");
+  }
+  if (!options.sister.empty()) request.sister = profile_folder(find_data_folders(options.data), options.sister);
+  request.samples = static_cast<int>(parse_count(options.samples, "--samples", 1, 1000000));
+  request.seed = static_cast<std::uint64_t>(parse_count(options.seed, "--seed"));
   std::tie(request.framework, request.version) = split_backend(options.backend);
   std::optional<double> bound;
   if (!options.bound.empty()) bound = parse_number(options.bound, "--bound", 1e-6, 1e6);
@@ -132,7 +142,12 @@ void add_validate_kernels_command(CLI::App& validate, CommandLine& line) {
   add_text_option(command, "--operator", options->layout, "KIND",
                   "moe, gemm, context_attention, ... (default: the file's name and columns)");
   add_text_option(command, "--leave-out", options->leave_out, "GROUP",
-                  "predict each row by a model fitted to the table's other groups: shape, experts, inter, n, k");
+                  "predict each row by a model fitted to the table's other groups: shape, experts, inter, n, k; or "
+                  "machine: fitted to a few rows and a sister machine");
+  add_text_option(command, "--sister", options->sister, "NAME", "with --leave-out machine: profile of the sister");
+  add_text_option(command, "--samples", options->samples, "COUNT",
+                  "with --leave-out machine: rows a kernel (default 50)");
+  add_text_option(command, "--seed", options->seed, "NUMBER", "with --leave-out machine: another choice of rows");
   add_text_option(command, "--bound", options->bound, "RATIO", "exit code 1 when the median error of all is above");
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT",
@@ -142,6 +157,7 @@ void add_validate_kernels_command(CLI::App& validate, CommandLine& line) {
       "Examples:\n"
       "  moecast validate kernels --hw h200-sxm --backend vllm-0.24.0 --table moe.vllm-0.24.0.csv.gz\n"
       "  moecast validate kernels --hw h200-sxm --table moe.vllm-0.24.0.csv.gz --leave-out shape --format json\n"
+      "  moecast validate kernels --hw h200-sxm --table moe.vllm-0.24.0.csv.gz --leave-out machine --sister h100-sxm\n"
       "  moecast validate kernels --hw b200-sxm --table gemm.vllm-0.24.0.csv.gz --leave-out n --bound 0.05\n");
   command.callback([options, &line] { line.run = [options] { return run(*options); }; });
 }

@@ -26,6 +26,8 @@ MACHINES = {
     "rtx-pro-6000": ("RTX-PRO-6000-Blackwell-Server", "rtx_pro_6000"),
     "gb200": ("GB200 (per GPU)", None),
 }
+# Machines of the same generation: what was never measured here is taken from there, on this datasheet.
+SISTERS = {"b300-sxm": "b200-sxm", "gb200": "b200-sxm"}
 # Values that a datasheet row lacks, and where they are taken from.
 ASSUMED = {
     "b300-sxm": {
@@ -81,9 +83,11 @@ def profile_of(name: str, row: dict, folder: str | None) -> dict:
     for quantity, (value, unit, source) in ASSUMED.get(name, {}).items():
         if quantity not in quantities:
             quantities[quantity] = {"value": value, "unit": unit, "origin": "assumed", "source": source}
-    notes = ["no kernel of this machine was measured: peaks only"]
+    notes = ["no kernel of this machine was measured"]
+    if name in SISTERS:
+        notes.append(f"kernels that were not measured here are those of {SISTERS[name]}, scaled by the datasheets")
     if folder:
-        notes = [OTHER_LICENCE.get(folder, LICENCE)]
+        notes[0] = OTHER_LICENCE.get(folder, LICENCE)
         if folder not in OTHER_LICENCE:
             notes += DEFECTS + MORE_DEFECTS.get(name, [])
     return {
@@ -115,14 +119,19 @@ def main() -> int:
             old.unlink()
         text = json.dumps(profile_of(name, sheet[row], folder), indent=2) + "\n"
         (target / "profile.json").write_text(text)
+        calibrate = [arguments.moecast, "calibrate", str(target)]
+        if name in SISTERS:
+            calibrate += ["--sister", str(arguments.out / SISTERS[name])]
         if not folder:
+            if name in SISTERS and not arguments.no_calibration:
+                subprocess.run(calibrate, check=True)
             continue
         tables = sorted(map(str, (arguments.measurements / "kernels" / folder).glob("*.csv*")))
         tables = [t for t in tables if "_mlp." not in t and "megamoe" not in t]
         command = [arguments.moecast, "import", "table", *tables, "--system", name, "--out", str(target)]
         subprocess.run(command, check=True)
         if not arguments.no_calibration:
-            subprocess.run([arguments.moecast, "calibrate", str(target)], check=True)
+            subprocess.run(calibrate, check=True)
     return 0
 
 

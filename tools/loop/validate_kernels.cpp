@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <random>
 
 #include "models/core/error.h"
 #include "models/core/statistics.h"
+#include "sim/cost/kernel/few_samples.h"
 #include "sim/cost/kernel/kernel_fit.h"
 
 namespace moecast {
@@ -69,6 +72,9 @@ class Validator {
       profile_samples_ = read_kernel_samples(request_.folder);
     } else {
       calibration_.device = device_limits(profile);
+      if (request_.leave_out == "machine") {
+        sister_ = read_kernel_calibration(request_.sister, read_profile(request_.sister).name);
+      }
     }
     std::size_t all = 0;
     for (const KernelSamples& samples : table.kernels) all += samples.size();
@@ -103,6 +109,8 @@ class Validator {
     const KernelSamples kept = pick(samples, rows);
     if (request_.leave_out.empty()) {
       predict(kept, *law);
+    } else if (request_.leave_out == "machine") {
+      leave_machine_out(kept, law);
     } else {
       cross_validate(kept, *law);
     }
@@ -147,12 +155,44 @@ class Validator {
     }
   }
 
+  /// A few random rows, and the sister machine; the rest is predicted.
+  void leave_machine_out(const KernelSamples& samples, const std::shared_ptr<const KernelLaw>& law) {
+    const KernelModel* sister = find_sister_kernel(sister_, samples.key);
+    if (sister == nullptr) {
+      report_.not_judged["kernels that the sister machine lacks"] += static_cast<std::int64_t>(samples.size());
+      return;
+    }
+    std::mt19937_64 random(request_.seed);
+    std::vector<std::size_t> rows(samples.size());
+    std::iota(rows.begin(), rows.end(), std::size_t{0});
+    const std::size_t known = std::min(rows.size() / 2, static_cast<std::size_t>(request_.samples));
+    for (std::size_t i = 0; i < known; ++i) std::swap(rows[i], rows[i + random() % (rows.size() - i)]);
+    const std::vector<std::size_t> asked(rows.begin() + static_cast<std::ptrdiff_t>(known), rows.end());
+    rows.resize(known);
+    std::sort(rows.begin(), rows.end());
+    const SisterFit fit = fit_with_sister(pick(samples, rows), law, *sister, loads_);
+    report_.notes.push_back(fmt::format("{}: {} rows, {:.0f} % of the residual of {}", samples.key.text(), known,
+                                        100 * fit.carried_ratio, sister_.profile));
+    CompiledKernel::Workspace workspace;
+    std::vector<double> values;
+    for (const std::size_t row : asked) {
+      samples.row(row, values);
+      const CompiledKernel::Answer answer = CompiledKernel(fit.model, values, workspace).at({values}, loads_);
+      Outcome outcome;
+      outcome.predicted_s = std::exp(answer.log_seconds);
+      outcome.low_s = std::exp(answer.log_low);
+      outcome.high_s = std::exp(answer.log_high);
+      outcome.measured_s = samples.latency_s[row];
+      add(samples, row, *law, outcome);
+    }
+  }
+
   /// Every row by a model that has not seen its group.
   void cross_validate(const KernelSamples& samples, const KernelLaw& law) {
     const std::vector<std::string_view> columns = law.group_columns(request_.leave_out);
     if (columns.empty()) {
       throw UsageError("--leave-out", fmt::format("\"{}\" is no group of {}", request_.leave_out, samples.key.layout),
-                       "shape; of MoE kernels also experts and inter, of GEMMs n and k");
+                       "shape or machine; of MoE kernels also experts and inter, of GEMMs n and k");
     }
     const KernelData data = make_kernel_data(samples, law, loads_);
     const std::vector<int> groups = merge_groups(curve_groups(samples, data.curves, columns), kMostFolds);
@@ -262,6 +302,7 @@ class Validator {
 
   const KernelValidation& request_;
   KernelCalibration calibration_;
+  KernelCalibration sister_;
   std::vector<KernelSamples> profile_samples_;
   const KernelSamples* known_ = nullptr;
   KernelData known_data_;

@@ -18,7 +18,11 @@ struct KernelValidation {
   std::string layout;     ///< empty: from the file
   std::string framework;  ///< empty: from the file
   std::string version;
-  std::string leave_out;  ///< empty: the profile's calibration; else a group of the law: shape, experts, inter, n, k
+  /// Empty: the profile's calibration; a group of the law (shape, experts, inter, n, k); or machine.
+  std::string leave_out;
+  std::string sister;      ///< folder of the sister machine's profile, for leave_out machine
+  int samples = 50;        ///< random rows a kernel that the machine left out is fitted to
+  std::uint64_t seed = 1;  ///< of these rows
   std::function<void(double done)> progress;
 };
 

@@ -20,6 +20,7 @@ struct KernelCalibration {
   DeviceLimits device;
   std::vector<KernelModel> kernels;              ///< sorted by key
   std::map<std::string, std::int64_t> left_out;  ///< rows that no fit saw, by reason
+  std::vector<std::string> choices;              ///< what the calibration chose by itself, and why; not stored
 
   /// How the kernel for a key was found.
   struct Choice {
@@ -32,11 +33,20 @@ struct KernelCalibration {
   [[nodiscard]] Choice choose(const KernelKey& key) const;
 };
 
+/// A kernel with fewer rows than this is fitted beside its sister machine's, where one is given.
+inline constexpr std::size_t kFewRows = 400;
+
 /// Fits every kernel whose law is known, on all cores. Deterministic.
 /// @param progress  called with done and all; may be empty. Any thread, one at a time.
+/// @param sister  calibration of a machine of the same generation; may be null. Kernels with few rows carry its
+/// residuals over where cross-validation gains, kernels without a row are its physics on this datasheet with three
+/// times its interval.
 /// @throws InputError when there is no sample, or the profile lacks a datasheet value.
 KernelCalibration calibrate_kernels(const Profile& profile, const std::vector<KernelSamples>& samples,
-                                    const std::function<void(std::size_t, std::size_t)>& progress = {});
+                                    const std::function<void(std::size_t, std::size_t)>& progress = {},
+                                    const KernelCalibration* sister = nullptr);
+/// The same kernel of another machine, whatever its version; nullptr where it has none.
+const KernelModel* find_sister_kernel(const KernelCalibration& sister, const KernelKey& key);
 
 /// kernels.bin: a line of JSON, then one zlib stream a kernel with its arrays (little endian), unpacked when the kernel
 /// is first used. Equal calibrations give equal bytes.

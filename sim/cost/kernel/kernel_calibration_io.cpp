@@ -183,6 +183,8 @@ Json header_of(const KernelModel& model) {
   json["landmarks"] = model.landmarks;
   json["landmark_step"] = step_of(model.arrays().landmark_factor);
   json["weight_step"] = step_of(model.arrays().weights);
+  if (!model.short_curve_shares.empty()) json["short_curve_shares"] = model.short_curve_shares;
+  if (model.inherited) json["inherited"] = true;
   if (model.left_out) json["left_out"] = summary_json(*model.left_out);
   return json;
 }
@@ -249,6 +251,8 @@ ArraySizes read_sizes(const JsonView& view, const KernelModel& model) {
 }
 
 KernelArrays read_arrays(const ArraySizes& sizes, std::string_view stream, const std::string& where) {
+  // zlib packs at most 1032 to 1: a larger claim would only reserve memory.
+  if (sizes.bytes > 1100 * (std::ssize(stream) + 1)) throw InputError(where, "is damaged", kAgain);
   const std::string bytes = decompress_bytes(stream, static_cast<std::size_t>(sizes.bytes), where);
   Reader reader(bytes, where);
   KernelArrays arrays;
@@ -294,6 +298,10 @@ KernelModel read_model(const JsonView& view, const DeviceLimits& device, std::st
   read_grid(view, *model.law, model.grid);
   if (view.has("left_out")) model.left_out = read_summary(view.at("left_out"));
   const ArraySizes sizes = read_sizes(view, model);
+  if (view.has("short_curve_shares")) {
+    model.short_curve_shares = read_numbers(view.at("short_curve_shares"), static_cast<std::size_t>(sizes.curves));
+  }
+  model.inherited = view.find_bool("inherited").value_or(false);
   const JsonView landmarks = view.at("landmarks");
   if (!landmarks.is_array() || landmarks.size() > 1024) throw InputError(landmarks.where(), "is no list", kAgain);
   for (std::size_t i = 0; i < landmarks.size(); ++i) {

@@ -166,6 +166,8 @@ Eigen::VectorXd fit_mean(const KernelData& data, const KernelLaw& law, const std
     prior(i) = known[static_cast<std::size_t>(i)].prior;
     width(i) = known[static_cast<std::size_t>(i)].width;
   }
+  if (options.prior.size() == count) prior = options.prior;
+  width *= options.prior_width;
   LeastSquaresProblem problem;
   problem.most_evaluations = options.evaluations;
   problem.residuals = [&](const Eigen::VectorXd& p) {

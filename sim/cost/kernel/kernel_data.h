@@ -48,6 +48,8 @@ struct MeanFitOptions {
   int most_rows = 1200;  ///< random rows of the fit
   int evaluations = 40;  ///< of the Jacobian
   std::uint64_t seed = 1;
+  Eigen::VectorXd prior{};  ///< coefficients to stay near instead of the law's priors; empty: those
+  double prior_width = 1;   ///< of the law's widths
 };
 
 /// Coefficients from the rows where `use` holds, held near the priors of the law, rounded to 1e-4.

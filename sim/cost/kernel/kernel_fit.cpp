@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "models/core/statistics.h"
+#include "sim/cost/kernel/few_samples.h"
 
 namespace moecast {
 namespace {
@@ -19,7 +20,8 @@ constexpr int kLeastCurves = 5;  ///< below, physics alone
 constexpr double kCoverage = 0.9;
 /// Score of a kernel of which a single shape was measured: physics alone is off by this, left out, at p90.
 constexpr double kUnknownScore = 0.6;
-constexpr double kShapeQuantile = 0.6;
+/// Share of the shapes whose own quantile an interval holds: higher where few shapes say little of the next one.
+constexpr double shape_quantile(std::size_t shapes) { return shapes >= 10 ? 0.78 : 0.85; }
 
 Eigen::MatrixXd rows_of(const Eigen::MatrixXd& from, const std::vector<Eigen::Index>& rows) {
   Eigen::MatrixXd picked(static_cast<Eigen::Index>(rows.size()), from.cols());
@@ -267,8 +269,8 @@ ScoreInterval score_interval(const KernelData& data, const LeftOutRows& rows, co
       lows.push_back(quantile(scores, kTail));
       highs.push_back(quantile(scores, 1 - kTail));
     }
-    interval.low[band] = std::min({quantile(pooled, kTail), quantile(lows, 1 - kShapeQuantile), -1e-3});
-    interval.high[band] = std::max({quantile(pooled, 1 - kTail), quantile(highs, kShapeQuantile), 1e-3});
+    interval.low[band] = std::min({quantile(pooled, kTail), quantile(lows, 1 - shape_quantile(lows.size())), -1e-3});
+    interval.high[band] = std::max({quantile(pooled, 1 - kTail), quantile(highs, shape_quantile(highs.size())), 1e-3});
   }
   return interval;
 }
@@ -356,23 +358,19 @@ KernelModel model_of(const KernelData& data, const std::shared_ptr<const KernelL
   return model;
 }
 
-}  // namespace
-
-KernelModel fit_kernel(const KernelSamples& samples, const std::shared_ptr<const KernelLaw>& law,
-                       RankLoadCache& loads) {
-  const KernelData data = make_kernel_data(samples, *law, loads);
+KernelModel fit_long_curves(const KernelSamples& samples, const KernelData& data,
+                            const std::shared_ptr<const KernelLaw>& law) {
   const std::vector<int> every_shape = curve_groups(samples, data.curves, law->group_columns("shape"));
   const int shapes = count_groups(every_shape);
   const std::vector<int> groups = merge_groups(every_shape, kMostFolds);
   WholeFit whole = fit_whole(data, *law);
   CurveOptions options;
-  options.noise =
-      shapes >= 3 ? choose_noise(whole.covariance, whole.residuals, groups, law->usual_noise()) : law->usual_noise();
+  options.noise = law->usual_noise();
+  if (shapes >= 3) options.noise = choose_noise(whole.covariance, whole.residuals, groups, options.noise);
   if (static_cast<int>(data.curves.size()) >= kLeastCurves) {
     whole.curves = fit_curves(whole.covariance, whole.residuals, options);
   }
   KernelModel model = model_of(data, law, whole);
-  model.key = samples.key;
   model.noise = options.noise;
   model.key = samples.key;
   model.shapes = shapes;
@@ -387,6 +385,33 @@ KernelModel fit_kernel(const KernelSamples& samples, const std::shared_ptr<const
   for (double& score : model.scores.low) score *= factor;
   for (double& score : model.scores.high) score *= factor;
   model.left_out = summarise_left_out(data, rows, row_groups, factor);
+  return model;
+}
+
+KernelSamples without_curves(const KernelSamples& samples, const std::vector<std::vector<std::size_t>>& curves,
+                             const std::vector<bool>& drop) {
+  KernelSamples kept{samples.key, std::vector<std::vector<double>>(samples.columns.size()), {}};
+  for (std::size_t curve = 0; curve < curves.size(); ++curve) {
+    if (drop[curve]) continue;
+    for (const std::size_t row : curves[curve]) {
+      for (std::size_t c = 0; c < kept.columns.size(); ++c) kept.columns[c].push_back(samples.columns[c][row]);
+      kept.latency_s.push_back(samples.latency_s[row]);
+    }
+  }
+  return kept;
+}
+
+}  // namespace
+
+KernelModel fit_kernel(const KernelSamples& all, const std::shared_ptr<const KernelLaw>& law, RankLoadCache& loads) {
+  const KernelData every = make_kernel_data(all, *law, loads);
+  const std::vector<bool> is_short = short_curves(every);
+  const bool some_short = std::find(is_short.begin(), is_short.end(), true) != is_short.end();
+  if (!some_short) return fit_long_curves(all, every, law);
+  const KernelSamples samples = without_curves(all, every.curves, is_short);
+  KernelModel model = fit_long_curves(samples, make_kernel_data(samples, *law, loads), law);
+  add_short_curves(every, is_short, model);
+  model.rows = static_cast<int>(all.size());
   return model;
 }
 

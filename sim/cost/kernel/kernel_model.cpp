@@ -78,6 +78,9 @@ CompiledKernel::CompiledKernel(const KernelModel& model, std::span<const double>
   if (own_) {
     Eigen::Index same = 0;
     workspace.covariance.maxCoeff(&same);
+    const Eigen::Index first_short = arrays.features.rows() - std::ssize(model.short_curve_shares);
+    if (same >= first_short) own_share_ = model.short_curve_shares[static_cast<std::size_t>(same - first_short)];
+    if (model.inherited) own_share_ = 1;
     for (Eigen::Index n = 0; n < arrays.own.cols(); ++n) residual_[static_cast<std::size_t>(n)] += arrays.own(same, n);
   }
 }
@@ -99,13 +102,14 @@ CompiledKernel::Answer CompiledKernel::at(const KernelRow& row, RankLoadCache& l
     }
   }
   const std::size_t band = kernel_band(model.law->band_size(row.values));
-  if (own_ && !row.load) {
+  if (own_ && own_share_ == 0 && !row.load) {
     answer.log_low = answer.log_seconds - kMeasuredHalfWidth;
     answer.log_high = answer.log_seconds + kMeasuredHalfWidth;
     answer.origin = Origin::interpolated;
   } else {
-    answer.log_low = answer.log_seconds + sigma_ * model.scores.low[band];
-    answer.log_high = answer.log_seconds + sigma_ * model.scores.high[band];
+    const double share = own_share_ > 0 ? own_share_ : 1;
+    answer.log_low = answer.log_seconds + share * sigma_ * model.scores.low[band];
+    answer.log_high = answer.log_seconds + share * sigma_ * model.scores.high[band];
     answer.origin = Origin::fitted;
   }
   if (coordinates[0] > model.largest_position + 1e-9 || sigma_ * sigma_ > kFarVariance) {

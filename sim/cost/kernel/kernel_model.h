@@ -71,6 +71,10 @@ struct KernelModel {
   double largest_position = 0;           ///< on the first axis, above which the residual is a constant
   std::optional<ErrorSummary> left_out;  ///< whole shapes left out; nullopt for a single shape
 
+  /// Of the last curves, which were measured at few positions: what is left of the interval there.
+  std::vector<double> short_curve_shares;
+  bool inherited = false;  ///< curves are those of a sister machine
+
   [[nodiscard]] const KernelArrays& arrays() const { return lazy->get(); }
 };
 
@@ -111,6 +115,8 @@ class CompiledKernel {
   std::array<float, CurveGrid::kMostNodes> residual_{};
   double sigma_ = 1;
   bool own_ = false;  ///< the configuration itself was measured
+  double own_share_ =
+      0;  ///< of the interval that is left, where it was measured at few positions only; 0 = whole curve
 };
 
 }  // namespace moecast

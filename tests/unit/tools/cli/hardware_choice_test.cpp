@@ -52,13 +52,13 @@ TEST_F(HardwareChoiceTest, AnUnfinishedRunIsNoProfile) {
   EXPECT_EQ(choose_hardware("this-machine", folders).folder, (root_ / "cpu").string());
 }
 
-TEST_F(HardwareChoiceTest, SaysThatAGpuProfileHasNoCostModel) {
+TEST_F(HardwareChoiceTest, SaysThatAGpuProfilePredictsKernelsOnly) {
   write("gpu", "gpu", 0);
   try {
     choose_hardware("gpu", folders);
     FAIL() << "chose it";
   } catch (const InputError& error) {
-    EXPECT_THAT(error.problem(), HasSubstr("no cost model is fitted to GPU kernels"));
+    EXPECT_THAT(error.problem(), HasSubstr("whole steps are not yet"));
   }
 }
 

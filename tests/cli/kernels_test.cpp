@@ -1,0 +1,148 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/cli/program.h"
+#include "tests/support/made_up_kernels.h"
+
+namespace moecast::test {
+namespace {
+
+using testing::HasSubstr;
+using Json = nlohmann::json;
+
+/// A table as other tools publish it.
+std::string table_of(const KernelSamples& samples) {
+  std::ostringstream text;
+  text << "kernel_source,moe_dtype,num_tokens,hidden_size,inter_size,topk,num_experts,moe_tp_size,moe_ep_size,"
+          "distribution,latency\n";
+  for (std::size_t row = 0; row < samples.size(); ++row) {
+    text << samples.key.kernel << "," << samples.key.dtype;
+    for (std::size_t c = 0; c < 7; ++c) text << "," << samples.columns[c][row];
+    text << "," << distribution_text(samples.columns[7][row]) << "," << samples.latency_s[row] * 1e3 << "\n";
+  }
+  return text.str();
+}
+
+const std::vector<std::string> kNewMachine{"--bandwidth", "4.8TB/s",           "--peak-bf16", "989TFLOP/s", "--cache",
+                                           "50MB",        "--multiprocessors", "132",         "--system",   "made-up"};
+
+class KernelCommands : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = fresh_folder("kernel-commands");
+    write_text(folder_ + "/moe.vllm-1.0.csv", table_of(tile_exact_moe(grid_shapes(), 0.01)));
+    write_text(folder_ + "/new.csv", table_of(tile_exact_moe({{2560, 896, 6, 96}, {3584, 1280, 8, 144}}, 0.01, 8)));
+    std::vector<std::string> words{"import", "table", folder_ + "/moe.vllm-1.0.csv", "--out", folder_ + "/made-up"};
+    words.insert(words.end(), kNewMachine.begin(), kNewMachine.end());
+    const Finished imported = run_moecast(words);
+    ASSERT_EQ(imported.code, 0) << imported.err;
+    EXPECT_THAT(imported.out, HasSubstr("2016 rows of 1 kernels, 2016 kept"));
+    const Finished calibrated = run_moecast({"calibrate", folder_ + "/made-up"});
+    ASSERT_EQ(calibrated.code, 0) << calibrated.err;
+  }
+  static std::string folder_;
+};
+std::string KernelCommands::folder_;
+
+TEST_F(KernelCommands, ValidatePredictsShapesThatTheProfileLacks) {
+  const Finished finished = run_moecast({"validate", "kernels", "--hw", folder_ + "/made-up", "--backend", "vllm-1.0",
+                                         "--table", folder_ + "/new.csv", "--operator", "moe", "--format", "json"});
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  const Json json = Json::parse(finished.out);
+  const Json& all = json.at("strata").at(0);
+  EXPECT_EQ(all.at("name"), "all");
+  EXPECT_EQ(all.at("n"), 504);
+  EXPECT_LT(all.at("median_ape"), 0.06);
+  EXPECT_GT(all.at("coverage_90_ratio"), 0.85);
+  // Both baselines are worse.
+  EXPECT_GT(all.at("baselines").at("nearest"), all.at("mape"));
+  EXPECT_GT(all.at("baselines").at("roofline"), all.at("mape"));
+  std::vector<std::string> names;
+  for (const Json& stratum : json.at("strata")) names.push_back(stratum.at("name"));
+  for (const char* name : {"dtype bfloat16", "load balanced", "tokens <= 16", "tp 2", "ep 4", "shape 2560x896x6x96"}) {
+    EXPECT_THAT(names, testing::Contains(name));
+  }
+}
+
+TEST_F(KernelCommands, AnUnknownBackendIsAnsweredByItsNearestRelativeAndSaysSo) {
+  const Finished finished = run_moecast({"validate", "kernels", "--hw", folder_ + "/made-up", "--backend", "vllm-9.9",
+                                         "--table", folder_ + "/new.csv", "--operator", "moe"});
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  EXPECT_THAT(finished.out, HasSubstr("never measured; stands for it: version 1.0"));
+}
+
+TEST_F(KernelCommands, LeaveOutDoesTheCrossValidationItself) {
+  const std::string table = folder_ + "/moe.vllm-1.0.csv";
+  for (const char* group : {"shape", "experts", "inter"}) {
+    const Finished finished = run_moecast({"validate", "kernels", "--hw", folder_ + "/made-up", "--table", table,
+                                           "--leave-out", group, "--format", "json"});
+    ASSERT_EQ(finished.code, 0) << finished.err;
+    EXPECT_LT(Json::parse(finished.out).at("strata").at(0).at("median_ape"), 0.15) << group;
+  }
+  const Finished wrong =
+      run_moecast({"validate", "kernels", "--hw", folder_ + "/made-up", "--table", table, "--leave-out", "colour"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("\"colour\" is no group"));
+}
+
+TEST_F(KernelCommands, ABoundThatIsMissedIsExitCodeOne) {
+  const Finished missed = run_moecast({"validate", "kernels", "--hw", folder_ + "/made-up", "--backend", "vllm-1.0",
+                                       "--table", folder_ + "/new.csv", "--operator", "moe", "--bound", "0.000001"});
+  EXPECT_EQ(missed.code, 1);
+}
+
+TEST_F(KernelCommands, ExplainShowsTheCard) {
+  const Finished card = run_moecast({"explain", "--hw", folder_ + "/made-up"});
+  ASSERT_EQ(card.code, 0) << card.err;
+  EXPECT_THAT(card.out, HasSubstr("4.80 TB/s"));
+  EXPECT_THAT(card.out, HasSubstr("vllm-1.0 moe tile_exact bfloat16"));
+  EXPECT_THAT(card.out, HasSubstr("missing: gemm"));
+  const Finished json = run_moecast({"explain", "--hw", folder_ + "/made-up", "--format", "json"});
+  EXPECT_EQ(Json::parse(json.out).at("kernels").at(0).at("shapes"), 8);
+}
+
+TEST_F(KernelCommands, CalibratesByteForByte) {
+  const auto bytes = [] {
+    std::ifstream file(folder_ + "/made-up/kernels.bin", std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  const std::string before = bytes();
+  ASSERT_EQ(run_moecast({"calibrate", folder_ + "/made-up"}).code, 0);
+  EXPECT_TRUE(bytes() == before);
+}
+
+TEST_F(KernelCommands, ABrokenTableNamesItsPlaceAndChangesNothing) {
+  write_text(folder_ + "/broken.csv", "kernel_source,gemm_dtype,m,n,k,latency\na,fp8,1,2\n");
+  const Finished finished = run_moecast({"import", "table", folder_ + "/broken.csv", "--system", "made-up",
+                                         "--framework", "vllm", "--version", "1.0", "--out", folder_ + "/made-up"});
+  EXPECT_EQ(finished.code, 3);
+  EXPECT_THAT(finished.err, HasSubstr("broken.csv: line 2"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/made-up/samples/gemm.vllm-1.0.csv.gz"));
+}
+
+TEST_F(KernelCommands, ADamagedCalibrationIsRefusedWithTheWayOut) {
+  std::filesystem::copy(folder_ + "/made-up", folder_ + "/damaged", std::filesystem::copy_options::recursive);
+  std::filesystem::resize_file(folder_ + "/damaged/kernels.bin", 2000);
+  const Finished finished = run_moecast({"validate", "kernels", "--hw", folder_ + "/damaged", "--backend", "vllm-1.0",
+                                         "--table", folder_ + "/new.csv", "--operator", "moe"});
+  EXPECT_EQ(finished.code, 3);
+  EXPECT_THAT(finished.err, HasSubstr("moecast calibrate"));
+}
+
+TEST(KernelTables, ANewMachineNeedsItsDatasheet) {
+  const std::string folder = fresh_folder("kernel-new-machine");
+  write_text(folder + "/gemm.vllm-1.0.csv", "kernel_source,gemm_dtype,m,n,k,latency\na,fp8,1,2,3,0.1\n");
+  const Finished finished =
+      run_moecast({"import", "table", folder + "/gemm.vllm-1.0.csv", "--system", "unheard-of", "--out", folder + "/x"});
+  EXPECT_EQ(finished.code, 2);
+  EXPECT_THAT(finished.err, HasSubstr("--bandwidth"));
+}
+
+}  // namespace
+}  // namespace moecast::test
