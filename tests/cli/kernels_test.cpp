@@ -100,11 +100,11 @@ TEST_F(KernelCommands, ABoundThatIsMissedIsExitCodeOne) {
 TEST_F(KernelCommands, ExplainShowsTheCard) {
   const Finished card = run_moecast({"explain", "--hw", folder_ + "/made-up"});
   ASSERT_EQ(card.code, 0) << card.err;
-  EXPECT_THAT(card.out, HasSubstr("4.80 TB/s"));
+  EXPECT_THAT(card.out, HasSubstr("4.8 TB/s"));
   EXPECT_THAT(card.out, HasSubstr("vllm-1.0 moe tile_exact bfloat16"));
   EXPECT_THAT(card.out, HasSubstr("missing: gemm"));
   const Finished json = run_moecast({"explain", "--hw", folder_ + "/made-up", "--format", "json"});
-  EXPECT_EQ(Json::parse(json.out).at("kernels").at(0).at("shapes"), 8);
+  EXPECT_EQ(Json::parse(json.out).at("kernels").at(0).at("shapes"), 7);  // one of eight is vLLM's group-limited shape
 }
 
 TEST_F(KernelCommands, CalibratesByteForByte) {

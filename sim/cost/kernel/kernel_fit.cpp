@@ -20,8 +20,10 @@ constexpr int kLeastCurves = 5;  ///< below, physics alone
 constexpr double kCoverage = 0.9;
 /// Score of a kernel of which a single shape was measured: physics alone is off by this, left out, at p90.
 constexpr double kUnknownScore = 0.6;
+/// Least score of a kernel of which two or three shapes were measured.
+constexpr double kFewShapesScore = 0.35;
 /// Share of the shapes whose own quantile an interval holds: higher where few shapes say little of the next one.
-constexpr double shape_quantile(std::size_t shapes) { return shapes >= 10 ? 0.78 : 0.85; }
+constexpr double shape_quantile(std::size_t shapes) { return shapes >= 8 ? 0.78 : 0.85; }
 
 Eigen::MatrixXd rows_of(const Eigen::MatrixXd& from, const std::vector<Eigen::Index>& rows) {
   Eigen::MatrixXd picked(static_cast<Eigen::Index>(rows.size()), from.cols());
@@ -315,7 +317,7 @@ double few_shapes_factor(int shapes) { return shapes >= 5 ? 1 : shapes == 4 ? 1.
 
 /// Error and coverage of left-out rows, each interval without the scores of the row's own group.
 std::optional<ErrorSummary> summarise_left_out(const KernelData& data, const LeftOutRows& rows,
-                                               const std::vector<int>& row_groups, double factor) {
+                                               const std::vector<int>& row_groups, double factor, double least) {
   std::vector<ScoreInterval> without;
   for (int group = 0; group < count_groups(row_groups); ++group) {
     without.push_back(score_interval(data, rows, row_groups, group));
@@ -327,8 +329,8 @@ std::optional<ErrorSummary> summarise_left_out(const KernelData& data, const Lef
     const std::size_t band = kernel_band(data.band_size(r));
     Outcome outcome;
     outcome.predicted_s = std::exp(rows.log_predicted(r));
-    outcome.low_s = std::exp(rows.log_predicted(r) + factor * rows.sigma(r) * interval.low[band]);
-    outcome.high_s = std::exp(rows.log_predicted(r) + factor * rows.sigma(r) * interval.high[band]);
+    outcome.low_s = std::exp(rows.log_predicted(r) + rows.sigma(r) * std::min(factor * interval.low[band], -least));
+    outcome.high_s = std::exp(rows.log_predicted(r) + rows.sigma(r) * std::max(factor * interval.high[band], least));
     outcome.measured_s = std::exp(data.log_seconds(r));
     outcomes.push_back(outcome);
   }
@@ -382,9 +384,10 @@ KernelModel fit_long_curves(const KernelSamples& samples, const KernelData& data
   const std::vector<int> row_groups = row_groups_of(data, groups);
   const double factor = few_shapes_factor(shapes);
   model.scores = score_interval(data, rows, row_groups, -1);
-  for (double& score : model.scores.low) score *= factor;
-  for (double& score : model.scores.high) score *= factor;
-  model.left_out = summarise_left_out(data, rows, row_groups, factor);
+  const double least = shapes < 4 ? kFewShapesScore : 0;
+  for (double& score : model.scores.low) score = std::min(score * factor, -least);
+  for (double& score : model.scores.high) score = std::max(score * factor, least);
+  model.left_out = summarise_left_out(data, rows, row_groups, factor, least);
   return model;
 }
 
