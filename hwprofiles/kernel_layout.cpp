@@ -104,7 +104,7 @@ std::vector<KernelLayout> make_layouts() {
        Kind::fused_moe,
        {},
        {},
-       {{"tokens", 1, kMostRows, std::nullopt, true}, {"activated_experts", 1, 1e6, std::nullopt, true}},
+       {{"tokens", 1, kMostRows, std::nullopt, true}, {"activated_experts", 1, 1e6}},
        "time_us",
        1e-6},
   };

@@ -57,9 +57,11 @@ class StreamingLaw final : public KernelLaw {
         t[kSequences] = v[1];
         break;
       case What::experts:
-        // One expert is a unit of bytes: the coefficient carries its size.
+        // The table does not say the shape: an expert of 10 MB and 37 M weights' worth of arithmetic a token are units
+        // that the coefficients scale.
         t[kBytes] = v[1] * 1e7;
-        t[kFlops] = v[0] * 1e9;
+        t[kFlops] = v[0] * 7.5e7;
+        t[kSteps] = v[0];
         t[kSequences] = v[1];
         break;
       case What::conv:
