@@ -147,7 +147,9 @@ class TableReader {
         map_ = map_columns(choose_layout(layout_, header, path_), header, path_);
         row_.resize(map_.numbers.size());
       } else if (!line.empty()) {
-        take(number, line_.split(line));
+        const auto& cells = line_.split(line);
+        if (report_.rows == 0 && layout_.empty()) tell_phases_apart(cells);
+        take(number, cells);
       }
     });
     if (map_.layout == nullptr) throw InputError(path_, "is empty", "a table starts with the names of its columns");
@@ -161,6 +163,22 @@ class TableReader {
  private:
   [[nodiscard]] std::string place(std::uint64_t number, std::string_view column) const {
     return path_ + ": line " + std::to_string(number) + ", column " + std::string(column);
+  }
+
+  /// Tables of attention over a prompt and of one step have the same columns: a step has one new token and a past.
+  void tell_phases_apart(const std::vector<std::string_view>& cells) {
+    constexpr std::string_view kPrompt = "context_";
+    const std::string name(map_.layout->name);
+    const auto isl = std::find_if(map_.layout->numbers.begin(), map_.layout->numbers.end(),
+                                  [](const TableColumn& column) { return column.name == "isl"; });
+    if (!name.starts_with(kPrompt) || isl == map_.layout->numbers.end()) return;
+    const auto value = [&](std::size_t column) {
+      const auto& at = map_.numbers[column];
+      return at && *at < cells.size() ? parse_number(cells[*at]).value_or(0) : 0;
+    };
+    if (value(map_.layout->column("isl")) != 1 || value(map_.layout->column("step")) < 1) return;
+    const KernelLayout* other = find_kernel_layout("generation_" + name.substr(kPrompt.size()));
+    if (other != nullptr) map_.layout = other;
   }
 
   void leave_out(const std::string& reason, std::uint64_t number, std::string_view text) {

@@ -102,6 +102,19 @@ TEST(KernelTable, FindsTheLayoutByItsColumns) {
   EXPECT_THROW(read_kernel_table(file, "gem", "vllm", "1"), InputError);
 }
 
+TEST(KernelTable, TellsAStepFromAPromptByItsFirstRow) {
+  const std::string header =
+      "kernel_source,batch_size,isl,num_heads,num_key_value_heads,head_dim,beam_width,attn_dtype,kv_cache_dtype,step,"
+      "latency"
+      "\n";
+  const auto layout_of = [&](const std::string& row) {
+    const std::string file = table_file("unnamed.csv", header + row);
+    return read_kernel_table(file, "", "vllm", "1").kernels.front().key.layout;
+  };
+  EXPECT_EQ(layout_of("fa3,4,1,32,8,128,1,bfloat16,fp8,1023,0.1\n"), "generation_attention");
+  EXPECT_EQ(layout_of("fa3,4,1024,32,8,128,1,bfloat16,fp8,0,0.1\n"), "context_attention");
+}
+
 TEST(KernelTable, TimesOfActivatedExpertsAreMicroseconds) {
   const std::string file = table_file("moe_activated_experts.x.csv", "tokens,activated_experts,time_us\n1,8,50.2297\n");
   EXPECT_NEAR(read_kernel_table(file, "", "", "").kernels.front().latency_s.front(), 50.2297e-6, 1e-12);
