@@ -56,7 +56,7 @@ struct KernelTable {
 /// number must be, more rows than `most_rows`. Rows that no machine can have measured (latency not above zero, a value
 /// out of its range) are left out and counted.
 KernelTable read_kernel_table(const std::string& path, const std::string& layout, const std::string& framework,
-                              const std::string& version, std::int64_t most_rows = 20'000'000);
+                              const std::string& version, std::int64_t most_rows = 5'000'000);
 
 /// "moe.vllm-0.24.0.csv.gz" -> moe, vllm, 0.24.0; parts that the name does not say stay empty.
 struct TableName {

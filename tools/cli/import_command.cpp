@@ -25,7 +25,7 @@ struct ImportOptions {
   std::string version;
   std::string layout;
   std::string out;
-  std::string most_rows = "20000000";
+  std::string most_rows = "5000000";
   std::string bandwidth, peak, cache, capacity, multiprocessors;
   std::string data;
   std::string format = "table";
@@ -183,7 +183,7 @@ void add_import_command(CLI::App& app, CommandLine& line) {
   add_text_option(table, "--cache", options->cache, "SIZE", "last-level cache, e.g. 50MB");
   add_text_option(table, "--memory", options->capacity, "SIZE", "memory capacity, e.g. 141GB");
   add_text_option(table, "--multiprocessors", options->multiprocessors, "COUNT", "e.g. 132");
-  add_text_option(table, "--most-rows", options->most_rows, "COUNT", "refuse larger tables (default 20000000)");
+  add_text_option(table, "--most-rows", options->most_rows, "COUNT", "refuse larger tables (default 5000000)");
   add_text_option(table, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(table, "--format", options->format, "FORMAT", "table (default), json, jsonl, csv");
   table.footer(
