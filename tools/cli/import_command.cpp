@@ -8,7 +8,6 @@
 #include "hwprofiles/kernel_samples.h"
 #include "hwprofiles/profile.h"
 #include "models/core/error.h"
-#include "models/core/file.h"
 #include "models/core/quantity_text.h"
 #include "sim/cost/kernel/kernel_data.h"
 #include "tools/cli/command.h"
@@ -38,12 +37,14 @@ std::string machine_name(std::string text) {
 }
 
 void set(Profile& profile, const char* name, double value, const char* unit) {
-  HardwareQuantity quantity;
-  quantity.value = value;
-  quantity.unit = unit;
-  quantity.origin = Origin::datasheet;
-  quantity.source = "given on the command line of moecast import";
-  profile.quantities[name] = quantity;
+  profile.quantities[name] = {
+      value, unit, std::nullopt, std::nullopt, Origin::datasheet, "given on the command line of moecast import"};
+}
+
+/// A normaliser of the laws that nobody gave: the value of an H200, and it says so.
+void assume(Profile& profile, const char* name, double value, const char* unit) {
+  if (profile.find(name) != nullptr) return;
+  profile.quantities[name] = {value, unit, std::nullopt, std::nullopt, Origin::assumed, "as H200: it was not given"};
 }
 
 /// The profile that rows go into: the folder's own, else a copy of a known machine's datasheet, else one from flags.
@@ -85,8 +86,8 @@ Profile target_profile(const ImportOptions& options, const DataFolders& folders,
     set(profile, "multiprocessors",
         static_cast<double>(parse_count(options.multiprocessors, "--multiprocessors", 1, 100000)), "1");
   }
-  if (profile.find("l2_cache") == nullptr) set(profile, "l2_cache", 50e6, "B");
-  if (profile.find("multiprocessors") == nullptr) set(profile, "multiprocessors", 132, "1");
+  assume(profile, "l2_cache", 50e6, "B");
+  assume(profile, "multiprocessors", 132, "1");
   return profile;
 }
 
