@@ -127,13 +127,9 @@ class Validator {
     if (!choice.substitution.empty()) {
       report_.notes.push_back(samples.key.text() + ": never measured; stands for it: " + choice.substitution);
     }
-    // The law of the wanted format, with the coefficients of what stands for it.
-    KernelModel model = *choice.model;
-    if (model.key.dtype != samples.key.dtype) model.law = make_kernel_law(samples.key, calibration_.device);
-    for (double& score : model.scores.low) score *= choice.widening;
-    for (double& score : model.scores.high) score *= choice.widening;
+    const KernelModel model = choice.stand_in(samples.key, calibration_.device);
     const KernelData data = make_kernel_data(samples, law, loads_);
-    set_baselines(choice.model->key, law, data);
+    set_baselines(choice.model->key, law);
     CompiledKernel::Workspace workspace;
     std::vector<double> values;
     for (const std::vector<std::size_t>& curve : data.curves) {
@@ -239,7 +235,7 @@ class Validator {
   }
 
   /// Both baselines of a kernel, from the profile's samples of it.
-  void set_baselines(const KernelKey& key, const KernelLaw& law, const KernelData& /*data*/) {
+  void set_baselines(const KernelKey& key, const KernelLaw& law) {
     known_ = nullptr;
     efficiency_.reset();
     for (const KernelSamples& samples : profile_samples_) {

@@ -69,6 +69,16 @@ KernelCalibration::Choice KernelCalibration::choose(const KernelKey& key) const 
   return choice;
 }
 
+KernelModel KernelCalibration::Choice::stand_in(const KernelKey& key, const DeviceLimits& limits) const {
+  KernelModel stand_in = *model;
+  if (substitution.empty()) return stand_in;
+  if (key.dtype != stand_in.key.dtype) stand_in.law = make_kernel_law(key, limits);
+  stand_in.inherited = true;
+  for (double& score : stand_in.scores.low) score *= widening;
+  for (double& score : stand_in.scores.high) score *= widening;
+  return stand_in;
+}
+
 const KernelModel* find_sister_kernel(const KernelCalibration& sister, const KernelKey& key) {
   const KernelModel* found = nullptr;
   for (const KernelModel& model : sister.kernels) {

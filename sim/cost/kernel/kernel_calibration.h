@@ -27,6 +27,9 @@ struct KernelCalibration {
     const KernelModel* model = nullptr;  ///< nullptr: nothing of this layout
     std::string substitution;            ///< empty: the very kernel; else what stands for it, and why
     double widening = 1;                 ///< factor on the interval's half widths
+
+    /// The model as one of `key`: with the law of its format, the wider interval, and no curve of its own.
+    [[nodiscard]] KernelModel stand_in(const KernelKey& key, const DeviceLimits& device) const;
   };
   /// The kernel itself; else its nearest relative: another version, another kernel of the framework and format, another
   /// framework, another format (scaled by the law).

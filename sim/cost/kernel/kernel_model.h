@@ -73,7 +73,7 @@ struct KernelModel {
 
   /// Of the last curves, which were measured at few positions: what is left of the interval there.
   std::vector<double> short_curve_shares;
-  bool inherited = false;  ///< curves are those of a sister machine
+  bool inherited = false;  ///< curves are those of another machine or kernel: none is measured here
 
   [[nodiscard]] const KernelArrays& arrays() const { return lazy->get(); }
 };

@@ -192,6 +192,20 @@ TEST(KernelChoice, SaysWhatStandsForAKernelThatWasNotMeasured) {
   EXPECT_EQ(calibration.choose(key).widening, 1);
   key.version = "2.0";
   EXPECT_EQ(calibration.choose(key).substitution, "version 1.0");
+  // What stands for it was measured at this very configuration, which is no measurement of the wanted kernel.
+  const KernelModel model = calibration.choose(key).stand_in(key, made_up_device());
+  RankLoadCache loads;
+  CompiledKernel::Workspace workspace;
+  const std::vector<double> row{64, 2048, 1024, 8, 64, 1, 1, 0, 3};
+  const auto own = CompiledKernel(grid_model(), row, workspace).at({row}, loads);
+  const auto other = CompiledKernel(model, row, workspace).at({row}, loads);
+  EXPECT_EQ(own.origin, Origin::interpolated);
+  EXPECT_EQ(other.origin, Origin::fitted);
+  EXPECT_NEAR(own.log_high - own.log_low, 0.08, 1e-9);
+  EXPECT_NEAR(other.log_high - other.log_low,
+              1.25 * CompiledKernel(grid_model(), row, workspace).sigma() *
+                  (grid_model().scores.high[1] - grid_model().scores.low[1]),
+              1e-9);
   key.framework = "sglang";
   EXPECT_GT(calibration.choose(key).widening, 1.25);
   key.layout = "gemm";
