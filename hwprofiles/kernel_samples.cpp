@@ -70,6 +70,15 @@ TableName parse_table_name(const std::string& path) {
   return parts;
 }
 
+KernelSamples pick_rows(const KernelSamples& samples, const std::vector<std::size_t>& rows) {
+  KernelSamples picked{samples.key, std::vector<std::vector<double>>(samples.columns.size()), {}};
+  for (const std::size_t row : rows) {
+    for (std::size_t c = 0; c < picked.columns.size(); ++c) picked.columns[c].push_back(samples.columns[c][row]);
+    picked.latency_s.push_back(samples.latency_s[row]);
+  }
+  return picked;
+}
+
 std::vector<std::vector<std::size_t>> curves_of(const KernelSamples& samples) {
   const auto& numbers = samples.layout().numbers;
   std::vector<std::vector<std::size_t>> curves;

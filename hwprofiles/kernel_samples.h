@@ -85,6 +85,9 @@ void write_kernel_samples(const std::string& folder, const std::vector<KernelSam
 void merge_kernel_samples(std::vector<KernelSamples>& into, std::vector<KernelSamples> more,
                           TableReport* report = nullptr);
 
+/// These rows only.
+KernelSamples pick_rows(const KernelSamples& samples, const std::vector<std::size_t>& rows);
+
 /// Row indices of each curve (equal values of all columns that are no position), rows of a curve in ascending position.
 std::vector<std::vector<std::size_t>> curves_of(const KernelSamples& samples);
 

@@ -50,15 +50,6 @@ class Strata {
   std::vector<std::vector<Outcome>> outcomes_;
 };
 
-KernelSamples pick(const KernelSamples& samples, const std::vector<std::size_t>& rows) {
-  KernelSamples picked{samples.key, std::vector<std::vector<double>>(samples.columns.size()), {}};
-  for (const std::size_t row : rows) {
-    for (std::size_t c = 0; c < picked.columns.size(); ++c) picked.columns[c].push_back(samples.columns[c][row]);
-    picked.latency_s.push_back(samples.latency_s[row]);
-  }
-  return picked;
-}
-
 class Validator {
  public:
   explicit Validator(const KernelValidation& request) : request_(request) {}
@@ -106,7 +97,7 @@ class Validator {
       }
     }
     if (rows.empty()) return;
-    const KernelSamples kept = pick(samples, rows);
+    const KernelSamples kept = pick_rows(samples, rows);
     if (request_.leave_out.empty()) {
       predict(kept, *law);
     } else if (request_.leave_out == "machine") {
@@ -166,7 +157,7 @@ class Validator {
     const std::vector<std::size_t> asked(rows.begin() + static_cast<std::ptrdiff_t>(known), rows.end());
     rows.resize(known);
     std::sort(rows.begin(), rows.end());
-    const SisterFit fit = fit_with_sister(pick(samples, rows), law, *sister, loads_);
+    const SisterFit fit = fit_with_sister(pick_rows(samples, rows), law, *sister, loads_);
     report_.notes.push_back(fmt::format("{}: {} rows, {:.0f} % of the residual of {}", samples.key.text(), known,
                                         100 * fit.carried_ratio, sister_.profile));
     CompiledKernel::Workspace workspace;

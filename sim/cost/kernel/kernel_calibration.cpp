@@ -17,13 +17,11 @@ namespace {
 constexpr std::size_t kLeastRows = 20;
 
 KernelSamples kept_rows(const KernelSamples& samples, const RowFilter& filter) {
-  KernelSamples kept{samples.key, std::vector<std::vector<double>>(samples.columns.size()), {}};
+  std::vector<std::size_t> rows;
   for (std::size_t row = 0; row < samples.size(); ++row) {
-    if (filter.reason[row] >= 0) continue;
-    for (std::size_t c = 0; c < kept.columns.size(); ++c) kept.columns[c].push_back(samples.columns[c][row]);
-    kept.latency_s.push_back(samples.latency_s[row]);
+    if (filter.reason[row] < 0) rows.push_back(row);
   }
-  return kept;
+  return pick_rows(samples, rows);
 }
 
 /// How far a known kernel is from a wanted one, in what differs; larger is farther.

@@ -8,14 +8,11 @@
 
 #include "models/core/statistics.h"
 #include "sim/cost/kernel/few_samples.h"
+#include "sim/cost/kernel/landmarks.h"
 
 namespace moecast {
 namespace {
 
-constexpr int kLandmarks = 64;
-/// Landmarks are chosen until none adds more than this to what the others explain.
-constexpr double kLeastLandmark = 0.05;
-constexpr double kLandmarkNoise = 0.15;
 constexpr int kLeastCurves = 5;  ///< below, physics alone
 constexpr double kCoverage = 0.9;
 /// Score of a kernel of which a single shape was measured: physics alone is off by this, left out, at p90.
@@ -24,45 +21,6 @@ constexpr double kUnknownScore = 0.6;
 constexpr double kFewShapesScore = 0.35;
 /// Share of the shapes whose own quantile an interval holds: higher where few shapes say little of the next one.
 constexpr double shape_quantile(std::size_t shapes) { return shapes >= 8 ? 0.78 : 0.85; }
-
-Eigen::MatrixXd rows_of(const Eigen::MatrixXd& from, const std::vector<Eigen::Index>& rows) {
-  Eigen::MatrixXd picked(static_cast<Eigen::Index>(rows.size()), from.cols());
-  for (std::size_t i = 0; i < rows.size(); ++i) picked.row(static_cast<Eigen::Index>(i)) = from.row(rows[i]);
-  return picked;
-}
-
-struct LandmarkFit {
-  std::vector<Eigen::Index> rows;
-  Eigen::MatrixXd factor;  ///< inverse of the Cholesky factor of their covariance with noise
-};
-
-/// Pivoted Cholesky: each landmark is the curve that those before it explain least.
-LandmarkFit choose_landmarks(const CurveKernel& kernel, const Eigen::MatrixXd& features) {
-  const Eigen::Index n = features.rows();
-  if (n == 0) return {};
-  Eigen::VectorXd left = Eigen::VectorXd::Constant(n, kernel.variance());
-  LandmarkFit fit;
-  Eigen::MatrixXd columns(n, std::min<Eigen::Index>(n, kLandmarks));
-  while (std::ssize(fit.rows) < columns.cols()) {
-    Eigen::Index pivot = 0;
-    const double most = left.maxCoeff(&pivot);
-    if (most < kLeastLandmark) break;
-    const auto step = static_cast<Eigen::Index>(fit.rows.size());
-    Eigen::VectorXd column = curve_covariance(kernel, features, features.row(pivot));
-    column -= columns.leftCols(step) * columns.row(pivot).head(step).transpose();
-    column /= std::sqrt(most + kLandmarkNoise);
-    columns.col(step) = column;
-    left -= column.cwiseAbs2();
-    left(pivot) = 0;
-    fit.rows.push_back(pivot);
-  }
-  const Eigen::MatrixXd picked = rows_of(features, fit.rows);
-  Eigen::MatrixXd covariance = curve_covariance(kernel, picked, picked);
-  covariance.diagonal().array() += kLandmarkNoise;
-  const Eigen::MatrixXd lower = covariance.llt().matrixL();
-  fit.factor = lower.triangularView<Eigen::Lower>().solve(Eigen::MatrixXd::Identity(lower.rows(), lower.cols()));
-  return fit;
-}
 
 std::vector<Eigen::Index> all_curves(const KernelData& data) {
   std::vector<Eigen::Index> every(data.curves.size());
@@ -391,19 +349,6 @@ KernelModel fit_long_curves(const KernelSamples& samples, const KernelData& data
   return model;
 }
 
-KernelSamples without_curves(const KernelSamples& samples, const std::vector<std::vector<std::size_t>>& curves,
-                             const std::vector<bool>& drop) {
-  KernelSamples kept{samples.key, std::vector<std::vector<double>>(samples.columns.size()), {}};
-  for (std::size_t curve = 0; curve < curves.size(); ++curve) {
-    if (drop[curve]) continue;
-    for (const std::size_t row : curves[curve]) {
-      for (std::size_t c = 0; c < kept.columns.size(); ++c) kept.columns[c].push_back(samples.columns[c][row]);
-      kept.latency_s.push_back(samples.latency_s[row]);
-    }
-  }
-  return kept;
-}
-
 }  // namespace
 
 KernelModel fit_kernel(const KernelSamples& all, const std::shared_ptr<const KernelLaw>& law, RankLoadCache& loads) {
@@ -411,7 +356,11 @@ KernelModel fit_kernel(const KernelSamples& all, const std::shared_ptr<const Ker
   const std::vector<bool> is_short = short_curves(every);
   const bool some_short = std::find(is_short.begin(), is_short.end(), true) != is_short.end();
   if (!some_short) return fit_long_curves(all, every, law);
-  const KernelSamples samples = without_curves(all, every.curves, is_short);
+  std::vector<std::size_t> rows;
+  for (std::size_t curve = 0; curve < is_short.size(); ++curve) {
+    if (!is_short[curve]) rows.insert(rows.end(), every.curves[curve].begin(), every.curves[curve].end());
+  }
+  const KernelSamples samples = pick_rows(all, rows);
   KernelModel model = fit_long_curves(samples, make_kernel_data(samples, *law, loads), law);
   add_short_curves(every, is_short, model);
   model.rows = static_cast<int>(all.size());
