@@ -10,6 +10,15 @@ if(NOT MOECAST_FUZZ)
   find_package(OpenMP REQUIRED COMPONENTS CXX)
 endif()
 
+# SimGrid has no package file in Debian.
+find_path(SIMGRID_INCLUDE_DIR simgrid/s4u.hpp REQUIRED)
+find_library(SIMGRID_LIBRARY simgrid REQUIRED)
+
+# Ranks. The program that measures them is left out where MPI is missing.
+if(NOT MOECAST_FUZZ)
+  find_package(MPI COMPONENTS C)
+endif()
+
 # CPU backends: each is optional, the profiler says which it has.
 # oneDNN's own package file insists on OpenCL, which nothing here uses and Debian only recommends.
 find_path(DNNL_INCLUDE_DIR dnnl.hpp)
