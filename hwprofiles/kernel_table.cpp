@@ -59,7 +59,7 @@ struct ColumnMap {
   const KernelLayout* layout = nullptr;
   std::vector<std::size_t> kernel, dtype;
   std::vector<std::optional<std::size_t>> numbers;
-  std::size_t latency = 0;
+  std::vector<std::size_t> latencies;
   std::size_t count = 0;
 };
 
@@ -77,9 +77,12 @@ std::string_view missing_column(const KernelLayout& layout, const std::vector<st
     }
   }
   for (const TableColumn& column : layout.numbers) {
-    if (!column.absent && !find(header, column.name)) return column.name;
+    if (!column.absent && !find(header, column.file_column())) return column.file_column();
   }
-  return find(header, layout.latency) ? std::string_view() : layout.latency;
+  for (const LatencyColumn& latency : layout.latencies) {
+    if (!find(header, latency.name)) return latency.name;
+  }
+  return {};
 }
 
 const KernelLayout& choose_layout(const std::string& name, const std::vector<std::string_view>& header,
@@ -117,8 +120,8 @@ ColumnMap map_columns(const KernelLayout& layout, const std::vector<std::string_
   map.layout = &layout;
   for (const std::string_view name : layout.kernel) map.kernel.push_back(*find(header, name));
   for (const std::string_view name : layout.dtype) map.dtype.push_back(*find(header, name));
-  for (const TableColumn& column : layout.numbers) map.numbers.push_back(find(header, column.name));
-  map.latency = *find(header, layout.latency);
+  for (const TableColumn& column : layout.numbers) map.numbers.push_back(find(header, column.file_column()));
+  for (const LatencyColumn& latency : layout.latencies) map.latencies.push_back(*find(header, latency.name));
   map.count = header.size();
   return map;
 }
@@ -197,15 +200,23 @@ class TableReader {
     key.kernel = joined(cells, map_.kernel, "/");
     key.dtype = joined(cells, map_.dtype, "+");
     if (!take_numbers(number, cells, key)) return;
-    const std::string_view latency_text = cells[map_.latency];
-    const std::optional<double> latency = parse_number(latency_text);
-    if (!latency) {
-      throw InputError(place(number, map_.layout->latency),
-                       "\"" + std::string(latency_text.substr(0, 40)) + "\" is not a number");
+    for (std::size_t i = 0; i < map_.latencies.size(); ++i) {
+      take_latency(number, cells[map_.latencies[i]], map_.layout->latencies[i], key);
     }
-    if (!(*latency > 0) || !std::isfinite(*latency)) return leave_out("latency not above zero", number, latency_text);
-    const double seconds = *latency * map_.layout->latency_unit_s;
-    if (seconds > 1e4) return leave_out("latency above 10,000 s", number, latency_text);
+  }
+
+  void take_latency(std::uint64_t number, std::string_view text, const LatencyColumn& column, KernelKey key) {
+    if (!column.part.empty()) key.kernel += "/" + std::string(column.part);
+    const std::optional<double> latency = parse_number(text);
+    if (!latency) {
+      throw InputError(place(number, column.name), "\"" + std::string(text.substr(0, 40)) + "\" is not a number");
+    }
+    if (!(*latency > 0) || !std::isfinite(*latency)) {
+      return leave_out((column.part.empty() ? std::string("latency") : std::string(column.name)) + " not above zero",
+                       number, text);
+    }
+    const double seconds = *latency * column.unit_s;
+    if (seconds > 1e4) return leave_out("latency above 10,000 s", number, text);
     if (report_.kept >= most_rows_) {
       throw InputError(path_ + ": line " + std::to_string(number), "more than " + std::to_string(most_rows_) + " rows",
                        "split the table by kernel");
@@ -245,7 +256,11 @@ class TableReader {
           return false;
         }
       } else {
-        value = parse_number(text);
+        value = column.parse != nullptr ? column.parse(text) : parse_number(text);
+      }
+      if (!value && column.parse != nullptr) {
+        leave_out("unknown " + std::string(column.file_column()), number, text);
+        return false;
       }
       if (!value) {
         throw InputError(place(number, column.name), "\"" + std::string(text.substr(0, 40)) + "\" is not a number");
@@ -256,7 +271,23 @@ class TableReader {
       }
       row_[c] = *value;
     }
+    complete_communication(layout);
     return complete_moe(number);
+  }
+
+  /// What the tables of dispatch and combine do not say.
+  void complete_communication(const KernelLayout& layout) {
+    const auto fill = [&](std::string_view name, double value) {
+      double& at = row_[layout.column(name)];
+      if (at == 0) at = value;
+    };
+    if (layout.name == "wideep_deepep_ll") {
+      fill(kSentRowsColumn,
+           sent_rows_of(framework_, version_, row_[layout.column("num_token")], row_[layout.column("num_topk")]));
+    }
+    if (layout.name == "nvlink_one_sided") {
+      fill(kCopiesColumn, std::min(row_[layout.column("topk")], row_[layout.column("ep_size")]));
+    }
   }
 
   /// Checks that no single column shows, and what the tables do not say.

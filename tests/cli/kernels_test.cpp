@@ -135,6 +135,58 @@ TEST_F(KernelCommands, ADamagedCalibrationIsRefusedWithTheWayOut) {
   EXPECT_THAT(finished.err, HasSubstr("moecast calibrate"));
 }
 
+/// What all_gather_perf would print on a link of 400 GB/s.
+std::string nccl_output(int ranks) {
+  std::ostringstream text;
+  text << "# Collective test starting: all_gather_perf\n# nThread 1 nGpus " << ranks << " graph: 1\n";
+  for (int rank = 0; rank < ranks; ++rank) text << "#  Rank  " << rank << " Group 0 Pid 1 on   host device  0\n";
+  text << "#       size         count      type   redop    root     time   algbw   busbw #wrong\n";
+  for (double bytes = 1024; bytes < 1e9; bytes *= 4) {
+    const double microseconds = 5 + ranks + bytes * (ranks - 1) / ranks / 4e5;
+    text << std::fixed << bytes << " " << bytes / 4 << " float none -1 " << microseconds << " 1 1 0\n";
+  }
+  return text.str();
+}
+
+TEST(Collectives, NcclTestsBecomeAProfileThatPredictsOtherRankCounts) {
+  const std::string folder = fresh_folder("nccl-tests");
+  std::vector<std::string> words{"import", "nccl-tests"};
+  for (const int ranks : {2, 4}) {
+    write_text(folder + "/" + std::to_string(ranks), nccl_output(ranks));
+    words.push_back(folder + "/" + std::to_string(ranks));
+  }
+  for (const char* word : {"--version", "2.29.2", "--link", "450GB/s", "--out"}) words.emplace_back(word);
+  words.push_back(folder + "/made-up");
+  words.insert(words.end(), kNewMachine.begin(), kNewMachine.end());
+  const Finished imported = run_moecast(words);
+  ASSERT_EQ(imported.code, 0) << imported.err;
+  ASSERT_EQ(run_moecast({"calibrate", folder + "/made-up"}).code, 0);
+  std::ostringstream table;
+  table << "op_name,nccl_dtype,num_gpus,message_size,latency\n";
+  for (double bytes = 4096; bytes < 1e9; bytes *= 8) {
+    table << "all_gather,float,8," << std::fixed << bytes / 4 << "," << (13 + bytes * 7 / 8 / 4e5) / 1e3 << "\n";
+  }
+  write_text(folder + "/nccl.nccl-2.29.2.csv", table.str());
+  const Finished judged = run_moecast({"validate", "collectives", "--hw", folder + "/made-up", "--table",
+                                       folder + "/nccl.nccl-2.29.2.csv", "--format", "json"});
+  ASSERT_EQ(judged.code, 0) << judged.err;
+  const Json all = Json::parse(judged.out).at("strata").at(0);
+  EXPECT_LE(all.at("median_ape"), 0.08);
+  EXPECT_GE(all.at("coverage_90_ratio"), 0.8);
+}
+
+TEST(Collectives, OutputThatNamesNoCollectiveAsksForIt) {
+  const std::string folder = fresh_folder("nccl-unnamed");
+  std::string text = nccl_output(2);
+  text.erase(0, text.find('\n') + 1);
+  write_text(folder + "/out.txt", text);
+  const Finished finished = run_moecast({"import", "nccl-tests", folder + "/out.txt", "--version", "2.29.2", "--system",
+                                         "h100-sxm", "--out", folder + "/x"});
+  EXPECT_EQ(finished.code, 2);
+  EXPECT_THAT(finished.err, HasSubstr("--operation all_reduce"));
+  EXPECT_FALSE(std::filesystem::exists(folder + "/x"));
+}
+
 TEST(KernelTables, ANewMachineNeedsItsDatasheet) {
   const std::string folder = fresh_folder("kernel-new-machine");
   write_text(folder + "/gemm.vllm-1.0.csv", "kernel_source,gemm_dtype,m,n,k,latency\na,fp8,1,2,3,0.1\n");

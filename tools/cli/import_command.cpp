@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "hwprofiles/kernel_samples.h"
+#include "hwprofiles/nccl_tests.h"
 #include "hwprofiles/profile.h"
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
@@ -25,7 +26,10 @@ struct ImportOptions {
   std::string layout;
   std::string out;
   std::string most_rows = "5000000";
-  std::string bandwidth, peak, cache, capacity, multiprocessors;
+  std::string operation;  // of nccl-tests
+  std::string nodes = "0";
+  bool nccl_tests = false;
+  std::string bandwidth, peak, cache, capacity, multiprocessors, link, nic;
   std::string data;
   std::string format = "table";
 };
@@ -86,6 +90,12 @@ Profile target_profile(const ImportOptions& options, const DataFolders& folders,
     set(profile, "multiprocessors",
         static_cast<double>(parse_count(options.multiprocessors, "--multiprocessors", 1, 100000)), "1");
   }
+  if (!options.link.empty()) {
+    set(profile, "scaleup_bandwidth_per_direction", parse_bytes_per_second(options.link, "--link").value(), "B/s");
+  }
+  if (!options.nic.empty()) {
+    set(profile, "scaleout_bandwidth_per_direction", parse_bytes_per_second(options.nic, "--nic").value(), "B/s");
+  }
   assume(profile, "l2_cache", 50e6, "B");
   assume(profile, "multiprocessors", 132, "1");
   return profile;
@@ -143,7 +153,10 @@ int run_import(const ImportOptions& options) {
   std::string text;
   std::vector<Json> records;
   for (const std::string& file : options.files) {
-    KernelTable table = read_kernel_table(file, options.layout, options.framework, options.version, most);
+    KernelTable table =
+        options.nccl_tests ? read_nccl_tests(file, {options.operation, options.version,
+                                                    static_cast<int>(parse_count(options.nodes, "--nodes", 0, 100000))})
+                           : read_kernel_table(file, options.layout, options.framework, options.version, most);
     if (!table.kernels.empty() && table.kernels.front().key.framework.empty()) {
       throw UsageError("--framework", "is not in the file's name", "write --framework vllm --version 0.24.0");
     }
@@ -165,38 +178,77 @@ int run_import(const ImportOptions& options) {
 
 }  // namespace
 
-void add_import_command(CLI::App& app, CommandLine& line) {
-  CLI::App& command = *app.add_subcommand("import", "Take measurements of other tools into a profile");
-  command.require_subcommand(1);
-  const auto options = std::make_shared<ImportOptions>();
-  CLI::App& table = *command.add_subcommand("table", "Tables of measured kernels (CSV, gzip or not)");
-  table.add_option("files", options->files, "tables, e.g. moe.vllm-0.24.0.csv.gz")->required();
-  add_text_option(table, "--system", options->system, "NAME",
+namespace {
+
+/// What every kind of measurement needs to be told.
+void add_common_options(CLI::App& command, const std::shared_ptr<ImportOptions>& options) {
+  add_text_option(command, "--system", options->system, "NAME",
                   "machine, e.g. h200-sxm (moecast list hw), or a new name");
-  table.get_option("--system")->required();
+  command.get_option("--system")->required();
+  add_text_option(command, "--out", options->out, "FOLDER", "profile folder (default: an own profile of that name)");
+  add_text_option(command, "--bandwidth", options->bandwidth, "RATE",
+                  "memory bandwidth of a new machine, e.g. 4.8TB/s");
+  add_text_option(command, "--peak-bf16", options->peak, "RATE", "dense bf16 peak, e.g. 989TFLOP/s");
+  add_text_option(command, "--cache", options->cache, "SIZE", "last-level cache, e.g. 50MB");
+  add_text_option(command, "--memory", options->capacity, "SIZE", "memory capacity, e.g. 141GB");
+  add_text_option(command, "--multiprocessors", options->multiprocessors, "COUNT", "e.g. 132");
+  add_text_option(command, "--link", options->link, "RATE", "scale-up link of one direction, e.g. 450GB/s");
+  add_text_option(command, "--nic", options->nic, "RATE", "scale-out link of one direction a device, e.g. 50GB/s");
+  add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
+  add_text_option(command, "--format", options->format, "FORMAT", "table (default), json, jsonl, csv");
+}
+
+void add_table_command(CLI::App& import, CommandLine& line) {
+  const auto options = std::make_shared<ImportOptions>();
+  CLI::App& table = *import.add_subcommand("table", "Tables of measured kernels and collectives (CSV, gzip or not)");
+  table.add_option("files", options->files, "tables, e.g. moe.vllm-0.24.0.csv.gz")->required();
   add_text_option(table, "--framework", options->framework, "NAME", "vllm, sglang, trtllm (default: the file's name)");
   add_text_option(table, "--version", options->version, "VERSION", "of the framework (default: the file's name)");
   add_text_option(table, "--operator", options->layout, "KIND",
-                  "moe, gemm, context_attention, ... (default: the file's name and columns)");
-  add_text_option(table, "--out", options->out, "FOLDER", "profile folder (default: an own profile of that name)");
-  add_text_option(table, "--bandwidth", options->bandwidth, "RATE", "memory bandwidth of a new machine, e.g. 4.8TB/s");
-  add_text_option(table, "--peak-bf16", options->peak, "RATE", "dense bf16 peak, e.g. 989TFLOP/s");
-  add_text_option(table, "--cache", options->cache, "SIZE", "last-level cache, e.g. 50MB");
-  add_text_option(table, "--memory", options->capacity, "SIZE", "memory capacity, e.g. 141GB");
-  add_text_option(table, "--multiprocessors", options->multiprocessors, "COUNT", "e.g. 132");
+                  "moe, gemm, context_attention, nccl, ... (default: the file's name and columns)");
   add_text_option(table, "--most-rows", options->most_rows, "COUNT", "refuse larger tables (default 5000000)");
-  add_text_option(table, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
-  add_text_option(table, "--format", options->format, "FORMAT", "table (default), json, jsonl, csv");
+  add_common_options(table, options);
   table.footer(
       "Rows that nothing can have measured (latency not above zero, top-k above experts) are left out and counted; "
       "rows\n"
       "faster than the datasheet allows are kept but never fitted. Rows with the same key replace earlier ones.\n\n"
       "Examples:\n"
       "  moecast import table moe.vllm-0.24.0.csv.gz gemm.vllm-0.24.0.csv.gz --system h200-sxm\n"
+      "  moecast import table nccl.nccl-2.29.2.csv.gz --system h200-sxm\n"
       "  moecast import table mine.csv --operator moe --framework vllm --version 0.25.0 --system my-gpu \\\n"
       "    --bandwidth 3.9TB/s --peak-bf16 800TFLOP/s\n"
       "  moecast calibrate my-gpu\n");
   table.callback([options, &line] { line.run = [options] { return run_import(*options); }; });
+}
+
+void add_nccl_tests_command(CLI::App& import, CommandLine& line) {
+  const auto options = std::make_shared<ImportOptions>();
+  options->nccl_tests = true;
+  CLI::App& tests = *import.add_subcommand("nccl-tests", "What all_reduce_perf and its sisters printed");
+  tests.add_option("files", options->files, "saved outputs, one collective each")->required();
+  add_text_option(tests, "--operation", options->operation, "NAME",
+                  "all_gather, reduce_scatter, alltoall, all_reduce (default: named in the output)");
+  add_text_option(tests, "--version", options->version, "VERSION", "of NCCL (default: named in the output)");
+  add_text_option(tests, "--nodes", options->nodes, "COUNT", "hosts (default: those in the list of ranks)");
+  add_common_options(tests, options);
+  tests.footer(
+      "Out-of-place times are taken. Sizes are the whole buffer of a rank. Measure several rank counts: the law is\n"
+      "fitted over them.\n\n"
+      "Examples:\n"
+      "  all_gather_perf -b 8 -e 512M -f 2 -g 8 | tee all_gather.8.txt\n"
+      "  moecast import nccl-tests all_gather.8.txt all_gather.4.txt --system h100-sxm\n"
+      "  moecast import nccl-tests ar.txt --operation all_reduce --version 2.29.2 --system my-gpu \\\n"
+      "    --bandwidth 3.35TB/s --peak-bf16 989TFLOP/s --link 450GB/s --nic 50GB/s\n");
+  tests.callback([options, &line] { line.run = [options] { return run_import(*options); }; });
+}
+
+}  // namespace
+
+void add_import_command(CLI::App& app, CommandLine& line) {
+  CLI::App& command = *app.add_subcommand("import", "Take measurements of other tools into a profile");
+  command.require_subcommand(1);
+  add_table_command(command, line);
+  add_nccl_tests_command(command, line);
 }
 
 }  // namespace moecast

@@ -18,7 +18,7 @@ namespace {
 struct Options {
   std::string hw;
   std::string backend;
-  std::string table;
+  std::vector<std::string> tables;
   std::string layout;
   std::string leave_out;
   std::string sister;
@@ -76,11 +76,16 @@ int run(const Options& options) {
   const Format format = parse_format(options.format);
   KernelValidation request;
   request.folder = profile_folder(find_data_folders(options.data), options.hw);
-  request.table = options.table;
+  request.tables = options.tables;
   request.layout = options.layout;
-  request.leave_out = options.leave_out;
-  if ((options.leave_out == "machine") != !options.sister.empty()) {
-    throw UsageError("--sister", "and --leave-out machine belong together",
+  request.leave_out = options.leave_out == "system" ? "machine" : options.leave_out;
+  const bool machine = request.leave_out == "machine";
+  const bool ranks = request.leave_out == "ranks" || request.leave_out == "nodes";
+  if (machine && options.sister.empty()) {
+    throw UsageError("--leave-out", "machine needs a sister machine", "write --leave-out machine --sister h100-sxm");
+  }
+  if (!options.sister.empty() && !machine && !ranks) {
+    throw UsageError("--sister", "goes with --leave-out machine, ranks or nodes",
                      "write --leave-out machine --sister h100-sxm");
   }
   if (!options.sister.empty()) request.sister = profile_folder(find_data_folders(options.data), options.sister);
@@ -96,7 +101,8 @@ int run(const Options& options) {
   if (report.strata.empty()) {
     std::string reasons;
     for (const auto& [reason, rows] : report.not_judged) reasons += fmt::format("{} rows: {}; ", rows, reason);
-    throw InputError(options.table, "holds no row that can be judged" + (reasons.empty() ? "" : " (" + reasons + ")"),
+    throw InputError(options.tables.front(),
+                     "holds no row that can be judged" + (reasons.empty() ? "" : " (" + reasons + ")"),
                      "moecast explain --hw " + options.hw + " shows what the profile knows");
   }
   const bool passed = !bound || report.strata.front().summary.median_ape <= *bound;
@@ -115,7 +121,8 @@ int run(const Options& options) {
     json["duplicates"] = report.table.duplicates;
     json["notes"] = report.notes;
     json["inputs"] = {{"hw_folder", request.folder},
-                      {"table", options.table},
+                      {"tables", options.tables},
+                      {"sister", options.sister.empty() ? Json() : Json(options.sister)},
                       {"backend", options.backend},
                       {"leave_out", options.leave_out.empty() ? Json() : Json(options.leave_out)},
                       {"bound", bound ? Json(*bound) : Json()}};
@@ -130,21 +137,26 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_validate_kernels_command(CLI::App& validate, CommandLine& line) {
+namespace {
+
+CLI::App& add_table_command(CLI::App& validate, CommandLine& line, const char* name, const char* purpose) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command = *validate.add_subcommand("kernels", "Predict every row of a table of measured kernels");
+  CLI::App& command = *validate.add_subcommand(name, purpose);
   add_text_option(command, "--hw", options->hw, "NAME", "profile: a name of `list hw` or a folder");
   command.get_option("--hw")->required();
-  add_text_option(command, "--table", options->table, "FILE", "measured table, e.g. moe.vllm-0.24.0.csv.gz");
-  command.get_option("--table")->required();
+  command.add_option("--table", options->tables, "measured table, e.g. moe.vllm-0.24.0.csv.gz; several may follow")
+      ->type_name("FILE")
+      ->required()
+      ->take_all();
   add_text_option(command, "--backend", options->backend, "FRAMEWORK-VERSION",
                   "whose kernels these are (default: the file's name)");
   add_text_option(command, "--operator", options->layout, "KIND",
-                  "moe, gemm, context_attention, ... (default: the file's name and columns)");
+                  "moe, gemm, context_attention, nccl, ... (default: the file's name and columns)");
   add_text_option(command, "--leave-out", options->leave_out, "GROUP",
-                  "predict each row by a model fitted to the table's other groups: shape, experts, inter, n, k; or "
-                  "machine: fitted to a few rows and a sister machine");
-  add_text_option(command, "--sister", options->sister, "NAME", "with --leave-out machine: profile of the sister");
+                  "predict each row by a model fitted to the table's other groups: shape, experts, inter, n, k, ranks, "
+                  "nodes; or machine (also: system): fitted to a few rows and a sister machine");
+  add_text_option(command, "--sister", options->sister, "NAME",
+                  "with --leave-out machine, ranks or nodes: profile of a sister machine");
   add_text_option(command, "--samples", options->samples, "COUNT",
                   "with --leave-out machine: rows a kernel (default 50)");
   add_text_option(command, "--seed", options->seed, "NUMBER", "with --leave-out machine: another choice of rows");
@@ -152,14 +164,34 @@ void add_validate_kernels_command(CLI::App& validate, CommandLine& line) {
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT",
                   "table (default), md, json; csv and jsonl give one record a stratum");
-  command.footer(
-      "No row of the table is used for its prediction beyond what the profile holds.\n\n"
-      "Examples:\n"
-      "  moecast validate kernels --hw h200-sxm --backend vllm-0.24.0 --table moe.vllm-0.24.0.csv.gz\n"
-      "  moecast validate kernels --hw h200-sxm --table moe.vllm-0.24.0.csv.gz --leave-out shape --format json\n"
-      "  moecast validate kernels --hw h200-sxm --table moe.vllm-0.24.0.csv.gz --leave-out machine --sister h100-sxm\n"
-      "  moecast validate kernels --hw b200-sxm --table gemm.vllm-0.24.0.csv.gz --leave-out n --bound 0.05\n");
   command.callback([options, &line] { line.run = [options] { return run(*options); }; });
+  return command;
+}
+
+}  // namespace
+
+void add_validate_kernels_command(CLI::App& validate, CommandLine& line) {
+  add_table_command(validate, line, "kernels", "Predict every row of a table of measured kernels")
+      .footer(
+          "No row of the table is used for its prediction beyond what the profile holds.\n\n"
+          "Examples:\n"
+          "  moecast validate kernels --hw h200-sxm --backend vllm-0.24.0 --table moe.vllm-0.24.0.csv.gz\n"
+          "  moecast validate kernels --hw h200-sxm --table moe.vllm-0.24.0.csv.gz --leave-out shape --format json\n"
+          "  moecast validate kernels --hw h200-sxm --table moe.vllm-0.24.0.csv.gz --leave-out machine --sister "
+          "h100-sxm\n"
+          "  moecast validate kernels --hw b200-sxm --table gemm.vllm-0.24.0.csv.gz --leave-out n --bound 0.05\n");
+  add_table_command(validate, line, "collectives",
+                    "Predict every row of tables of measured collectives, and of dispatch and combine")
+      .footer(
+          "Kinds of tables: nccl (all four collectives), custom_allreduce, wideep_deepep_ll, wideep_deepep_normal,\n"
+          "nvlink_one_sided. Intervals of a hold-out come from all tables of a kind that are given together.\n\n"
+          "Examples:\n"
+          "  moecast validate collectives --hw h100-sxm --table nccl.nccl-2.29.2.csv.gz\n"
+          "  moecast validate collectives --hw h100-sxm --table nccl.nccl-2.29.2.csv.gz --leave-out ranks\n"
+          "  moecast validate collectives --hw h200-sxm --table custom_allreduce.*.csv.gz --leave-out ranks --sister "
+          "h100-sxm\n"
+          "  moecast validate collectives --hw h100-sxm --table wideep_deepep_ll.sglang-0.5.6.post2.csv.gz "
+          "--leave-out nodes\n");
 }
 
 }  // namespace moecast

@@ -3,7 +3,7 @@
 
 usage: tools/dev/make_gpu_profiles.py MOECAST MEASUREMENTS [--out FOLDER] [--only NAME] [--no-calibration]
   MOECAST       the program; its importer and its calibration do the work
-  MEASUREMENTS  folder with zoo/hardware_datasheet.csv and kernels/<system>/*.csv.gz
+  MEASUREMENTS  folder with zoo/hardware_datasheet.csv, kernels/<system>/*.csv.gz and comm/<system>/*.csv.gz
 """
 
 import argparse
@@ -24,10 +24,12 @@ MACHINES = {
     "b300-sxm": ("B300-SXM", "b300_sxm"),
     "l40s": ("L40S-48GB", "l40s"),
     "rtx-pro-6000": ("RTX-PRO-6000-Blackwell-Server", "rtx_pro_6000"),
-    "gb200": ("GB200 (per GPU)", None),
+    "gb200": ("GB200 (per GPU)", "gb200"),
 }
 # Machines of the same generation: what was never measured here is taken from there, on this datasheet.
 SISTERS = {"b300-sxm": "b200-sxm", "gb200": "b200-sxm"}
+# Tables of no kernel of ours, and one that holds the numbers of another library.
+LEFT_OUT = ("_mlp.", "megamoe", "custom_allreduce.sglang-0.5.6.post2")
 # Values that a datasheet row lacks, and where they are taken from.
 ASSUMED = {
     "b300-sxm": {
@@ -46,15 +48,22 @@ COLUMNS = {
     "sm_or_cu_or_core_count": ("multiprocessors", "1", 1),
     "boost_clock_mhz": ("boost_clock", "Hz", 1e6),
     "scaleup_gbps_per_dir": ("scaleup_bandwidth_per_direction", "B/s", 1e9),
+    "typical_nic_gbps_per_gpu": ("scaleout_bandwidth_per_direction", "B/s", 1e9),
     "tdp_w": ("power_limit", "W", 1),
 }
 LICENCE = "kernel tables: ai-dynamo/aiconfigurator, Apache-2.0"
-OTHER_LICENCE = {"rtx_pro_6000": "activated-experts table: casys-kaist/LLMServingSim, MIT"}
+OTHER_LICENCE = {"rtx_pro_6000": "activated-experts table: casys-kaist/LLMServingSim, MIT",
+                 "gb200": "one-sided NVLink table: NVIDIA/TensorRT-LLM tech blog 18, Apache-2.0; no other kernel "
+                          "was measured"}
 DEFECTS = [
     "vLLM rows of hidden 7168, inter 2048, 256 experts are group-limited: kept, never fitted",
     "expert weights were constants, so compute-bound rows ran at low switching power: up to 15 % optimistic",
     "weight sets smaller than the last-level cache are read from it: repeated calls, no flush between",
 ]
+COMMUNICATION_DEFECTS = {
+    "h100-sxm": ["DeepEP normal mode on 2 nodes with 12 multiprocessors is 1.8 times slower than with 16"],
+    "b200-sxm": ["eager custom all-reduce: whole curves wait twice as long for the host"],
+}
 MORE_DEFECTS = {
     "h100-sxm": ["vLLM 0.24.0 fp8_block GEMM rows are host-bound at small sizes",
                  "TensorRT-LLM bf16 and fp8: 9 % of the rows are untuned, 3 to 10 times slow, mostly whole curves"],
@@ -89,7 +98,7 @@ def profile_of(name: str, row: dict, folder: str | None) -> dict:
     if folder:
         notes[0] = OTHER_LICENCE.get(folder, LICENCE)
         if folder not in OTHER_LICENCE:
-            notes += DEFECTS + MORE_DEFECTS.get(name, [])
+            notes += DEFECTS + MORE_DEFECTS.get(name, []) + COMMUNICATION_DEFECTS.get(name, [])
     return {
         "schema_version": 1,
         "name": name,
@@ -122,12 +131,15 @@ def main() -> int:
         calibrate = [arguments.moecast, "calibrate", str(target)]
         if name in SISTERS:
             calibrate += ["--sister", str(arguments.out / SISTERS[name])]
-        if not folder:
+        tables = []
+        for kind in ("kernels", "comm"):
+            if folder:
+                tables += sorted(map(str, (arguments.measurements / kind / folder).glob("*.csv*")))
+        tables = [t for t in tables if not any(part in t for part in LEFT_OUT)]
+        if not tables:
             if name in SISTERS and not arguments.no_calibration:
                 subprocess.run(calibrate, check=True)
             continue
-        tables = sorted(map(str, (arguments.measurements / "kernels" / folder).glob("*.csv*")))
-        tables = [t for t in tables if "_mlp." not in t and "megamoe" not in t]
         command = [arguments.moecast, "import", "table", *tables, "--system", name, "--out", str(target)]
         subprocess.run(command, check=True)
         if not arguments.no_calibration:

@@ -11,9 +11,13 @@
 #include "models/core/statistics.h"
 #include "sim/cost/kernel/few_samples.h"
 #include "sim/cost/kernel/kernel_fit.h"
+#include "sim/cost/kernel/left_out_scores.h"
 
 namespace moecast {
 namespace {
+
+/// Share of a sister machine's residual that this one shows too.
+constexpr double kSisterShare = 0.9;
 
 /// Rows whose outcome is known, with the names of the strata that they belong to.
 class Strata {
@@ -33,8 +37,8 @@ class Strata {
       if (auto summary = summarise_errors(outcomes_[i])) strata.push_back({names_[i], *summary});
     }
     const auto rank = [](const std::string& name) {
-      constexpr std::array<std::string_view, 9> kOrder{"all",  "dtype", "kernel", "load", "tokens",
-                                                       "rows", "tp",    "ep",     "shape"};
+      constexpr std::array<std::string_view, 12> kOrder{"all",  "dtype", "kernel", "load", "tokens", "bytes",
+                                                        "rows", "ranks", "nodes",  "tp",   "ep",     "shape"};
       const auto found = std::find(kOrder.begin(), kOrder.end(), name.substr(0, name.find(' ')));
       return found - kOrder.begin();
     };
@@ -56,30 +60,44 @@ class Validator {
 
   KernelValidationReport run() {
     const Profile profile = read_profile(request_.folder);
-    KernelTable table = read_kernel_table(request_.table, request_.layout, request_.framework, request_.version);
-    report_.table = std::move(table.report);
+    std::vector<KernelSamples> kernels;
+    for (const std::string& path : request_.tables) {
+      KernelTable table = read_kernel_table(path, request_.layout, request_.framework, request_.version);
+      add_report(table.report);
+      std::move(table.kernels.begin(), table.kernels.end(), std::back_inserter(kernels));
+    }
     if (request_.leave_out.empty()) {
       calibration_ = read_kernel_calibration(request_.folder, profile.name);
       profile_samples_ = read_kernel_samples(request_.folder);
     } else {
       calibration_.device = device_limits(profile);
-      if (request_.leave_out == "machine") {
+      if (!request_.sister.empty()) {
         sister_ = read_kernel_calibration(request_.sister, read_profile(request_.sister).name);
       }
     }
     std::size_t all = 0;
-    for (const KernelSamples& samples : table.kernels) all += samples.size();
+    for (const KernelSamples& samples : kernels) all += samples.size();
     std::size_t done = 0;
-    for (const KernelSamples& samples : table.kernels) {
+    for (const KernelSamples& samples : kernels) {
       judge(samples);
       done += samples.size();
       if (request_.progress) request_.progress(static_cast<double>(done) / static_cast<double>(all));
     }
+    finish_held_out();
     report_.strata = strata_.summaries();
     return std::move(report_);
   }
 
  private:
+  void add_report(const TableReport& report) {
+    report_.table.rows += report.rows;
+    report_.table.kept += report.kept;
+    report_.table.duplicates += report.duplicates;
+    report_.table.disagreeing += report.disagreeing;
+    for (const auto& [reason, rows] : report.left_out) report_.table.left_out[reason] += rows;
+    for (const auto& [reason, text] : report.examples) report_.table.examples.emplace(reason, text);
+  }
+
   void judge(const KernelSamples& samples) {
     std::string reason;
     const auto law = make_kernel_law(samples.key, calibration_.device, &reason);
@@ -103,7 +121,7 @@ class Validator {
     } else if (request_.leave_out == "machine") {
       leave_machine_out(kept, law);
     } else {
-      cross_validate(kept, *law);
+      cross_validate(kept, law);
     }
   }
 
@@ -175,49 +193,139 @@ class Validator {
   }
 
   /// Every row by a model that has not seen its group.
-  void cross_validate(const KernelSamples& samples, const KernelLaw& law) {
+  void cross_validate(const KernelSamples& samples, const std::shared_ptr<const KernelLaw>& law_pointer) {
+    const KernelLaw& law = *law_pointer;
     const std::vector<std::string_view> columns = law.group_columns(request_.leave_out);
     if (columns.empty()) {
-      throw UsageError("--leave-out", fmt::format("\"{}\" is no group of {}", request_.leave_out, samples.key.layout),
-                       "shape or machine; of MoE kernels also experts and inter, of GEMMs n and k");
+      throw UsageError(
+          "--leave-out", fmt::format("\"{}\" is no group of {}", request_.leave_out, samples.key.layout),
+          "shape or machine; of MoE kernels also experts and inter, of GEMMs n and k, of collectives ranks "
+          "and nodes");
     }
-    const KernelData data = make_kernel_data(samples, law, loads_);
+    KernelData data = make_kernel_data(samples, law, loads_);
     const std::vector<int> groups = merge_groups(curve_groups(samples, data.curves, columns), kMostFolds);
     const int folds = *std::max_element(groups.begin(), groups.end()) + 1;
     if (folds < 2) {
       report_.not_judged["kernels with a single " + request_.leave_out] += static_cast<std::int64_t>(samples.size());
       return;
     }
+    // What a sister machine does beyond its law, it does here too: the rest is learned.
+    const Eigen::VectorXd carried = kSisterShare * sister_residuals(samples.key, data);
+    data.log_seconds -= carried;
     double noise = law.usual_noise();
-    if (folds >= 3) {
+    if (folds >= 3 && !law.pools_scores()) {
       const WholeFit whole = fit_whole(data, law);
       noise = choose_noise(whole.covariance, whole.residuals, groups, noise);
     }
-    const LeftOutRows rows = leave_groups_out(data, law, groups, noise);
+    HeldOut held{samples, law_pointer, data, leave_groups_out(data, law, groups, noise), {}, {}, {}};
     const std::vector<int> row_groups = row_groups_of(data, groups);
-    std::vector<ScoreInterval> intervals;
-    std::vector<double> efficiency;
+    held.data.log_seconds += carried;
+    held.rows.log_predicted += carried;
+    held.scores = left_out_scores(held.data, held.rows, row_groups);
     for (int group = 0; group < folds; ++group) {
-      intervals.push_back(score_interval(data, rows, row_groups, group));
       std::vector<double> ratios;
       for (std::size_t row = 0; row < data.rows(); ++row) {
-        if (row_groups[row] != group) ratios.push_back(log_efficiency(law, data, row));
+        if (row_groups[row] != group) ratios.push_back(log_efficiency(law, held.data, row));
       }
-      efficiency.push_back(median(std::move(ratios)));
+      held.log_efficiency.push_back(median(std::move(ratios)));
     }
-    for (std::size_t row = 0; row < data.rows(); ++row) {
-      const auto r = static_cast<Eigen::Index>(row);
-      const auto group = static_cast<std::size_t>(row_groups[row]);
-      const std::size_t band = kernel_band(data.band_size(r));
-      Outcome outcome;
-      outcome.predicted_s = std::exp(rows.log_predicted(r));
-      outcome.low_s = std::exp(rows.log_predicted(r) + rows.sigma(r) * intervals[group].low[band]);
-      outcome.high_s = std::exp(rows.log_predicted(r) + rows.sigma(r) * intervals[group].high[band]);
-      outcome.measured_s = samples.latency_s[row];
-      outcome.roofline_s = law.roofline_seconds(data.terms.row(r).data()) * std::exp(efficiency[group]);
-      outcome.nearest_s = std::exp(rows.log_nearest(r));
-      add(samples, row, law, outcome);
+    held_out_.push_back(std::move(held));
+    if (!law.pools_scores()) finish_held_out();
+  }
+
+  /// What the sister machine does beyond its law: half from the same version of the library, half the median over all,
+  /// which differ by chance and by what was changed.
+  [[nodiscard]] Eigen::VectorXd sister_residuals(const KernelKey& key, const KernelData& data) const {
+    std::vector<Eigen::VectorXd> versions;
+    std::optional<std::size_t> same;
+    for (const KernelModel& model : sister_.kernels) {
+      if (model.key.framework == key.framework && model.key.layout == key.layout && model.key.kernel == key.kernel &&
+          model.key.dtype == key.dtype) {
+        if (model.key.version == key.version) same = versions.size();
+        versions.push_back(model_residuals(data, model));
+      }
     }
+    Eigen::VectorXd middle = Eigen::VectorXd::Zero(static_cast<Eigen::Index>(data.rows()));
+    std::vector<double> values;
+    for (Eigen::Index row = 0; row < middle.size() && !versions.empty(); ++row) {
+      values.clear();
+      for (const Eigen::VectorXd& version : versions) values.push_back(version(row));
+      middle(row) = median(values);
+    }
+    if (same) middle = (middle + versions[*same]) / 2;
+    return middle;
+  }
+
+  /// A table's kernel, each row by a model that has not seen its group.
+  struct HeldOut {
+    KernelSamples samples;
+    std::shared_ptr<const KernelLaw> law;
+    KernelData data;
+    LeftOutRows rows;
+    std::vector<LeftOutScore> scores;
+    std::vector<LeftOutScore> pooled{};  ///< with groups and units that kernels share
+    std::vector<double> log_efficiency;  ///< of a roofline, by group
+  };
+
+  /// Scores of one kernel in all tables, with groups numbered from `groups` on.
+  std::vector<LeftOutScore> family_scores(const std::vector<HeldOut*>& members, int& groups) const {
+    std::map<std::string, int> numbers;
+    std::vector<LeftOutScore> family;
+    for (const HeldOut* held : members) {
+      const KernelLayout& layout = held->samples.layout();
+      for (std::size_t row = 0; row < held->scores.size(); ++row) {
+        LeftOutScore score = held->scores[row];
+        std::string name = std::to_string(score.group);
+        if (held->law->pools_scores()) {
+          name.clear();
+          for (const std::string_view column : held->law->group_columns(request_.leave_out)) {
+            name += " " + std::to_string(held->samples.columns[layout.column(column)][row]);
+          }
+        }
+        score.group = groups + numbers.emplace(std::move(name), static_cast<int>(numbers.size())).first->second;
+        family.push_back(score);
+      }
+    }
+    groups += static_cast<int>(numbers.size());
+    if (members.front()->law->pools_scores()) normalise_scores(family);
+    std::size_t at = 0;
+    for (HeldOut* held : members) {
+      held->pooled.assign(family.begin() + static_cast<std::ptrdiff_t>(at),
+                          family.begin() + static_cast<std::ptrdiff_t>(at + held->scores.size()));
+      at += held->scores.size();
+    }
+    return family;
+  }
+
+  /// Intervals, from all kernels that wait together.
+  void finish_held_out() {
+    std::map<std::string, std::vector<HeldOut*>> families;
+    for (HeldOut& held : held_out_) families[held.samples.key.layout + " " + held.samples.key.kernel].push_back(&held);
+    std::vector<LeftOutScore> all;
+    int groups = 0;
+    for (auto& [name, members] : families) {
+      const std::vector<LeftOutScore> rows = family_scores(members, groups);
+      all.insert(all.end(), rows.begin(), rows.end());
+    }
+    std::vector<ScoreInterval> intervals;
+    for (int group = 0; group < groups; ++group) intervals.push_back(score_interval(all, group));
+    for (const HeldOut& held : held_out_) {
+      for (std::size_t row = 0; row < held.scores.size(); ++row) {
+        const LeftOutScore& score = held.pooled[row];
+        const ScoreInterval& interval = intervals[static_cast<std::size_t>(score.group)];
+        const auto r = static_cast<Eigen::Index>(row);
+        Outcome outcome;
+        outcome.predicted_s = std::exp(score.log_predicted);
+        outcome.low_s = std::exp(score.log_predicted + score.sigma * interval.low[score.band]);
+        outcome.high_s = std::exp(score.log_predicted + score.sigma * interval.high[score.band]);
+        outcome.measured_s = held.samples.latency_s[row];
+        outcome.roofline_s = held.law->roofline_seconds(held.data.terms.row(r).data()) *
+                             std::exp(held.log_efficiency[static_cast<std::size_t>(held.scores[row].group)]);
+        outcome.nearest_s = std::exp(held.rows.log_nearest(r));
+        add(held.samples, row, *held.law, outcome);
+      }
+    }
+    held_out_.clear();
   }
 
   static double log_efficiency(const KernelLaw& law, const KernelData& data, std::size_t row) {
@@ -267,17 +375,32 @@ class Validator {
     const KernelLayout& layout = samples.layout();
     const auto value = [&](std::size_t column) { return samples.columns[column][row]; };
     strata_.add("all", outcome);
-    strata_.add("dtype " + samples.key.dtype, outcome);
+    if (!samples.key.dtype.empty()) strata_.add("dtype " + samples.key.dtype, outcome);
     strata_.add("kernel " + samples.key.kernel + " " + samples.key.dtype, outcome);
     std::vector<double> values;
     samples.row(row, values);
     constexpr std::array<const char*, kKernelBands> kBandNames{"<= 16", "17-256", "> 256"};
     const bool moe = layout.kind == OperatorKind::fused_moe;
-    strata_.add(fmt::format("{} {}", moe ? "tokens" : "rows", kBandNames[kernel_band(law.band_size(values))]), outcome);
+    const std::size_t band = kernel_band(law.band_size(values));
+    if (law.pools_scores() && layout.name != "nvlink_one_sided") {
+      constexpr std::array<const char*, kKernelBands> kSizes{"<= 64 KiB", "<= 4 MiB", "> 4 MiB"};
+      strata_.add(fmt::format("bytes {}", kSizes[band]), outcome);
+    } else {
+      strata_.add(fmt::format("{} {}", moe || is_communication(layout.name) ? "tokens" : "rows", kBandNames[band]),
+                  outcome);
+    }
     for (std::size_t c = 0; c < layout.numbers.size(); ++c) {
       const std::string_view name = layout.numbers[c].name;
       if (name == kDistributionColumn) strata_.add("load " + distribution_text(value(c)), outcome);
       if (name == "moe_tp_size") strata_.add(fmt::format("tp {:.0f}", value(c)), outcome);
+      if (name == "num_gpus" || name == "ep_size") {
+        strata_.add(fmt::format("ranks {:.0f}", value(c)), outcome);
+        strata_.add(fmt::format("ranks {:.0f} {}", value(c), samples.key.kernel), outcome);
+      }
+      if (name == "node_num") {
+        strata_.add(fmt::format("nodes {:.0f}", value(c)), outcome);
+        strata_.add(fmt::format("nodes {:.0f} {}", value(c), samples.key.kernel), outcome);
+      }
       if (name == "moe_ep_size") strata_.add(fmt::format("ep {:.0f}", value(c)), outcome);
     }
     std::string shape;
@@ -290,6 +413,7 @@ class Validator {
   const KernelValidation& request_;
   KernelCalibration calibration_;
   KernelCalibration sister_;
+  std::vector<HeldOut> held_out_;
   std::vector<KernelSamples> profile_samples_;
   const KernelSamples* known_ = nullptr;
   KernelData known_data_;

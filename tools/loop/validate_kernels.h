@@ -13,14 +13,15 @@ namespace moecast {
 
 /// A table of measured kernels to be predicted.
 struct KernelValidation {
-  std::string folder;     ///< of the profile
-  std::string table;      ///< file
-  std::string layout;     ///< empty: from the file
-  std::string framework;  ///< empty: from the file
+  std::string folder;               ///< of the profile
+  std::vector<std::string> tables;  ///< files
+  std::string layout;               ///< empty: from the file
+  std::string framework;            ///< empty: from the file
   std::string version;
-  /// Empty: the profile's calibration; a group of the law (shape, experts, inter, n, k); or machine.
+  /// Empty: the profile's calibration; a group of the law (shape, experts, inter, n, k, ranks, nodes); or machine.
   std::string leave_out;
-  std::string sister;      ///< folder of the sister machine's profile, for leave_out machine
+  /// Folder of the sister machine's profile: needed for machine, may help ranks and nodes. Empty: none.
+  std::string sister;
   int samples = 50;        ///< random rows a kernel that the machine left out is fitted to
   std::uint64_t seed = 1;  ///< of these rows
   std::function<void(double done)> progress;

@@ -30,34 +30,6 @@ double interval_share(std::size_t points) {
   return points >= 5 ? 0.65 : points >= 3 ? 0.75 : points == 2 ? 0.85 : 0.95;
 }
 
-/// Residual that a model adds to its physics at every row of `data`.
-Eigen::VectorXd model_residuals(const KernelData& data, const KernelModel& model) {
-  const KernelArrays& arrays = model.arrays();
-  Eigen::VectorXd residuals = Eigen::VectorXd::Zero(data.log_seconds.size());
-  if (arrays.weights.rows() == 0) return residuals;
-  const Eigen::MatrixXd cross = curve_covariance(model.law->kernel(), data.features, arrays.features.cast<double>());
-  const Eigen::MatrixXd nodes = cross * arrays.weights.cast<double>();
-  for (std::size_t curve = 0; curve < data.curves.size(); ++curve) {
-    Eigen::Index same = 0;
-    const auto c = static_cast<Eigen::Index>(curve);
-    const bool own = cross.row(c).maxCoeff(&same) > model.law->kernel().variance() * (1 - 1e-9);
-    for (const std::size_t row : data.curves[curve]) {
-      const auto r = static_cast<Eigen::Index>(row);
-      std::array<double, CurveGrid::kMostAxes> at{};
-      for (Eigen::Index axis = 0; axis < data.coordinates.cols(); ++axis) {
-        at[static_cast<std::size_t>(axis)] = data.coordinates(r, axis);
-      }
-      const CurveGrid::Place place = own ? model.grid.own_place(at.data()) : model.grid.place(at.data());
-      for (std::size_t i = 0; i < static_cast<std::size_t>(place.count); ++i) {
-        double value = nodes(c, place.node[i]);
-        if (own) value += static_cast<double>(arrays.own(same, place.node[i]));
-        residuals(r) += place.share[i] * value;
-      }
-    }
-  }
-  return residuals;
-}
-
 /// Errors of left-out fifths of the rows when `carried` of the sister's residual is added to the physics.
 Eigen::VectorXd left_out_errors(const KernelData& data, const KernelLaw& law, const Eigen::VectorXd& sister,
                                 double carried, const MeanFitOptions& options) {
@@ -90,6 +62,36 @@ std::vector<bool> short_curves(const KernelData& data) {
   std::vector<bool> is_short;
   for (const double length : lengths) is_short.push_back(length < kShort && length < usual / 2);
   return is_short;
+}
+
+Eigen::VectorXd model_residuals(const KernelData& data, const KernelModel& model) {
+  const KernelArrays& arrays = model.arrays();
+  Eigen::VectorXd residuals = Eigen::VectorXd::Zero(data.log_seconds.size());
+  if (arrays.weights.rows() == 0) return residuals;
+  std::array<double, KernelLaw::kMostCoefficients> prepared{};
+  model.law->prepare(model.coefficients.data(), prepared.data());
+  const Eigen::MatrixXd cross = curve_covariance(model.law->kernel(), data.features, arrays.features.cast<double>());
+  const Eigen::MatrixXd nodes = cross * arrays.weights.cast<double>();
+  for (std::size_t curve = 0; curve < data.curves.size(); ++curve) {
+    Eigen::Index same = 0;
+    const auto c = static_cast<Eigen::Index>(curve);
+    const bool own = cross.row(c).maxCoeff(&same) > model.law->kernel().variance() * (1 - 1e-9);
+    for (const std::size_t row : data.curves[curve]) {
+      const auto r = static_cast<Eigen::Index>(row);
+      if (model.law->host_bound(data.terms.row(r).data(), prepared.data())) continue;
+      std::array<double, CurveGrid::kMostAxes> at{};
+      for (Eigen::Index axis = 0; axis < data.coordinates.cols(); ++axis) {
+        at[static_cast<std::size_t>(axis)] = data.coordinates(r, axis);
+      }
+      const CurveGrid::Place place = own ? model.grid.own_place(at.data()) : model.grid.place(at.data());
+      for (std::size_t i = 0; i < static_cast<std::size_t>(place.count); ++i) {
+        double value = nodes(c, place.node[i]);
+        if (own) value += static_cast<double>(arrays.own(same, place.node[i]));
+        residuals(r) += place.share[i] * value;
+      }
+    }
+  }
+  return residuals;
 }
 
 void add_short_curves(const KernelData& data, const std::vector<bool>& is_short, KernelModel& model) {

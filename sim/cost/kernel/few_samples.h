@@ -24,6 +24,9 @@ struct SisterFit {
   double error_with = 0;     ///< the same at the chosen share
 };
 
+/// What a model says beyond its law at the rows of another machine's data, ln; 0 where the host bounds a row.
+Eigen::VectorXd model_residuals(const KernelData& data, const KernelModel& model);
+
 /// Physics fitted to the samples with the priors of the law; the sister's residual is carried over at the share (0,
 /// 0.5, 0.9) that serves left-out fifths of the samples best.
 SisterFit fit_with_sister(const KernelSamples& samples, const std::shared_ptr<const KernelLaw>& law,

@@ -1,15 +1,19 @@
 #include "sim/cost/kernel/kernel_calibration.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <charconv>
 #include <cmath>
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <tuple>
 
 #include "models/core/error.h"
 #include "sim/cost/kernel/few_samples.h"
 #include "sim/cost/kernel/kernel_fit.h"
+#include "sim/cost/kernel/left_out_scores.h"
 
 namespace moecast {
 namespace {
@@ -34,6 +38,29 @@ int distance(const KernelKey& known, const KernelKey& wanted) {
   return far;
 }
 
+/// How far apart two versions are: the first number that differs counts most. "1.3.0rc10" is 1, 3, 0, 10.
+double version_distance(const std::string& a, const std::string& b) {
+  constexpr std::size_t kParts = 4;
+  constexpr double kBase = 1e4;
+  const auto parts = [](const std::string& text) {
+    std::array<double, kParts> numbers{};
+    std::size_t part = 0;
+    for (std::size_t i = 0; i < text.size() && part < kParts;) {
+      int number = 0;
+      const auto [end, error] = std::from_chars(text.data() + i, text.data() + text.size(), number);
+      if (error == std::errc() && number >= 0) numbers[part++] = std::min<double>(number, kBase - 1);
+      i = std::max(i + 1, static_cast<std::size_t>(end - text.data()));
+    }
+    return numbers;
+  };
+  const auto left = parts(a);
+  const auto right = parts(b);
+  for (std::size_t i = 0; i < kParts; ++i) {
+    if (left[i] != right[i]) return std::abs(left[i] - right[i]) * std::pow(kBase, static_cast<double>(kParts - i));
+  }
+  return a == b ? 0 : 1;
+}
+
 std::string difference(const KernelKey& known, const KernelKey& wanted) {
   std::string text;
   const auto add = [&](bool differs, const std::string& what) {
@@ -50,15 +77,21 @@ std::string difference(const KernelKey& known, const KernelKey& wanted) {
 
 KernelCalibration::Choice KernelCalibration::choose(const KernelKey& key) const {
   Choice choice;
+  // Another kernel of a GEMM computes the same; another collective does not.
+  const bool same_kernel = is_communication(key.layout);
   int nearest = 0;
+  double apart = 0;
   for (const KernelModel& model : kernels) {
-    if (model.key.layout != key.layout) continue;
+    if (model.key.layout != key.layout || (same_kernel && model.key.kernel != key.kernel)) continue;
     const int far = distance(model.key, key);
+    const double versions = version_distance(model.key.version, key.version);
+    const auto rank = [](int steps, double between, int shapes) { return std::tuple(steps, between, -shapes); };
     const bool better =
-        choice.model == nullptr || far < nearest || (far == nearest && far > 0 && model.shapes > choice.model->shapes);
+        choice.model == nullptr || rank(far, versions, model.shapes) < rank(nearest, apart, choice.model->shapes);
     if (!better) continue;
     choice.model = &model;
     nearest = far;
+    apart = versions;
   }
   if (choice.model == nullptr || nearest == 0) return choice;
   choice.substitution = difference(choice.model->key, key);
@@ -156,7 +189,9 @@ class Fitter {
       return std::nullopt;
     }
     const KernelModel* sister = sister_ == nullptr ? nullptr : find_sister_kernel(*sister_, samples.key);
-    if (sister == nullptr || kept.size() >= kFewRows) return fit_kernel(kept, law, loads);
+    if (sister == nullptr || kept.size() >= kFewRows || law->pools_scores()) {
+      return fit_kernel(kept, law, loads);
+    }
     SisterFit fit = fit_with_sister(kept, law, *sister, loads);
     choice = samples.key.text() + ": " + std::to_string(kept.size()) + " rows, " +
              (fit.carried_ratio == 0 ? "physics alone: the residual of " + sister_->profile + " does not help"
@@ -211,6 +246,7 @@ KernelCalibration calibrate_kernels(const Profile& profile, const std::vector<Ke
   calibration.profile = profile.name;
   calibration.device = device_limits(profile);
   Fitter(calibration, samples, sister, progress).run();
+  pool_scores(calibration.kernels);
   if (sister != nullptr) inherit_kernels(*sister, calibration);
   if (calibration.kernels.empty()) {
     throw InputError(profile.name, "holds no kernel samples to calibrate from",

@@ -11,7 +11,7 @@
 
 namespace moecast {
 
-inline constexpr int kKernelCalibrationVersion = 1;
+inline constexpr int kKernelCalibrationVersion = 2;
 inline constexpr std::string_view kKernelCalibrationFile = "kernels.bin";
 
 /// Every calibrated kernel of one machine. Immutable after loading; safe to share between threads.

@@ -171,6 +171,7 @@ Json header_of(const KernelModel& model) {
   json["rows"] = model.rows;
   json["noise"] = model.noise;
   json["largest_position"] = rounded(model.largest_position);
+  json["largest_machine"] = model.largest_machine;
   json["coefficients"] = numbers(model.coefficients);
   json["scores_low"] = numbers(Eigen::Map<const Eigen::VectorXd>(model.scores.low.data(), kKernelBands));
   json["scores_high"] = numbers(Eigen::Map<const Eigen::VectorXd>(model.scores.high.data(), kKernelBands));
@@ -289,6 +290,7 @@ KernelModel read_model(const JsonView& view, const DeviceLimits& device, std::st
   model.rows = static_cast<int>(view.at("rows").as_int(0, 1 << 30));
   model.noise = view.at("noise").as_number(0, 1e6);
   model.largest_position = view.at("largest_position").as_number();
+  model.largest_machine = view.at("largest_machine").as_number(1, 1e9);
   const std::vector<double> coefficients = read_numbers(view.at("coefficients"), KernelLaw::kMostCoefficients);
   if (coefficients.size() != model.law->coefficients().size()) {
     throw InputError(view.at("coefficients").where(), "are those of another law", kAgain);
@@ -326,6 +328,9 @@ std::string kernel_calibration_text(const KernelCalibration& calibration) {
   header["peak_bf16"] = calibration.device.peak_bf16;
   header["l2_cache"] = calibration.device.cache;
   header["multiprocessors"] = calibration.device.multiprocessors;
+  header["link"] = calibration.device.link;
+  header["nic"] = calibration.device.nic;
+  header["switch_reduces"] = calibration.device.switch_reduces;
   header["left_out_rows"] = Json::object();
   for (const auto& [reason, rows] : calibration.left_out) header["left_out_rows"][reason] = rows;
   header["kernels"] = Json::array();
@@ -353,8 +358,13 @@ KernelCalibration parse_kernel_calibration(std::string_view text, const std::str
   }
   KernelCalibration calibration;
   calibration.profile = view.at("profile").as_string();
-  calibration.device = {view.at("memory_bandwidth").as_number(1, 1e18), view.at("peak_bf16").as_number(1, 1e21),
-                        view.at("l2_cache").as_number(1, 1e15), view.at("multiprocessors").as_number(1, 1e6)};
+  calibration.device = {view.at("memory_bandwidth").as_number(1, 1e18),
+                        view.at("peak_bf16").as_number(1, 1e21),
+                        view.at("l2_cache").as_number(1, 1e15),
+                        view.at("multiprocessors").as_number(1, 1e6),
+                        view.at("link").as_number(0, 1e18),
+                        view.at("nic").as_number(0, 1e18),
+                        view.at("switch_reduces").as_bool()};
   const JsonView left_out = view.at("left_out_rows");
   for (const std::string& reason : left_out.keys()) calibration.left_out[reason] = left_out.at(reason).as_int(0);
   const JsonView kernels = view.at("kernels");

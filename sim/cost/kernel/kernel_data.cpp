@@ -12,8 +12,6 @@
 namespace moecast {
 namespace {
 
-/// Weight of the priors: one standard deviation off costs as much as a single row that is 0.3 off in ln.
-constexpr double kPriorWeight = 0.3;
 constexpr double kCoefficientStep = 1e-4;
 /// A row may be this much faster than the datasheet: clocks above the boost that the peak is computed with.
 constexpr double kFasterThanPeak = 0.95;
@@ -57,6 +55,14 @@ bool group_limited(const KernelSamples& samples, std::size_t row) {
   return samples.columns[layout.column("hidden_size")][row] == 7168 &&
          samples.columns[layout.column("inter_size")][row] == 2048 &&
          samples.columns[layout.column("num_experts")][row] == 256;
+}
+
+/// Two nodes with 12 multiprocessors are slower than with 8 in the one table of them.
+bool odd_multiprocessors(const KernelSamples& samples, std::size_t row) {
+  if (samples.key.layout != "wideep_deepep_normal") return false;
+  const KernelLayout& layout = samples.layout();
+  return samples.columns[layout.column("node_num")][row] == 2 &&
+         samples.columns[layout.column("dispatch_sms")][row] == 12;
 }
 
 }  // namespace
@@ -107,7 +113,8 @@ KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, 
 
 RowFilter filter_rows(const KernelSamples& samples, const KernelLaw& law, RankLoadCache& loads) {
   RowFilter filter;
-  filter.reasons = {"routed to a part of the expert groups only", "faster than the datasheet's peaks allow"};
+  filter.reasons = {"routed to a part of the expert groups only", "faster than the datasheet's peaks allow",
+                    "two nodes with 12 multiprocessors (defect of the table)"};
   filter.reason.assign(samples.size(), -1);
   std::vector<double> values;
   std::array<double, KernelLaw::kMostTerms> terms{};
@@ -118,6 +125,8 @@ RowFilter filter_rows(const KernelSamples& samples, const KernelLaw& law, RankLo
       filter.reason[row] = 0;
     } else if (samples.latency_s[row] < kFasterThanPeak * law.least_seconds(terms.data())) {
       filter.reason[row] = 1;
+    } else if (odd_multiprocessors(samples, row)) {
+      filter.reason[row] = 2;
     }
   }
   return filter;
@@ -168,6 +177,7 @@ Eigen::VectorXd fit_mean(const KernelData& data, const KernelLaw& law, const std
   }
   if (options.prior.size() == count) prior = options.prior;
   width *= options.prior_width;
+  const double weight = law.prior_weight(rows.size());
   LeastSquaresProblem problem;
   problem.most_evaluations = options.evaluations;
   problem.residuals = [&](const Eigen::VectorXd& p) {
@@ -181,7 +191,7 @@ Eigen::VectorXd fit_mean(const KernelData& data, const KernelLaw& law, const std
     return residuals;
   };
   problem.penalties = [&](const Eigen::VectorXd& p) {
-    return Eigen::VectorXd(kPriorWeight * (p - prior).cwiseQuotient(width));
+    return Eigen::VectorXd(weight * (p - prior).cwiseQuotient(width));
   };
   const Eigen::VectorXd fitted = fit_least_squares(problem, start.size() == count ? start : prior);
   return (fitted / kCoefficientStep).array().round() * kCoefficientStep;

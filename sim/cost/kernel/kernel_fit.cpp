@@ -9,18 +9,10 @@
 #include "models/core/statistics.h"
 #include "sim/cost/kernel/few_samples.h"
 #include "sim/cost/kernel/landmarks.h"
+#include "sim/cost/kernel/left_out_scores.h"
 
 namespace moecast {
 namespace {
-
-constexpr int kLeastCurves = 5;  ///< below, physics alone
-constexpr double kCoverage = 0.9;
-/// Score of a kernel of which a single shape was measured: physics alone is off by this, left out, at p90.
-constexpr double kUnknownScore = 0.6;
-/// Least score of a kernel of which two or three shapes were measured.
-constexpr double kFewShapesScore = 0.35;
-/// Share of the shapes whose own quantile an interval holds: higher where few shapes say little of the next one.
-constexpr double shape_quantile(std::size_t shapes) { return shapes >= 8 ? 0.78 : 0.85; }
 
 std::vector<Eigen::Index> all_curves(const KernelData& data) {
   std::vector<Eigen::Index> every(data.curves.size());
@@ -48,6 +40,20 @@ std::vector<bool> rows_in(const KernelData& data, const std::vector<bool>& use_c
 
 int count_groups(const std::vector<int>& groups) {
   return groups.empty() ? 0 : *std::max_element(groups.begin(), groups.end()) + 1;
+}
+
+/// Values of the group columns of each group.
+std::vector<std::string> group_names(const KernelSamples& samples, const KernelData& data,
+                                     const std::vector<int>& groups, const std::vector<std::string_view>& columns) {
+  std::vector<std::string> names(static_cast<std::size_t>(count_groups(groups)));
+  for (std::size_t curve = 0; curve < groups.size(); ++curve) {
+    std::string name;
+    for (const std::string_view column : columns) {
+      name += std::to_string(samples.columns[samples.layout().column(column)][data.curves[curve].front()]) + " ";
+    }
+    names[static_cast<std::size_t>(groups[curve])] = std::move(name);
+  }
+  return names;
 }
 
 }  // namespace
@@ -173,7 +179,7 @@ LeftOutRows leave_groups_out(const KernelData& data, const KernelLaw& law, const
   for (int group = 0; group < count_groups(groups); ++group) {
     const Fold fold = make_fold(data, law, groups, group, {}, {});
     Eigen::MatrixXd residuals = Eigen::MatrixXd::Zero(static_cast<Eigen::Index>(fold.held.size()), data.grid.nodes());
-    if (static_cast<int>(fold.kept.size()) >= kLeastCurves) {
+    if (static_cast<int>(fold.kept.size()) >= law.least_curves()) {
       const CurveFit fit =
           fit_curves(covariance(fold.kept, fold.kept), residual_curves(data, fold.kept, fold.log_mean), options);
       residuals = covariance(fold.held, fold.kept) * fit.weights();
@@ -193,7 +199,7 @@ LeftOutRows leave_groups_out_fast(const KernelData& data, const KernelLaw& law, 
   for (int group = 0; group < count_groups(groups); ++group) {
     const Fold fold = make_fold(data, law, groups, group, whole.coefficients, options);
     Eigen::MatrixXd residuals = Eigen::MatrixXd::Zero(static_cast<Eigen::Index>(fold.held.size()), data.grid.nodes());
-    if (static_cast<int>(fold.kept.size()) >= kLeastCurves) {
+    if (static_cast<int>(fold.kept.size()) >= law.least_curves()) {
       // What the whole inverse says of a group without it: Y_g - (inverse_gg)^-1 (inverse Y)_g, at this fold's means.
       const Eigen::MatrixXd values = residual_curves(data, every, fold.log_mean) + pull;
       const Eigen::MatrixXd block = whole.curves.inverse(fold.held, fold.held);
@@ -203,36 +209,6 @@ LeftOutRows leave_groups_out_fast(const KernelData& data, const KernelLaw& law, 
     store_fold(data, law, fold, whole.covariance, residuals, out);
   }
   return out;
-}
-
-ScoreInterval score_interval(const KernelData& data, const LeftOutRows& rows, const std::vector<int>& row_groups,
-                             int skip) {
-  const int count = count_groups(row_groups);
-  ScoreInterval interval;
-  for (std::size_t band = 0; band < kKernelBands; ++band) {
-    std::vector<double> pooled;
-    std::vector<std::vector<double>> by_group(static_cast<std::size_t>(count));
-    for (std::size_t row = 0; row < data.rows(); ++row) {
-      const auto r = static_cast<Eigen::Index>(row);
-      if (row_groups[row] == skip || kernel_band(data.band_size(r)) != band) continue;
-      const double score = (data.log_seconds(r) - rows.log_predicted(r)) / rows.sigma(r);
-      pooled.push_back(score);
-      by_group[static_cast<std::size_t>(row_groups[row])].push_back(score);
-    }
-    interval.low[band] = -kUnknownScore;
-    interval.high[band] = kUnknownScore;
-    if (pooled.empty()) continue;
-    constexpr double kTail = (1 - kCoverage) / 2;
-    std::vector<double> lows, highs;
-    for (const std::vector<double>& scores : by_group) {
-      if (scores.empty()) continue;
-      lows.push_back(quantile(scores, kTail));
-      highs.push_back(quantile(scores, 1 - kTail));
-    }
-    interval.low[band] = std::min({quantile(pooled, kTail), quantile(lows, 1 - shape_quantile(lows.size())), -1e-3});
-    interval.high[band] = std::max({quantile(pooled, 1 - kTail), quantile(highs, shape_quantile(highs.size())), 1e-3});
-  }
-  return interval;
 }
 
 double choose_noise(const Eigen::MatrixXd& covariance, const Eigen::MatrixXd& residuals, const std::vector<int>& groups,
@@ -270,31 +246,6 @@ double choose_noise(const Eigen::MatrixXd& covariance, const Eigen::MatrixXd& re
 
 namespace {
 
-/// Scores of few shapes say little of the next one.
-double few_shapes_factor(int shapes) { return shapes >= 5 ? 1 : shapes == 4 ? 1.4 : shapes == 3 ? 1.8 : 3; }
-
-/// Error and coverage of left-out rows, each interval without the scores of the row's own group.
-std::optional<ErrorSummary> summarise_left_out(const KernelData& data, const LeftOutRows& rows,
-                                               const std::vector<int>& row_groups, double factor, double least) {
-  std::vector<ScoreInterval> without;
-  for (int group = 0; group < count_groups(row_groups); ++group) {
-    without.push_back(score_interval(data, rows, row_groups, group));
-  }
-  std::vector<Outcome> outcomes;
-  for (std::size_t row = 0; row < data.rows(); ++row) {
-    const auto r = static_cast<Eigen::Index>(row);
-    const ScoreInterval& interval = without[static_cast<std::size_t>(row_groups[row])];
-    const std::size_t band = kernel_band(data.band_size(r));
-    Outcome outcome;
-    outcome.predicted_s = std::exp(rows.log_predicted(r));
-    outcome.low_s = std::exp(rows.log_predicted(r) + rows.sigma(r) * std::min(factor * interval.low[band], -least));
-    outcome.high_s = std::exp(rows.log_predicted(r) + rows.sigma(r) * std::max(factor * interval.high[band], least));
-    outcome.measured_s = std::exp(data.log_seconds(r));
-    outcomes.push_back(outcome);
-  }
-  return summarise_errors(outcomes);
-}
-
 /// What a model keeps of a fit: the curves, their weights, and landmarks for the variance.
 KernelModel model_of(const KernelData& data, const std::shared_ptr<const KernelLaw>& law, const WholeFit& whole) {
   KernelModel model;
@@ -327,7 +278,7 @@ KernelModel fit_long_curves(const KernelSamples& samples, const KernelData& data
   CurveOptions options;
   options.noise = law->usual_noise();
   if (shapes >= 3) options.noise = choose_noise(whole.covariance, whole.residuals, groups, options.noise);
-  if (static_cast<int>(data.curves.size()) >= kLeastCurves) {
+  if (static_cast<int>(data.curves.size()) >= law->least_curves()) {
     whole.curves = fit_curves(whole.covariance, whole.residuals, options);
   }
   KernelModel model = model_of(data, law, whole);
@@ -335,17 +286,22 @@ KernelModel fit_long_curves(const KernelSamples& samples, const KernelData& data
   model.key = samples.key;
   model.shapes = shapes;
   model.rows = static_cast<int>(samples.size());
-  model.scores.low.fill(-kUnknownScore);
-  model.scores.high.fill(kUnknownScore);
+  std::vector<double> values;
+  for (const auto& curve : data.curves) {
+    samples.row(curve.front(), values);
+    model.largest_machine = std::max(model.largest_machine, law->machine_size(values));
+  }
+  model.scores = score_interval({}, -1);
   if (shapes < 2 || whole.curves.inverse.size() == 0) return model;
   const LeftOutRows rows = leave_groups_out_fast(data, *law, groups, whole);
-  const std::vector<int> row_groups = row_groups_of(data, groups);
-  const double factor = few_shapes_factor(shapes);
-  model.scores = score_interval(data, rows, row_groups, -1);
-  const double least = shapes < 4 ? kFewShapesScore : 0;
-  for (double& score : model.scores.low) score = std::min(score * factor, -least);
-  for (double& score : model.scores.high) score = std::max(score * factor, least);
-  model.left_out = summarise_left_out(data, rows, row_groups, factor, least);
+  const std::vector<LeftOutScore> scores = left_out_scores(data, rows, row_groups_of(data, groups));
+  const Caution caution = caution_for(shapes);
+  model.scores = cautious_interval(scores, -1, caution);
+  model.left_out = summarise_left_out(scores, scores, caution);
+  if (law->pools_scores()) {
+    model.left_out_scores = scores;
+    model.left_out_groups = group_names(samples, data, groups, law->group_columns("shape"));
+  }
   return model;
 }
 

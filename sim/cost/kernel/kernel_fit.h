@@ -36,10 +36,6 @@ WholeFit fit_whole(const KernelData& data, const KernelLaw& law);
 LeftOutRows leave_groups_out_fast(const KernelData& data, const KernelLaw& law, const std::vector<int>& groups,
                                   const WholeFit& whole);
 
-/// 90 % scores from left-out rows, pooled and by group: the wider of the two.
-/// @param skip  a group that does not count; -1 for none.
-ScoreInterval score_interval(const KernelData& data, const LeftOutRows& rows, const std::vector<int>& row_groups,
-                             int skip);
 /// Folds of a hold-out: groups beyond `most` share folds, always whole.
 inline constexpr int kMostFolds = 20;
 std::vector<int> merge_groups(const std::vector<int>& groups, int most);

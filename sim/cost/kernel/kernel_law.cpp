@@ -1,6 +1,7 @@
 #include "sim/cost/kernel/kernel_law.h"
 
 #include <array>
+#include <charconv>
 #include <cmath>
 
 #include "models/core/error.h"
@@ -36,11 +37,33 @@ double needed(const Profile& profile, const char* name) {
   return found->value;
 }
 
+/// From the generation that the profile names: "Hopper sm90".
+bool switch_reduces(const Profile& profile) {
+  constexpr int kFirst = 90;
+  const auto found = profile.environment.find("architecture");
+  if (found == profile.environment.end()) return false;
+  const std::size_t at = found->second.find("sm");
+  if (at == std::string::npos) return false;
+  int generation = 0;
+  const char* text = found->second.data();
+  std::from_chars(text + at + 2, text + found->second.size(), generation);
+  return generation >= kFirst;
+}
+
 }  // namespace
 
 DeviceLimits device_limits(const Profile& profile) {
-  return {needed(profile, "memory_bandwidth"), needed(profile, "peak_bf16"), needed(profile, "l2_cache"),
-          needed(profile, "multiprocessors")};
+  const auto known = [&](const char* name) {
+    const HardwareQuantity* found = profile.find(name);
+    return found == nullptr ? 0.0 : found->value;
+  };
+  return {needed(profile, "memory_bandwidth"),
+          needed(profile, "peak_bf16"),
+          needed(profile, "l2_cache"),
+          needed(profile, "multiprocessors"),
+          known("scaleup_bandwidth_per_direction"),
+          known("scaleout_bandwidth_per_direction"),
+          switch_reduces(profile)};
 }
 
 std::optional<KernelFormat> kernel_format(std::string_view dtype) {
@@ -67,6 +90,16 @@ std::shared_ptr<const KernelLaw> make_kernel_law(const KernelKey& key, const Dev
     return nullptr;
   }
   const std::string& layout = key.layout;
+  if (is_communication(layout)) {
+    if (device.link == 0) {
+      if (reason != nullptr) *reason = "the profile has no scaleup_bandwidth_per_direction";
+      return nullptr;
+    }
+    if (layout == "wideep_deepep_ll") return make_low_latency_law(key, device);
+    if (layout == "wideep_deepep_normal") return make_high_throughput_law(key, device);
+    if (layout == "nvlink_one_sided") return make_one_sided_law(key, device);
+    return make_collective_law(key, device);
+  }
   if (layout == "moe" || layout.starts_with("wideep_")) return make_moe_law(key, device, *format);
   if (layout == "gemm") return make_dense_law(key, device, *format);
   if (layout.ends_with("_attention") || layout.ends_with("_mla")) return make_attention_law(key, device, *format);

@@ -20,6 +20,9 @@ struct DeviceLimits {
   double peak_bf16 = 0;  ///< FLOP/s, dense
   double cache = 0;      ///< last-level cache, B
   double multiprocessors = 0;
+  double link = 0;              ///< scale-up link of one direction, B/s; 0: none or not known
+  double nic = 0;               ///< scale-out link of one direction a device, B/s; 0: not known
+  bool switch_reduces = false;  ///< the scale-up switch adds up (NVLink SHARP: NVIDIA from sm90 on)
 };
 
 /// @throws InputError naming the quantity that the profile lacks.
@@ -50,7 +53,7 @@ class KernelLaw {
     double prior = 0;
     double width = 1;  ///< standard deviation of the prior
   };
-  static constexpr int kMostCoefficients = 20;
+  static constexpr int kMostCoefficients = 24;
   static constexpr int kMostTerms = 20;
 
   virtual ~KernelLaw() = default;
@@ -65,13 +68,32 @@ class KernelLaw {
   /// Seconds of a constant-efficiency roofline at the datasheet's peaks: the baseline.
   [[nodiscard]] virtual double roofline_seconds(const double* terms) const = 0;
 
+  /// Half width of a 90 % interval of ln latency between two measured positions of a curve.
+  [[nodiscard]] virtual double measured_half_width(std::span<const double> /*row*/) const { return 0.04; }
+  /// Size of the machine that a row runs on (nodes, ranks); 1 where it does not matter.
+  [[nodiscard]] virtual double machine_size(std::span<const double> /*row*/) const { return 1; }
+  /// What each doubling of the machine beyond the largest measured one adds to the half width, ln.
+  [[nodiscard]] virtual double growth_half_width(std::span<const double> /*row*/) const { return 0; }
+
+  /// Whether the host, not the device, bounds a row: what another machine's host did says nothing then.
+  [[nodiscard]] virtual bool host_bound(const double* /*terms*/, const double* /*prepared*/) const { return false; }
+
   /// Coordinates of a configuration for kriging.
   [[nodiscard]] virtual std::span<const std::string_view> features() const = 0;
   virtual void feature_values(std::span<const double> row, double* out) const = 0;
   [[nodiscard]] virtual const CurveKernel& kernel() const = 0;
 
+  /// Weight of the priors in a fit to so many rows: one standard deviation off costs as much as a single row that is
+  /// off by this in ln.
+  [[nodiscard]] virtual double prior_weight(std::size_t /*rows*/) const { return 0.3; }
+  /// Whether intervals come from all kernels of the layout together: each has too few groups of its own.
+  [[nodiscard]] virtual bool pools_scores() const { return false; }
+
   /// Variance of a curve about the surface, where left-out groups do not ask for more.
   [[nodiscard]] virtual double usual_noise() const { return 0.15; }
+
+  /// Curves below which nothing is learned from neighbours.
+  [[nodiscard]] virtual int least_curves() const { return 5; }
 
   /// Axes of a curve. Lines: the residual is the mean of one linear interpolation an axis. Plane: two axes, bilinear.
   [[nodiscard]] virtual int axes() const = 0;
@@ -97,5 +119,10 @@ std::shared_ptr<const KernelLaw> make_attention_law(const KernelKey& key, const 
                                                     KernelFormat format);
 std::shared_ptr<const KernelLaw> make_streaming_law(const KernelKey& key, const DeviceLimits& device,
                                                     KernelFormat format);
+/// Of devices whose scale-up link is known.
+std::shared_ptr<const KernelLaw> make_collective_law(const KernelKey& key, const DeviceLimits& device);
+std::shared_ptr<const KernelLaw> make_low_latency_law(const KernelKey& key, const DeviceLimits& device);
+std::shared_ptr<const KernelLaw> make_high_throughput_law(const KernelKey& key, const DeviceLimits& device);
+std::shared_ptr<const KernelLaw> make_one_sided_law(const KernelKey& key, const DeviceLimits& device);
 
 }  // namespace moecast

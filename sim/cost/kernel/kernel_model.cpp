@@ -12,7 +12,6 @@ constexpr float kLog2E = 1.44269504F;
 /// Scaled squared distance below which two configurations are the same one.
 constexpr float kSame = 1e-9F;
 /// Half width of the interval of a measured point: 0.5 % median, 4 % p90 between repeated measurements.
-constexpr double kMeasuredHalfWidth = 0.04;
 /// Variance (of 1.3) from which a configuration counts as far from everything measured.
 constexpr double kFarVariance = 0.9;
 
@@ -103,8 +102,9 @@ CompiledKernel::Answer CompiledKernel::at(const KernelRow& row, RankLoadCache& l
   }
   const std::size_t band = kernel_band(model.law->band_size(row.values));
   if (own_ && own_share_ == 0 && !row.load) {
-    answer.log_low = answer.log_seconds - kMeasuredHalfWidth;
-    answer.log_high = answer.log_seconds + kMeasuredHalfWidth;
+    const double half_width = model.law->measured_half_width(row.values);
+    answer.log_low = answer.log_seconds - half_width;
+    answer.log_high = answer.log_seconds + half_width;
     answer.origin = Origin::interpolated;
   } else {
     const double share = own_share_ > 0 ? own_share_ : 1;
@@ -118,6 +118,15 @@ CompiledKernel::Answer CompiledKernel::at(const KernelRow& row, RankLoadCache& l
     const double beyond = 1 + 0.5 * std::max(0.0, coordinates[0] - model.largest_position);
     answer.log_low = answer.log_seconds + (answer.log_low - answer.log_seconds) * beyond;
     answer.log_high = answer.log_seconds + (answer.log_high - answer.log_seconds) * beyond;
+  }
+  const double machine = model.law->machine_size(row.values);
+  if (machine > model.largest_machine) {
+    // Faster than thought is bounded by the links, slower by nothing: doublings add up on that side only.
+    answer.origin = Origin::extrapolated;
+    const double doublings = std::log2(machine / model.largest_machine);
+    const double width = model.law->growth_half_width(row.values);
+    answer.log_low -= width * std::sqrt(doublings);
+    answer.log_high += width * doublings;
   }
   return answer;
 }

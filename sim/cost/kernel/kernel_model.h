@@ -26,6 +26,16 @@ struct ScoreInterval {
   std::array<double, kKernelBands> high{};  ///< above zero
 };
 
+/// A row as a model saw it that had not seen the row's group.
+struct LeftOutScore {
+  double log_measured = 0;
+  double log_predicted = 0;
+  double sigma = 1;  ///< unit of the score
+  std::size_t band = 0;
+  int group = 0;
+  [[nodiscard]] double score() const { return (log_measured - log_predicted) / sigma; }
+};
+
 /// What a kernel has learned from its curves.
 struct KernelArrays {
   Eigen::MatrixXf features;  ///< curves x features
@@ -69,7 +79,11 @@ struct KernelModel {
   int shapes = 0;
   int rows = 0;
   double largest_position = 0;           ///< on the first axis, above which the residual is a constant
+  double largest_machine = 1;            ///< nodes or ranks that were measured, at most
   std::optional<ErrorSummary> left_out;  ///< whole shapes left out; nullopt for a single shape
+
+  std::vector<LeftOutScore> left_out_scores;  ///< until intervals are pooled; not stored
+  std::vector<std::string> left_out_groups;   ///< names of their groups
 
   /// Of the last curves, which were measured at few positions: what is left of the interval there.
   std::vector<double> short_curve_shares;

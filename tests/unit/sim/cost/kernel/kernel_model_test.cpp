@@ -180,7 +180,7 @@ TEST(KernelCalibrationFile, RefusesWhatIsDamaged) {
   flipped[flipped.size() - 100] ^= 0x55;  // found when the kernel is first used
   EXPECT_THROW((void)parse_kernel_calibration(flipped, "x").kernels.front().arrays(), InputError);
   std::string other = text;
-  other.replace(other.find("\"schema_version\":1"), 18, "\"schema_version\":9");
+  other.replace(other.find("\"schema_version\":2"), 18, "\"schema_version\":9");
   EXPECT_THROW(parse_kernel_calibration(other, "x"), InputError);
 }
 

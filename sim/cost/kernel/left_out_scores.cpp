@@ -1,0 +1,165 @@
+#include "sim/cost/kernel/left_out_scores.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+
+#include "models/core/statistics.h"
+#include "sim/cost/kernel/kernel_fit.h"
+
+namespace moecast {
+namespace {
+
+constexpr double kCoverage = 0.9;
+/// Score of a kernel of which a single shape was measured: physics alone is off by this, left out, at p90.
+constexpr double kUnknownScore = 0.6;
+/// Least score of a kernel of which two or three shapes were measured.
+constexpr double kFewShapesScore = 0.35;
+constexpr double kLeastUsual = 1e-6;
+/// Share of the shapes whose own quantile an interval holds: higher where few shapes say little of the next one.
+constexpr double shape_quantile(std::size_t shapes) { return shapes >= 8 ? 0.78 : 0.85; }
+
+int count_groups(const std::vector<LeftOutScore>& rows) {
+  int most = -1;
+  for (const LeftOutScore& row : rows) most = std::max(most, row.group);
+  return most + 1;
+}
+
+}  // namespace
+
+std::vector<LeftOutScore> left_out_scores(const KernelData& data, const LeftOutRows& rows,
+                                          const std::vector<int>& row_groups) {
+  std::vector<LeftOutScore> scores;
+  scores.reserve(data.rows());
+  for (std::size_t row = 0; row < data.rows(); ++row) {
+    const auto r = static_cast<Eigen::Index>(row);
+    scores.push_back(
+        {data.log_seconds(r), rows.log_predicted(r), rows.sigma(r), kernel_band(data.band_size(r)), row_groups[row]});
+  }
+  return scores;
+}
+
+ScoreInterval score_interval(const std::vector<LeftOutScore>& rows, int skip) {
+  const auto count = static_cast<std::size_t>(count_groups(rows));
+  std::array<std::vector<double>, kKernelBands> pooled;
+  std::array<std::vector<std::vector<double>>, kKernelBands> by_group;
+  for (auto& groups : by_group) groups.resize(count);
+  for (const LeftOutScore& row : rows) {
+    if (row.group == skip) continue;
+    pooled[row.band].push_back(row.score());
+    by_group[row.band][static_cast<std::size_t>(row.group)].push_back(row.score());
+  }
+  ScoreInterval interval;
+  for (std::size_t band = 0; band < kKernelBands; ++band) {
+    interval.low[band] = -kUnknownScore;
+    interval.high[band] = kUnknownScore;
+    if (pooled[band].empty()) continue;
+    constexpr double kTail = (1 - kCoverage) / 2;
+    std::vector<double> lows, highs;
+    for (const std::vector<double>& scores : by_group[band]) {
+      if (scores.empty()) continue;
+      lows.push_back(quantile(scores, kTail));
+      highs.push_back(quantile(scores, 1 - kTail));
+    }
+    interval.low[band] =
+        std::min({quantile(pooled[band], kTail), quantile(lows, 1 - shape_quantile(lows.size())), -1e-3});
+    interval.high[band] =
+        std::max({quantile(pooled[band], 1 - kTail), quantile(highs, shape_quantile(highs.size())), 1e-3});
+  }
+  return interval;
+}
+
+Caution caution_for(int groups) {
+  return {groups >= 5 ? 1 : groups == 4 ? 1.4 : groups == 3 ? 1.8 : 3, groups < 4 ? kFewShapesScore : 0};
+}
+
+ScoreInterval cautious_interval(const std::vector<LeftOutScore>& rows, int skip, const Caution& caution) {
+  ScoreInterval interval = score_interval(rows, skip);
+  for (double& score : interval.low) score = std::min(score * caution.factor, -caution.least);
+  for (double& score : interval.high) score = std::max(score * caution.factor, caution.least);
+  return interval;
+}
+
+std::optional<ErrorSummary> summarise_left_out(const std::vector<LeftOutScore>& rows,
+                                               const std::vector<LeftOutScore>& all, const Caution& caution) {
+  std::map<int, ScoreInterval> without;
+  std::vector<Outcome> outcomes;
+  for (const LeftOutScore& row : rows) {
+    auto found = without.find(row.group);
+    if (found == without.end()) {
+      found = without.emplace(row.group, cautious_interval(all, row.group, caution)).first;
+    }
+    Outcome outcome;
+    outcome.predicted_s = std::exp(row.log_predicted);
+    outcome.low_s = std::exp(row.log_predicted + row.sigma * found->second.low[row.band]);
+    outcome.high_s = std::exp(row.log_predicted + row.sigma * found->second.high[row.band]);
+    outcome.measured_s = std::exp(row.log_measured);
+    outcomes.push_back(outcome);
+  }
+  return summarise_errors(outcomes);
+}
+
+double usual_score(const std::vector<LeftOutScore>& rows, int skip) {
+  std::vector<double> sizes;
+  for (const LeftOutScore& row : rows) {
+    if (row.group != skip) sizes.push_back(std::abs(row.score()));
+  }
+  return sizes.empty() ? 1 : std::max(kLeastUsual, median(std::move(sizes)));
+}
+
+void normalise_scores(std::vector<LeftOutScore>& rows) {
+  std::map<int, double> usual;
+  for (const LeftOutScore& row : rows) {
+    if (!usual.contains(row.group)) usual.emplace(row.group, usual_score(rows, row.group));
+  }
+  for (LeftOutScore& row : rows) row.sigma *= usual.at(row.group);
+}
+
+void pool_scores(std::vector<KernelModel>& kernels) {
+  std::map<std::string, std::map<std::string, std::vector<KernelModel*>>> layouts;
+  for (KernelModel& model : kernels) {
+    if (model.left_out_scores.empty() || !model.law->pools_scores()) continue;
+    layouts[model.key.layout][model.key.kernel].push_back(&model);
+  }
+  for (auto& [layout, families] : layouts) {
+    std::vector<LeftOutScore> all;
+    std::map<std::string, double> usual;
+    int first = 0;
+    for (auto& [name, members] : families) {
+      std::map<std::string, int> numbers;
+      std::vector<LeftOutScore> family;
+      for (KernelModel* model : members) {
+        for (LeftOutScore& row : model->left_out_scores) {
+          const std::string& group = model->left_out_groups[static_cast<std::size_t>(row.group)];
+          row.group = first + numbers.emplace(group, static_cast<int>(numbers.size())).first->second;
+          family.push_back(row);
+        }
+      }
+      first += static_cast<int>(numbers.size());
+      usual[name] = usual_score(family, -1);
+      normalise_scores(family);
+      std::size_t at = 0;
+      for (KernelModel* model : members) {
+        for (LeftOutScore& row : model->left_out_scores) row = family[at++];
+      }
+      all.insert(all.end(), family.begin(), family.end());
+    }
+    const Caution caution = caution_for(first);
+    const ScoreInterval interval = cautious_interval(all, -1, caution);
+    for (auto& [name, members] : families) {
+      for (KernelModel* model : members) {
+        model->scores = interval;
+        for (double& score : model->scores.low) score *= usual[name];
+        for (double& score : model->scores.high) score *= usual[name];
+        model->left_out = summarise_left_out(model->left_out_scores, all, caution);
+      }
+    }
+  }
+  for (KernelModel& model : kernels) {
+    model.left_out_scores.clear();
+    model.left_out_groups.clear();
+  }
+}
+
+}  // namespace moecast
