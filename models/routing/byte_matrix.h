@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -16,6 +17,8 @@ class ByteMatrix {
   [[nodiscard]] double& at(int sender, int receiver) { return bytes_[index(sender, receiver)]; }
   [[nodiscard]] double at(int sender, int receiver) const { return bytes_[index(sender, receiver)]; }
   [[nodiscard]] std::span<const double> values() const { return bytes_; }
+
+  void clear() { std::fill(bytes_.begin(), bytes_.end(), 0.0); }
 
   /// Bytes that a rank sends to others.
   [[nodiscard]] double egress(int rank) const;

@@ -1,0 +1,267 @@
+#include "models/routing/assignment.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+struct NamedPolicy {
+  std::string_view name;
+  RoutingPolicyKind kind;
+};
+constexpr std::array<NamedPolicy, 5> kPolicies{{{"token-choice", RoutingPolicyKind::token_choice},
+                                                {"expert-choice", RoutingPolicyKind::expert_choice},
+                                                {"hash", RoutingPolicyKind::hash},
+                                                {"hierarchical", RoutingPolicyKind::hierarchical},
+                                                {"dense", RoutingPolicyKind::dense}}};
+
+void need(bool holds, const std::string& what) {
+  if (!holds) throw InputError("routing", what, "see moecast routing --help");
+}
+
+std::vector<double> group_weights(std::span<const double> popularity, int groups) {
+  need(groups >= 1 && popularity.size() % static_cast<std::size_t>(std::max(groups, 1)) == 0,
+       std::to_string(popularity.size()) + " experts do not divide into " + std::to_string(groups) + " groups");
+  const std::size_t each = popularity.size() / static_cast<std::size_t>(groups);
+  std::vector<double> weights;
+  for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g) {
+    const auto begin = popularity.begin() + static_cast<std::ptrdiff_t>(g * each);
+    weights.push_back(std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(each), 0.0));
+  }
+  return weights;
+}
+
+/// A number that depends on the token alone, evenly spread.
+std::uint64_t hash_of(std::uint64_t token) {
+  Random random(token);
+  return random();
+}
+
+}  // namespace
+
+std::optional<RoutingPolicyKind> find_routing_policy(std::string_view name) {
+  for (const NamedPolicy& policy : kPolicies) {
+    if (policy.name == name) return policy.kind;
+  }
+  return std::nullopt;
+}
+
+std::vector<std::int64_t> Assignment::rows_per_expert() const {
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(experts), 0);
+  for (const std::int32_t e : expert) ++rows[static_cast<std::size_t>(e)];
+  return rows;
+}
+
+Router::Router(RoutingPolicy policy, std::span<const double> popularity)
+    : policy_(std::move(policy)),
+      popularity_(popularity.begin(), popularity.end()),
+      experts_(popularity),
+      groups_(group_weights(popularity, policy_.groups)),
+      taken_(popularity.size(), 0) {
+  const auto count = static_cast<int>(popularity.size());
+  const int each = count / policy_.groups;
+  const bool one_group = policy_.kind == RoutingPolicyKind::hierarchical;
+  need(policy_.groups_kept >= 1 && policy_.groups_kept <= policy_.groups,
+       std::to_string(policy_.groups_kept) + " of " + std::to_string(policy_.groups) + " groups cannot be kept");
+  const int choices = one_group ? each : policy_.groups_kept < policy_.groups ? each * policy_.groups_kept : count;
+  int most = policy_.top_k;
+  if (!policy_.top_k_distribution.empty()) {
+    top_k_.emplace(policy_.top_k_distribution);
+    most = static_cast<int>(policy_.top_k_distribution.size()) - 1;
+  }
+  need(most >= 1 && most <= choices,
+       "top-k is " + std::to_string(most) + ", but a token can choose among " + std::to_string(choices) + " experts");
+  const auto usable = std::count_if(popularity.begin(), popularity.end(), [](double weight) { return weight > 0; });
+  need(policy_.kind != RoutingPolicyKind::token_choice || most <= usable, "top-k is " + std::to_string(most) +
+                                                                              ", but only " + std::to_string(usable) +
+                                                                              " experts have a popularity above 0");
+  need(policy_.tokens_per_decision >= 1, "a decision needs at least one token");
+  need(std::isfinite(policy_.noise_strength) && policy_.noise_strength >= 0, "noise must not be negative");
+  if (policy_.groups > 1) {
+    for (int g = 0; g < policy_.groups; ++g) {
+      // An expert that nobody wants stays in reach of a group that was chosen.
+      std::vector<double> weights(popularity.begin() + g * each, popularity.begin() + (g + 1) * each);
+      const double floor = 1e-12 * (std::accumulate(weights.begin(), weights.end(), 0.0) + 1e-300);
+      for (double& weight : weights) weight = std::max(weight, floor);
+      within_.emplace_back(weights);
+    }
+  }
+}
+
+int Router::draw_top_k(Random& random) const { return top_k_ ? (*top_k_)(random) : policy_.top_k; }
+
+void Router::draw_token(int top_k, Random& random, Assignment& out) {
+  ++stamp_;
+  for (int slot = 0; slot < top_k;) {
+    const std::int32_t expert = experts_(random);
+    std::uint32_t& taken = taken_[static_cast<std::size_t>(expert)];
+    if (taken == stamp_) continue;
+    taken = stamp_;
+    out.expert.push_back(expert);
+    ++slot;
+  }
+}
+
+void Router::draw_noisy(int top_k, Random& random, Assignment& out) {
+  scores_.clear();
+  for (std::size_t e = 0; e < popularity_.size(); ++e) {
+    double noise = 0;
+    if (policy_.noise == RoutingNoise::gaussian) {
+      constexpr double kTwoPi = 6.283185307179586;
+      noise = std::sqrt(-2 * std::log(1 - random.uniform())) * std::cos(kTwoPi * random.uniform());
+    } else {
+      noise = 2 * random.uniform() - 1;
+    }
+    // ln(popularity) + Gumbel is what successive draws by popularity are.
+    const double gumbel = -std::log(-std::log(random.uniform() + 1e-300));
+    scores_.emplace_back(std::log(popularity_[e] + 1e-300) + policy_.noise_strength * noise + gumbel,
+                         static_cast<std::int32_t>(e));
+  }
+  std::partial_sort(scores_.begin(), scores_.begin() + top_k, scores_.end(), std::greater<>());
+  for (int slot = 0; slot < top_k; ++slot) out.expert.push_back(scores_[static_cast<std::size_t>(slot)].second);
+}
+
+void Router::choose_groups(int count, Random& random) {
+  chosen_groups_.clear();
+  while (static_cast<int>(chosen_groups_.size()) < count) {
+    const std::int32_t group = groups_(random);
+    if (std::find(chosen_groups_.begin(), chosen_groups_.end(), group) == chosen_groups_.end()) {
+      chosen_groups_.push_back(group);
+    }
+  }
+}
+
+void Router::draw_within(std::span<const std::int32_t> groups, int top_k, Random& random, Assignment& out) {
+  const auto each = static_cast<std::int32_t>(within_.front().size());
+  double total = 0;
+  std::vector<double>& weights = weights_;
+  weights.resize(groups.size());
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    const auto begin = popularity_.begin() + groups[i] * each;
+    weights[i] = std::accumulate(begin, begin + each, 1e-300);
+    total += weights[i];
+  }
+  ++stamp_;
+  for (int slot = 0; slot < top_k;) {
+    double at = random.uniform() * total;
+    std::size_t i = 0;
+    while (i + 1 < groups.size() && at >= weights[i]) at -= weights[i++];
+    const std::int32_t expert = groups[i] * each + within_[static_cast<std::size_t>(groups[i])](random);
+    std::uint32_t& taken = taken_[static_cast<std::size_t>(expert)];
+    if (taken == stamp_) continue;
+    taken = stamp_;
+    out.expert.push_back(expert);
+    ++slot;
+  }
+}
+
+void Router::draw_expert_choice(std::int64_t tokens, Random& random, Assignment& out) {
+  const auto count = static_cast<std::int64_t>(popularity_.size());
+  const std::int64_t slots = std::min(tokens, (tokens * policy_.top_k + count - 1) / count);
+  order_.resize(static_cast<std::size_t>(tokens));
+  std::iota(order_.begin(), order_.end(), 0);
+  pairs_.clear();
+  for (std::int64_t e = 0; e < count; ++e) {
+    for (std::int64_t i = 0; i < slots; ++i) {
+      const auto left = static_cast<std::uint32_t>(tokens - i);
+      std::swap(order_[static_cast<std::size_t>(i)], order_[static_cast<std::size_t>(i) + random.below(left)]);
+      pairs_.emplace_back(order_[static_cast<std::size_t>(i)], static_cast<std::int32_t>(e));
+    }
+  }
+  std::sort(pairs_.begin(), pairs_.end());
+  std::size_t next = 0;
+  for (std::int64_t token = 0; token < tokens; ++token) {
+    while (next < pairs_.size() && pairs_[next].first == token) out.expert.push_back(pairs_[next++].second);
+    out.first.push_back(static_cast<std::uint32_t>(out.expert.size()));
+  }
+}
+
+void Router::draw(std::int64_t tokens, Random& random, Assignment& out) {
+  need(tokens >= 0 && tokens <= (std::int64_t{1} << 31), "tokens must lie between 0 and 2^31");
+  out.experts = experts();
+  out.expert.clear();
+  out.first.clear();
+  out.first.push_back(0);
+  if (policy_.kind == RoutingPolicyKind::expert_choice) return draw_expert_choice(tokens, random, out);
+  const bool limited = policy_.groups_kept < policy_.groups;
+  for (std::int64_t token = 0; token < tokens; ++token) {
+    const std::size_t before = out.first.back();
+    if (token % policy_.tokens_per_decision != 0) {
+      // The decision of the segment's first token.
+      const std::size_t start = out.first[out.first.size() - 2];
+      for (std::size_t i = start; i < before; ++i) out.expert.push_back(out.expert[i]);
+    } else if (policy_.kind == RoutingPolicyKind::dense) {
+      for (int e = 0; e < experts(); ++e) out.expert.push_back(e);
+    } else if (policy_.kind == RoutingPolicyKind::hash) {
+      const auto count = static_cast<std::uint64_t>(experts());
+      const std::uint64_t first = hash_of(static_cast<std::uint64_t>(token));
+      for (int slot = 0; slot < policy_.top_k; ++slot) {
+        out.expert.push_back(static_cast<std::int32_t>((first + static_cast<std::uint64_t>(slot)) % count));
+      }
+    } else {
+      const int top_k = draw_top_k(random);
+      if (policy_.groups > 1 && (policy_.kind == RoutingPolicyKind::hierarchical || limited)) {
+        choose_groups(policy_.kind == RoutingPolicyKind::hierarchical ? 1 : policy_.groups_kept, random);
+        draw_within(chosen_groups_, top_k, random, out);
+      } else if (policy_.noise != RoutingNoise::none && policy_.noise_strength > 0) {
+        draw_noisy(top_k, random, out);
+      } else {
+        draw_token(top_k, random, out);
+      }
+    }
+    out.first.push_back(static_cast<std::uint32_t>(out.expert.size()));
+  }
+}
+
+CapacityOutcome limit_assignment(Assignment& assignment, std::int64_t slots, CapacityOverflow overflow,
+                                 std::span<const double> popularity) {
+  CapacityOutcome outcome;
+  const auto count = static_cast<std::size_t>(assignment.experts);
+  std::vector<std::int64_t> rows(count, 0);
+  std::vector<std::int32_t> best(count);
+  std::iota(best.begin(), best.end(), 0);
+  if (popularity.size() == count) {
+    std::stable_sort(best.begin(), best.end(), [&](std::int32_t a, std::int32_t b) {
+      return popularity[static_cast<std::size_t>(a)] > popularity[static_cast<std::size_t>(b)];
+    });
+  }
+  std::vector<std::int32_t> kept;
+  std::vector<std::uint32_t> first{0};
+  for (std::size_t token = 0; token < assignment.tokens(); ++token) {
+    const std::span<const std::int32_t> wanted = assignment.of(token);
+    for (const std::int32_t expert : wanted) {
+      std::int32_t chosen = expert;
+      if (rows[static_cast<std::size_t>(expert)] >= slots) {
+        chosen = -1;
+        if (overflow == CapacityOverflow::next_best) {
+          const auto begin = kept.begin() + first.back();
+          const auto found = std::find_if(best.begin(), best.end(), [&](std::int32_t other) {
+            return rows[static_cast<std::size_t>(other)] < slots &&
+                   std::find(wanted.begin(), wanted.end(), other) == wanted.end() &&
+                   std::find(begin, kept.end(), other) == kept.end();
+          });
+          if (found != best.end()) chosen = *found;
+        }
+        ++(chosen >= 0 ? outcome.moved : overflow == CapacityOverflow::queue ? outcome.queued : outcome.dropped);
+      }
+      if (chosen < 0) continue;
+      ++rows[static_cast<std::size_t>(chosen)];
+      ++outcome.kept;
+      kept.push_back(chosen);
+    }
+    first.push_back(static_cast<std::uint32_t>(kept.size()));
+  }
+  if (overflow == CapacityOverflow::pad) {
+    for (const std::int64_t used : rows) outcome.padded += slots - used;
+  }
+  assignment.expert = std::move(kept);
+  assignment.first = std::move(first);
+  return outcome;
+}
+
+}  // namespace moecast

@@ -1,0 +1,51 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace moecast {
+
+/// Which ranks hold each expert. The tokens of an expert with several copies are split evenly over them.
+class Placement {
+ public:
+  /// @param ranks_of_expert  ranks of each expert's copies. @throws InputError on an expert without a rank, a rank out
+  /// of range, or a rank that holds an expert twice.
+  Placement(int ranks, const std::vector<std::vector<std::int32_t>>& ranks_of_expert);
+
+  [[nodiscard]] int ranks() const { return ranks_; }
+  [[nodiscard]] int experts() const { return static_cast<int>(first_.size()) - 1; }
+  [[nodiscard]] std::span<const std::int32_t> ranks_of(int expert) const {
+    const auto at = static_cast<std::size_t>(expert);
+    return std::span(copies_).subspan(first_[at], first_[at + 1] - first_[at]);
+  }
+  /// Copies of experts that a rank holds, ascending.
+  [[nodiscard]] std::vector<std::int32_t> experts_of(int rank) const;
+  [[nodiscard]] std::size_t copies() const { return copies_.size(); }
+  /// Rows of each rank for rows of each expert.
+  [[nodiscard]] std::vector<double> rows_per_rank(std::span<const double> rows_per_expert) const;
+
+ private:
+  int ranks_;
+  std::vector<std::int32_t> copies_;
+  std::vector<std::uint32_t> first_;
+};
+
+/// Experts 0..E/R-1 on rank 0, and so on. @throws InputError unless ranks divides experts.
+Placement contiguous_placement(int experts, int ranks);
+/// Expert e on rank e mod ranks. Any counts.
+Placement round_robin_placement(int experts, int ranks);
+/// Groups of consecutive experts on a node each, contiguous within it: a token of few groups reaches few nodes.
+/// @throws InputError unless nodes divides groups and ranks.
+Placement node_aware_placement(int experts, int ranks, int groups, int nodes);
+
+/// Greedy balancing of a recorded load: the expert with the most rows a copy gets the next copy until all slots are
+/// used, then copies go, heaviest first, to the rank with the fewest rows that has a slot and not yet this expert.
+/// @param slots_per_rank  at least ceil(E / R). @throws InputError when slots are too few.
+Placement balanced_placement(std::span<const double> rows_per_expert, int ranks, int slots_per_rank);
+
+/// Expert copies that a rank of `to` holds and did not hold in `from`: weights that must be moved.
+std::int64_t moved_copies(const Placement& from, const Placement& to);
+
+}  // namespace moecast

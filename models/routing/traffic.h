@@ -1,0 +1,57 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "models/routing/assignment.h"
+#include "models/routing/byte_matrix.h"
+#include "models/routing/placement.h"
+
+namespace moecast {
+
+/// How many copies of a token travel: one a selected expert (low latency), one a distinct rank, or one a distinct node,
+/// whose rank of the sender's index passes it on to the node's other ranks.
+enum class Deduplication { per_expert, per_rank, per_node };
+
+struct TrafficOptions {
+  Deduplication deduplication = Deduplication::per_rank;
+  int ranks_per_node = 8;         ///< last node may be smaller
+  double dispatch_row_bytes = 0;  ///< of one copy of a token
+};
+
+/// What dispatch moves, in rows; the way back is the transposed matrix. Rows that stay on their rank are on the
+/// diagonal of `inside`.
+struct Traffic {
+  ByteMatrix inside{1};  ///< bytes between ranks of one node
+  ByteMatrix across{1};  ///< bytes between ranks of different nodes
+  std::vector<double> rows_per_expert;
+  std::vector<double> rows_per_rank;    ///< (token, slot) pairs that the rank's experts compute
+  std::vector<double> tokens_per_rank;  ///< copies that arrive at the rank, its own included
+  [[nodiscard]] ByteMatrix all() const;
+};
+
+/// Counts assignments. Token t starts on rank t * ranks / tokens (equal shares, in order). Keeps its buffers.
+class TrafficCounter {
+ public:
+  TrafficCounter(Placement placement, TrafficOptions options);
+  /// @param out  overwritten; no allocation when its sizes fit. Tokens of an expert with copies go to its copies in
+  /// turn.
+  void count(const Assignment& assignment, Traffic& out);
+  [[nodiscard]] const Placement& placement() const { return placement_; }
+
+ private:
+  Placement placement_;
+  TrafficOptions options_;
+  std::vector<std::uint32_t> turn_;  ///< of each expert's copies
+  std::vector<std::uint32_t> seen_rank_, seen_node_;
+  std::uint32_t stamp_ = 0;
+};
+
+/// The expectation of the same for token choice: every token draws k distinct experts by popularity.
+///
+/// Distinct ranks and nodes: see reach_probabilities.
+/// @param tokens_per_rank  of each rank, at least 0.
+Traffic expected_traffic(std::span<const double> popularity, int top_k, std::span<const double> tokens_per_rank,
+                         const Placement& placement, const TrafficOptions& options);
+
+}  // namespace moecast
