@@ -34,25 +34,6 @@ Origin parse_origin(const JsonView& view) {
                    "write measured, datasheet, fitted or assumed");
 }
 
-HardwareQuantity parse_quantity(const JsonView& view) {
-  view.refuse_unknown_keys({"value", "unit", "low", "high", "origin", "source"});
-  HardwareQuantity quantity;
-  quantity.value = view.at("value").as_number();
-  quantity.unit = view.at("unit").as_string();
-  if (std::find(kUnits.begin(), kUnits.end(), quantity.unit) == kUnits.end()) {
-    throw InputError(view.at("unit").where(), "\"" + quantity.unit + "\" is not a unit of a stored number",
-                     "SI base units only: " + listed(kUnits));
-  }
-  quantity.low = view.find_number("low");
-  quantity.high = view.find_number("high");
-  if ((quantity.low && *quantity.low > quantity.value) || (quantity.high && *quantity.high < quantity.value)) {
-    throw InputError(view.where(), "the value lies outside its own interval", "low <= value <= high");
-  }
-  quantity.origin = parse_origin(view.at("origin"));
-  quantity.source = view.at("source").as_string();
-  return quantity;
-}
-
 /// The rule named at `key`; the first one when it is absent.
 template <class Rule, std::size_t kCount>
 Rule parse_rule(const JsonView& view, std::string_view key, const std::array<Rule, kCount>& rules) {
@@ -101,6 +82,25 @@ Json quantity_json(const HardwareQuantity& quantity) {
 }
 
 }  // namespace
+
+HardwareQuantity parse_quantity(const JsonView& view) {
+  view.refuse_unknown_keys({"value", "unit", "low", "high", "origin", "source"});
+  HardwareQuantity quantity;
+  quantity.value = view.at("value").as_number();
+  quantity.unit = view.at("unit").as_string();
+  if (std::find(kUnits.begin(), kUnits.end(), quantity.unit) == kUnits.end()) {
+    throw InputError(view.at("unit").where(), "\"" + quantity.unit + "\" is not a unit of a stored number",
+                     "SI base units only: " + listed(kUnits));
+  }
+  quantity.low = view.find_number("low");
+  quantity.high = view.find_number("high");
+  if ((quantity.low && *quantity.low > quantity.value) || (quantity.high && *quantity.high < quantity.value)) {
+    throw InputError(view.where(), "the value lies outside its own interval", "low <= value <= high");
+  }
+  quantity.origin = parse_origin(view.at("origin"));
+  quantity.source = view.at("source").as_string();
+  return quantity;
+}
 
 std::string_view to_string(RowBucket rule) {
   switch (rule) {

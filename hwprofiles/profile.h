@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hwprofiles/measurement.h"
+#include "models/core/json.h"
 #include "models/core/origin.h"
 #include "models/core/row_bucket.h"
 #include "models/core/weight_packing.h"
@@ -46,6 +47,9 @@ struct Profile {
 
   [[nodiscard]] const HardwareQuantity* find(const std::string& quantity) const;
 };
+
+/// A stored number: {value, unit, low, high, origin, source}. @throws InputError naming what is missing or no unit.
+HardwareQuantity parse_quantity(const JsonView& view);
 
 /// @param text, where  the JSON and what to call it in errors.
 /// @throws InputError: not JSON, unknown or missing field, unknown unit, another schema version, value not finite.

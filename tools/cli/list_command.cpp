@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "hwprofiles/cluster.h"
 #include "models/architecture/accounting.h"
 #include "models/architecture/zoo.h"
 #include "models/core/error.h"
@@ -126,14 +127,34 @@ Listing list_spaces(const DataFolders& folders) {
   return listing;
 }
 
+Listing list_clusters(const DataFolders& folders) {
+  Listing listing{{{"cluster", "device", "devices a node", "nodes", "inside", "between"}, {}}, {}, "no clusters"};
+  const std::string folder = (fs::path(folders.shipped) / "clusters").string();
+  for (const std::string& name : json_names(folder)) {
+    const Cluster cluster = read_cluster((fs::path(folder) / (name + ".json")).string());
+    listing.table.rows.push_back({name, cluster.device.empty() ? "-" : cluster.device,
+                                  std::to_string(cluster.devices_per_node), std::to_string(cluster.most_nodes),
+                                  std::string(to_string(cluster.scale_up.kind)),
+                                  std::string(to_string(cluster.scale_out.kind))});
+    listing.records.push_back(Json{{"name", name},
+                                   {"device", cluster.device},
+                                   {"devices_per_node", cluster.devices_per_node},
+                                   {"nodes", cluster.most_nodes},
+                                   {"scale_up", to_string(cluster.scale_up.kind)},
+                                   {"scale_out", to_string(cluster.scale_out.kind)}});
+  }
+  return listing;
+}
+
 Listing listing_of(const std::string& what, const DataFolders& folders) {
   if (what == "models") return list_models(folders);
   if (what == "hw") return list_hardware(folders);
   if (what == "backends") return list_backends();
   if (what == "spaces") return list_spaces(folders);
-  const std::string hint = "write one of: models, hw, backends, spaces";
+  if (what == "clusters") return list_clusters(folders);
+  const std::string hint = "write one of: models, hw, clusters, backends, spaces";
   if (what.empty()) throw UsageError("list", "what to list is missing", hint);
-  const auto near = nearest_name(what, {"models", "hw", "backends", "spaces"});
+  const auto near = nearest_name(what, {"models", "hw", "clusters", "backends", "spaces"});
   throw UsageError("list", fmt::format("\"{}\" cannot be listed", what),
                    near ? fmt::format("did you mean \"{}\"?", *near) : hint);
 }
@@ -154,8 +175,9 @@ int run_list(const ListOptions& options) {
 
 void add_list_command(CLI::App& app, CommandLine& line) {
   const auto options = std::make_shared<ListOptions>();
-  CLI::App& command = *app.add_subcommand("list", "Show known models, hardware profiles, backends or search spaces");
-  add_text_option(command, "what", options->what, "models|hw|backends|spaces", "What to list");
+  CLI::App& command =
+      *app.add_subcommand("list", "Show known models, hardware profiles, clusters, backends or search spaces");
+  add_text_option(command, "what", options->what, "models|hw|clusters|backends|spaces", "What to list");
   add_text_option(command, "--format", options->format, "table|md|csv|json|jsonl", "How to print it");
   add_text_option(command, "--data", options->data, "FOLDER", "Data folder of moecast (models/zoo, hwprofiles)");
   command.footer("Examples:\n  moecast list models\n  moecast list hw --format json\n");

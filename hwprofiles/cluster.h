@@ -1,0 +1,96 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hwprofiles/profile.h"
+
+namespace moecast {
+
+inline constexpr int kClusterSchemaVersion = 1;
+
+/// How devices of a node, or nodes of a cluster, are joined.
+///
+/// Scale-up: none, full switch (NVSwitch), PCIe tree. Scale-out: none, one switch, classic fat tree, rail-optimised fat
+/// tree (devices of equal index share a switch; others are reached through the scale-up link first), torus, dragonfly.
+enum class FabricKind { none, one_switch, pcie_tree, fat_tree, rail_optimised, torus, dragonfly };
+std::string_view to_string(FabricKind kind);
+
+/// A fabric as its file describes it. A bandwidth that nobody knows is nullopt, and predicted as assumed.
+struct Fabric {
+  FabricKind kind = FabricKind::none;
+  std::optional<HardwareQuantity> bandwidth;  ///< of a device's port, one direction, B/s
+  std::optional<HardwareQuantity> latency;    ///< of a message to a peer, s
+  int devices_per_switch = 0;                 ///< pcie_tree: below one switch. 0: all
+  int nics_per_node = 0;                      ///< scale-out; 0: one a device
+  int nodes_per_switch = 0;     ///< fat_tree, rail_optimised, dragonfly: below one leaf, or in a group. 0: all
+  double oversubscription = 1;  ///< bandwidth below a leaf over that above it, at least 1
+  std::vector<int> dimensions;  ///< torus: nodes along each
+};
+
+/// hwprofiles/clusters/<name>.json: how ranks are wired.
+struct Cluster {
+  std::string name;
+  std::string device;  ///< profile whose datasheet says what a fabric's file does not
+  int devices_per_node = 1;
+  int most_nodes = 1;
+  Fabric scale_up;
+  Fabric scale_out;
+  std::vector<std::string> notes;
+};
+
+/// @throws InputError naming the pointer: unknown kind, counts that do not fit, a bandwidth that is not above zero, an
+/// oversubscription below 1, several nodes without a fabric between them.
+Cluster parse_cluster_text(std::string_view text, const std::string& where);
+Cluster read_cluster(const std::string& path);
+std::string cluster_text(const Cluster& cluster);
+
+/// A directed link.
+struct ClusterLink {
+  std::string name;      ///< "rank 3 nvlink out", "leaf 1 up"
+  double bandwidth = 0;  ///< B/s
+};
+
+/// The links of so many ranks of a cluster, and which of them a message takes. Ranks fill nodes in order.
+class Topology {
+ public:
+  /// @param device  fills in what the cluster's file leaves open; may be null.
+  /// @throws InputError when there are more ranks than the cluster has, or a bandwidth that nothing says.
+  Topology(const Cluster& cluster, int ranks, const Profile* device);
+
+  [[nodiscard]] int ranks() const { return ranks_; }
+  [[nodiscard]] int ranks_per_node() const { return per_node_; }
+  [[nodiscard]] int nodes() const { return (ranks_ + per_node_ - 1) / per_node_; }
+  [[nodiscard]] const std::vector<ClusterLink>& links() const { return links_; }
+  /// Links from one rank to another, in order; empty for the rank itself.
+  void route(int from, int to, std::vector<int>& out) const;
+  [[nodiscard]] std::vector<int> route(int from, int to) const;
+  /// Multiplies a link's bandwidth. @throws InputError unless the link exists and 0 < factor.
+  void scale_link(const std::string& name, double factor);
+  /// Numbers that no file and no datasheet said.
+  [[nodiscard]] const std::vector<std::string>& assumed() const { return assumed_; }
+
+ private:
+  [[nodiscard]] int node_of(int rank) const { return rank / per_node_; }
+  void add_scale_up();
+  void add_scale_out();
+  void route_inside(int from, int to, std::vector<int>& out) const;
+  void route_torus(int from, int to, std::vector<int>& out) const;
+  [[nodiscard]] int nic_of(int rank) const;
+  int add(std::string name, double bandwidth);
+
+  const Cluster cluster_;
+  int ranks_;
+  int per_node_;
+  double port_ = 0;  ///< scale-up, B/s
+  double nic_ = 0;   ///< of one NIC, B/s
+  std::vector<ClusterLink> links_;
+  std::vector<std::string> assumed_;
+  int switch_first_ = 0;  ///< first link of PCIe switches
+  int nic_first_ = 0;     ///< first link of NICs: out and in of each in turn
+  int leaf_first_ = 0;    ///< first link of leaves, torus or groups
+  int rails_ = 0;
+};
+
+}  // namespace moecast

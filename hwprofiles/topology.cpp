@@ -1,0 +1,191 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "hwprofiles/cluster.h"
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+/// What nothing says: a 400 Gbit/s NIC, and a PCIe 5 x16 or NVLink 4 port would differ too much to be assumed.
+constexpr double kAssumedNic = 50e9;
+
+}  // namespace
+
+Topology::Topology(const Cluster& cluster, int ranks, const Profile* device)
+    : cluster_(cluster), ranks_(ranks), per_node_(cluster.devices_per_node) {
+  const std::int64_t most = static_cast<std::int64_t>(cluster.most_nodes) * per_node_;
+  if (ranks < 1 || ranks > most) {
+    throw InputError(cluster.name, fmt::format("has {} devices, {} ranks are asked for", most, ranks),
+                     "fewer ranks, or a larger cluster (moecast list clusters)");
+  }
+  const auto known = [&](const Fabric& fabric, const char* quantity) -> double {
+    if (fabric.bandwidth) return fabric.bandwidth->value;
+    const HardwareQuantity* found = device == nullptr ? nullptr : device->find(quantity);
+    if (found == nullptr) return 0;
+    assumed_.push_back(fmt::format("{}: {} of {}'s datasheet", cluster.name, quantity, device->name));
+    return found->value;
+  };
+  if (per_node_ > 1 && ranks > 1) {
+    port_ = known(cluster.scale_up, "scaleup_bandwidth_per_direction");
+    if (!(port_ > 0)) {
+      throw InputError(cluster.name, "nothing says the bandwidth of a device's scale-up link",
+                       "give scale_up/bandwidth, or a device whose profile has scaleup_bandwidth_per_direction");
+    }
+    add_scale_up();
+  }
+  if (nodes() > 1) {
+    nic_ = known(cluster.scale_out, "scaleout_bandwidth_per_direction");
+    if (!(nic_ > 0)) {
+      nic_ = kAssumedNic;
+      assumed_.push_back(fmt::format("{}: a NIC of 50 GB/s", cluster.name));
+    }
+    add_scale_out();
+  }
+}
+
+int Topology::add(std::string name, double bandwidth) {
+  links_.push_back({std::move(name), bandwidth});
+  return static_cast<int>(links_.size()) - 1;
+}
+
+void Topology::add_scale_up() {
+  for (int rank = 0; rank < ranks_; ++rank) {
+    add(fmt::format("rank {} port out", rank), port_);
+    add(fmt::format("rank {} port in", rank), port_);
+  }
+  switch_first_ = static_cast<int>(links_.size());
+  const int below = cluster_.scale_up.devices_per_switch;
+  if (cluster_.scale_up.kind != FabricKind::pcie_tree || below == 0) return;
+  const int switches = (ranks_ + below - 1) / below;
+  for (int at = 0; at < switches; ++at) {
+    add(fmt::format("switch {} up", at), port_);
+    add(fmt::format("switch {} down", at), port_);
+  }
+}
+
+int Topology::nic_of(int rank) const {
+  const int nics = cluster_.scale_out.nics_per_node == 0 ? per_node_ : cluster_.scale_out.nics_per_node;
+  return node_of(rank) * nics + rank % per_node_ * nics / per_node_;
+}
+
+void Topology::add_scale_out() {
+  const Fabric& out = cluster_.scale_out;
+  const int nics = out.nics_per_node == 0 ? per_node_ : out.nics_per_node;
+  nic_first_ = static_cast<int>(links_.size());
+  for (int nic = 0; nic < nodes() * nics; ++nic) {
+    add(fmt::format("nic {} out", nic), nic_);
+    add(fmt::format("nic {} in", nic), nic_);
+  }
+  leaf_first_ = static_cast<int>(links_.size());
+  const int below = out.nodes_per_switch == 0 ? nodes() : out.nodes_per_switch;
+  const int leaves = (nodes() + below - 1) / below;
+  if (out.kind == FabricKind::fat_tree || out.kind == FabricKind::rail_optimised) {
+    rails_ = out.kind == FabricKind::rail_optimised ? nics : 1;
+    const double up = nic_ * below * (out.kind == FabricKind::fat_tree ? nics : 1) / out.oversubscription;
+    for (int leaf = 0; leaf < leaves * rails_; ++leaf) {
+      add(fmt::format("leaf {} up", leaf), up);
+      add(fmt::format("leaf {} down", leaf), up);
+    }
+  } else if (out.kind == FabricKind::torus) {
+    // A node's NICs are its links: shared equally by the directions.
+    const double each = nic_ * nics / (2.0 * static_cast<double>(out.dimensions.size()));
+    for (int node = 0; node < cluster_.most_nodes; ++node) {
+      for (std::size_t d = 0; d < out.dimensions.size(); ++d) {
+        add(fmt::format("node {} +{}", node, d), each);
+        add(fmt::format("node {} -{}", node, d), each);
+      }
+    }
+  } else if (out.kind == FabricKind::dragonfly) {
+    // Between each two groups one bundle; a group's bundles together carry what its NICs do, over the oversubscription.
+    const double each = nic_ * nics * below / (out.oversubscription * std::max(1, leaves - 1));
+    for (int from = 0; from < leaves; ++from) {
+      for (int to = 0; to < leaves; ++to) add(fmt::format("group {} to {}", from, to), each);
+    }
+    rails_ = leaves;
+  }
+}
+
+void Topology::route_inside(int from, int to, std::vector<int>& out) const {
+  if (from == to) return;
+  out.push_back(2 * from);
+  const int below = cluster_.scale_up.devices_per_switch;
+  if (cluster_.scale_up.kind == FabricKind::pcie_tree && below > 0 && from / below != to / below) {
+    out.push_back(switch_first_ + 2 * (from / below));
+    out.push_back(switch_first_ + 2 * (to / below) + 1);
+  }
+  out.push_back(2 * to + 1);
+}
+
+void Topology::route_torus(int from, int to, std::vector<int>& out) const {
+  const std::vector<int>& sizes = cluster_.scale_out.dimensions;
+  int stride = 1;
+  int node = from;
+  for (std::size_t d = 0; d < sizes.size(); ++d) {
+    const int size = sizes[d];
+    const int target = to / stride % size;
+    int at = node / stride % size;
+    const int ahead = (target - at + size) % size;
+    const int step = ahead <= size - ahead ? 1 : -1;
+    while (at != target) {
+      out.push_back(leaf_first_ + 2 * (node * static_cast<int>(sizes.size()) + static_cast<int>(d)) +
+                    (step > 0 ? 0 : 1));
+      const int next = (at + step + size) % size;
+      node += (next - at) * stride;
+      at = next;
+    }
+    stride *= size;
+  }
+}
+
+void Topology::route(int from, int to, std::vector<int>& out) const {
+  out.clear();
+  if (from == to) return;
+  const int home = node_of(from);
+  const int goal = node_of(to);
+  if (home == goal) return route_inside(from, to, out);
+  const Fabric& fabric = cluster_.scale_out;
+  const int below = fabric.nodes_per_switch == 0 ? nodes() : fabric.nodes_per_switch;
+  int nic = nic_of(from);
+  if (fabric.kind == FabricKind::rail_optimised && per_node_ > 1) {
+    // To the device of the receiver's rail first, over the scale-up link.
+    const int peer = home * per_node_ + to % per_node_;
+    if (nic_of(peer) != nic) {
+      route_inside(from, peer, out);
+      nic = nic_of(peer);
+    }
+  }
+  out.push_back(nic_first_ + 2 * nic);
+  if (fabric.kind == FabricKind::torus) {
+    route_torus(home, goal, out);
+  } else if (fabric.kind == FabricKind::dragonfly && home / below != goal / below) {
+    out.push_back(leaf_first_ + home / below * rails_ + goal / below);
+  } else if ((fabric.kind == FabricKind::fat_tree || fabric.kind == FabricKind::rail_optimised) &&
+             home / below != goal / below) {
+    const int nics = fabric.nics_per_node == 0 ? per_node_ : fabric.nics_per_node;
+    const int rail = fabric.kind == FabricKind::rail_optimised ? nic % nics : 0;
+    out.push_back(leaf_first_ + 2 * (home / below * rails_ + rail));
+    out.push_back(leaf_first_ + 2 * (goal / below * rails_ + rail) + 1);
+  }
+  out.push_back(nic_first_ + 2 * nic_of(to) + 1);
+}
+
+std::vector<int> Topology::route(int from, int to) const {
+  std::vector<int> links;
+  route(from, to, links);
+  return links;
+}
+
+void Topology::scale_link(const std::string& name, double factor) {
+  for (ClusterLink& link : links_) {
+    if (link.name != name) continue;
+    if (!(factor > 0)) throw InputError("link " + name, "cannot be scaled by " + std::to_string(factor));
+    link.bandwidth *= factor;
+    return;
+  }
+  throw InputError("link " + name, "is no link of " + cluster_.name,
+                   links_.empty() ? "it has none" : "e.g. \"" + links_.front().name + "\"");
+}
+
+}  // namespace moecast

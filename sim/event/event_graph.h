@@ -1,0 +1,123 @@
+#pragma once
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hwprofiles/cluster.h"
+#include "models/routing/byte_matrix.h"
+
+namespace moecast {
+
+/// Something of which concurrent work gets a share: a link in one direction, a memory bus, a host thread.
+struct EventResource {
+  std::string name;
+  double capacity = 1;  ///< units a second: B/s of links and buses; 1 of what is held for seconds
+};
+
+/// What a task takes from resources: an amount that flows through all of its resources at once.
+struct Demand {
+  double amount = 0;                                       ///< bytes (or seconds, of a resource of capacity 1)
+  double bound = std::numeric_limits<double>::infinity();  ///< rate that it can reach alone, units a second
+  std::span<const int> resources;
+};
+
+enum class TaskKind { kernel, dispatch, combine, collective, transfer, launch, background };
+std::string_view to_string(TaskKind kind);
+
+/// What ranks do in one step, and what each piece waits for. Structure of arrays: clear it and fill it again without
+/// allocation.
+class EventGraph {
+ public:
+  /// @throws InputError unless capacity is finite and above zero.
+  int add_resource(std::string name, double capacity);
+  /// Adds a task: it starts when all of `after` have ended, waits `delay_s`, then serves its demands together.
+  /// @param rank  -1: all ranks. @param stream  of the rank, for a picture.
+  /// @throws InputError on a negative or infinite number, an unknown resource, or a task that is not older than this.
+  int add_task(TaskKind kind, int rank, int stream, double delay_s, std::span<const Demand> demands,
+               std::span<const int> after);
+  /// Names are for pictures: tasks without one are called by their kind.
+  void name_task(int task, std::string name);
+  /// Keeps the resources.
+  void clear_tasks();
+
+  [[nodiscard]] int tasks() const { return static_cast<int>(delay_.size()); }
+  [[nodiscard]] const std::vector<EventResource>& resources() const { return resources_; }
+  [[nodiscard]] double delay_s(int task) const { return delay_[index(task)]; }
+  [[nodiscard]] TaskKind kind(int task) const { return kind_[index(task)]; }
+  [[nodiscard]] int rank(int task) const { return rank_[index(task)]; }
+  [[nodiscard]] int stream(int task) const { return stream_[index(task)]; }
+  [[nodiscard]] std::string_view name(int task) const;
+  [[nodiscard]] std::span<const int> after(int task) const { return slice(after_, after_first_, task); }
+
+  struct StoredDemand {
+    double amount, bound;
+    std::uint32_t first, count;  ///< into the list of resources
+  };
+  [[nodiscard]] std::span<const StoredDemand> demands(int task) const { return slice(demands_, demand_first_, task); }
+  [[nodiscard]] std::span<const int> resources_of(const StoredDemand& demand) const {
+    return std::span(demand_resources_).subspan(demand.first, demand.count);
+  }
+  /// Units a second that a demand reaches when nothing else runs.
+  [[nodiscard]] double rate_alone(const StoredDemand& demand) const;
+
+ private:
+  static std::size_t index(int task) { return static_cast<std::size_t>(task); }
+  template <typename Value>
+  static std::span<const Value> slice(const std::vector<Value>& values, const std::vector<std::uint32_t>& first,
+                                      int task) {
+    return std::span(values).subspan(first[index(task)], first[index(task) + 1] - first[index(task)]);
+  }
+
+  std::vector<EventResource> resources_;
+  std::vector<double> delay_;
+  std::vector<TaskKind> kind_;
+  std::vector<int> rank_, stream_;
+  std::vector<std::uint32_t> after_first_{0}, demand_first_{0};
+  std::vector<int> after_;
+  std::vector<StoredDemand> demands_;
+  std::vector<int> demand_resources_;
+  std::vector<std::pair<int, std::string>> names_;
+};
+
+/// When each task started (its delay included) and ended, seconds.
+struct EventTimes {
+  std::vector<double> start_s, end_s;
+  double makespan_s = 0;
+  bool contended = false;  ///< some resource was shared, so that events were simulated
+};
+
+/// The links of a topology as resources, and traffic over them.
+class NetworkPorts {
+ public:
+  /// Adds the links to the graph. @param efficiency  share of their bandwidth that payload reaches, in (0, 1].
+  NetworkPorts(EventGraph& graph, const Topology& topology, double efficiency = 1);
+
+  /// Port model: bytes that each link carries, one demand a link that carries any.
+  /// @param scale  of the bytes. The spans live until the next call.
+  std::span<const Demand> demands(const ByteMatrix& bytes, double scale = 1);
+  /// Exact model: one demand a pair of ranks, through all links of its route.
+  std::span<const Demand> flows(const ByteMatrix& bytes, double scale = 1);
+  /// Seconds until the fullest link is done: what `demands` take alone.
+  double bound_s(const ByteMatrix& bytes);
+  /// Resource of a link of the topology.
+  [[nodiscard]] int resource(int link) const { return first_ + link; }
+
+ private:
+  void load(const ByteMatrix& bytes);
+  [[nodiscard]] std::span<const int> route(int from, int to);
+
+  Topology topology_;
+  double efficiency_;
+  int first_ = 0;
+  std::vector<double> loads_;
+  std::vector<int> routes_;  ///< of all pairs, where ranks are few enough to keep them
+  std::vector<std::uint32_t> route_first_;
+  std::vector<int> scratch_;
+  std::vector<Demand> demands_;
+  std::vector<int> demand_resources_;
+};
+
+}  // namespace moecast

@@ -1,0 +1,106 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "models/core/error.h"
+#include "sim/event/event_graph.h"
+
+namespace moecast {
+namespace {
+
+/// Routes of all pairs are kept below this many ranks (a few megabytes).
+constexpr int kMostKept = 512;
+
+}  // namespace
+
+NetworkPorts::NetworkPorts(EventGraph& graph, const Topology& topology, double efficiency)
+    : topology_(topology), efficiency_(efficiency), loads_(topology.links().size(), 0) {
+  if (!(efficiency > 0) || efficiency > 1) {
+    throw InputError("network", fmt::format("an efficiency of {}", efficiency), "above 0 and at most 1");
+  }
+  first_ = static_cast<int>(graph.resources().size());
+  for (const ClusterLink& link : topology_.links()) graph.add_resource(link.name, link.bandwidth * efficiency);
+  const int ranks = topology_.ranks();
+  if (ranks > kMostKept) return;
+  route_first_.push_back(0);
+  for (int from = 0; from < ranks; ++from) {
+    for (int to = 0; to < ranks; ++to) {
+      topology_.route(from, to, scratch_);
+      routes_.insert(routes_.end(), scratch_.begin(), scratch_.end());
+      route_first_.push_back(static_cast<std::uint32_t>(routes_.size()));
+    }
+  }
+}
+
+std::span<const int> NetworkPorts::route(int from, int to) {
+  if (route_first_.empty()) {
+    topology_.route(from, to, scratch_);
+    return scratch_;
+  }
+  const auto at =
+      static_cast<std::size_t>(from) * static_cast<std::size_t>(topology_.ranks()) + static_cast<std::size_t>(to);
+  return std::span(routes_).subspan(route_first_[at], route_first_[at + 1] - route_first_[at]);
+}
+
+void NetworkPorts::load(const ByteMatrix& bytes) {
+  if (bytes.ranks() != topology_.ranks()) {
+    throw InputError("network", fmt::format("a matrix of {} ranks on {} ranks", bytes.ranks(), topology_.ranks()));
+  }
+  std::fill(loads_.begin(), loads_.end(), 0.0);
+  const int ranks = bytes.ranks();
+  for (int from = 0; from < ranks; ++from) {
+    for (int to = 0; to < ranks; ++to) {
+      const double amount = bytes.at(from, to);
+      if (amount == 0 || from == to) continue;
+      for (const int link : route(from, to)) loads_[static_cast<std::size_t>(link)] += amount;
+    }
+  }
+}
+
+std::span<const Demand> NetworkPorts::demands(const ByteMatrix& bytes, double scale) {
+  load(bytes);
+  demands_.clear();
+  demand_resources_.clear();
+  demand_resources_.reserve(loads_.size());  // spans point into it
+  for (std::size_t link = 0; link < loads_.size(); ++link) {
+    if (loads_[link] == 0) continue;
+    demand_resources_.push_back(first_ + static_cast<int>(link));
+    demands_.push_back(
+        {loads_[link] * scale, std::numeric_limits<double>::infinity(), std::span(demand_resources_).last(1)});
+  }
+  return demands_;
+}
+
+std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scale) {
+  if (bytes.ranks() != topology_.ranks()) {
+    throw InputError("network", fmt::format("a matrix of {} ranks on {} ranks", bytes.ranks(), topology_.ranks()));
+  }
+  demands_.clear();
+  demand_resources_.clear();
+  const int ranks = bytes.ranks();
+  std::vector<std::size_t> first;
+  for (int from = 0; from < ranks; ++from) {
+    for (int to = 0; to < ranks; ++to) {
+      if (from == to || bytes.at(from, to) == 0) continue;
+      first.push_back(demand_resources_.size());
+      for (const int link : route(from, to)) demand_resources_.push_back(first_ + link);
+      demands_.push_back({bytes.at(from, to) * scale, std::numeric_limits<double>::infinity(), {}});
+    }
+  }
+  first.push_back(demand_resources_.size());
+  for (std::size_t i = 0; i < demands_.size(); ++i) {
+    demands_[i].resources = std::span(demand_resources_).subspan(first[i], first[i + 1] - first[i]);
+  }
+  return demands_;
+}
+
+double NetworkPorts::bound_s(const ByteMatrix& bytes) {
+  load(bytes);
+  double longest = 0;
+  for (std::size_t link = 0; link < loads_.size(); ++link) {
+    longest = std::max(longest, loads_[link] / (topology_.links()[link].bandwidth * efficiency_));
+  }
+  return longest;
+}
+
+}  // namespace moecast
