@@ -12,11 +12,14 @@ class AliasTable {
  public:
   /// @throws InputError unless weights are finite, not negative, and one of them is above 0.
   explicit AliasTable(std::span<const double> weights);
-  std::int32_t operator()(Random& random) const {
-    const std::uint64_t bits = random();
-    const auto slot = static_cast<std::size_t>((bits >> 32) * slots_.size() >> 32);
-    return static_cast<std::uint32_t>(bits) < slots_[slot].threshold ? static_cast<std::int32_t>(slot)
-                                                                     : slots_[slot].other;
+  std::int32_t operator()(Random& random) const { return at(static_cast<std::uint32_t>(random() >> 32)); }
+  /// @param bits  evenly spread over 32 bits: their product with the size is the slot and, below it, the place in it.
+  [[nodiscard]] std::int32_t at(std::uint32_t bits) const {
+    const std::uint64_t scaled = bits * static_cast<std::uint64_t>(slots_.size());
+    const auto slot = static_cast<std::size_t>(scaled >> 32);
+    // No branch: which half of a slot is hit cannot be foreseen.
+    const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(scaled) < slots_[slot].threshold);
+    return slots_[slot].other ^ ((static_cast<std::int32_t>(slot) ^ slots_[slot].other) & own);
   }
   [[nodiscard]] std::size_t size() const { return slots_.size(); }
 

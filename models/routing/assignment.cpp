@@ -96,14 +96,22 @@ Router::Router(RoutingPolicy policy, std::span<const double> popularity)
 int Router::draw_top_k(Random& random) const { return top_k_ ? (*top_k_)(random) : policy_.top_k; }
 
 void Router::draw_token(int top_k, Random& random, Assignment& out) {
-  ++stamp_;
-  for (int slot = 0; slot < top_k;) {
-    const std::int32_t expert = experts_(random);
-    std::uint32_t& taken = taken_[static_cast<std::size_t>(expert)];
-    if (taken == stamp_) continue;
-    taken = stamp_;
-    out.expert.push_back(expert);
-    ++slot;
+  const std::uint32_t stamp = ++stamp_;
+  const std::size_t start = out.expert.size();
+  out.expert.resize(start + static_cast<std::size_t>(top_k));
+  std::int32_t* const chosen = out.expert.data() + start;
+  std::uint32_t* const taken = taken_.data();
+  int slot = 0;
+  const auto take = [&](std::uint32_t bits) {
+    const std::int32_t expert = experts_.at(bits);
+    chosen[slot] = expert;  // one that was taken before is overwritten
+    slot += static_cast<int>(taken[expert] != stamp);
+    taken[expert] = stamp;
+  };
+  while (slot < top_k) {
+    const std::uint64_t bits = random();
+    take(static_cast<std::uint32_t>(bits >> 32));
+    if (slot < top_k) take(static_cast<std::uint32_t>(bits));
   }
 }
 

@@ -101,6 +101,55 @@ TrafficCounter::TrafficCounter(Placement placement, TrafficOptions options)
       seen_rank_(static_cast<std::size_t>(placement_.ranks()), 0),
       seen_node_(static_cast<std::size_t>(placement_.ranks()), 0) {
   check(placement_, options_);
+  if (placement_.copies() != static_cast<std::size_t>(placement_.experts())) return;
+  for (int expert = 0; expert < placement_.experts(); ++expert) {
+    only_rank_.push_back(placement_.ranks_of(expert).front());
+  }
+}
+
+/// The usual case, without turns of copies: all senders of a rank in one go.
+void TrafficCounter::count_single_copies(const Assignment& assignment, Traffic& out) {
+  const int ranks = placement_.ranks();
+  const Nodes nodes{ranks, options_.ranks_per_node};
+  const double row = options_.dispatch_row_bytes;
+  const auto tokens = static_cast<std::int64_t>(assignment.tokens());
+  const bool every_expert = options_.deduplication == Deduplication::per_expert;
+  for (int sender = 0; sender < ranks; ++sender) {
+    // Token t starts on rank t * ranks / tokens.
+    const std::int64_t begin = (sender * tokens + ranks - 1) / ranks;
+    const std::int64_t end = ((sender + 1) * tokens + ranks - 1) / ranks;
+    std::fill(sent_.begin(), sent_.end(), 0U);
+    if (every_expert) {
+      const std::size_t first = assignment.first[static_cast<std::size_t>(begin)];
+      const std::size_t last = assignment.first[static_cast<std::size_t>(end)];
+      for (std::size_t i = first; i < last; ++i) {
+        const auto expert = static_cast<std::size_t>(assignment.expert[i]);
+        ++expert_rows_[expert];
+        ++sent_[static_cast<std::size_t>(only_rank_[expert])];
+      }
+    } else {
+      for (std::int64_t token = begin; token < end; ++token) {
+        const std::uint32_t stamp = ++stamp_;
+        for (const std::int32_t expert : assignment.of(static_cast<std::size_t>(token))) {
+          ++expert_rows_[static_cast<std::size_t>(expert)];
+          const auto r = static_cast<std::size_t>(only_rank_[static_cast<std::size_t>(expert)]);
+          sent_[r] += static_cast<std::uint32_t>(seen_rank_[r] != stamp);
+          seen_rank_[r] = stamp;
+        }
+      }
+    }
+    const int home = nodes.of(sender);
+    for (int receiver = 0; receiver < ranks; ++receiver) {
+      const double rows = sent_[static_cast<std::size_t>(receiver)];
+      if (rows == 0) continue;
+      out.tokens_per_rank[static_cast<std::size_t>(receiver)] += rows;
+      (nodes.of(receiver) == home ? out.inside : out.across).at(sender, receiver) += rows * row;
+    }
+  }
+  for (std::size_t expert = 0; expert < expert_rows_.size(); ++expert) {
+    out.rows_per_expert[expert] = expert_rows_[expert];
+    out.rows_per_rank[static_cast<std::size_t>(only_rank_[expert])] += expert_rows_[expert];
+  }
 }
 
 void TrafficCounter::count(const Assignment& assignment, Traffic& out) {
@@ -109,6 +158,11 @@ void TrafficCounter::count(const Assignment& assignment, Traffic& out) {
        fmt::format("{} experts are assigned, {} are placed", assignment.experts, placement_.experts()));
   const Nodes nodes{ranks, options_.ranks_per_node};
   reset(out, ranks, assignment.experts);
+  if (!only_rank_.empty() && options_.deduplication != Deduplication::per_node) {
+    sent_.resize(static_cast<std::size_t>(ranks));
+    expert_rows_.assign(static_cast<std::size_t>(assignment.experts), 0);
+    return count_single_copies(assignment, out);
+  }
   const double row = options_.dispatch_row_bytes;
   const auto tokens = static_cast<std::int64_t>(assignment.tokens());
   for (std::int64_t token = 0; token < tokens; ++token) {
@@ -118,8 +172,12 @@ void TrafficCounter::count(const Assignment& assignment, Traffic& out) {
     for (const std::int32_t expert : assignment.of(static_cast<std::size_t>(token))) {
       const auto copies = placement_.ranks_of(expert);
       std::uint32_t& turn = turn_[static_cast<std::size_t>(expert)];
-      const int receiver = copies[turn];
-      turn = turn + 1 == copies.size() ? 0 : turn + 1;
+      int receiver = copies[turn];
+      if (options_.own_copy_first && std::ranges::find(copies, sender) != copies.end()) {
+        receiver = sender;
+      } else {
+        turn = turn + 1 == copies.size() ? 0 : turn + 1;
+      }
       const auto r = static_cast<std::size_t>(receiver);
       out.rows_per_expert[static_cast<std::size_t>(expert)] += 1;
       out.rows_per_rank[r] += 1;

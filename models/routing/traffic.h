@@ -17,6 +17,8 @@ struct TrafficOptions {
   Deduplication deduplication = Deduplication::per_rank;
   int ranks_per_node = 8;         ///< last node may be smaller
   double dispatch_row_bytes = 0;  ///< of one copy of a token
+  /// Tokens whose own rank holds a copy of their expert stay there (shadowed experts); else copies take turns.
+  bool own_copy_first = false;
 };
 
 /// What dispatch moves, in rows; the way back is the transposed matrix. Rows that stay on their rank are on the
@@ -40,9 +42,14 @@ class TrafficCounter {
   [[nodiscard]] const Placement& placement() const { return placement_; }
 
  private:
+  void count_single_copies(const Assignment& assignment, Traffic& out);
+
   Placement placement_;
   TrafficOptions options_;
-  std::vector<std::uint32_t> turn_;  ///< of each expert's copies
+  std::vector<std::int32_t> only_rank_;     ///< of each expert; empty where some expert has copies
+  std::vector<std::uint32_t> sent_;         ///< rows of one sender to each rank
+  std::vector<std::uint32_t> expert_rows_;  ///< rows of each expert
+  std::vector<std::uint32_t> turn_;         ///< of each expert's copies
   std::vector<std::uint32_t> seen_rank_, seen_node_;
   std::uint32_t stamp_ = 0;
 };

@@ -96,22 +96,27 @@ class NetworkPorts {
   NetworkPorts(EventGraph& graph, const Topology& topology, double efficiency = 1);
 
   /// Port model: bytes that each link carries, one demand a link that carries any.
-  /// @param scale  of the bytes. The spans live until the next call.
-  std::span<const Demand> demands(const ByteMatrix& bytes, double scale = 1);
+  /// @param back  the way back: every rank returns what it received. The spans live until the next call.
+  std::span<const Demand> demands(const ByteMatrix& bytes, bool back = false);
+  /// Seconds of the fullest link of the last `demands`.
+  [[nodiscard]] double fullest_s() const { return fullest_s_; }
+  /// Multiplies what the last `demands` returned.
+  void rescale(double factor);
   /// Exact model: one demand a pair of ranks, through all links of its route.
   std::span<const Demand> flows(const ByteMatrix& bytes, double scale = 1);
   /// Seconds until the fullest link is done: what `demands` take alone.
-  double bound_s(const ByteMatrix& bytes);
+  double bound_s(const ByteMatrix& bytes, bool back = false);
   /// Resource of a link of the topology.
   [[nodiscard]] int resource(int link) const { return first_ + link; }
 
  private:
-  void load(const ByteMatrix& bytes);
+  void load(const ByteMatrix& bytes, bool back);
   [[nodiscard]] std::span<const int> route(int from, int to);
 
   Topology topology_;
   double efficiency_;
   int first_ = 0;
+  double fullest_s_ = 0;
   std::vector<double> loads_;
   std::vector<int> routes_;  ///< of all pairs, where ranks are few enough to keep them
   std::vector<std::uint32_t> route_first_;

@@ -8,8 +8,8 @@
 namespace moecast {
 namespace {
 
-/// Routes of all pairs are kept below this many ranks (a few megabytes).
-constexpr int kMostKept = 512;
+/// Routes of all pairs are kept below this many ranks (20 MB).
+constexpr int kMostKept = 1024;
 
 }  // namespace
 
@@ -42,7 +42,7 @@ std::span<const int> NetworkPorts::route(int from, int to) {
   return std::span(routes_).subspan(route_first_[at], route_first_[at + 1] - route_first_[at]);
 }
 
-void NetworkPorts::load(const ByteMatrix& bytes) {
+void NetworkPorts::load(const ByteMatrix& bytes, bool back) {
   if (bytes.ranks() != topology_.ranks()) {
     throw InputError("network", fmt::format("a matrix of {} ranks on {} ranks", bytes.ranks(), topology_.ranks()));
   }
@@ -52,23 +52,29 @@ void NetworkPorts::load(const ByteMatrix& bytes) {
     for (int to = 0; to < ranks; ++to) {
       const double amount = bytes.at(from, to);
       if (amount == 0 || from == to) continue;
-      for (const int link : route(from, to)) loads_[static_cast<std::size_t>(link)] += amount;
+      const std::span<const int> links = back ? route(to, from) : route(from, to);
+      for (const int link : links) loads_[static_cast<std::size_t>(link)] += amount;
     }
   }
 }
 
-std::span<const Demand> NetworkPorts::demands(const ByteMatrix& bytes, double scale) {
-  load(bytes);
+std::span<const Demand> NetworkPorts::demands(const ByteMatrix& bytes, bool back) {
+  load(bytes, back);
   demands_.clear();
   demand_resources_.clear();
   demand_resources_.reserve(loads_.size());  // spans point into it
+  fullest_s_ = 0;
   for (std::size_t link = 0; link < loads_.size(); ++link) {
     if (loads_[link] == 0) continue;
+    fullest_s_ = std::max(fullest_s_, loads_[link] / (topology_.links()[link].bandwidth * efficiency_));
     demand_resources_.push_back(first_ + static_cast<int>(link));
-    demands_.push_back(
-        {loads_[link] * scale, std::numeric_limits<double>::infinity(), std::span(demand_resources_).last(1)});
+    demands_.push_back({loads_[link], std::numeric_limits<double>::infinity(), std::span(demand_resources_).last(1)});
   }
   return demands_;
+}
+
+void NetworkPorts::rescale(double factor) {
+  for (Demand& demand : demands_) demand.amount *= factor;
 }
 
 std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scale) {
@@ -94,8 +100,8 @@ std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scal
   return demands_;
 }
 
-double NetworkPorts::bound_s(const ByteMatrix& bytes) {
-  load(bytes);
+double NetworkPorts::bound_s(const ByteMatrix& bytes, bool back) {
+  load(bytes, back);
   double longest = 0;
   for (std::size_t link = 0; link < loads_.size(); ++link) {
     longest = std::max(longest, loads_[link] / (topology_.links()[link].bandwidth * efficiency_));

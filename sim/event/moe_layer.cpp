@@ -1,0 +1,168 @@
+#include "sim/event/moe_layer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "models/core/error.h"
+
+namespace moecast {
+
+MoeEvents::MoeEvents(EventGraph& graph, NetworkPorts& ports, int ranks, MoeEventOptions options, double uniform_bound_s)
+    : graph_(graph), ports_(ports), ranks_(ranks), options_(std::move(options)), uniform_bound_s_(uniform_bound_s) {
+  if (!options_.slowdown.empty() && options_.slowdown.size() != static_cast<std::size_t>(ranks)) {
+    throw InputError("slowdown", fmt::format("{} factors for {} ranks", options_.slowdown.size(), ranks));
+  }
+  for (const double factor : options_.slowdown) {
+    if (!(factor > 0) || factor > 1e6) throw InputError("slowdown", fmt::format("a factor of {}", factor), "above 0");
+  }
+  clear();
+}
+
+void MoeEvents::clear(int batches) {
+  graph_.clear_tasks();
+  computing_.assign(static_cast<std::size_t>(ranks_), -1);
+  ready_.assign(static_cast<std::size_t>(batches), -1);
+  dispatching_ = combining_ = -1;
+  dispatch_bound_s_ = 0;
+}
+
+int MoeEvents::compute(TaskKind kind, int rank, double seconds, const char* name) {
+  const auto at = static_cast<std::size_t>(rank);
+  if (const int last = computing_[at]; last >= 0) after_.push_back(last);
+  const double factor = options_.slowdown.empty() ? 1 : options_.slowdown[at];
+  const int task = graph_.add_task(kind, rank, kCompute, seconds * factor, {}, after_);
+  if (options_.every_rank) graph_.name_task(task, name);
+  computing_[at] = task;
+  return task;
+}
+
+/// Kernels that take all ranks equally long are one task, unless a picture or a slow rank tells them apart.
+int MoeEvents::route(const MoeLayerCosts& costs, int batch) {
+  const int before = ready_[static_cast<std::size_t>(batch)];
+  std::vector<int>& after = after_;
+  const bool together = options_.slowdown.empty() && !options_.every_rank;
+  if (together) {
+    after.clear();
+    if (before >= 0) after.push_back(before);
+    for (const int last : computing_) {
+      if (last >= 0 && last != before && (after.empty() || after.back() != last)) after.push_back(last);
+    }
+    const int task = graph_.add_task(TaskKind::kernel, -1, kCompute, costs.router_s, {}, after);
+    std::fill(computing_.begin(), computing_.end(), task);
+    return task;
+  }
+  std::vector<int> routed;
+  for (int rank = 0; rank < ranks_; ++rank) {
+    after.clear();
+    if (before >= 0) after.push_back(before);
+    routed.push_back(compute(TaskKind::kernel, rank, costs.router_s, "route"));
+  }
+  return graph_.add_task(TaskKind::kernel, -1, kCompute, 0, {}, routed);
+}
+
+int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double start_s,
+                        const std::function<double(double)>& cost, double share, int after) {
+  int& last = kind == TaskKind::dispatch || !options_.two_streams ? dispatching_ : combining_;
+  after_.clear();
+  after_.push_back(after);
+  if (last >= 0 && last != after) after_.push_back(last);
+  const std::span<const Demand> loads = ports_.demands(dispatched, kind == TaskKind::combine);
+  const double bound = ports_.fullest_s();
+  if (kind == TaskKind::dispatch) dispatch_bound_s_ += bound;
+  const int stream = kind == TaskKind::dispatch ? kDispatch : kCombine;
+  if (bound <= 0) {  // nothing leaves its rank
+    last = graph_.add_task(kind, -1, stream, ranks_ > 1 ? start_s * share : 0, {}, after_);
+    return last;
+  }
+  // Alone it ends when the law says; links are filled in proportion.
+  const double whole = cost(bound / (share * uniform_bound_s_));
+  const double flow = std::max(0.0, whole - start_s) * share;
+  ports_.rescale(flow / bound);
+  last = graph_.add_task(kind, -1, stream, start_s, loads, after_);
+  return last;
+}
+
+int MoeEvents::experts(const MoeLayerCosts& costs, const MoeTraffic& part, int dispatched) {
+  std::vector<int>& all = after_;
+  const int first = graph_.tasks();
+  for (int rank = 0; rank < ranks_; ++rank) {
+    const RankLoad& load = part.loads[static_cast<std::size_t>(rank)];
+    after_.clear();
+    after_.push_back(dispatched);
+    compute(TaskKind::kernel, rank, load.rows > 0 ? costs.experts_s(load) : 0, "experts");
+  }
+  all.clear();
+  for (int task = first; task < graph_.tasks(); ++task) all.push_back(task);
+  return graph_.add_task(TaskKind::kernel, -1, kCompute, 0, {}, all);
+}
+
+void MoeEvents::add_layer(const MoeLayerCosts& costs, std::span<const MoeTraffic> parts, int batch) {
+  double total = 0;
+  if (parts.size() > 1) {
+    for (const MoeTraffic& part : parts) total += part.dispatch.total();
+  }
+  const double even = 1.0 / static_cast<double>(parts.size());
+  const auto share = [&](const MoeTraffic& part) { return total > 0 ? part.dispatch.total() / total : even; };
+  const int routed = route(costs, batch);
+  int combined = -1;
+  std::vector<int> computed;
+  const auto combine = [&](std::size_t i) {
+    combined = exchange(TaskKind::combine, parts[i].dispatch, costs.combine_start_s, costs.combine_s, share(parts[i]),
+                        computed[i]);
+  };
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const int sent = exchange(TaskKind::dispatch, parts[i].dispatch, costs.dispatch_start_s, costs.dispatch_s,
+                              share(parts[i]), routed);
+    if (i == 0 && costs.shared_s > 0) {
+      for (int rank = 0; rank < ranks_; ++rank) {
+        after_.assign(1, routed);
+        compute(TaskKind::kernel, rank, costs.shared_s, "shared experts");
+      }
+    }
+    computed.push_back(experts(costs, parts[i], sent));
+    if (i > 0) combine(i - 1);
+  }
+  combine(parts.size() - 1);
+  ready_[static_cast<std::size_t>(batch)] = combined;
+}
+
+void MoeEvents::add_layer_of_batches(const MoeLayerCosts& costs, std::span<const MoeTraffic> batches) {
+  std::vector<int> routed, sent, computed;
+  for (std::size_t b = 0; b < batches.size(); ++b) {
+    routed.push_back(route(costs, static_cast<int>(b)));
+    sent.push_back(
+        exchange(TaskKind::dispatch, batches[b].dispatch, costs.dispatch_start_s, costs.dispatch_s, 1, routed.back()));
+    if (costs.shared_s <= 0) continue;
+    for (int rank = 0; rank < ranks_; ++rank) {
+      after_.assign(1, routed.back());
+      compute(TaskKind::kernel, rank, costs.shared_s, "shared experts");
+    }
+  }
+  for (std::size_t b = 0; b < batches.size(); ++b) {
+    computed.push_back(experts(costs, batches[b], sent[b]));
+    ready_[b] =
+        exchange(TaskKind::combine, batches[b].dispatch, costs.combine_start_s, costs.combine_s, 1, computed[b]);
+  }
+}
+
+void MoeEvents::add_weights(int from, double bytes, double start_s) {
+  ByteMatrix matrix(ranks_);
+  for (int to = 0; to < ranks_; ++to) {
+    if (to != from) matrix.at(from, to) = bytes;
+  }
+  after_.clear();
+  if (ready_.front() >= 0) after_.push_back(ready_.front());
+  if (dispatching_ >= 0 && dispatching_ != ready_.front()) after_.push_back(dispatching_);
+  dispatching_ = graph_.add_task(TaskKind::transfer, -1, kDispatch, start_s, ports_.demands(matrix), after_);
+  // Experts wait through the dispatch that follows in the same stream.
+}
+
+void MoeEvents::add_background(int link, double bytes, double bytes_per_s) {
+  const int resource = ports_.resource(link);
+  const Demand demand{bytes, bytes_per_s, std::span(&resource, 1)};
+  const int task = graph_.add_task(TaskKind::background, -1, kDispatch, 0, std::span(&demand, 1), {});
+  graph_.name_task(task, "background");
+}
+
+}  // namespace moecast

@@ -1,0 +1,84 @@
+#pragma once
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "models/routing/rank_load.h"
+#include "models/routing/traffic.h"
+#include "sim/event/event_graph.h"
+
+namespace moecast {
+
+/// Seconds of the pieces of one MoE layer, each as it is alone.
+struct MoeLayerCosts {
+  double router_s = 0;                               ///< scores and selection, on every rank
+  double shared_s = 0;                               ///< shared experts, beside dispatch
+  std::function<double(const RankLoad&)> experts_s;  ///< routed experts of a rank
+  double dispatch_start_s = 0;                       ///< of a dispatch, before bytes flow
+  double combine_start_s = 0;
+  /// Whole dispatch (combine) with its start.
+  /// @param imbalance  time of the fullest link over that of uniform routing on the cluster that was measured.
+  std::function<double(double imbalance)> dispatch_s;
+  std::function<double(double imbalance)> combine_s;
+};
+
+/// What one part of a layer's tokens moves and computes.
+struct MoeTraffic {
+  ByteMatrix dispatch{1};       ///< combine is the way back
+  std::vector<RankLoad> loads;  ///< of each rank
+};
+
+struct MoeEventOptions {
+  /// Factor on the time of a rank's kernels; empty: 1 everywhere.
+  std::vector<double> slowdown;
+  /// Dispatch and combine in streams of their own, so that they share links; else they wait for each other.
+  bool two_streams = false;
+  /// A task a rank also where ranks do the same together: for pictures.
+  bool every_rank = false;
+};
+
+/// Layers of expert parallelism as tasks: route, dispatch, experts, combine.
+///
+/// Dispatch and combine are barriers: a rank goes on when all bytes have arrived. In the port model each link carries
+/// the sum of what the matrix sends over it.
+class MoeEvents {
+ public:
+  enum Stream { kCompute, kDispatch, kCombine };
+
+  /// @param uniform_bound_s  seconds of the fullest link for uniform routing (imbalance 1).
+  MoeEvents(EventGraph& graph, NetworkPorts& ports, int ranks, MoeEventOptions options, double uniform_bound_s);
+  /// Forgets all tasks, keeps memory. @param batches  independent batches whose layers alternate.
+  void clear(int batches = 1);
+  /// Appends a layer of a batch, its tokens split into parts that are pipelined: while the experts of one part run,
+  /// the next part is dispatched. @param parts  bytes and loads of each part; fractions of dispatch_s by their bytes.
+  void add_layer(const MoeLayerCosts& costs, std::span<const MoeTraffic> parts, int batch = 0);
+  /// The same of several batches side by side: their computing alternates, their transfers fill each other's gaps.
+  void add_layer_of_batches(const MoeLayerCosts& costs, std::span<const MoeTraffic> batches);
+  /// Seconds of the fullest links of all dispatches since `clear`, had they nothing but bandwidth.
+  [[nodiscard]] double dispatch_bound_s() const { return dispatch_bound_s_; }
+  /// Weights of experts that one rank sends to all others before the layer that is added next (shadowed experts).
+  void add_weights(int from, double bytes, double start_s);
+  /// Bytes that somebody else sends over a link from the beginning on, at most at the rate given.
+  void add_background(int link, double bytes, double bytes_per_s);
+
+ private:
+  int compute(TaskKind kind, int rank, double seconds, const char* name);
+  int exchange(TaskKind kind, const ByteMatrix& dispatched, double start_s, const std::function<double(double)>& cost,
+               double share, int after);
+  int route(const MoeLayerCosts& costs, int batch);
+  int experts(const MoeLayerCosts& costs, const MoeTraffic& part, int dispatched);
+
+  EventGraph& graph_;
+  NetworkPorts& ports_;
+  int ranks_;
+  MoeEventOptions options_;
+  double uniform_bound_s_;
+  double dispatch_bound_s_ = 0;
+  std::vector<int> computing_;  ///< last task of each rank's compute stream; -1: none
+  std::vector<int> ready_;      ///< of each batch: what its next layer waits for
+  int dispatching_ = -1;        ///< last dispatch, or last exchange where they share a stream
+  int combining_ = -1;
+  std::vector<int> after_;
+};
+
+}  // namespace moecast

@@ -1,0 +1,312 @@
+#include "sim/event/routing_study.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <mutex>
+#include <numeric>
+#include <thread>
+
+#include "models/core/error.h"
+#include "sim/event/engine.h"
+
+namespace moecast {
+namespace {
+
+constexpr int kUniformDraws = 8;
+constexpr std::uint64_t kUniformSeed = 20240607;
+
+/// A stream of numbers for each (seed, sample).
+Random sample_random(std::uint64_t seed, std::uint64_t sample) {
+  Random mix(seed);
+  return Random(mix() ^ (sample * 0x9e3779b97f4a7c15ULL));
+}
+
+std::vector<int> by_popularity(std::span<const double> popularity) {
+  std::vector<int> order(popularity.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    return popularity[static_cast<std::size_t>(a)] > popularity[static_cast<std::size_t>(b)];
+  });
+  return order;
+}
+
+/// The most popular experts have a copy on every rank.
+Placement with_shadows(const Placement& placement, std::span<const int> order, int shadowed) {
+  std::vector<std::vector<std::int32_t>> ranks_of;
+  for (int expert = 0; expert < placement.experts(); ++expert) {
+    const auto ranks = placement.ranks_of(expert);
+    ranks_of.emplace_back(ranks.begin(), ranks.end());
+  }
+  for (int i = 0; i < shadowed; ++i) {
+    std::vector<std::int32_t>& ranks = ranks_of[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
+    ranks.resize(static_cast<std::size_t>(placement.ranks()));
+    std::iota(ranks.begin(), ranks.end(), 0);
+  }
+  return Placement(placement.ranks(), ranks_of);
+}
+
+void check(const RoutingStudy& study) {
+  const auto need = [](bool holds, const std::string& what) {
+    if (!holds) throw InputError("routing study", what);
+  };
+  need(study.layers >= 1 && study.placements.size() == static_cast<std::size_t>(study.layers),
+       fmt::format("{} placements for {} layers", study.placements.size(), study.layers));
+  need(study.tokens >= 1, "a step needs at least one token");
+  need(study.chunks >= 1 && study.chunks <= 64, fmt::format("{} chunks; 1 to 64 are possible", study.chunks));
+  need(study.batches == 1 || study.batches == 2, "one batch, or two that overlap");
+  need(study.batches == 1 || study.chunks == 1, "two overlapping batches are not cut into chunks as well");
+  need(study.tokens >= study.chunks * study.batches,
+       fmt::format("{} tokens cannot be cut into {} parts", study.tokens, study.chunks * study.batches));
+  need(study.shadowed_experts >= 0 && study.shadowed_experts <= std::ssize(study.popularity),
+       fmt::format("{} of {} experts cannot be shadowed", study.shadowed_experts, study.popularity.size()));
+  need(study.shadowed_experts == 0 || study.batches == 1, "shadowed experts are sent for one batch, not for two");
+  need(study.background_share >= 0 && study.background_share < 1,
+       fmt::format("background traffic of {} of the links; at least 0 and below 1", study.background_share));
+}
+
+}  // namespace
+
+std::optional<PlacementKind> find_placement_kind(std::string_view name) {
+  if (name == "contiguous") return PlacementKind::contiguous;
+  if (name == "round-robin") return PlacementKind::round_robin;
+  if (name == "balanced") return PlacementKind::balanced;
+  return std::nullopt;
+}
+
+std::vector<Placement> make_placements(PlacementKind kind, std::span<const double> popularity, int groups, int ranks,
+                                       int layers, int slots_per_rank, std::uint64_t seed) {
+  const int experts = static_cast<int>(popularity.size());
+  std::vector<Placement> placements;
+  Random random(seed);
+  const int each = experts / std::max(1, groups);
+  const auto shuffled = [&random](int count) {
+    std::vector<int> order(static_cast<std::size_t>(count));
+    std::iota(order.begin(), order.end(), 0);
+    for (int i = count - 1; i > 0; --i) {
+      std::swap(order[static_cast<std::size_t>(i)], order[random.below(static_cast<std::uint32_t>(i) + 1)]);
+    }
+    return order;
+  };
+  const Placement contiguous = kind == PlacementKind::round_robin || experts % ranks != 0
+                                   ? round_robin_placement(experts, ranks)
+                                   : contiguous_placement(experts, ranks);
+  for (int layer = 0; layer < layers; ++layer) {
+    if (kind == PlacementKind::balanced) {
+      placements.push_back(balanced_placement(popularity, ranks, slots_per_rank));
+      continue;
+    }
+    std::vector<std::vector<std::int32_t>> ranks_of(static_cast<std::size_t>(experts));
+    const std::vector<int> group_order = shuffled(std::max(1, groups));
+    for (int group = 0; group < std::max(1, groups); ++group) {
+      const std::vector<int> order = shuffled(each);
+      for (int i = 0; i < each; ++i) {
+        const int place = group_order[static_cast<std::size_t>(group)] * each + order[static_cast<std::size_t>(i)];
+        const auto on = contiguous.ranks_of(place);
+        ranks_of[static_cast<std::size_t>(group * each + i)].assign(on.begin(), on.end());
+      }
+    }
+    placements.emplace_back(ranks, ranks_of);
+  }
+  return placements;
+}
+
+double uniform_bound_s(const RoutingStudy& study) {
+  EventGraph graph;
+  NetworkPorts ports(graph, study.measured);
+  const int experts = static_cast<int>(study.popularity.size());
+  const std::vector<double> uniform(study.popularity.size(), 1.0);
+  RoutingPolicy policy;
+  policy.top_k = study.policy.top_k;
+  Router router(policy, uniform);
+  const int ranks = study.measured.ranks();
+  TrafficOptions options = study.traffic;
+  options.own_copy_first = false;
+  TrafficCounter counter(
+      experts % ranks == 0 ? contiguous_placement(experts, ranks) : round_robin_placement(experts, ranks), options);
+  Assignment assignment;
+  Traffic traffic;
+  Random random(kUniformSeed);
+  double sum = 0;
+  for (int draw = 0; draw < kUniformDraws; ++draw) {
+    router.draw(study.tokens / study.batches, random, assignment);
+    counter.count(assignment, traffic);
+    sum += ports.bound_s(traffic.all());
+  }
+  return sum / kUniformDraws;
+}
+
+RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
+    : study_((check(study), study)),
+      ports_(graph_, study.topology),
+      uniform_bound_s_(uniform_bound_s(study)),
+      router_(study.policy, study.popularity) {
+  const std::vector<int> order = by_popularity(study.popularity);
+  TrafficOptions traffic = study.traffic;
+  traffic.own_copy_first = traffic.own_copy_first || study.shadowed_experts > 0;
+  traffic_by_node_ = traffic.deduplication == Deduplication::per_node;
+  if (!traffic_by_node_) traffic.ranks_per_node = study.topology.ranks();
+  for (const Placement& placement : study.placements) {
+    for (int i = 0; i < study.shadowed_experts; ++i) {
+      owners_.push_back(placement.ranks_of(order[static_cast<std::size_t>(i)]).front());
+    }
+    counters_.emplace_back(
+        study.shadowed_experts > 0 ? with_shadows(placement, order, study.shadowed_experts) : placement, traffic);
+  }
+  events_ = std::make_unique<MoeEvents>(graph_, ports_, study.topology.ranks(), study.options, uniform_bound_s_);
+  parts_.resize(static_cast<std::size_t>(std::max(study.chunks, study.batches)));
+}
+
+void RoutingSimulator::draw(int layer, Random& random, std::int64_t tokens, MoeTraffic& out, StepSample& sample) {
+  router_.draw(tokens, random, assignment_);
+  TrafficCounter& counter = counters_[static_cast<std::size_t>(layer)];
+  counter.count(assignment_, traffic_);
+  const int ranks = counter.placement().ranks();
+  if (traffic_by_node_) {
+    out.dispatch = traffic_.all();
+  } else {
+    std::swap(out.dispatch, traffic_.inside);  // counted as one node: all of it
+  }
+  out.loads.assign(static_cast<std::size_t>(ranks), {});
+  double touched = 0;
+  for (int expert = 0; expert < counter.placement().experts(); ++expert) {
+    const auto copies = counter.placement().ranks_of(expert);
+    const double rows = traffic_.rows_per_expert[static_cast<std::size_t>(expert)];
+    if (rows <= 0) continue;
+    ++touched;
+    const double each = rows / static_cast<double>(copies.size());
+    for (const std::int32_t rank : copies) {
+      RankLoad& load = out.loads[static_cast<std::size_t>(rank)];
+      load.rows += each;
+      load.distinct += std::min(1.0, each);
+      load.fullest = std::max(load.fullest, each);
+    }
+  }
+  const double parts = static_cast<double>(study_.layers) * study_.chunks * study_.batches;
+  double fullest = 0;
+  double total = 0;
+  for (const RankLoad& load : out.loads) {
+    fullest = std::max(fullest, load.rows);
+    total += load.rows;
+  }
+  if (total > 0) sample.row_imbalance += fullest * ranks / total / parts;
+  sample.distinct_ratio += touched / counter.placement().experts() / parts;
+}
+
+/// Traffic of others asks for its share of every link for as long as the layer may take alone.
+void RoutingSimulator::add_others() {
+  if (study_.background_share <= 0) return;
+  schedule_alone(graph_, times_);
+  const double horizon = times_.makespan_s * 2 / (1 - study_.background_share);
+  const auto& links = study_.topology.links();
+  for (std::size_t link = 0; link < links.size(); ++link) {
+    const double rate = links[link].bandwidth * study_.background_share;
+    events_->add_background(static_cast<int>(link), rate * horizon, rate);
+  }
+}
+
+void RoutingSimulator::finish(StepSample& sample) {
+  add_others();
+  if (!schedule_alone(graph_, times_)) {
+    const EventGraph* one = &graph_;
+    times_ = std::move(simulate_events(std::span(&one, 1)).front());
+    ++sample.contended_layers;
+  }
+  const int ranks = study_.topology.ranks();
+  busy_.assign(static_cast<std::size_t>(ranks), 0);
+  double common = 0;
+  double end = 0;
+  for (int task = 0; task < graph_.tasks(); ++task) {
+    const auto at = static_cast<std::size_t>(task);
+    const double time = times_.end_s[at] - times_.start_s[at];
+    switch (graph_.kind(task)) {
+      case TaskKind::dispatch: sample.dispatch_s += time; break;
+      case TaskKind::combine: sample.combine_s += time; break;
+      case TaskKind::background: continue;
+      case TaskKind::kernel:
+        if (graph_.rank(task) < 0) {
+          common += time;
+        } else {
+          busy_[static_cast<std::size_t>(graph_.rank(task))] += time;
+        }
+        break;
+      default: break;
+    }
+    end = std::max(end, times_.end_s[at]);
+  }
+  sample.step_s += end;
+  sample.kernels_s += common + *std::ranges::max_element(busy_);
+  sample.mean_kernels_s += common + std::accumulate(busy_.begin(), busy_.end(), 0.0) / ranks;
+}
+
+StepSample RoutingSimulator::run(std::uint64_t seed, std::uint64_t index) {
+  Random random = sample_random(seed, index);
+  StepSample sample;
+  const int parts = std::max(study_.chunks, study_.batches);
+  const bool batches = study_.batches > 1;
+  double bounds = 0;
+  if (batches) events_->clear(study_.batches);
+  for (int layer = 0; layer < study_.layers; ++layer) {
+    for (int part = 0; part < parts; ++part) {
+      const std::int64_t tokens = study_.tokens * (part + 1) / parts - study_.tokens * part / parts;
+      draw(layer, random, tokens, parts_[static_cast<std::size_t>(part)], sample);
+    }
+    if (batches) {
+      events_->add_layer_of_batches(study_.costs, parts_);
+      continue;
+    }
+    events_->clear();
+    for (int i = 0; i < study_.shadowed_experts; ++i) {
+      const auto at = static_cast<std::size_t>(layer * study_.shadowed_experts + i);
+      events_->add_weights(owners_[at], study_.expert_bytes, study_.costs.dispatch_start_s);
+    }
+    events_->add_layer(study_.costs, parts_);
+    bounds += events_->dispatch_bound_s();
+    finish(sample);
+  }
+  if (batches) {
+    bounds += events_->dispatch_bound_s();
+    finish(sample);
+  }
+  if (uniform_bound_s_ > 0) {
+    sample.port_imbalance = bounds / (uniform_bound_s_ * study_.batches * study_.layers);
+  }
+  return sample;
+}
+
+std::vector<StepSample> run_study(const RoutingStudy& study, std::uint64_t seed, int samples, int threads,
+                                  const std::function<void(int done)>& progress, const std::atomic<bool>* stop) {
+  if (samples < 1) throw InputError("samples", "at least one is needed");
+  std::vector<StepSample> results(static_cast<std::size_t>(samples));
+  std::atomic<int> next{0};
+  std::mutex mutex;
+  std::exception_ptr failure;
+  int done = 0;
+  const auto work = [&] {
+    try {
+      RoutingSimulator simulator(study);
+      for (int i = next++; i < samples; i = next++) {
+        if (stop != nullptr && stop->load()) return;
+        results[static_cast<std::size_t>(i)] = simulator.run(seed, static_cast<std::uint64_t>(i));
+        const std::scoped_lock lock(mutex);
+        ++done;
+        if (progress) progress(done);
+      }
+    } catch (...) {
+      const std::scoped_lock lock(mutex);
+      if (!failure) failure = std::current_exception();
+      next = samples;
+    }
+  };
+  {
+    std::vector<std::jthread> pool;
+    for (int t = 1; t < std::min(threads, samples); ++t) pool.emplace_back(work);
+    work();
+  }
+  if (failure) std::rethrow_exception(failure);
+  return results;
+}
+
+}  // namespace moecast

@@ -1,0 +1,103 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "models/routing/assignment.h"
+#include "models/routing/metrics.h"
+#include "sim/event/moe_layer.h"
+
+namespace moecast {
+
+/// One step's MoE layers over sampled routings: everything but the random numbers.
+struct RoutingStudy {
+  RoutingStudy(Topology asked, Topology reference) : topology(std::move(asked)), measured(std::move(reference)) {}
+
+  Topology topology;
+  /// The cluster whose uniform traffic the laws were measured on: no taper, no slow link.
+  Topology measured;
+  RoutingPolicy policy;
+  std::vector<double> popularity;     ///< of the experts of every layer, in an order of its own
+  std::vector<Placement> placements;  ///< one a layer
+  TrafficOptions traffic;
+  std::int64_t tokens = 0;  ///< of the step, all ranks together
+  int layers = 1;
+  int chunks = 1;       ///< parts of a layer's tokens that are pipelined
+  int batches = 1;      ///< 2: two-batch overlap, halves of the tokens
+  MoeLayerCosts costs;  ///< of one batch
+  MoeEventOptions options;
+  int shadowed_experts = 0;     ///< so many most popular experts are sent to every rank before each layer
+  double expert_bytes = 0;      ///< weights of one expert, for that
+  double background_share = 0;  ///< of every link's bandwidth that other traffic asks for
+};
+
+/// Times of one sampled step.
+struct StepSample {
+  double step_s = 0;
+  double dispatch_s = 0;  ///< sums over layers, waits for others left out
+  double combine_s = 0;
+  double kernels_s = 0;       ///< of the slowest rank of every layer
+  double mean_kernels_s = 0;  ///< of the mean rank
+  double row_imbalance = 0;   ///< rows of the fullest rank over the mean, mean of the layers
+  double port_imbalance = 0;  ///< fullest link over that of uniform routing, mean of the layers
+  double distinct_ratio = 0;  ///< experts with at least one row, share of all
+  int contended_layers = 0;   ///< in which something was shared
+};
+
+/// Simulates one sample after another; owns all buffers, so that a warm study does not allocate where nothing is
+/// shared.
+class RoutingSimulator {
+ public:
+  /// @throws InputError where numbers contradict each other.
+  explicit RoutingSimulator(const RoutingStudy& study);
+  /// Deterministic for (seed, sample).
+  StepSample run(std::uint64_t seed, std::uint64_t sample);
+  /// The graph of the last layer (of all layers, where batches overlap) and its times.
+  [[nodiscard]] const EventGraph& graph() const { return graph_; }
+  [[nodiscard]] const EventTimes& times() const { return times_; }
+
+ private:
+  void draw(int layer, Random& random, std::int64_t tokens, MoeTraffic& out, StepSample& sample);
+  void add_others();
+  void finish(StepSample& sample);
+
+  const RoutingStudy& study_;
+  EventGraph graph_;
+  NetworkPorts ports_;
+  double uniform_bound_s_;
+  std::unique_ptr<MoeEvents> events_;
+  Router router_;
+  bool traffic_by_node_ = false;
+  std::vector<TrafficCounter> counters_;  ///< one a layer
+  std::vector<int> owners_;               ///< of shadowed experts, layer by layer
+  std::vector<double> busy_;
+  Assignment assignment_;
+  Traffic traffic_;
+  std::vector<MoeTraffic> parts_;
+  EventTimes times_;
+};
+
+/// Seconds of the fullest link for uniform routing: the mean of draws with a fixed seed.
+double uniform_bound_s(const RoutingStudy& study);
+
+/// Where a layer's experts lie before anything is moved. balanced: by popularity, with replicas (EPLB).
+enum class PlacementKind { contiguous, round_robin, balanced };
+/// Placements of the layers: popularities are those of all layers, each in an order of its own.
+/// @param groups  of experts, which the orders keep together. @param slots_per_rank  of balanced.
+std::optional<PlacementKind> find_placement_kind(std::string_view name);
+std::vector<Placement> make_placements(PlacementKind kind, std::span<const double> popularity, int groups, int ranks,
+                                       int layers, int slots_per_rank, std::uint64_t seed);
+
+/// Samples 0..samples-1 on so many threads: the same for any number of threads.
+/// @param progress  called with the number of finished samples, one call at a time; may be empty.
+/// @throws what a sample throws; InterruptedError is the caller's to make through `stop`.
+std::vector<StepSample> run_study(const RoutingStudy& study, std::uint64_t seed, int samples, int threads,
+                                  const std::function<void(int done)>& progress = {},
+                                  const std::atomic<bool>* stop = nullptr);
+
+}  // namespace moecast

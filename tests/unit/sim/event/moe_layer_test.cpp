@@ -1,0 +1,114 @@
+// MoE layers of expert parallelism as events: hand-worked times, overlap, shadowed experts, slow ranks.
+#include "sim/event/moe_layer.h"
+
+#include <gtest/gtest.h>
+
+#include "models/routing/load.h"
+#include "sim/event/engine.h"
+#include "sim/event/routing_study.h"
+
+namespace moecast {
+namespace {
+
+Topology eight_ranks() {
+  return Topology(parse_cluster_text(R"({"schema_version":1,"name":"x","devices_per_node":8,"most_nodes":1,
+      "scale_up":{"kind":"switch","bandwidth":{"value":400e9,"unit":"B/s","origin":"datasheet","source":"x"}},
+      "scale_out":{"kind":"none"}})",
+                                     "x"),
+                  8, nullptr);
+}
+
+RoutingStudy study_of(double exponent) {
+  RoutingStudy study(eight_ranks(), eight_ranks());
+  study.policy.top_k = 2;
+  study.popularity = expert_popularity({LoadKind::zipf, exponent, {}, 1}, 16);
+  study.placements = make_placements(PlacementKind::contiguous, study.popularity, 1, 8, 4, 0, 3);
+  study.traffic.deduplication = Deduplication::per_expert;
+  study.traffic.dispatch_row_bytes = 8192;
+  study.tokens = 8 * 256;
+  study.layers = 4;
+  study.costs.router_s = 4e-6;
+  study.costs.experts_s = [](const RankLoad& load) { return 30e-6 + 1e-7 * load.rows; };
+  study.costs.dispatch_start_s = study.costs.combine_start_s = 5e-6;
+  study.costs.dispatch_s = [](double imbalance) { return 5e-6 + 50e-6 * imbalance; };
+  study.costs.combine_s = [](double imbalance) { return 5e-6 + 90e-6 * imbalance; };
+  return study;
+}
+
+double mean_step(const RoutingStudy& study) {
+  double sum = 0;
+  for (const StepSample& sample : run_study(study, 1, 8, 2)) sum += sample.step_s / 8;
+  return sum;
+}
+
+TEST(MoeLayer, TimesOfALayerAddUp) {
+  const RoutingStudy study = study_of(0);
+  EventGraph graph;
+  NetworkPorts ports(graph, study.topology);
+  MoeTraffic traffic;
+  traffic.dispatch = ByteMatrix::uniform(8, 8e6);
+  traffic.loads.assign(8, RankLoad{100, 2, 50});
+  traffic.loads[3].rows = 400;
+  // The fullest link carries 7e6 B: 17.5 us.
+  MoeEvents events(graph, ports, 8, {}, 17.5e-6);
+  events.add_layer(study.costs, std::span(&traffic, 1));
+  const EventTimes times = simulate(graph);
+  EXPECT_FALSE(times.contended);
+  EXPECT_NEAR(times.makespan_s, 4e-6 + 55e-6 + 70e-6 + 95e-6, 1e-12);
+}
+
+TEST(MoeLayer, TheSameForAnyNumberOfThreads) {
+  const RoutingStudy study = study_of(1);
+  const auto one = run_study(study, 7, 9, 1);
+  const auto four = run_study(study, 7, 9, 4);
+  for (std::size_t i = 0; i < one.size(); ++i) EXPECT_EQ(one[i].step_s, four[i].step_s);
+  EXPECT_NE(one[0].step_s, one[1].step_s);
+}
+
+TEST(MoeLayer, SkewSlowsAndBalancingMends) {
+  const double even = mean_step(study_of(0));
+  RoutingStudy skewed = study_of(1.2);
+  const double slow = mean_step(skewed);
+  EXPECT_GT(slow, 1.2 * even);
+  skewed.placements = make_placements(PlacementKind::balanced, skewed.popularity, 1, 8, 4, 4, 3);
+  EXPECT_LT(mean_step(skewed), slow);
+}
+
+TEST(MoeLayer, PipeliningLiesBetweenTheLongerPartAndTheSum_C23_D9) {
+  RoutingStudy study = study_of(0);
+  study.costs.experts_s = [](const RankLoad& load) { return 3e-7 * load.rows; };
+  study.costs.dispatch_start_s = study.costs.combine_start_s = 0;
+  study.costs.dispatch_s = [](double imbalance) { return 80e-6 * imbalance; };
+  study.costs.combine_s = study.costs.dispatch_s;
+  StepSample serial = run_study(study, 1, 1, 1).front();
+  for (const int chunks : {2, 4, 8}) {
+    study.chunks = chunks;
+    const StepSample piped = run_study(study, 1, 1, 1).front();
+    EXPECT_LT(piped.step_s, serial.step_s) << chunks;
+    EXPECT_GE(piped.step_s, 0.98 * std::max(serial.kernels_s, serial.dispatch_s + serial.combine_s)) << chunks;
+  }
+}
+
+TEST(MoeLayer, ShadowingAHotExpertShortensASkewedStep_C23_D9) {
+  RoutingStudy study = study_of(1.5);
+  const double before = mean_step(study);
+  study.shadowed_experts = 1;
+  study.expert_bytes = 1e5;
+  EXPECT_LT(mean_step(study), before);
+  study.expert_bytes = 1e9;  // weights that take longer than they save
+  EXPECT_GT(mean_step(study), before);
+}
+
+TEST(MoeLayer, ASlowRankADegradedLinkAndOthersTrafficSlow) {
+  const RoutingStudy plain = study_of(0.5);
+  const double before = mean_step(plain);
+  RoutingStudy slow = plain;
+  slow.options.slowdown = {1, 1, 1, 2, 1, 1, 1, 1};
+  EXPECT_GT(mean_step(slow), before);
+  RoutingStudy degraded = plain;
+  degraded.topology.scale_link("rank 2 port in", 0.5);
+  EXPECT_GT(mean_step(degraded), before);
+}
+
+}  // namespace
+}  // namespace moecast
