@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -267,6 +268,19 @@ std::vector<KernelPoint> initial_points(const PlanOptions& options) {
     add_bandwidth_levels(dtype, threads, options, points);
   }
   return points;
+}
+
+std::vector<bool> indispensable_points(const std::vector<KernelPoint>& points) {
+  constexpr int kFew = 10;  // as many as the shortest budget plans of a stage; a law is fitted from 8 on
+  std::map<std::tuple<OperatorKind, std::string, DType, int, std::int64_t>, int> seen;
+  std::vector<bool> indispensable;
+  indispensable.reserve(points.size());
+  for (const KernelPoint& p : points) {
+    const bool alone = p.kind == OperatorKind::read || p.kind == OperatorKind::copy || p.kind == OperatorKind::call;
+    const int before = seen[{p.kind, p.backend, p.dtype, p.threads, p.shape.gated}]++;
+    indispensable.push_back(alone || before < kFew);
+  }
+  return indispensable;
 }
 
 std::vector<KernelPoint> candidate_points(const PlanOptions& options, std::uint64_t seed, int count) {

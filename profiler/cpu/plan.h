@@ -35,6 +35,10 @@ struct PlanOptions {
 /// of 32), routers n 4-64.
 std::vector<KernelPoint> initial_points(const PlanOptions& options);
 
+/// Which of the points no calibration can do without, however slow the machine turns out to be: what stands for itself
+/// (bandwidth of a cache level, the smallest call) and the first few of every kind, backend, dtype and thread count.
+std::vector<bool> indispensable_points(const std::vector<KernelPoint>& points);
+
 /// A dense pool of GEMMs of the same ranges from which adaptive profiling chooses. Another `seed`, other points.
 std::vector<KernelPoint> candidate_points(const PlanOptions& options, std::uint64_t seed, int count);
 

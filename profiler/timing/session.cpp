@@ -137,8 +137,11 @@ std::vector<JobSamples> run_session(const std::vector<std::unique_ptr<Job>>& job
     int awake = 1;
     for (std::size_t i = 0; i < order.size(); ++i) {
       const std::size_t index = order[i];
-      if (budget.interrupted() || (round > 0 && budget.over(1))) return results;
-      if (round == 0 && !options.whole_first_round && budget.over(first_share * share_of_group(i, order, jobs)))
+      const bool needed = round < 2 && index < options.indispensable.size() && options.indispensable[index];
+      if (budget.interrupted() || (round > 1 && budget.over(1))) return results;
+      if (round == 1 && budget.over(1) && !needed) continue;
+      if (round == 0 && !needed && !options.whole_first_round &&
+          budget.over(first_share * share_of_group(i, order, jobs)))
         continue;
       reached.push_back(index);
       if (jobs[index]->threads() > awake) wake_cpus(jobs[index]->threads());

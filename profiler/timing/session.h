@@ -47,6 +47,8 @@ struct SessionOptions {
   double cold_ring_bytes = 30e6;  ///< rings above this are timed with cold_sample_time
   Seconds budget{90};             ///< stops between jobs
   bool whole_first_round = true;  ///< however long; else what it does not reach in half the budget is left out
+  /// Jobs that the first two rounds time however little of the budget is left; true for each such, or empty: none.
+  std::vector<bool> indispensable;
   std::uint64_t seed = 7;
   const std::atomic<bool>* interrupted = nullptr;
   std::function<void(double done_ratio, Seconds left)> progress;

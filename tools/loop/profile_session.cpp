@@ -88,6 +88,7 @@ class ProfileRun {
     session.kernels = partial_.missing(initial_points(plan_), static_cast<std::size_t>(rounds_));
     session.layers = closure_layers(request_.combinations, speed_, Seconds(layers_s), rounds_);
     session.timing = timing("spread", kSpreadShare);
+    session.timing.indispensable = indispensable_points(session.kernels);
     session.checkpoint = [this](const std::vector<Measurement>& so_far) { partial_.save(so_far); };
     SessionResult result = run_mixed_session(session, buffers_);
     partial_.save(result.kernels);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "models/core/error.h"
@@ -38,6 +39,20 @@ TEST(InitialPoints, CoverRowsWidthsAndFootprints) {
   EXPECT_EQ(kinds[OperatorKind::read], 2 * 4);  // three cache levels and memory, two thread counts
   EXPECT_EQ(kinds.size(), 13U);
   for (const int share : {warm, cold, few, many}) EXPECT_GT(share, 40);
+}
+
+TEST(IndispensablePoints, NameEveryLevelAndAFewOfEveryKind) {
+  const std::vector<KernelPoint> points = initial_points(options());
+  const std::vector<bool> needed = indispensable_points(points);
+  ASSERT_EQ(needed.size(), points.size());
+  std::map<std::pair<OperatorKind, int>, int> of_kind;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    int& count = of_kind[{points[i].kind, points[i].threads}];
+    count += needed[i] ? 1 : 0;
+    if (points[i].kind == OperatorKind::read) EXPECT_TRUE(needed[i]);
+  }
+  for (const auto& [kind, count] : of_kind) EXPECT_GT(count, 0) << to_string(kind.first);
+  EXPECT_LT(std::count(needed.begin(), needed.end(), true), static_cast<std::ptrdiff_t>(points.size() / 2));
 }
 
 TEST(CandidatePoints, DifferByTheSeedAndFromTheFirstPoints) {

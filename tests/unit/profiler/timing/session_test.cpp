@@ -72,6 +72,25 @@ TEST(RunSession, TimesFewerJobsTwiceRatherThanAllOnce) {
   EXPECT_LE(once, twice[0] + twice[1]);
 }
 
+TEST(RunSession, TimesTwiceWhatNothingCanDoWithout) {
+  std::vector<std::unique_ptr<Job>> jobs;
+  for (int i = 0; i < 60; ++i) jobs.push_back(std::make_unique<BusyJob>(5e-3));
+  SessionOptions options;
+  options.rounds = 3;
+  options.budget = Seconds(0.2);
+  options.whole_first_round = false;
+  options.indispensable.assign(60, false);
+  for (const std::size_t i : {7U, 41U, 59U}) options.indispensable[i] = true;
+  const auto results = run_session(jobs, options);
+  std::size_t left_out = 0;
+  for (const JobSamples& result : results) left_out += result.samples.empty() ? 1 : 0;
+  EXPECT_GT(left_out, 20U);
+  for (const std::size_t i : {7U, 41U, 59U}) {
+    ASSERT_FALSE(results[i].samples.empty());
+    EXPECT_EQ(results[i].samples.back().round, 1);
+  }
+}
+
 TEST(RunSession, StopsWhenInterrupted) {
   std::vector<std::unique_ptr<Job>> jobs;
   for (int i = 0; i < 4; ++i) jobs.push_back(std::make_unique<BusyJob>(1e-5));
