@@ -68,6 +68,10 @@ class Topology {
   [[nodiscard]] std::vector<int> route(int from, int to) const;
   /// Multiplies a link's bandwidth. @throws InputError unless the link exists and 0 < factor.
   void scale_link(const std::string& name, double factor);
+  /// Of a device's scale-up link, one direction, B/s; 0: one device a node.
+  [[nodiscard]] double port_bandwidth() const { return port_; }
+  /// Of a device's share of its NIC, one direction, B/s; 0: one node.
+  [[nodiscard]] double nic_bandwidth() const;
   /// Numbers that no file and no datasheet said.
   [[nodiscard]] const std::vector<std::string>& assumed() const { return assumed_; }
 

@@ -65,6 +65,11 @@ void Topology::add_scale_up() {
   }
 }
 
+double Topology::nic_bandwidth() const {
+  const int nics = cluster_.scale_out.nics_per_node;
+  return nics == 0 ? nic_ : nic_ * std::min(1.0, static_cast<double>(nics) / per_node_);
+}
+
 int Topology::nic_of(int rank) const {
   const int nics = cluster_.scale_out.nics_per_node == 0 ? per_node_ : cluster_.scale_out.nics_per_node;
   return node_of(rank) * nics + rank % per_node_ * nics / per_node_;

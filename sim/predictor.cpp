@@ -9,6 +9,8 @@
 #include "models/core/quantity_text.h"
 #include "models/plan/memory.h"
 #include "sim/analytic/analytic.h"
+#include "sim/event/engine.h"
+#include "sim/event/graph_engine.h"
 #include "sim/make_predictor.h"
 
 namespace moecast {
@@ -36,8 +38,11 @@ void warn_of_context(const Architecture& architecture, const Workload& workload,
 
 class AnalyticPredictor final : public Predictor {
  public:
-  AnalyticPredictor(Profile profile, std::shared_ptr<const Calibration> calibration)
-      : profile_(std::move(profile)), calibration_(std::move(calibration)), model_(make_cost_model(calibration_)) {}
+  AnalyticPredictor(Profile profile, std::shared_ptr<const Calibration> calibration, Engine engine)
+      : profile_(std::move(profile)),
+        calibration_(std::move(calibration)),
+        model_(make_cost_model(calibration_)),
+        engine_(engine) {}
 
   [[nodiscard]] Prediction predict(const Architecture& architecture, const Deployment& asked, const Workload& workload,
                                    const Without& without) const override {
@@ -59,6 +64,7 @@ class AnalyticPredictor final : public Predictor {
       const LayerTerms terms{closures.factor(deployment.backend, dtype, deployment.threads, deployment.strategy),
                              closures.interval_ratio};
       prediction = evaluate(graph, deployment, workload, *model_, terms, without);
+      if (engine_ == Engine::event) run_events(graph, deployment, workload, terms.factor, prediction);
       if (prediction.origin == Origin::extrapolated) {
         prediction.warnings.emplace_back("some shapes lie outside what was measured: the interval is wider");
       }
@@ -89,6 +95,21 @@ class AnalyticPredictor final : public Predictor {
     return deployment;
   }
 
+  /// The same operators as tasks; factors that are removed have no meaning there.
+  void run_events(const OperatorGraph& graph, const Deployment& deployment, const Workload& workload, double factor,
+                  Prediction& prediction) const {
+    std::vector<OperatorTime> times;
+    times.reserve(graph.operators.size());
+    for (const Operator& op : graph.operators) times.push_back(time_of(op, graph, deployment, *model_));
+    const HardwareQuantity* bandwidth = profile_.find("memory_bandwidth");
+    const EventTimes events = simulate(event_graph_of(graph, times, {bandwidth ? bandwidth->value : 0, 0}));
+    const double ratio = events.makespan_s * factor / prediction.latency->value();
+    prediction.latency = *prediction.latency * ratio;
+    prediction.low = *prediction.low * ratio;
+    prediction.high = *prediction.high * ratio;
+    if (events.makespan_s > 0) prediction.throughput_tokens_per_s = step_tokens(workload) / prediction.latency->value();
+  }
+
   [[nodiscard]] MemoryPerRank memory_of(const Architecture& architecture, const Deployment& deployment,
                                         const Workload& workload) const {
     const MemoryBreakdown needed = memory_per_rank(architecture, deployment, workload);
@@ -114,15 +135,17 @@ class AnalyticPredictor final : public Predictor {
   Profile profile_;
   std::shared_ptr<const Calibration> calibration_;
   std::shared_ptr<const CostModel> model_;
+  Engine engine_;
 };
 
 }  // namespace
 
-std::unique_ptr<Predictor> make_predictor(Profile profile, std::shared_ptr<const Calibration> calibration) {
-  return std::make_unique<AnalyticPredictor>(std::move(profile), std::move(calibration));
+std::unique_ptr<Predictor> make_predictor(Profile profile, std::shared_ptr<const Calibration> calibration,
+                                          Engine engine) {
+  return std::make_unique<AnalyticPredictor>(std::move(profile), std::move(calibration), engine);
 }
 
-std::unique_ptr<Predictor> Predictor::load(const std::string& folder) {
+std::unique_ptr<Predictor> Predictor::load(const std::string& folder, Engine engine) {
   Profile profile = read_profile(folder);
   const std::string path = folder + "/calibration.json";
   const auto calibration = std::make_shared<const Calibration>(read_calibration(folder));
@@ -130,7 +153,7 @@ std::unique_ptr<Predictor> Predictor::load(const std::string& folder) {
     throw InputError(path, "belongs to profile \"" + calibration->profile + "\", not to \"" + profile.name + "\"",
                      "make it again: moecast calibrate " + folder);
   }
-  return make_predictor(std::move(profile), std::move(calibration));
+  return make_predictor(std::move(profile), std::move(calibration), engine);
 }
 
 }  // namespace moecast

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +51,18 @@ struct OperatorCost {
   Origin origin = Origin::assumed;
 };
 
+/// One step over sampled routings.
+struct StepDistribution {
+  int samples = 0;
+  std::uint64_t seed = 0;
+  Seconds mean, p50, p90, p99;
+  double row_imbalance = 1;   ///< rows of the fullest rank (of one rank: expert) over the mean
+  double port_imbalance = 1;  ///< fullest link over that of uniform routing
+  double distinct_ratio = 1;  ///< experts with at least one row
+  double dropped_ratio = 0;   ///< rows that a capacity drops or puts off
+  int contended_layers = 0;   ///< of all samples: those in which something was shared, so that events were simulated
+};
+
 struct Prediction {
   Status status = Status::ok;
   std::string reason;              ///< empty when ok
@@ -67,14 +80,18 @@ struct Prediction {
   Origin origin = Origin::assumed;
   std::vector<OperatorCost> operators;
   std::vector<std::string> warnings;
+  std::optional<StepDistribution> distribution;  ///< event engine only
 };
+
+/// analytic: closed form. event: the same operators as tasks that share the memory bus.
+enum class Engine { analytic, event };
 
 /// The one door: architecture + deployment + workload on a calibrated machine -> prediction.
 class Predictor {
  public:
   /// @param folder  of a profile (profile.json, calibration.json).
   /// @throws InputError if it cannot be read or has another schema version.
-  static std::unique_ptr<Predictor> load(const std::string& folder);
+  static std::unique_ptr<Predictor> load(const std::string& folder, Engine engine = Engine::analytic);
   virtual ~Predictor() = default;
   [[nodiscard]] virtual Prediction predict(const Architecture& architecture, const Deployment& deployment,
                                            const Workload& workload, const Without& without = {}) const = 0;

@@ -7,7 +7,14 @@
 
 namespace moecast {
 
-AliasTable::AliasTable(std::span<const double> weights) : slots_(weights.size()) {
+AliasTable::AliasTable(std::span<const double> weights, std::span<const std::int32_t> labels) : slots_(weights.size()) {
+  constexpr std::size_t kMost = 65536;
+  if (weights.size() > kMost) {
+    throw InputError("popularity", "has " + std::to_string(weights.size()) + " experts", "65536 at most");
+  }
+  const auto label = [&](std::size_t i) {
+    return static_cast<std::uint16_t>(labels.empty() ? static_cast<std::int32_t>(i) : labels[i]);
+  };
   double sum = 0;
   for (const double weight : weights) {
     if (!std::isfinite(weight) || weight < 0) {
@@ -27,14 +34,14 @@ AliasTable::AliasTable(std::span<const double> weights) : slots_(weights.size())
     const std::size_t low = small.back();
     const std::size_t high = large.back();
     small.pop_back();
-    slots_[low] = {static_cast<std::uint32_t>(scaled[low] * kWhole), static_cast<std::int32_t>(high)};
+    slots_[low] = {static_cast<std::uint32_t>(scaled[low] * kWhole), label(low), label(high)};
     scaled[high] -= 1 - scaled[low];
     if (scaled[high] >= 1) continue;
     large.pop_back();
     small.push_back(high);
   }
-  for (const std::size_t rest : large) slots_[rest] = {0xffffffffU, static_cast<std::int32_t>(rest)};
-  for (const std::size_t rest : small) slots_[rest] = {0xffffffffU, static_cast<std::int32_t>(rest)};
+  for (const std::size_t rest : large) slots_[rest] = {0xffffffffU, label(rest), label(rest)};
+  for (const std::size_t rest : small) slots_[rest] = {0xffffffffU, label(rest), label(rest)};
 }
 
 }  // namespace moecast

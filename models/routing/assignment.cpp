@@ -20,6 +20,10 @@ constexpr std::array<NamedPolicy, 5> kPolicies{{{"token-choice", RoutingPolicyKi
                                                 {"hierarchical", RoutingPolicyKind::hierarchical},
                                                 {"dense", RoutingPolicyKind::dense}}};
 
+/// Choices of groups, and orders in which one may come, that are tabulated at most.
+constexpr double kMostSubsets = 512;
+constexpr double kMostOrders = 720;
+
 void need(bool holds, const std::string& what) {
   if (!holds) throw InputError("routing", what, "see moecast routing --help");
 }
@@ -33,6 +37,9 @@ std::vector<double> group_weights(std::span<const double> popularity, int groups
     const auto begin = popularity.begin() + static_cast<std::ptrdiff_t>(g * each);
     weights.push_back(std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(each), 0.0));
   }
+  // A group that nobody wants stays in reach of tokens that have to keep several.
+  const double floor = 1e-12 * std::accumulate(weights.begin(), weights.end(), 0.0);
+  for (double& weight : weights) weight = std::max(weight, floor);
   return weights;
 }
 
@@ -90,12 +97,17 @@ Router::Router(RoutingPolicy policy, std::span<const double> popularity)
       for (double& weight : weights) weight = std::max(weight, floor);
       within_.emplace_back(weights);
     }
+    group_weights_ = group_weights(popularity, policy_.groups);
+    const double sum = std::accumulate(group_weights_.begin(), group_weights_.end(), 0.0);
+    for (double& weight : group_weights_) weight /= sum;
+    if (policy_.groups_kept < policy_.groups || one_group) make_subsets(one_group ? 1 : policy_.groups_kept);
   }
 }
 
 int Router::draw_top_k(Random& random) const { return top_k_ ? (*top_k_)(random) : policy_.top_k; }
 
-void Router::draw_token(int top_k, Random& random, Assignment& out) {
+/// Distinct experts, one after another by their weights.
+void Router::draw_from(const AliasTable& table, int top_k, Random& random, Assignment& out) {
   const std::uint32_t stamp = ++stamp_;
   const std::size_t start = out.expert.size();
   out.expert.resize(start + static_cast<std::size_t>(top_k));
@@ -103,7 +115,7 @@ void Router::draw_token(int top_k, Random& random, Assignment& out) {
   std::uint32_t* const taken = taken_.data();
   int slot = 0;
   const auto take = [&](std::uint32_t bits) {
-    const std::int32_t expert = experts_.at(bits);
+    const std::int32_t expert = table.at(bits);
     chosen[slot] = expert;  // one that was taken before is overwritten
     slot += static_cast<int>(taken[expert] != stamp);
     taken[expert] = stamp;
@@ -114,6 +126,8 @@ void Router::draw_token(int top_k, Random& random, Assignment& out) {
     if (slot < top_k) take(static_cast<std::uint32_t>(bits));
   }
 }
+
+void Router::draw_token(int top_k, Random& random, Assignment& out) { draw_from(experts_, top_k, random, out); }
 
 void Router::draw_noisy(int top_k, Random& random, Assignment& out) {
   scores_.clear();
@@ -145,27 +159,81 @@ void Router::choose_groups(int count, Random& random) {
 }
 
 void Router::draw_within(std::span<const std::int32_t> groups, int top_k, Random& random, Assignment& out) {
-  const auto each = static_cast<std::int32_t>(within_.front().size());
   double total = 0;
-  std::vector<double>& weights = weights_;
-  weights.resize(groups.size());
-  for (std::size_t i = 0; i < groups.size(); ++i) {
-    const auto begin = popularity_.begin() + groups[i] * each;
-    weights[i] = std::accumulate(begin, begin + each, 1e-300);
-    total += weights[i];
-  }
+  for (const std::int32_t group : groups) total += group_weights_[static_cast<std::size_t>(group)];
+  const auto each = within_.front().size();
   ++stamp_;
   for (int slot = 0; slot < top_k;) {
     double at = random.uniform() * total;
     std::size_t i = 0;
-    while (i + 1 < groups.size() && at >= weights[i]) at -= weights[i++];
-    const std::int32_t expert = groups[i] * each + within_[static_cast<std::size_t>(groups[i])](random);
+    while (i + 1 < groups.size() && at >= group_weights_[static_cast<std::size_t>(groups[i])]) {
+      at -= group_weights_[static_cast<std::size_t>(groups[i++])];
+    }
+    const auto group = static_cast<std::size_t>(groups[i]);
+    const auto expert = static_cast<std::int32_t>(group * each) + within_[group](random);
     std::uint32_t& taken = taken_[static_cast<std::size_t>(expert)];
     if (taken == stamp_) continue;
     taken = stamp_;
     out.expert.push_back(expert);
     ++slot;
   }
+}
+
+/// Every choice of groups gets a table of its experts, as long as there are few choices.
+void Router::make_subsets(int kept) {
+  double choices = 1;
+  double orders = 1;
+  for (int i = 0; i < kept; ++i) {
+    choices *= static_cast<double>(policy_.groups - i) / (i + 1);
+    orders *= i + 1;
+  }
+  if (choices > kMostSubsets || orders > kMostOrders || policy_.groups > 64) return;
+  const std::size_t each = popularity_.size() / static_cast<std::size_t>(policy_.groups);
+  std::vector<int> groups(static_cast<std::size_t>(kept));
+  std::iota(groups.begin(), groups.end(), 0);
+  std::vector<double> chances;
+  while (true) {
+    chances.push_back(chance_of(groups));
+    std::vector<double> weights;
+    std::vector<std::int32_t> experts;
+    for (const int group : groups) {
+      const double floor = 1e-12 * (group_weights_[static_cast<std::size_t>(group)] + 1e-300);
+      for (std::size_t i = 0; i < each; ++i) {
+        const std::size_t expert = static_cast<std::size_t>(group) * each + i;
+        experts.push_back(static_cast<std::int32_t>(expert));
+        weights.push_back(std::max(popularity_[expert], floor));
+      }
+    }
+    subset_tables_.emplace_back(weights, experts);
+    // The next combination in lexicographic order.
+    int at = kept - 1;
+    while (at >= 0 && groups[static_cast<std::size_t>(at)] == policy_.groups - kept + at) --at;
+    if (at < 0) break;
+    ++groups[static_cast<std::size_t>(at)];
+    for (int i = at + 1; i < kept; ++i)
+      groups[static_cast<std::size_t>(i)] = groups[static_cast<std::size_t>(i) - 1] + 1;
+  }
+  subsets_.emplace(chances);
+}
+
+/// Probability that these groups are drawn one after another by their weights, in any order.
+double Router::chance_of(std::vector<int> groups) const {
+  double sum = 0;
+  do {
+    double left = 1;
+    double chance = 1;
+    for (const int group : groups) {
+      const double weight = group_weights_[static_cast<std::size_t>(group)];
+      chance *= left > 0 ? weight / left : 0;
+      left -= weight;
+    }
+    sum += chance;
+  } while (std::next_permutation(groups.begin(), groups.end()));
+  return sum;
+}
+
+void Router::draw_subset(int top_k, Random& random, Assignment& out) {
+  draw_from(subset_tables_[static_cast<std::size_t>((*subsets_)(random))], top_k, random, out);
 }
 
 void Router::draw_expert_choice(std::int64_t tokens, Random& random, Assignment& out) {
@@ -214,8 +282,12 @@ void Router::draw(std::int64_t tokens, Random& random, Assignment& out) {
     } else {
       const int top_k = draw_top_k(random);
       if (policy_.groups > 1 && (policy_.kind == RoutingPolicyKind::hierarchical || limited)) {
-        choose_groups(policy_.kind == RoutingPolicyKind::hierarchical ? 1 : policy_.groups_kept, random);
-        draw_within(chosen_groups_, top_k, random, out);
+        if (subsets_) {
+          draw_subset(top_k, random, out);
+        } else {
+          choose_groups(policy_.kind == RoutingPolicyKind::hierarchical ? 1 : policy_.groups_kept, random);
+          draw_within(chosen_groups_, top_k, random, out);
+        }
       } else if (policy_.noise != RoutingNoise::none && policy_.noise_strength > 0) {
         draw_noisy(top_k, random, out);
       } else {

@@ -57,7 +57,11 @@ class Router {
   [[nodiscard]] const RoutingPolicy& policy() const { return policy_; }
 
  private:
+  void draw_from(const AliasTable& table, int top_k, Random& random, Assignment& out);
   void draw_token(int top_k, Random& random, Assignment& out);
+  void draw_subset(int top_k, Random& random, Assignment& out);
+  void make_subsets(int kept);
+  [[nodiscard]] double chance_of(std::vector<int> groups) const;
   void draw_noisy(int top_k, Random& random, Assignment& out);
   void draw_within(std::span<const std::int32_t> groups, int top_k, Random& random, Assignment& out);
   void choose_groups(int count, Random& random);
@@ -73,7 +77,9 @@ class Router {
   std::vector<std::uint32_t> taken_;  ///< stamp of the token that last took an expert
   std::uint32_t stamp_ = 0;
   std::vector<std::int32_t> chosen_groups_;
-  std::vector<double> weights_;
+  std::vector<double> group_weights_;  ///< sum to 1
+  std::optional<AliasTable> subsets_;  ///< choices of groups, where they are few
+  std::vector<AliasTable> subset_tables_;
   std::vector<std::pair<double, std::int32_t>> scores_;
   std::vector<std::int32_t> order_;
   std::vector<std::pair<std::int32_t, std::int32_t>> pairs_;

@@ -24,6 +24,14 @@ Random sample_random(std::uint64_t seed, std::uint64_t sample) {
   return Random(mix() ^ (sample * 0x9e3779b97f4a7c15ULL));
 }
 
+CapacityOverflow overflow_of(const CapacitySpec& capacity) {
+  switch (capacity.overflow) {
+    case Overflow::next_best: return CapacityOverflow::next_best;
+    case Overflow::queue: return CapacityOverflow::queue;
+    default: return capacity.pad ? CapacityOverflow::pad : CapacityOverflow::drop;
+  }
+}
+
 std::vector<int> by_popularity(std::span<const double> popularity) {
   std::vector<int> order(popularity.size());
   std::iota(order.begin(), order.end(), 0);
@@ -161,6 +169,14 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
 
 void RoutingSimulator::draw(int layer, Random& random, std::int64_t tokens, MoeTraffic& out, StepSample& sample) {
   router_.draw(tokens, random, assignment_);
+  const double parts = static_cast<double>(study_.layers) * study_.chunks * study_.batches;
+  const auto slots = capacity_slots(study_.capacity, tokens, study_.policy.top_k, router_.experts());
+  if (slots) {
+    const auto asked = static_cast<double>(assignment_.expert.size());
+    const CapacityOutcome outcome =
+        limit_assignment(assignment_, *slots, overflow_of(study_.capacity), study_.popularity);
+    if (asked > 0) sample.dropped_ratio += static_cast<double>(outcome.dropped + outcome.queued) / asked / parts;
+  }
   TrafficCounter& counter = counters_[static_cast<std::size_t>(layer)];
   counter.count(assignment_, traffic_);
   const int ranks = counter.placement().ranks();
@@ -174,9 +190,11 @@ void RoutingSimulator::draw(int layer, Random& random, std::int64_t tokens, MoeT
   for (int expert = 0; expert < counter.placement().experts(); ++expert) {
     const auto copies = counter.placement().ranks_of(expert);
     const double rows = traffic_.rows_per_expert[static_cast<std::size_t>(expert)];
-    if (rows <= 0) continue;
-    ++touched;
-    const double each = rows / static_cast<double>(copies.size());
+    if (rows > 0) ++touched;
+    // Padded to its capacity, an expert computes empty slots too.
+    const double computed = slots && study_.capacity.pad ? static_cast<double>(*slots) : rows;
+    if (computed <= 0) continue;
+    const double each = computed / static_cast<double>(copies.size());
     for (const std::int32_t rank : copies) {
       RankLoad& load = out.loads[static_cast<std::size_t>(rank)];
       load.rows += each;
@@ -184,7 +202,6 @@ void RoutingSimulator::draw(int layer, Random& random, std::int64_t tokens, MoeT
       load.fullest = std::max(load.fullest, each);
     }
   }
-  const double parts = static_cast<double>(study_.layers) * study_.chunks * study_.batches;
   double fullest = 0;
   double total = 0;
   for (const RankLoad& load : out.loads) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "models/routing/assignment.h"
+#include "models/routing/capacity.h"
 #include "models/routing/metrics.h"
 #include "sim/event/moe_layer.h"
 
@@ -24,6 +25,7 @@ struct RoutingStudy {
   RoutingPolicy policy;
   std::vector<double> popularity;     ///< of the experts of every layer, in an order of its own
   std::vector<Placement> placements;  ///< one a layer
+  CapacitySpec capacity;              ///< of every part of a batch that is routed by itself
   TrafficOptions traffic;
   std::int64_t tokens = 0;  ///< of the step, all ranks together
   int layers = 1;
@@ -46,6 +48,7 @@ struct StepSample {
   double row_imbalance = 0;   ///< rows of the fullest rank over the mean, mean of the layers
   double port_imbalance = 0;  ///< fullest link over that of uniform routing, mean of the layers
   double distinct_ratio = 0;  ///< experts with at least one row, share of all
+  double dropped_ratio = 0;   ///< rows that a capacity drops or keeps for a later step, share of all
   int contended_layers = 0;   ///< in which something was shared
 };
 

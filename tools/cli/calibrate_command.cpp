@@ -43,7 +43,7 @@ Closures kept_closures(const std::string& file) {
   }
 }
 
-std::string percent_or_dash(const KernelModel& model, double ErrorSummary::*field) {
+std::string percent_or_dash(const KernelModel& model, double ErrorSummary::* field) {
   return model.left_out ? format_percent((*model.left_out).*field) : std::string("–");
 }
 
@@ -77,7 +77,7 @@ int calibrate_kernel_samples(const CalibrateOptions& options, const std::string&
                           percent_or_dash(model, &ErrorSummary::p90_ape),
                           percent_or_dash(model, &ErrorSummary::within_10_ratio),
                           percent_or_dash(model, &ErrorSummary::coverage_90_ratio)});
-    const auto known = [&](double ErrorSummary::*field) {
+    const auto known = [&](double ErrorSummary::* field) {
       return model.left_out ? Json((*model.left_out).*field) : Json();
     };
     records.push_back({{"framework", model.key.framework},

@@ -33,8 +33,9 @@ HardwareChoice choose_hardware(const std::string& name, const DataFolders& folde
   const Profile profile = read_profile(choice.folder);
   std::error_code ignored;
   if (profile.device == "gpu" && !std::filesystem::exists(choice.folder + "/calibration.json", ignored)) {
-    throw InputError(choice.folder, "is the profile of a GPU: its kernels are calibrated, whole steps are not yet",
-                     fmt::format("moecast explain --hw {} shows its kernels; validate kernels predicts them", name));
+    throw InputError(
+        choice.folder, "is the profile of a GPU: its kernels are calibrated, whole steps are not yet",
+        fmt::format("--engine event answers for its MoE layers; moecast explain --hw {} shows its kernels", name));
   }
   choice.threads = profiled_threads(profile).back();
   for (const ProfileBackend& backend : profile.backends) {

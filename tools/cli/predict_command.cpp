@@ -2,34 +2,23 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <optional>
 
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
 #include "tools/cli/command.h"
+#include "tools/cli/event_answers.h"
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/output.h"
 #include "tools/cli/prediction_report.h"
 #include "tools/cli/profile_card.h"
+#include "tools/cli/query_answers.h"
 #include "tools/cli/query_options.h"
 
 namespace moecast {
 namespace {
-
-/// Says which flag is at fault where the plan of a query names the field only.
-[[noreturn]] void blame_flag(const InputError& error, const std::string& model) {
-  static const std::map<std::string, const char*> flags{
-      {"tp", "--tp"},       {"ep", "--ep"},         {"pp", "--pp"},     {"moe_tp", "--moe-tp"},
-      {"phase", "--phase"}, {"copies", "--copies"}, {"load", "--load"}, {"rows_per_expert", "--rows"}};
-  if (const auto flag = flags.find(error.where()); flag != flags.end()) {
-    throw UsageError(flag->second, error.problem(), error.hint());
-  }
-  if (!error.where().empty()) throw error;
-  throw InputError(model.empty() ? "layer" : model, error.problem(), error.hint());
-}
 
 std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> queries, const std::string& model) try {
   std::vector<Answer> answers;
@@ -41,30 +30,6 @@ std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> qu
   return answers;
 } catch (const InputError& error) {
   blame_flag(error, model);
-}
-
-/// Each warning once, however many combinations raise it; notes of the model's importer too.
-void show_warnings(const std::vector<Answer>& answers) {
-  std::set<std::string> shown;
-  for (const Answer& answer : answers) {
-    for (const std::string& text : answer.query.architecture.notes) {
-      if (shown.insert(text).second) note("note: " + text);
-    }
-    for (const std::string& text : answer.prediction.warnings) {
-      if (shown.insert(text).second) warn(text);
-    }
-  }
-}
-
-/// A machine without the model's format (a CPU without bf16) computes in one that it was profiled in.
-void assume_profiled_dtype(Query& query, const HardwareChoice& hardware) {
-  const std::vector<DType>& known = hardware.dtypes;
-  const auto has = [&](DType dtype) { return std::find(known.begin(), known.end(), dtype) != known.end(); };
-  if (query.deployment.dtype || known.empty() || has(query.architecture.dtype)) return;
-  query.deployment.dtype = known.front();
-  for (InputValue& input : query.inputs) {
-    if (input.name == "dtype") input.value = std::string(to_string(known.front()));
-  }
 }
 
 std::vector<Answer> ask(const QueryOptions& options) {
@@ -80,9 +45,16 @@ std::vector<Answer> ask(const QueryOptions& options) {
   return answer_all(*predictor, std::move(queries), options.model);
 }
 
-int run_predict(const QueryOptions& options) {
+int run_predict(const QueryOptions& options, const EventFlags& events) {
   const Format format = parse_format(options.format);
-  const std::vector<Answer> answers = ask(options);
+  std::vector<Answer> answers;
+  if (engine_of(events) == Engine::event) {
+    std::optional<std::vector<Answer>> sampled = event_answers(options, events);
+    if (!sampled) return 130;
+    answers = std::move(*sampled);
+  } else {
+    answers = ask(options);
+  }
   show_warnings(answers);
   const bool single = answers.size() == 1 && answers.front().query.varied.empty();
   if (format == Format::table && single) {
@@ -101,7 +73,7 @@ int run_predict(const QueryOptions& options) {
 struct Removal {
   const char* key;
   const char* title;
-  bool Without::*flag;
+  bool Without::* flag;
 };
 
 constexpr std::array kRemovals{Removal{"all_to_all", "all-to-all", &Without::all_to_all},
@@ -173,14 +145,21 @@ int run_explain(const QueryOptions& options) {
 void add_predict_command(CLI::App& app, CommandLine& line) {
   const auto options = std::make_shared<QueryOptions>();
   CLI::App& command = *app.add_subcommand("predict", "Predict the latency of one step of a model, or of a MoE layer");
+  const auto events = std::make_shared<EventFlags>();
   add_query_options(command, *options);
+  add_event_options(command, *events, true);
   command.footer(
       "Numeric flags take ranges: 1,8,64 or 1-64*2 or 1-8; each combination gives one answer.\n\n"
       "Examples:\n"
       "  moecast predict --model mixtral-8x7b --batch 8 --context 4096\n"
       "  moecast predict --model ./config.json --phase prefill --prompt 512 --dtype bf16 --format json\n"
-      "  moecast predict --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 1-256*2 --load zipf:1.0\n");
-  command.callback([options, &line] { line.run = [options] { return run_predict(*options); }; });
+      "  moecast predict --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 1-256*2 --load zipf:1.0\n"
+      "  moecast predict --engine event --samples 200 --model deepseek-v3 --hw h200-sxm --ep 64 --batch 8192\n"
+      "  moecast predict --engine event --model qwen3-235b-a22b --hw h100-sxm --ep 8 --batch 256 --load "
+      "log-normal:1.05 "
+      "--placement balanced --slow-rank 3:1.2\n");
+  command.callback(
+      [options, events, &line] { line.run = [options, events] { return run_predict(*options, *events); }; });
 }
 
 void add_explain_command(CLI::App& app, CommandLine& line) {

@@ -75,6 +75,31 @@ Json operators_json(const std::vector<OperatorCost>& operators) {
   return list;
 }
 
+Json distribution_json(const std::optional<StepDistribution>& distribution) {
+  if (!distribution) return {};
+  const StepDistribution& d = *distribution;
+  return {{"samples", d.samples},
+          {"seed", d.seed},
+          {"mean_s", d.mean.value()},
+          {"p50_s", d.p50.value()},
+          {"p90_s", d.p90.value()},
+          {"p99_s", d.p99.value()},
+          {"row_imbalance_ratio", d.row_imbalance},
+          {"port_imbalance_ratio", d.port_imbalance},
+          {"distinct_experts_ratio", d.distinct_ratio},
+          {"dropped_rows_ratio", d.dropped_ratio},
+          {"contended_layers", d.contended_layers}};
+}
+
+std::string distribution_line(const StepDistribution& d, int ranks) {
+  std::string text = fmt::format("P50 {}, P90 {}, P99 {} over {} routings; fullest {} {:.2f} x the mean",
+                                 format_seconds(d.p50), format_seconds(d.p90), format_seconds(d.p99), d.samples,
+                                 ranks > 1 ? "rank" : "expert", d.row_imbalance);
+  text += fmt::format(", experts with rows {}", format_percent(d.distinct_ratio));
+  if (d.dropped_ratio > 0) text += fmt::format(", rows dropped {}", format_percent(d.dropped_ratio));
+  return text;
+}
+
 std::string interval(const Prediction& prediction) {
   if (!prediction.low || !prediction.high) return "–";
   return fmt::format("{} to {}", format_seconds(*prediction.low), format_seconds(*prediction.high));
@@ -136,6 +161,7 @@ Json prediction_json(const Answer& answer) {
   json["operators"] = operators_json(prediction.operators);
   json["inputs"] = inputs_json(answer.query.inputs);
   json["warnings"] = prediction.warnings;
+  json["distribution"] = distribution_json(prediction.distribution);
   return json;
 }
 
@@ -146,6 +172,8 @@ std::string summary_text(const Answer& answer) {
   if (prediction.latency) {
     text += line("latency", fmt::format("{}   90 % interval {}, {}", format_seconds(*prediction.latency),
                                         interval(prediction), to_string(prediction.origin)));
+    if (prediction.distribution)
+      text += line("routing", distribution_line(*prediction.distribution, answer.query.deployment.ep));
     text += line("throughput", throughput(prediction) + " (tokens)");
     text += line("bottleneck", prediction.bottleneck);
     text += line("factors", factor_line(prediction));
@@ -163,15 +191,23 @@ Table summary_table(const std::vector<Answer>& answers) {
   Table table;
   if (answers.empty()) return table;
   for (const auto& [flag, value] : answers.front().query.varied) table.columns.push_back(flag.substr(2));
-  for (const char* name : {"latency", "90 % interval", "tokens/s", "bottleneck", "memory", "origin"}) {
-    table.columns.emplace_back(name);
-  }
+  const bool sampled =
+      std::ranges::any_of(answers, [](const Answer& a) { return a.prediction.distribution.has_value(); });
+  table.columns.insert(table.columns.end(), {"latency", "90 % interval"});
+  if (sampled) table.columns.insert(table.columns.end(), {"P50", "P90", "P99"});
+  table.columns.insert(table.columns.end(), {"tokens/s", "bottleneck", "memory", "origin"});
   for (const Answer& answer : answers) {
     const Prediction& prediction = answer.prediction;
     std::vector<std::string> row;
     for (const auto& [flag, value] : answer.query.varied) row.push_back(std::to_string(value));
     row.push_back(prediction.latency ? format_seconds(*prediction.latency) : status_name(prediction.status));
     row.push_back(interval(prediction));
+    if (sampled) {
+      const auto& d = prediction.distribution;
+      for (const auto quantile : {&StepDistribution::p50, &StepDistribution::p90, &StepDistribution::p99}) {
+        row.push_back(d ? format_seconds((*d).*quantile) : "–");
+      }
+    }
     row.push_back(prediction.throughput_tokens_per_s ? format_count(*prediction.throughput_tokens_per_s) : "–");
     row.push_back(prediction.bottleneck.empty() ? "–" : prediction.bottleneck);
     row.push_back(format_bytes(prediction.memory.total()));

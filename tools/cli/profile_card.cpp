@@ -23,7 +23,7 @@ std::string value_text(const HardwareQuantity& quantity) {
   return fmt::format("{:g} {}", quantity.value, quantity.unit);
 }
 
-std::string percent(const KernelModel& model, double ErrorSummary::*field) {
+std::string percent(const KernelModel& model, double ErrorSummary::* field) {
   return model.left_out ? format_percent((*model.left_out).*field) : "–";
 }
 
@@ -78,7 +78,7 @@ Json json_card(const Profile& profile, const KernelCalibration* calibration) {
   json["kernels"] = Json::array();
   if (calibration != nullptr) {
     for (const KernelModel& model : calibration->kernels) {
-      const auto known = [&](double ErrorSummary::*field) {
+      const auto known = [&](double ErrorSummary::* field) {
         return model.left_out ? Json((*model.left_out).*field) : Json();
       };
       json["kernels"].push_back({{"framework", model.key.framework},

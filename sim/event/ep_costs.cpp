@@ -1,0 +1,498 @@
+#include "sim/event/ep_costs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <span>
+
+#include "models/core/error.h"
+#include "sim/cost/kernel/expert_traffic.h"
+
+namespace moecast {
+namespace {
+
+/// DeepEP's usual number of multiprocessors in normal mode.
+constexpr double kDispatchMultiprocessors = 24;
+constexpr double kLowLatencyTokens = 128;
+constexpr double kSameBandwidth = 0.01;
+constexpr std::size_t kMostColumns = 12;
+
+struct MethodName {
+  DispatchMethod method;
+  std::string_view name;
+  std::string_view framework;  ///< whose tables hold it
+};
+constexpr std::array<MethodName, 4> kMethods{{{DispatchMethod::low_latency, "deepep-low-latency", "sglang"},
+                                              {DispatchMethod::normal, "deepep-normal", "sglang"},
+                                              {DispatchMethod::one_sided, "nvlink-one-sided", "trtllm"},
+                                              {DispatchMethod::nccl, "nccl", "vllm"}}};
+
+const MethodName& entry_of(DispatchMethod method) {
+  return *std::ranges::find_if(kMethods, [&](const MethodName& m) { return m.method == method; });
+}
+
+/// Formats as tables spell them, the usual one first.
+std::vector<std::string> table_formats(DType dtype) {
+  switch (dtype) {
+    case DType::bf16:
+    case DType::fp16: return {"bfloat16", "float16"};
+    case DType::fp8: return {"fp8", "fp8_block"};
+    case DType::int4: return {"int4_wo"};
+    case DType::mxfp4: return {"w4a8_mxfp4_mxfp8", "w4a16_mxfp4"};
+    default: return {std::string(to_string(dtype))};
+  }
+}
+
+/// A row of a layout under construction, by column names.
+class Row {
+ public:
+  explicit Row(const KernelLayout& layout) : layout_(layout) {}
+  Row& set(std::string_view column, double value) {
+    values_[layout_.column(column)] = value;
+    return *this;
+  }
+  [[nodiscard]] std::span<const double> span() const { return std::span(values_).first(layout_.numbers.size()); }
+
+ private:
+  const KernelLayout& layout_;
+  std::array<double, kMostColumns> values_{};
+};
+
+/// A kernel ready for many positions; shared by closures.
+struct Ready {
+  KernelModel model;  ///< owned: the compiled kernel points at it
+  CompiledKernel compiled;
+  std::string substitution;
+
+  [[nodiscard]] CompiledKernel::Answer at(const Row& row, std::optional<RankLoad> load = std::nullopt) const {
+    thread_local RankLoadCache loads;
+    return compiled.at({row.span(), load}, loads);
+  }
+  [[nodiscard]] double seconds(const Row& row, std::optional<RankLoad> load = std::nullopt) const {
+    return std::exp(at(row, load).log_seconds);
+  }
+};
+using ReadyKernel = std::shared_ptr<const Ready>;
+
+class CostMaker {
+ public:
+  CostMaker(std::shared_ptr<const KernelCalibration> calibration, const EpLayer& layer, const Topology& measured)
+      : calibration_(std::move(calibration)), layer_(layer), topology_(measured), device_(calibration_->device) {
+    if (topology_.port_bandwidth() > 0) device_.link = topology_.port_bandwidth();
+    if (topology_.nic_bandwidth() > 0) device_.nic = topology_.nic_bandwidth();
+    framework_ = layer.framework.empty() ? std::string(entry_of(layer.method).framework) : layer.framework;
+  }
+
+  EpCosts make() {
+    add_router();
+    add_shared();
+    switch (layer_.method) {
+      case DispatchMethod::low_latency: add_low_latency(); break;
+      case DispatchMethod::normal: add_normal(); break;
+      case DispatchMethod::one_sided: add_one_sided(); break;
+      case DispatchMethod::nccl: add_nccl(); break;
+    }
+    add_experts();
+    order_pieces();
+    return std::move(result_);
+  }
+
+ private:
+  [[nodiscard]] double ranks() const { return topology_.ranks(); }
+
+  /// The kernel of a layout measured nearest to a row, of the framework where it has one, in the first of the formats
+  /// that is known. @param part  end of the kernel's name; empty: any.
+  ReadyKernel find(std::string_view layout, std::string_view part, const std::string& framework,
+                   const std::vector<std::string>& formats, const Row& row, std::string_view only = {}) const {
+    ReadyKernel best;
+    std::array<double, 4> best_rank{};
+    CompiledKernel::Workspace workspace;
+    for (const KernelModel& known : calibration_->kernels) {
+      if (known.key.layout != layout || !known.key.kernel.ends_with(part)) continue;
+      if (!only.empty() && known.key.kernel != only) continue;
+      const auto format = std::ranges::find(formats, known.key.dtype);
+      if (!formats.empty() && format == formats.end()) continue;
+      auto ready = std::make_shared<Ready>();
+      ready->model = known;
+      ready->compiled = CompiledKernel(known, row.span(), workspace);
+      const std::array<double, 4> rank{known.key.framework == framework ? 0.0 : 1.0,
+                                       static_cast<double>(format - formats.begin()), ready->compiled.sigma(),
+                                       -version_number(known.key.version)};
+      if (best && !(rank < best_rank)) continue;
+      best_rank = rank;
+      if (known.key.framework != framework && !framework.empty()) ready->substitution = "stands for " + framework;
+      best = ready;
+    }
+    if (!best) return nullptr;
+    return with_links(std::const_pointer_cast<Ready>(best), row);
+  }
+
+  static double version_number(const std::string& version) {
+    double number = 0;
+    double digit = 0;
+    double scale = 1e12;
+    for (const char c : version + ".") {
+      if (c >= '0' && c <= '9') {
+        digit = 10 * digit + (c - '0');
+        continue;
+      }
+      number += digit * scale;
+      scale /= 1e3;
+      digit = 0;
+    }
+    return number;
+  }
+
+  /// The same kernel on links of another bandwidth: its law there, no curve of its own.
+  ReadyKernel with_links(const std::shared_ptr<Ready>& ready, const Row& row) const {
+    const DeviceLimits& own = calibration_->device;
+    const auto same = [](double a, double b) { return std::abs(a - b) <= kSameBandwidth * std::max(a, b); };
+    const bool moved = is_communication(ready->model.key.layout) &&
+                       (!same(own.link, device_.link) || (topology_.nodes() > 1 && !same(own.nic, device_.nic)));
+    if (moved) {
+      ready->model.law = make_kernel_law(ready->model.key, device_);
+      ready->model.inherited = true;
+      for (double& score : ready->model.scores.low) score *= 2;
+      for (double& score : ready->model.scores.high) score *= 2;
+      ready->substitution += ready->substitution.empty() ? "on links of another bandwidth" : ", on other links";
+    }
+    CompiledKernel::Workspace workspace;
+    ready->compiled = CompiledKernel(ready->model, row.span(), workspace);
+    return ready;
+  }
+
+  [[noreturn]] void missing(std::string_view what) const {
+    throw InputError(calibration_->profile,
+                     fmt::format("holds no kernel for {} ({}, {})", what, to_string(layer_.method), framework_),
+                     "moecast explain --hw NAME lists what it holds; --dispatch and --backend choose others");
+  }
+
+  void add_piece(std::string_view stage, const Ready& kernel, const CompiledKernel::Answer& answer, double factor = 1) {
+    result_.pieces.push_back({std::string(stage), kernel.model.key.text(), kernel.substitution,
+                              std::exp(answer.log_seconds) * factor, answer.log_low - answer.log_seconds,
+                              answer.log_high - answer.log_seconds, answer.origin});
+  }
+
+  /// Seconds of a linear layer; noted as a piece of the stage.
+  double add_gemm(std::string_view stage, double n, double k, const std::vector<std::string>& formats) {
+    const KernelLayout& layout = *find_kernel_layout("gemm");
+    Row row(layout);
+    row.set("m", std::max(1.0, std::round(layer_.tokens_per_rank))).set("n", n).set("k", k);
+    const ReadyKernel gemm = find("gemm", "", framework_, formats, row);
+    if (!gemm) missing(stage);
+    const auto answer = gemm->at(row);
+    add_piece(stage, *gemm, answer);
+    return std::exp(answer.log_seconds);
+  }
+
+  void add_router() {
+    result_.costs.router_s = add_gemm("router", static_cast<double>(layer_.experts), static_cast<double>(layer_.hidden),
+                                      table_formats(DType::bf16));
+    result_.notes.emplace_back("the router is its GEMM in bf16; no table holds the selection of the top k");
+  }
+
+  void add_shared() {
+    if (layer_.shared_width == 0) return;
+    const auto width = static_cast<double>(layer_.shared_width);
+    const auto hidden = static_cast<double>(layer_.hidden);
+    const std::vector<std::string> formats = table_formats(layer_.dtype);
+    result_.costs.shared_s = add_gemm("shared", (layer_.matrices - 1) * width, hidden, formats);
+    result_.costs.shared_s += add_gemm("shared", hidden, width, formats);
+  }
+
+  /// DeepEP knows nodes of eight devices.
+  double deepep_nodes() {
+    const int per_node = topology_.ranks_per_node();
+    if (topology_.nodes() > 1 && per_node != static_cast<int>(kDevicesPerNode)) {
+      throw InputError("cluster", fmt::format("has {} devices a node; DeepEP was measured on nodes of 8", per_node),
+                       "--dispatch nccl or nvlink-one-sided, or a cluster of nodes of 8");
+    }
+    if (topology_.nodes() == 1 && ranks() > kDevicesPerNode) {
+      throw InputError("cluster",
+                       fmt::format("joins {} ranks by one scale-up link; DeepEP was measured on nodes of 8", ranks()),
+                       "--dispatch nvlink-one-sided or nccl");
+    }
+    if (topology_.nodes() == 1 && ranks() < kDevicesPerNode) {
+      result_.notes.push_back(
+          fmt::format("DeepEP was measured on 8 ranks a node; its bytes are scaled to {}", ranks()));
+    } else if (std::fmod(ranks(), kDevicesPerNode) != 0) {
+      result_.notes.emplace_back("the last node is not full: laws are those of full nodes");
+    }
+    return topology_.nodes();
+  }
+
+  /// Bytes that leave a rank, over those of full nodes of eight.
+  [[nodiscard]] double fewer_ranks() const {
+    const double full = kDevicesPerNode * topology_.nodes();
+    return ranks() >= full ? 1 : (ranks() - 1) / ranks() / ((full - 1) / full);
+  }
+
+  Row deepep_row(const KernelLayout& layout, double nodes) const {
+    Row row(layout);
+    row.set("num_token", std::max(1.0, layer_.tokens_per_rank))
+        .set("hidden_size", static_cast<double>(layer_.hidden))
+        .set("num_topk", static_cast<double>(layer_.top_k))
+        .set("num_experts", static_cast<double>(layer_.experts))
+        .set("node_num", nodes);
+    return row;
+  }
+
+  /// Seconds of dispatch and combine from rows that `scaled` makes of an imbalance.
+  /// @param extra  seconds that come on top, before bytes flow.
+  template <typename Scaled>
+  void add_exchange(std::string_view layout, const Scaled& scaled, std::array<double, 2> extra = {0, 0}) {
+    constexpr std::array<std::string_view, 2> kStages{"dispatch", "combine"};
+    for (std::size_t i = 0; i < 2; ++i) {
+      const Row even = scaled(1.0, i == 1);
+      const ReadyKernel kernel = find(layout, exchange_part(i), framework_, {}, even);
+      if (!kernel) missing(kStages[i]);
+      const auto answer = kernel->at(even);
+      add_piece(kStages[i], *kernel, answer, 1 + extra[i] / std::exp(answer.log_seconds));
+      const double start =
+          extra[i] + std::min(kernel->seconds(scaled(1 / std::max(1.0, layer_.tokens_per_rank), i == 1)),
+                              std::exp(answer.log_seconds));
+      auto cost = [kernel, scaled, back = i == 1, more = extra[i]](double imbalance) {
+        return more + kernel->seconds(scaled(imbalance, back));
+      };
+      (i == 0 ? result_.costs.dispatch_start_s : result_.costs.combine_start_s) = start;
+      (i == 0 ? result_.costs.dispatch_s : result_.costs.combine_s) = std::move(cost);
+    }
+  }
+
+  [[nodiscard]] std::string_view exchange_part(std::size_t i) const {
+    if (layer_.method == DispatchMethod::nccl) return "alltoall";
+    return i == 0 ? "dispatch" : "combine";
+  }
+
+  void add_low_latency() {
+    const KernelLayout& layout = *find_kernel_layout("wideep_deepep_ll");
+    const double nodes = deepep_nodes();
+    const Row base = deepep_row(layout, nodes);
+    const double rows = layer_.tokens_per_rank * static_cast<double>(layer_.top_k) * fewer_ranks();
+    add_exchange(layout.name, [base, rows](double imbalance, bool /*back*/) {
+      Row row = base;
+      return row.set(kSentRowsColumn, rows * imbalance);
+    });
+    result_.traffic.deduplication = Deduplication::per_expert;
+    result_.traffic.dispatch_row_bytes = dispatch_row_bytes(static_cast<double>(layer_.hidden));
+  }
+
+  /// Seconds in which two nodes and more exchange how many tokens will come: of this machine where it was measured,
+  /// else what the law expects anywhere.
+  double notify_s(const KernelLayout& layout, std::string_view part, const Row& row) {
+    if (topology_.nodes() < 2) return 0;
+    if (const ReadyKernel known = find(layout.name, part, framework_, {}, row)) return known->seconds(row);
+    const KernelKey key{framework_, "", std::string(layout.name), std::string(part), ""};
+    const auto law = make_kernel_law(key, device_);
+    std::array<double, KernelLaw::kMostCoefficients> logs{}, prepared{};
+    for (std::size_t i = 0; i < law->coefficients().size(); ++i) logs[i] = law->coefficients()[i].prior;
+    law->prepare(logs.data(), prepared.data());
+    std::array<double, KernelLaw::kMostTerms> terms{};
+    RankLoadCache loads;
+    law->derive({row.span()}, loads, terms.data());
+    const double seconds = std::exp(law->log_seconds(terms.data(), prepared.data()));
+    result_.notes.push_back(
+        fmt::format("{}: {:.0f} us assumed, nothing measured on this machine", part, 1e6 * seconds));
+    return seconds;
+  }
+
+  void add_normal() {
+    const KernelLayout& layout = *find_kernel_layout("wideep_deepep_normal");
+    const double nodes = deepep_nodes();
+    Row base = deepep_row(layout, nodes);
+    base.set("dispatch_sms", kDispatchMultiprocessors);
+    const double tokens = layer_.tokens_per_rank * fewer_ranks();
+    const std::array<double, 2> notify{notify_s(layout, "dispatch_notify", base),
+                                       notify_s(layout, "combine_notify", base)};
+    add_exchange(
+        layout.name,
+        [base, tokens](double imbalance, bool /*back*/) {
+          Row row = base;
+          return row.set("num_token", std::max(tokens * imbalance, 1.0));
+        },
+        notify);
+    result_.notes.push_back(fmt::format("DeepEP uses {:.0f} multiprocessors", kDispatchMultiprocessors));
+    result_.traffic.deduplication = topology_.nodes() > 1 ? Deduplication::per_node : Deduplication::per_rank;
+    result_.traffic.ranks_per_node = topology_.ranks_per_node();
+    result_.traffic.dispatch_row_bytes = dispatch_row_bytes(static_cast<double>(layer_.hidden));
+  }
+
+  void add_one_sided() {
+    if (topology_.nodes() > 1) {
+      throw InputError("cluster", "spans several nodes; one-sided writes stay inside one NVLink domain",
+                       "--dispatch deepep-normal or nccl");
+    }
+    const KernelLayout& layout = *find_kernel_layout("nvlink_one_sided");
+    const auto hidden = static_cast<double>(layer_.hidden);
+    const double element = layer_.dtype == DType::nvfp4                                 ? 0.5625
+                           : layer_.dtype == DType::bf16 || layer_.dtype == DType::fp16 ? 2
+                                                                                        : 1.03125;
+    const double copies =
+        distinct_groups(ranks(), static_cast<double>(layer_.experts), static_cast<double>(layer_.top_k));
+    Row base(layout);
+    base.set("tokens_per_rank", layer_.tokens_per_rank)
+        .set("hidden", hidden)
+        .set("topk", static_cast<double>(layer_.top_k))
+        .set("num_experts", static_cast<double>(layer_.experts))
+        .set("ep_size", ranks());
+    // The way back is not quantised.
+    add_exchange(layout.name, [base, copies, element](double imbalance, bool back) {
+      Row row = base;
+      return row.set("element_bytes", back ? 2 : element).set(kCopiesColumn, std::max(copies * imbalance, 1e-3));
+    });
+    result_.traffic.deduplication = Deduplication::per_rank;
+    result_.traffic.dispatch_row_bytes = hidden * element;
+  }
+
+  void add_nccl() {
+    const KernelLayout& layout = *find_kernel_layout("nccl");
+    const auto hidden = static_cast<double>(layer_.hidden);
+    constexpr double kElement = 2;
+    const double copies =
+        distinct_groups(ranks(), static_cast<double>(layer_.experts), static_cast<double>(layer_.top_k));
+    const double elements = layer_.tokens_per_rank * copies * hidden;
+    Row base(layout);
+    base.set("num_gpus", ranks()).set("element_bytes", kElement).set("node_num", topology_.nodes()).set("eager", 0);
+    if (ranks() > 1) {
+      const std::string framework = framework_;
+      framework_ = "nccl";
+      add_exchange(layout.name, [base, elements](double imbalance, bool /*back*/) {
+        Row row = base;
+        return row.set("message_size", std::max(1.0, elements * imbalance));
+      });
+      framework_ = framework;
+      result_.notes.emplace_back("NCCL's all-to-all of rows in bf16, a copy a rank; graph replay");
+    } else {
+      result_.costs.dispatch_s = result_.costs.combine_s = [](double) { return 0.0; };
+    }
+    result_.traffic.deduplication = Deduplication::per_rank;
+    result_.traffic.dispatch_row_bytes = hidden * kElement;
+  }
+
+  /// The kernels that run behind the dispatch where they were measured on this shape, else those of whole layers.
+  void add_experts() {
+    struct Try {
+      std::string_view layout;
+      bool must_be_near;
+    };
+    std::vector<Try> tries;
+    if (layer_.kernel.empty() && layer_.method == DispatchMethod::low_latency) {
+      tries.push_back({"wideep_generation_moe", true});
+    }
+    if (layer_.kernel.empty() && layer_.method == DispatchMethod::normal) tries.push_back({"wideep_context_moe", true});
+    tries.push_back({"moe", false});
+    tries.push_back({"wideep_generation_moe", false});
+    tries.push_back({"wideep_context_moe", false});
+    const double tokens = std::max(1.0, layer_.tokens_per_rank * ranks() / layer_.chunks);
+    const RankLoad even = uniform_load(tokens);
+    for (const Try& attempt : tries) {
+      const KernelLayout& layout = *find_kernel_layout(attempt.layout);
+      const bool local = attempt.layout == "moe";
+      const Row row = local ? local_row(layout, even) : rank_row(layout, tokens);
+      const ReadyKernel kernel = find(attempt.layout, "", framework_, table_formats(layer_.dtype), row, layer_.kernel);
+      if (!kernel) continue;
+      if (attempt.must_be_near && kernel->compiled.sigma() > kNear) continue;
+      add_piece("experts", *kernel, kernel->at(row, even), layer_.chunks);
+      const double top_k = local ? local_top_k() : 0;
+      result_.costs.experts_s = [kernel, row, top_k](const RankLoad& load) {
+        Row asked = row;
+        if (top_k > 0) asked.set("num_tokens", std::max(1.0, load.rows / top_k));
+        return kernel->seconds(asked, load);
+      };
+      if (local && ranks() > 1) {
+        result_.notes.emplace_back(
+            "experts: kernels of whole layers, asked for a layer of one rank's experts and the rows that reach it");
+      }
+      return;
+    }
+    missing("experts of " + std::string(to_string(layer_.dtype)));
+  }
+
+  /// Experts that a token which reaches a rank uses there, at most.
+  [[nodiscard]] double local_top_k() const {
+    const double local = std::max(1.0, std::round(static_cast<double>(layer_.experts) / ranks()));
+    return std::min(static_cast<double>(layer_.top_k), local);
+  }
+
+  /// One rank's experts as a layer of their own: behind a dispatch a kernel sees the rows that arrived, not all.
+  [[nodiscard]] Row local_row(const KernelLayout& layout, const RankLoad& load) const {
+    Row row = rank_row(layout, std::max(1.0, load.rows / local_top_k()));
+    row.set("topk", local_top_k())
+        .set("num_experts", std::max(1.0, std::round(static_cast<double>(layer_.experts) / ranks())))
+        .set("moe_ep_size", 1);
+    return row;
+  }
+
+  /// One of many ranks, as tables have it that were measured behind a dispatch. @param tokens  of all ranks.
+  [[nodiscard]] Row rank_row(const KernelLayout& layout, double tokens) const {
+    Row row(layout);
+    row.set("num_tokens", tokens)
+        .set("hidden_size", static_cast<double>(layer_.hidden))
+        .set("inter_size", static_cast<double>(layer_.width))
+        .set("topk", static_cast<double>(layer_.top_k))
+        .set("num_experts", static_cast<double>(layer_.experts))
+        .set("moe_tp_size", 1)
+        .set("moe_ep_size", ranks())
+        .set(kDistributionColumn, std::min(1.2, std::log1p(layer_.load_variation) / std::log(2.8)))
+        .set(kMatricesColumn, layer_.matrices);
+    return row;
+  }
+
+  [[nodiscard]] RankLoad uniform_load(double tokens) const {
+    const double rows = tokens * static_cast<double>(layer_.top_k) / ranks();
+    const double local = static_cast<double>(layer_.experts) / ranks();
+    const double mean = rows / local;
+    return {rows, local * (1 - std::exp(-mean)), mean + std::sqrt(2 * mean * std::log(std::max(2.0, local)))};
+  }
+
+  void order_pieces() {
+    constexpr std::array<std::string_view, 5> kOrder{"router", "shared", "dispatch", "experts", "combine"};
+    std::ranges::stable_sort(result_.pieces, {}, [&](const EpPiece& piece) {
+      return std::ranges::find(kOrder, piece.stage) - kOrder.begin();
+    });
+  }
+
+  /// Distance (standard deviation of ln seconds) up to which a kernel counts as measured on a shape.
+  static constexpr double kNear = 0.5;
+
+  std::shared_ptr<const KernelCalibration> calibration_;
+  const EpLayer& layer_;
+  const Topology& topology_;
+  DeviceLimits device_;
+  std::string framework_;
+  EpCosts result_;
+};
+
+}  // namespace
+
+std::string_view to_string(DispatchMethod method) { return entry_of(method).name; }
+
+std::optional<DispatchMethod> find_dispatch_method(std::string_view name) {
+  const auto found = std::ranges::find_if(kMethods, [&](const MethodName& m) { return m.name == name; });
+  return found == kMethods.end() ? std::nullopt : std::optional(found->method);
+}
+
+EpCosts make_ep_costs(const std::shared_ptr<const KernelCalibration>& calibration, const EpLayer& layer,
+                      const Topology& measured) {
+  return CostMaker(calibration, layer, measured).make();
+}
+
+DispatchMethod usual_dispatch_method(const KernelCalibration& calibration, const Topology& topology,
+                                     double tokens_per_rank) {
+  const auto holds = [&](std::string_view layout) {
+    return std::ranges::any_of(calibration.kernels, [&](const KernelModel& k) { return k.key.layout == layout; });
+  };
+  const bool small_domain = topology.ranks_per_node() <= static_cast<int>(kDevicesPerNode);
+  if (topology.nodes() == 1 && !small_domain && holds("nvlink_one_sided")) return DispatchMethod::one_sided;
+  const bool nodes_of_eight = topology.nodes() == 1 ? topology.ranks() <= static_cast<int>(kDevicesPerNode)
+                                                    : topology.ranks_per_node() == static_cast<int>(kDevicesPerNode);
+  if (nodes_of_eight && topology.ranks() > 1) {
+    if (tokens_per_rank <= kLowLatencyTokens && holds("wideep_deepep_ll")) return DispatchMethod::low_latency;
+    if (holds("wideep_deepep_normal")) return DispatchMethod::normal;
+  }
+  return DispatchMethod::nccl;
+}
+
+}  // namespace moecast

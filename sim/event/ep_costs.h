@@ -1,0 +1,69 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hwprofiles/cluster.h"
+#include "models/routing/traffic.h"
+#include "sim/cost/kernel/kernel_calibration.h"
+#include "sim/event/moe_layer.h"
+
+namespace moecast {
+
+/// How tokens travel to their experts and back: DeepEP low latency (a copy a selected expert), DeepEP normal (a copy a
+/// rank, between nodes one a node), one-sided writes inside one NVLink domain, or NCCL's all-to-all.
+enum class DispatchMethod { low_latency, normal, one_sided, nccl };
+std::string_view to_string(DispatchMethod method);
+std::optional<DispatchMethod> find_dispatch_method(std::string_view name);
+
+/// One MoE layer under expert parallelism, as its kernels see it.
+struct EpLayer {
+  std::int64_t hidden = 0;
+  std::int64_t width = 0;
+  std::int64_t experts = 0;
+  std::int64_t top_k = 1;
+  int matrices = 3;               ///< of an expert: 3 gated, 2 not
+  std::int64_t shared_width = 0;  ///< of all shared experts together; 0: none
+  double tokens_per_rank = 1;     ///< of one batch
+  int chunks = 1;                 ///< parts in which experts compute a batch
+  double load_variation = 0;      ///< coefficient of variation of the experts' popularity
+  std::string framework;          ///< "vllm"; empty: the one whose tables hold the dispatch
+  std::string kernel;             ///< of the experts; empty: the one measured nearest to the shape
+  DType dtype = DType::bf16;      ///< of the experts
+  DispatchMethod method = DispatchMethod::normal;
+};
+
+/// What one piece of a layer was predicted from.
+struct EpPiece {
+  std::string stage;         ///< router, shared, dispatch, experts, combine
+  std::string kernel;        ///< key of the calibrated kernel
+  std::string substitution;  ///< empty, or what it stands for
+  double seconds = 0;        ///< at uniform routing
+  double log_low = 0;        ///< of a 90 % interval of ln seconds, at most 0
+  double log_high = 0;
+  Origin origin = Origin::assumed;
+};
+
+struct EpCosts {
+  MoeLayerCosts costs;
+  TrafficOptions traffic;          ///< copies of a token, bytes of a row
+  std::vector<EpPiece> pieces;     ///< in the order of a layer
+  std::vector<std::string> notes;  ///< what was assumed
+};
+
+/// Costs of a layer's pieces from the calibrated kernels of a GPU. Closures share the calibration and may be called
+/// from any thread.
+/// @param measured  ranks and links of uniform traffic; its bandwidths replace the datasheet's.
+/// @throws InputError where the profile holds no kernel of a piece, or the cluster is none that the method runs on.
+EpCosts make_ep_costs(const std::shared_ptr<const KernelCalibration>& calibration, const EpLayer& layer,
+                      const Topology& measured);
+
+/// Low latency up to 128 tokens a rank and normal above, inside one large NVLink domain one-sided, where the profile
+/// holds it; else NCCL.
+DispatchMethod usual_dispatch_method(const KernelCalibration& calibration, const Topology& topology,
+                                     double tokens_per_rank);
+
+}  // namespace moecast

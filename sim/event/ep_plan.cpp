@@ -1,0 +1,220 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "models/core/error.h"
+#include "models/plan/graph.h"
+#include "models/routing/load.h"
+#include "sim/event/ep_study.h"
+
+namespace moecast {
+namespace {
+
+/// What no engine executes yet of a block; empty when all is there.
+std::string unsupported(const MoeBlock& block) {
+  const RouterSpec& router = block.router;
+  if (block.experts.size() != 1) return "experts that differ within a layer";
+  const ExpertSpec& expert = block.experts.front().expert;
+  if (expert.kind != ExpertKind::ffn || expert.depth != 1)
+    return "experts that are no feed-forward network of two steps";
+  if (block.zero_experts > 0) return "zero experts";
+  if (block.sub_token_heads > 1) return "sub-tokens";
+  if (router.kind == RouterKind::architecture) return "an architecture router";
+  if (router.granularity != Granularity::token && router.granularity != Granularity::segment) {
+    return "routing by anything but tokens and segments";
+  }
+  if (router.network != RouterNetwork::linear && router.network != RouterNetwork::none)
+    return "a router of several layers";
+  if (block.capacity.overflow == Overflow::reroute_random) return "random rerouting of overflow";
+  return {};
+}
+
+RoutingPolicy policy_of(const MoeBlock& block) {
+  const RouterSpec& router = block.router;
+  RoutingPolicy policy;
+  policy.top_k = router.top_k;
+  switch (router.kind) {
+    case RouterKind::expert_choice: policy.kind = RoutingPolicyKind::expert_choice; break;
+    case RouterKind::hash: policy.kind = RoutingPolicyKind::hash; break;
+    case RouterKind::soft: policy.kind = RoutingPolicyKind::dense; break;
+    default: break;
+  }
+  if (router.coarse_experts > 0) {
+    policy.kind = RoutingPolicyKind::hierarchical;
+    policy.groups = router.coarse_experts;
+    policy.groups_kept = std::max(1, router.coarse_top_k);
+  } else {
+    policy.groups = router.groups;
+    policy.groups_kept = router.groups > 1 ? router.top_groups : 1;
+  }
+  if (!router.top_k_distribution.empty()) {
+    policy.top_k_distribution.assign(1, 0);
+    policy.top_k_distribution.insert(policy.top_k_distribution.end(), router.top_k_distribution.begin(),
+                                     router.top_k_distribution.end());
+  }
+  if (router.granularity == Granularity::segment) policy.tokens_per_decision = static_cast<int>(router.segment_length);
+  return policy;
+}
+
+/// Whole experts over ep ranks; where nobody says otherwise, attention is data-parallel over as many.
+Deployment spread(Deployment deployment) {
+  if (deployment.pp != 1) {
+    throw InputError("pp", fmt::format("{} pipeline stages", deployment.pp),
+                     "the MoE layers of all stages together are asked about: --pp 1");
+  }
+  if (deployment.moe_tp.value_or(1) != 1) {
+    throw InputError("moe_tp", "experts that are cut are not executed by the event engine yet", "--moe-tp 1");
+  }
+  if (deployment.tp == 1 && deployment.dp == 1) deployment.dp = deployment.ep;
+  if (deployment.tp * deployment.dp != deployment.ep) {
+    throw InputError("ep",
+                     fmt::format("{} ranks hold whole experts, tp x dp = {} x {} ranks hold the rest", deployment.ep,
+                                 deployment.tp, deployment.dp),
+                     "ep = tp x dp");
+  }
+  return deployment;
+}
+
+std::vector<double> popularity_of(const Workload& workload, std::int64_t experts) {
+  if (workload.rows_per_expert.empty()) return expert_popularity(workload.load, experts);
+  ExpertLoad exact;
+  exact.kind = LoadKind::histogram;
+  exact.histogram.assign(workload.rows_per_expert.begin(), workload.rows_per_expert.end());
+  return expert_popularity(exact, experts);
+}
+
+double variation(const std::vector<double>& popularity) {
+  double squares = 0;
+  for (const double p : popularity) squares += p * p;
+  // Weights sum to 1.
+  return std::sqrt(std::max(0.0, squares * static_cast<double>(popularity.size()) - 1));
+}
+
+/// The cluster on which laws of uniform traffic hold: nothing tapers.
+Cluster without_taper(Cluster cluster) {
+  cluster.scale_out.oversubscription = 1;
+  return cluster;
+}
+
+std::vector<double> slowdowns(const EpOptions& options, int ranks) {
+  std::vector<double> factors;
+  for (const auto& [rank, factor] : options.slow_ranks) {
+    if (rank < 0 || rank >= ranks) {
+      throw InputError("slow rank", fmt::format("{} of {} ranks", rank, ranks), "ranks count from 0");
+    }
+    factors.resize(static_cast<std::size_t>(ranks), 1.0);
+    factors[static_cast<std::size_t>(rank)] = factor;
+  }
+  return factors;
+}
+
+/// Equal blocks and how often they occur, in the order of the layers.
+struct Kind {
+  const MoeBlock* block;
+  std::string name;
+  int count;
+};
+
+std::vector<Kind> kinds_of(const Architecture& architecture) {
+  std::vector<Kind> kinds;
+  const auto scan = [&](const std::vector<Layer>& layers, const char* prefix) {
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      for (const Block& block : layers[i].blocks) {
+        const auto* moe = std::get_if<MoeBlock>(&block);
+        if (moe == nullptr) continue;
+        const auto same = std::ranges::find_if(kinds, [&](const Kind& kind) { return *kind.block == *moe; });
+        if (same != kinds.end()) {
+          ++same->count;
+        } else {
+          kinds.push_back({moe, fmt::format("{}{}.moe", prefix, i), 1});
+        }
+      }
+    }
+  };
+  scan(architecture.encoder, "encoder.");
+  scan(architecture.decoder, "layers.");
+  return kinds;
+}
+
+}  // namespace
+
+GpuMachine read_gpu_machine(const std::string& folder) {
+  GpuMachine machine;
+  machine.profile = read_profile(folder);
+  machine.kernels = std::make_shared<const KernelCalibration>(read_kernel_calibration(folder, machine.profile.name));
+  return machine;
+}
+
+EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+               const Deployment& asked, const Workload& workload, const EpOptions& options) {
+  EpPlan plan;
+  plan.deployment = spread(asked);
+  const int ranks = plan.deployment.ep;
+  Topology topology(cluster, ranks, &machine.profile);
+  const Topology measured(without_taper(cluster), ranks, &machine.profile);
+  for (const auto& [link, factor] : options.slow_links) topology.scale_link(link, factor);
+  const double tokens = step_tokens(workload);
+  const double tokens_per_rank = tokens / ranks / options.batches;
+  plan.method = options.dispatch.value_or(usual_dispatch_method(*machine.kernels, measured, tokens_per_rank));
+  for (const std::string& assumed : topology.assumed()) plan.notes.push_back(assumed);
+  const std::vector<Kind> kinds = kinds_of(architecture);
+  if (kinds.empty()) {
+    throw InputError(architecture.name, "has no MoE layer", "the event engine of GPUs answers for MoE layers");
+  }
+  for (const Kind& kind : kinds) {
+    const MoeBlock& block = *kind.block;
+    if (const std::string what = unsupported(block); !what.empty()) {
+      throw InputError(architecture.name,
+                       fmt::format("{}: {} is not executed by the event engine yet", kind.name, what));
+    }
+    const ExpertSpec& expert = block.experts.front().expert;
+    const DType dtype = plan.deployment.dtype.value_or(architecture.expert_dtype.value_or(architecture.dtype));
+    plan.bytes_per_weight = bytes_per_weight(dtype);
+    const std::int64_t experts = block.expert_count();
+    RoutingStudy study(topology, measured);
+    study.popularity = popularity_of(workload, experts);
+    EpLayer layer;
+    layer.hidden = block.latent_width > 0 ? block.latent_width : architecture.hidden;
+    layer.width = expert.width;
+    layer.experts = experts;
+    layer.top_k = block.router.top_k;
+    layer.matrices = expert.gated ? 3 : 2;
+    layer.shared_width = block.shared.count * block.shared.expert.width;
+    if (block.dense_residual) layer.shared_width += block.dense_residual->width;
+    layer.tokens_per_rank = tokens_per_rank;
+    layer.chunks = options.chunks;
+    layer.load_variation = variation(study.popularity);
+    layer.framework = split_backend(plan.deployment.backend).first;
+    layer.kernel = options.kernel;
+    layer.dtype = dtype;
+    layer.method = plan.method;
+    EpCosts costs = make_ep_costs(machine.kernels, layer, measured);
+    study.policy = policy_of(block);
+    study.capacity = block.capacity;
+    study.tokens = static_cast<std::int64_t>(std::llround(tokens));
+    study.layers = kind.count;
+    study.chunks = options.chunks;
+    study.batches = options.batches;
+    study.traffic = costs.traffic;
+    study.costs = std::move(costs.costs);
+    study.options.slowdown = slowdowns(options, ranks);
+    study.options.two_streams = options.chunks > 1 || options.batches > 1;
+    study.shadowed_experts = options.shadowed_experts;
+    study.expert_bytes = layer.matrices * static_cast<double>(layer.hidden * layer.width) * plan.bytes_per_weight;
+    study.background_share = options.background_share;
+    const int slots =
+        options.slots_per_rank > 0 ? options.slots_per_rank : static_cast<int>((experts + ranks - 1) / ranks) + 1;
+    study.placements = make_placements(options.placement, study.popularity, std::max(1, study.policy.groups), ranks,
+                                       kind.count, slots, options.seed);
+    for (const std::string& note : costs.notes) {
+      if (std::ranges::find(plan.notes, note) == plan.notes.end()) plan.notes.push_back(note);
+    }
+    plan.studies.push_back({kind.count > 1 ? fmt::format("{} and {} like it", kind.name, kind.count - 1) : kind.name,
+                            layer, std::move(study), std::move(costs.pieces)});
+  }
+  return plan;
+}
+
+}  // namespace moecast

@@ -1,0 +1,212 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "models/architecture/accounting.h"
+#include "models/core/error.h"
+#include "models/core/quantity_text.h"
+#include "models/core/statistics.h"
+#include "models/plan/graph.h"
+#include "models/plan/memory.h"
+#include "sim/analytic/analytic.h"
+#include "sim/event/ep_study.h"
+
+namespace moecast {
+namespace {
+
+/// Means over all samples of one kind of layer, seconds of the whole step.
+struct Means {
+  double step = 0, dispatch = 0, combine = 0, kernels = 0, mean_kernels = 0;
+};
+
+Means means_of(const std::vector<StepSample>& samples) {
+  Means m;
+  const auto n = static_cast<double>(samples.size());
+  for (const StepSample& s : samples) {
+    m.step += s.step_s / n;
+    m.dispatch += s.dispatch_s / n;
+    m.combine += s.combine_s / n;
+    m.kernels += s.kernels_s / n;
+    m.mean_kernels += s.mean_kernels_s / n;
+  }
+  return m;
+}
+
+/// Half widths, ln, of a sum of pieces whose errors are correlated by kKindCorrelation.
+struct Interval {
+  double squares = 0, sum = 0;
+  void add(double seconds, double half_width) {
+    squares += std::pow(seconds * half_width, 2);
+    sum += seconds * half_width;
+  }
+  [[nodiscard]] double seconds() const {
+    return std::sqrt((1 - kKindCorrelation) * squares + kKindCorrelation * sum * sum);
+  }
+};
+
+/// Where the mean rank's time in experts goes: what a single row costs is launch, the rest is shared out as the least
+/// times that the datasheet allows for bytes and arithmetic are.
+struct ExpertShares {
+  double memory = 0, compute = 0, launch = 0;
+};
+
+ExpertShares share_experts(const EpPlan& plan, const EpStudy& study, const DeviceLimits& device, double seconds,
+                           double distinct_ratio) {
+  const EpLayer& layer = study.layer;
+  const double ranks = plan.deployment.ep;
+  const double expert = layer.matrices * static_cast<double>(layer.hidden * layer.width);
+  const double rows = layer.tokens_per_rank * study.study.batches * static_cast<double>(layer.top_k);
+  const double touched = distinct_ratio * static_cast<double>(layer.experts) / ranks;
+  const double layers = study.study.layers;
+  const auto format = kernel_format(to_string(layer.dtype) == "bf16" ? "bfloat16" : to_string(layer.dtype));
+  const double memory =
+      layers * touched * expert * plan.bytes_per_weight * study.study.chunks * study.study.batches / device.bandwidth;
+  const double compute = layers * 2 * rows * expert / (device.peak_bf16 * (format ? format->rate : 1));
+  const double calls = layers * study.study.chunks * study.study.batches;
+  const double launch = std::min(seconds, calls * study.study.costs.experts_s({1, 1, 1}));
+  const double both = memory + compute;
+  if (!(both > 0)) return {0, 0, seconds};
+  return {(seconds - launch) * memory / both, (seconds - launch) * compute / both, launch};
+}
+
+void add_operators(const EpStudy& study, const Means& m, Prediction& prediction) {
+  const double layers = study.study.layers;
+  const double parts = study.study.batches;
+  const double fixed = (study.study.costs.router_s + study.study.costs.shared_s) * layers * parts;
+  for (const EpPiece& piece : study.pieces) {
+    double seconds = piece.seconds * layers * parts;
+    OperatorKind kind = OperatorKind::gemm;
+    if (piece.stage == "dispatch") {
+      seconds = m.dispatch;
+      kind = OperatorKind::all_to_all_dispatch;
+    } else if (piece.stage == "combine") {
+      seconds = m.combine;
+      kind = OperatorKind::all_to_all_combine;
+    } else if (piece.stage == "experts") {
+      seconds = std::max(0.0, m.kernels - fixed);
+      kind = OperatorKind::fused_moe;
+    }
+    const std::string name = study.name + ": " + piece.kernel +
+                             (piece.substitution.empty() ? std::string() : " (" + piece.substitution + ")");
+    prediction.operators.push_back(
+        {std::string(to_string(kind)), name, piece.stage, layers, Seconds(seconds), piece.origin});
+  }
+}
+
+MemoryPerRank memory_of(const Profile& profile, const Architecture& architecture, const Deployment& deployment,
+                        const Workload& workload) {
+  const MemoryBreakdown needed = memory_per_rank(architecture, deployment, workload);
+  MemoryPerRank memory{needed.weights, needed.kv_cache, needed.activations, needed.workspace, std::nullopt};
+  if (const HardwareQuantity* capacity = profile.find("memory_capacity")) memory.capacity = Bytes(capacity->value);
+  return memory;
+}
+
+StepDistribution distribution_of(const std::vector<double>& steps, const EpOptions& options) {
+  StepDistribution d;
+  d.samples = options.samples;
+  d.seed = options.seed;
+  d.mean = Seconds(mean(steps));
+  d.p50 = Seconds(quantile(steps, 0.5));
+  d.p90 = Seconds(quantile(steps, 0.9));
+  d.p99 = Seconds(quantile(steps, 0.99));
+  d.row_imbalance = d.port_imbalance = d.distinct_ratio = 0;
+  return d;
+}
+
+}  // namespace
+
+Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+                      const Deployment& asked, const Workload& workload, const EpOptions& options) {
+  const EpPlan plan = plan_ep(machine, cluster, architecture, asked, workload, options);
+  Prediction prediction;
+  prediction.memory = memory_of(machine.profile, architecture, plan.deployment, workload);
+  const ParameterCount count = count_parameters(architecture);
+  prediction.total_parameters = count.total;
+  prediction.active_parameters = count.active;
+  prediction.warnings = plan.notes;
+  if (!is_lone_block(architecture)) {
+    prediction.warnings.emplace_back(
+        "the time is that of the MoE layers: attention, norms, dense layers and head are not in it");
+  }
+  if (prediction.memory.capacity && prediction.memory.total() > *prediction.memory.capacity) {
+    prediction.status = Status::does_not_fit;
+    prediction.reason = "needs " + format_bytes(prediction.memory.total()) + " a rank, " +
+                        format_bytes(*prediction.memory.capacity) + " are there";
+    return prediction;
+  }
+
+  std::vector<double> steps(static_cast<std::size_t>(options.samples));
+  std::vector<std::vector<StepSample>> all;
+  for (std::size_t i = 0; i < plan.studies.size(); ++i) {
+    all.push_back(run_study(plan.studies[i].study, options.seed + i * 1'000'003, options.samples, options.threads,
+                            options.progress, options.stop));
+    for (std::size_t s = 0; s < steps.size(); ++s) steps[s] += all.back()[s].step_s;
+  }
+  if (options.stop != nullptr && options.stop->load()) return prediction;
+
+  StepDistribution d = distribution_of(steps, options);
+  Interval low, high;
+  Factors& factors = prediction.factors;
+  double straggler = 0;
+  double launch = 0;
+  double mean_experts = 0;
+  double slowest_experts = 0;
+  const double samples = options.samples;
+  const double kinds_layers = std::accumulate(plan.studies.begin(), plan.studies.end(), 0.0,
+                                              [](double sum, const EpStudy& s) { return sum + s.study.layers; });
+  prediction.origin = Origin::measured;
+  for (std::size_t i = 0; i < plan.studies.size(); ++i) {
+    const EpStudy& study = plan.studies[i];
+    const Means m = means_of(all[i]);
+    const double weight = study.study.layers / kinds_layers;
+    double distinct = 0;
+    for (const StepSample& s : all[i]) {
+      d.row_imbalance += weight * s.row_imbalance / samples;
+      d.port_imbalance += weight * s.port_imbalance / samples;
+      d.dropped_ratio += weight * s.dropped_ratio / samples;
+      distinct += s.distinct_ratio / samples;
+      d.contended_layers += s.contended_layers;
+    }
+    d.distinct_ratio += weight * distinct;
+    add_operators(study, m, prediction);
+    for (const EpPiece& piece : study.pieces) prediction.origin = weakest(prediction.origin, piece.origin);
+    const std::size_t first = prediction.operators.size() - study.pieces.size();
+    for (std::size_t p = 0; p < study.pieces.size(); ++p) {
+      const double seconds = prediction.operators[first + p].latency.value();
+      low.add(seconds, -study.pieces[p].log_low);
+      high.add(seconds, study.pieces[p].log_high);
+    }
+    const double parts = study.study.batches;
+    const double router = study.study.costs.router_s * study.study.layers * parts;
+    const double shared = study.study.costs.shared_s * study.study.layers * parts;
+    const double experts = std::max(0.0, m.mean_kernels - router - shared);
+    mean_experts += experts;
+    slowest_experts += std::max(0.0, m.kernels - router - shared);
+    const ExpertShares shares = share_experts(plan, study, machine.kernels->device, experts, distinct);
+    factors.all_to_all += Seconds(std::max(0.0, m.step - m.kernels));
+    factors.routing_overhead += Seconds(router);
+    factors.memory_bandwidth += Seconds(shares.memory);
+    factors.compute += Seconds(shares.compute + shared);
+    launch += shares.launch;
+    straggler += m.kernels - m.mean_kernels;
+  }
+  prediction.latency = d.mean;
+  const double total = std::accumulate(prediction.operators.begin(), prediction.operators.end(), 0.0,
+                                       [](double sum, const OperatorCost& op) { return sum + op.latency.value(); });
+  prediction.low = d.mean * std::exp(-low.seconds() / total);
+  prediction.high = d.mean * std::exp(high.seconds() / total);
+  prediction.throughput_tokens_per_s = step_tokens(workload) / d.mean.value();
+  if (slowest_experts > 0) factors.expert_parallel_efficiency_ratio = mean_experts / slowest_experts;
+  const std::array<std::pair<double, const char*>, 6> parts{{{factors.memory_bandwidth.value(), "memory_bandwidth"},
+                                                             {factors.compute.value(), "compute"},
+                                                             {factors.routing_overhead.value(), "router"},
+                                                             {factors.all_to_all.value(), "all_to_all"},
+                                                             {straggler, "straggler"},
+                                                             {launch, "launch"}}};
+  prediction.bottleneck = std::ranges::max_element(parts, {}, [](const auto& part) { return part.first; })->second;
+  prediction.distribution = d;
+  return prediction;
+}
+
+}  // namespace moecast

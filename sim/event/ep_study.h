@@ -1,0 +1,73 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "hwprofiles/cluster.h"
+#include "sim/event/ep_costs.h"
+#include "sim/event/routing_study.h"
+#include "sim/predictor.h"
+
+namespace moecast {
+
+/// How the MoE layers of a step are asked about, beyond deployment and workload.
+struct EpOptions {
+  int samples = 200;
+  std::uint64_t seed = 1;
+  int threads = 1;                         ///< of the simulation; the result does not depend on it
+  std::optional<DispatchMethod> dispatch;  ///< nullopt: usual_dispatch_method
+  std::string kernel;                      ///< of the experts; empty: the one measured nearest
+  PlacementKind placement = PlacementKind::contiguous;
+  int slots_per_rank = 0;  ///< of balanced placement; 0: one more than experts a rank
+  int chunks = 1;
+  int batches = 1;
+  int shadowed_experts = 0;
+  double background_share = 0;
+  std::vector<std::pair<int, double>> slow_ranks;          ///< rank, factor on the time of its kernels
+  std::vector<std::pair<std::string, double>> slow_links;  ///< link, factor on its bandwidth
+  std::function<void(int done)> progress;
+  const std::atomic<bool>* stop = nullptr;
+};
+
+/// Equal MoE layers of a model, ready to be sampled.
+struct EpStudy {
+  std::string name;  ///< "layers.3 and 57 like it"
+  EpLayer layer;
+  RoutingStudy study;
+  std::vector<EpPiece> pieces;
+};
+
+/// Everything that `predict_ep` simulates; pictures draw it too.
+struct EpPlan {
+  std::vector<EpStudy> studies;  ///< one a kind of layer
+  Deployment deployment;         ///< dp filled in
+  DispatchMethod method = DispatchMethod::normal;
+  double bytes_per_weight = 2;
+  std::vector<std::string> notes;  ///< what was assumed
+};
+
+/// A GPU and its calibrated kernels.
+struct GpuMachine {
+  Profile profile;
+  std::shared_ptr<const KernelCalibration> kernels;
+};
+/// @throws InputError when the folder holds no calibrated kernels.
+GpuMachine read_gpu_machine(const std::string& folder);
+
+/// @throws InputError for an architecture without MoE layers, a deployment that is not expert-parallel in whole
+/// experts, what no engine executes yet, ranks that the cluster lacks, a link that it lacks, a kernel that the profile
+/// lacks.
+EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+               const Deployment& deployment, const Workload& workload, const EpOptions& options);
+
+/// The MoE layers of one step over sampled routings: latency is their mean, `distribution` its percentiles, the
+/// interval that of the kernels' costs. Attention, norms and head are not part of it, and a warning says so.
+Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+                      const Deployment& deployment, const Workload& workload, const EpOptions& options);
+
+}  // namespace moecast

@@ -1,0 +1,24 @@
+#pragma once
+#include <span>
+
+#include "models/plan/operator.h"
+#include "sim/analytic/analytic.h"
+#include "sim/event/event_graph.h"
+
+namespace moecast {
+
+struct GraphEngineOptions {
+  double memory_bandwidth = 0;  ///< of a rank's bus, B/s; 0: nobody shares it
+  /// Seconds in which a rank's host thread launches one operator. The host runs ahead of its device: an operator starts
+  /// when it was launched and the one before it in its stream has ended.
+  double launch_s = 0;
+};
+
+/// Operators of a step as tasks: a chain a (rank, stream), and what `depends_on` says across. Each takes its bytes from
+/// the memory bus of its rank, at most at the rate that it reaches alone: kernels that run side by side share it.
+/// @param times  of the operators, as `time_of` gives them.
+/// @throws InputError when the numbers of operators and times differ or a dependency is no older operator.
+EventGraph event_graph_of(const OperatorGraph& graph, std::span<const OperatorTime> times,
+                          const GraphEngineOptions& options);
+
+}  // namespace moecast

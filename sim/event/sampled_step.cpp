@@ -1,0 +1,90 @@
+#include "sim/event/sampled_step.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "models/core/error.h"
+#include "models/core/statistics.h"
+#include "models/plan/graph.h"
+#include "models/routing/load.h"
+#include "models/routing/metrics.h"
+
+namespace moecast {
+namespace {
+
+struct RoutedLayers {
+  int layers = 0;
+  std::int64_t experts = 0;
+  int top_k = 1;
+};
+
+RoutedLayers routed_layers(const Architecture& architecture) {
+  RoutedLayers found;
+  for (const auto* stack : {&architecture.encoder, &architecture.decoder}) {
+    for (const Layer& layer : *stack) {
+      for (const Block& block : layer.blocks) {
+        const auto* moe = std::get_if<MoeBlock>(&block);
+        if (moe == nullptr) continue;
+        if (found.layers > 0 && (moe->expert_count() != found.experts || moe->router.top_k != found.top_k)) {
+          throw InputError(architecture.name, "has MoE layers of different experts or top-k",
+                           "the event engine samples models whose MoE layers route alike");
+        }
+        ++found.layers;
+        found.experts = moe->expert_count();
+        found.top_k = moe->router.top_k;
+      }
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+Prediction sample_step(const Predictor& predictor, const Architecture& architecture, const Deployment& deployment,
+                       const Workload& workload, int samples, std::uint64_t seed,
+                       const std::function<void(int done)>& progress, const std::atomic<bool>* stop) {
+  Prediction prediction = predictor.predict(architecture, deployment, workload);
+  const RoutedLayers routed = routed_layers(architecture);
+  if (!prediction.latency || routed.layers == 0 || !workload.rows_per_expert.empty()) return prediction;
+  const std::vector<double> popularity = expert_popularity(workload.load, routed.experts);
+  const auto tokens = static_cast<std::int64_t>(step_tokens(workload));
+  const double expected = prediction.latency->value();
+  StepDistribution d;
+  d.samples = samples;
+  d.seed = seed;
+  d.row_imbalance = d.distinct_ratio = 0;
+  std::vector<double> steps;
+  Workload drawn = workload;
+  for (int sample = 0; sample < samples; ++sample) {
+    if (stop != nullptr && stop->load()) break;
+    double sum = 0;
+    for (int layer = 0; layer < routed.layers; ++layer) {
+      const std::uint64_t own = static_cast<std::uint64_t>(sample) * static_cast<std::uint64_t>(routed.layers) +
+                                static_cast<std::uint64_t>(layer);
+      drawn.rows_per_expert = sample_rows(popularity, tokens, routed.top_k, seed * 0x9e3779b97f4a7c15ULL + own);
+      sum += predictor.predict(architecture, deployment, drawn).latency->value();
+      const auto& rows = drawn.rows_per_expert;
+      const std::vector<double> load(rows.begin(), rows.end());
+      d.row_imbalance += load_metrics(load).max_over_mean / samples / routed.layers;
+      d.distinct_ratio += static_cast<double>(std::ranges::count_if(rows, [](std::int64_t r) { return r > 0; })) /
+                          static_cast<double>(routed.experts) / samples / routed.layers;
+    }
+    steps.push_back(sum / routed.layers);
+    if (progress) progress(sample + 1);
+  }
+  if (steps.empty()) return prediction;
+  d.mean = Seconds(mean(steps));
+  d.p50 = Seconds(quantile(steps, 0.5));
+  d.p90 = Seconds(quantile(steps, 0.9));
+  d.p99 = Seconds(quantile(steps, 0.99));
+  const double ratio = d.mean.value() / expected;
+  prediction.latency = d.mean;
+  prediction.low = *prediction.low * ratio;
+  prediction.high = *prediction.high * ratio;
+  if (prediction.throughput_tokens_per_s) *prediction.throughput_tokens_per_s /= ratio;
+  prediction.distribution = d;
+  return prediction;
+}
+
+}  // namespace moecast

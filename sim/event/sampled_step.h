@@ -1,0 +1,20 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+#include "sim/predictor.h"
+
+namespace moecast {
+
+/// A step of one rank over sampled routings: every MoE layer of a sample draws rows of its own. Latency is the mean,
+/// `distribution` the percentiles.
+///
+/// A layer's operators depend on its rows alone, so that a step is the mean over its MoE layers of steps in which all
+/// layers have the rows of one.
+/// @param predictor  of the machine, either engine. @throws InputError where layers have different numbers of experts.
+Prediction sample_step(const Predictor& predictor, const Architecture& architecture, const Deployment& deployment,
+                       const Workload& workload, int samples, std::uint64_t seed,
+                       const std::function<void(int done)>& progress = {}, const std::atomic<bool>* stop = nullptr);
+
+}  // namespace moecast

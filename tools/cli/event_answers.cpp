@@ -1,0 +1,125 @@
+#include "tools/cli/event_answers.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <filesystem>
+#include <utility>
+
+#include "models/core/error.h"
+#include "sim/cost/kernel/kernel_calibration.h"
+#include "sim/event/sampled_step.h"
+#include "tools/cli/hardware_choice.h"
+#include "tools/cli/progress_bar.h"
+#include "tools/cli/query_answers.h"
+#include "tools/loop/interrupt.h"
+
+namespace moecast {
+namespace {
+
+/// Progress of many answers, each of many samples.
+class Progress {
+ public:
+  Progress(std::size_t answers, int samples) : all_(static_cast<double>(answers) * samples), samples_(samples) {}
+  void operator()(int done) {
+    const double ratio = (finished_ * samples_ + done) / all_;
+    const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    if (spent < kQuietSeconds) return;
+    bar_.update("sampling routings", std::min(1.0, ratio), Seconds(std::max(0.0, spent / ratio - spent)));
+  }
+  void next() { ++finished_; }
+  void clear() { bar_.clear(); }
+
+ private:
+  static constexpr double kQuietSeconds = 1;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  ProgressBar bar_;
+  double all_;
+  double samples_;
+  double finished_ = 0;
+};
+
+std::uint64_t seed_of(const Query& query) { return query.workload.load.seed; }
+
+std::vector<Answer> cpu_answers(const QueryOptions& options, const EventFlags& flags, Progress& progress,
+                                std::vector<Query> queries, const HardwareChoice& hardware) {
+  if (!flags.cluster.empty() || !flags.dispatch.empty() || !flags.slow_links.empty() || !flags.slow_ranks.empty()) {
+    throw UsageError("--cluster", "a CPU profile is one rank: there are no links", "name a GPU: moecast list hw");
+  }
+  refuse_backend_typo(options.backend, hardware);
+  const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder, Engine::event);
+  std::vector<Answer> answers;
+  for (Query& query : queries) {
+    assume_profiled_dtype(query, hardware);
+    const EpOptions asked = ep_options_of(flags, seed_of(query));
+    add_event_inputs(flags, asked, query.inputs);
+    query.inputs.push_back({"hw_folder", hardware.folder, false});
+    Prediction prediction = sample_step(*predictor, query.architecture, query.deployment, query.workload, asked.samples,
+                                        asked.seed, std::ref(progress), &InterruptGuard::flag());
+    answers.push_back({std::move(query), std::move(prediction)});
+    progress.next();
+  }
+  return answers;
+}
+
+std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& flags, const DataFolders& folders,
+                                const EventHardware& hardware, Progress& progress, std::vector<Query> queries) {
+  const GpuMachine machine = read_gpu_machine(hardware.folder);
+  const Cluster cluster = choose_cluster(flags.cluster, machine.profile.name, folders);
+  std::vector<Answer> answers;
+  for (Query& query : queries) {
+    EpOptions asked = ep_options_of(flags, seed_of(query));
+    asked.progress = std::ref(progress);
+    asked.stop = &InterruptGuard::flag();
+    add_event_inputs(flags, asked, query.inputs);
+    query.inputs.push_back({"cluster", cluster.name, !flags.cluster.empty()});
+    query.inputs.push_back({"hw_folder", hardware.folder, false});
+    Prediction prediction;
+    try {
+      prediction = predict_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked);
+    } catch (const InputError& error) {
+      blame_flag(error, options.model);
+    }
+    answers.push_back({std::move(query), std::move(prediction)});
+    progress.next();
+  }
+  return answers;
+}
+
+}  // namespace
+
+EventHardware event_hardware(const QueryOptions& options, const DataFolders& folders) {
+  EventHardware hardware;
+  if (options.hw != "this-machine") {
+    hardware.folder = profile_folder(folders, options.hw);
+    std::error_code ignored;
+    hardware.gpu = std::filesystem::exists(hardware.folder + "/" + std::string(kKernelCalibrationFile), ignored);
+    if (hardware.gpu) return hardware;
+  }
+  const HardwareChoice choice = choose_hardware(options.hw, folders);
+  hardware.folder = choice.folder;
+  hardware.threads = choice.threads;
+  return hardware;
+}
+
+std::optional<std::vector<Answer>> event_answers(const QueryOptions& options, const EventFlags& flags) {
+  const InterruptGuard guard;
+  if (!options.without.empty()) {
+    throw UsageError("--without", "is of the analytic engine", "leave out --engine event");
+  }
+  const DataFolders folders = find_data_folders(options.data);
+  const EventHardware hardware = event_hardware(options, folders);
+  std::vector<Query> queries = make_queries(options, folders, hardware.threads);
+  Progress progress(queries.size(), ep_options_of(flags, 1).samples);
+  std::vector<Answer> answers =
+      hardware.gpu ? gpu_answers(options, flags, folders, hardware, progress, std::move(queries))
+                   : cpu_answers(options, flags, progress, std::move(queries), choose_hardware(options.hw, folders));
+  progress.clear();
+  if (InterruptGuard::flag().load()) {
+    note("interrupted: nothing is printed, an answer needs all its samples");
+    return std::nullopt;
+  }
+  return answers;
+}
+
+}  // namespace moecast

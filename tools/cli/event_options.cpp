@@ -1,0 +1,180 @@
+#include "tools/cli/event_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <thread>
+
+#include "models/architecture/zoo.h"
+#include "models/core/error.h"
+#include "models/core/json.h"
+#include "models/core/quantity_text.h"
+#include "tools/cli/command.h"
+
+namespace moecast {
+namespace {
+
+constexpr const char* kGroup = "Event engine";
+
+int whole(const std::string& text, const char* flag, int fallback, std::int64_t low, std::int64_t high) {
+  return text.empty() ? fallback : static_cast<int>(parse_count(text, flag, low, high));
+}
+
+/// "NAME:FACTOR", split at the last colon.
+std::pair<std::string, double> named_factor(const std::string& text, const char* flag, const char* example) {
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0 || colon + 1 == text.size()) {
+    throw UsageError(flag, fmt::format("\"{}\" has no factor", text), fmt::format("write e.g. {}", example));
+  }
+  return {text.substr(0, colon), parse_number(text.substr(colon + 1), flag, 1e-6, 1e6)};
+}
+
+template <typename Value>
+Value known_word(const std::string& text, const char* flag, std::optional<Value> (*find)(std::string_view),
+                 const std::vector<std::string_view>& words) {
+  if (const auto value = find(text)) return *value;
+  const auto near = nearest_name(text, words);
+  throw UsageError(
+      flag, fmt::format("\"{}\" is not known", text),
+      near ? fmt::format("did you mean \"{}\"?", *near) : fmt::format("write one of: {}", fmt::join(words, ", ")));
+}
+
+}  // namespace
+
+void add_event_options(CLI::App& command, EventFlags& flags, bool with_engine) {
+  const auto text = [&](const char* name, std::string& value, const char* type, const char* help) {
+    command.add_option(name, value, help)->type_name(type)->group(kGroup)->check(not_empty);
+  };
+  if (with_engine) {
+    text("--engine", flags.engine, "NAME",
+         "analytic (default: closed form), event (sampled routings, shared links and memory)");
+    text("--samples", flags.samples, "N", "Sampled routings (default 200)");
+    text("--jobs", flags.jobs, "N", "Threads of the simulation (default: all CPUs); the answer does not depend on it");
+  }
+  text("--cluster", flags.cluster, "NAME|FILE", "How ranks are wired (moecast list clusters; default: the device's)");
+  text("--dispatch", flags.dispatch, "NAME",
+       "deepep-low-latency, deepep-normal, nvlink-one-sided, nccl (default: by tokens and cluster)");
+  text("--kernel", flags.kernel, "NAME",
+       "Kernel of the experts (default: measured nearest; moecast explain --hw NAME)");
+  text("--placement", flags.placement, "NAME", "contiguous (default), round-robin, balanced (by popularity, replicas)");
+  text("--slots", flags.slots, "N", "Experts a rank holds in balanced placement (default: one more than its share)");
+  text("--chunks", flags.chunks, "N", "Parts of a layer's tokens that are pipelined (default 1)");
+  text("--batches", flags.batches, "N", "2: two-batch overlap (default 1)");
+  text("--shadow", flags.shadow, "N", "Most popular experts whose weights are sent to every rank (default 0)");
+  text("--background", flags.background, "SHARE", "Of every link's bandwidth that other traffic takes (default 0)");
+  command
+      .add_option("--slow-rank", flags.slow_ranks, "A rank whose kernels take FACTOR times as long; may be repeated")
+      ->type_name("RANK:FACTOR")
+      ->group(kGroup);
+  command
+      .add_option("--slow-link", flags.slow_links,
+                  "A link with FACTOR of its bandwidth (\"rank 3 port out:0.5\"); may be repeated")
+      ->type_name("LINK:FACTOR")
+      ->group(kGroup);
+}
+
+Engine engine_of(const EventFlags& flags) {
+  if (flags.engine == "event") return Engine::event;
+  if (flags.engine != "analytic") {
+    const auto near = nearest_name(flags.engine, {"analytic", "event"});
+    throw UsageError("--engine", fmt::format("\"{}\" is not an engine", flags.engine),
+                     near ? fmt::format("did you mean \"{}\"?", *near) : "write analytic or event");
+  }
+  const auto refuse = [](bool given, const char* flag) {
+    if (given) throw UsageError(flag, "means nothing to the analytic engine", "write --engine event");
+  };
+  refuse(!flags.samples.empty(), "--samples");
+  refuse(!flags.cluster.empty(), "--cluster");
+  refuse(!flags.dispatch.empty(), "--dispatch");
+  refuse(!flags.kernel.empty(), "--kernel");
+  refuse(!flags.placement.empty(), "--placement");
+  refuse(!flags.slots.empty(), "--slots");
+  refuse(!flags.chunks.empty(), "--chunks");
+  refuse(!flags.batches.empty(), "--batches");
+  refuse(!flags.shadow.empty(), "--shadow");
+  refuse(!flags.background.empty(), "--background");
+  refuse(!flags.jobs.empty(), "--jobs");
+  refuse(!flags.slow_ranks.empty(), "--slow-rank");
+  refuse(!flags.slow_links.empty(), "--slow-link");
+  return Engine::analytic;
+}
+
+EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
+  EpOptions options;
+  options.seed = seed;
+  options.samples = whole(flags.samples, "--samples", options.samples, 1, 1'000'000);
+  options.threads =
+      whole(flags.jobs, "--jobs", static_cast<int>(std::max(1U, std::thread::hardware_concurrency())), 1, 4096);
+  if (!flags.dispatch.empty()) {
+    options.dispatch = known_word(flags.dispatch, "--dispatch", find_dispatch_method,
+                                  {"deepep-low-latency", "deepep-normal", "nvlink-one-sided", "nccl"});
+  }
+  options.kernel = flags.kernel;
+  if (!flags.placement.empty()) {
+    options.placement =
+        known_word(flags.placement, "--placement", find_placement_kind, {"contiguous", "round-robin", "balanced"});
+  }
+  if (!flags.slots.empty() && options.placement != PlacementKind::balanced) {
+    throw UsageError("--slots", "means nothing without replicas", "write --placement balanced");
+  }
+  options.slots_per_rank = whole(flags.slots, "--slots", 0, 1, 65536);
+  options.chunks = whole(flags.chunks, "--chunks", 1, 1, 64);
+  options.batches = whole(flags.batches, "--batches", 1, 1, 2);
+  options.shadowed_experts = whole(flags.shadow, "--shadow", 0, 0, 65536);
+  if (!flags.background.empty()) options.background_share = parse_number(flags.background, "--background", 0, 0.99);
+  for (const std::string& text : flags.slow_ranks) {
+    const auto [rank, factor] = named_factor(text, "--slow-rank", "--slow-rank 3:1.5");
+    options.slow_ranks.emplace_back(static_cast<int>(parse_count(rank, "--slow-rank", 0, 1'000'000)), factor);
+  }
+  for (const std::string& text : flags.slow_links) {
+    options.slow_links.push_back(named_factor(text, "--slow-link", "--slow-link \"rank 3 port out:0.5\""));
+  }
+  return options;
+}
+
+Cluster choose_cluster(const std::string& name, const std::string& device, const DataFolders& folders) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::path(folders.shipped) / "clusters";
+  std::error_code ignored;
+  if (!name.empty() && (name.ends_with(".json") || fs::is_regular_file(name, ignored))) return read_cluster(name);
+  const std::vector<std::string> names = zoo_names(folder.string());
+  if (!name.empty()) {
+    if (std::ranges::find(names, name) != names.end()) return read_cluster((folder / (name + ".json")).string());
+    const auto near = nearest_name(name, {names.begin(), names.end()});
+    throw UsageError("--cluster", fmt::format("\"{}\" is not known", name),
+                     near ? fmt::format("did you mean \"{}\"?", *near) : "moecast list clusters, or a file");
+  }
+  // Rails are how today's clusters are wired.
+  std::optional<Cluster> first;
+  for (const std::string& known : names) {
+    Cluster cluster = read_cluster((folder / (known + ".json")).string());
+    if (cluster.device != device) continue;
+    if (cluster.scale_out.kind == FabricKind::rail_optimised) return cluster;
+    if (!first) first = std::move(cluster);
+  }
+  if (first) return *first;
+  throw UsageError("--cluster", fmt::format("is missing: no cluster of {} is known", device),
+                   "moecast list clusters shows some; a file describes another (hwprofiles/cluster.schema.json)");
+}
+
+void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::vector<InputValue>& inputs) {
+  const auto count = [&](const char* name, std::int64_t value, const std::string& typed) {
+    inputs.push_back({name, value, !typed.empty()});
+  };
+  inputs.push_back({"engine", std::string("event"), true});
+  count("samples", options.samples, flags.samples);
+  inputs.push_back({"placement", flags.placement.empty() ? "contiguous" : flags.placement, !flags.placement.empty()});
+  if (options.placement == PlacementKind::balanced) count("slots_per_rank", options.slots_per_rank, flags.slots);
+  count("chunks", options.chunks, flags.chunks);
+  count("batches", options.batches, flags.batches);
+  count("shadowed_experts", options.shadowed_experts, flags.shadow);
+  inputs.push_back({"background_ratio", options.background_share, !flags.background.empty()});
+  for (const auto& [rank, factor] : options.slow_ranks) {
+    inputs.push_back({fmt::format("slow_rank_{}_ratio", rank), factor, true});
+  }
+  for (const auto& [link, factor] : options.slow_links) inputs.push_back({"slow_link " + link, factor, true});
+}
+
+}  // namespace moecast

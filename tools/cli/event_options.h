@@ -1,0 +1,46 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "hwprofiles/cluster.h"
+#include "sim/event/ep_study.h"
+#include "tools/cli/data_folders.h"
+#include "tools/cli/query_options.h"
+
+namespace moecast {
+
+/// What was typed about the event engine, as text.
+struct EventFlags {
+  std::string engine = "analytic";
+  std::string samples;
+  std::string cluster;
+  std::string dispatch;
+  std::string kernel;
+  std::string placement;
+  std::string slots;
+  std::string chunks;
+  std::string batches;
+  std::string shadow;
+  std::string background;
+  std::string jobs;
+  std::vector<std::string> slow_ranks;
+  std::vector<std::string> slow_links;
+};
+
+/// @param with_engine  adds --engine and --samples too (`predict`); else the command is of the event engine.
+void add_event_options(CLI::App& command, EventFlags& flags, bool with_engine);
+
+/// @throws UsageError on another word than analytic and event, and on flags of the event engine without it.
+Engine engine_of(const EventFlags& flags);
+
+/// @throws UsageError on a wrong value. @param seed  of the query.
+EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed);
+
+/// The cluster that --cluster names (a name of `list clusters`, or a file); not given: the first one of the device.
+/// @throws UsageError on a typo, or when no cluster of the device is known.
+Cluster choose_cluster(const std::string& name, const std::string& device, const DataFolders& folders);
+
+/// What the event engine was asked with, for the answer's `inputs`.
+void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::vector<InputValue>& inputs);
+
+}  // namespace moecast

@@ -1,0 +1,20 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "models/core/error.h"
+#include "tools/cli/hardware_choice.h"
+#include "tools/cli/prediction_report.h"
+
+namespace moecast {
+
+/// Says which flag is at fault where the plan of a query names the field only. @throws always.
+[[noreturn]] void blame_flag(const InputError& error, const std::string& model);
+
+/// Each warning once, however many combinations raise it; notes of the model's importer too.
+void show_warnings(const std::vector<Answer>& answers);
+
+/// A machine without the model's format (a CPU without bf16) computes in one that it was profiled in.
+void assume_profiled_dtype(Query& query, const HardwareChoice& hardware);
+
+}  // namespace moecast
