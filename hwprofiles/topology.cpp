@@ -4,6 +4,7 @@
 
 #include "hwprofiles/cluster.h"
 #include "models/core/error.h"
+#include "models/core/json.h"
 
 namespace moecast {
 namespace {
@@ -189,8 +190,13 @@ void Topology::scale_link(const std::string& name, double factor) {
     link.bandwidth *= factor;
     return;
   }
-  throw InputError("link " + name, "is no link of " + cluster_.name,
-                   links_.empty() ? "it has none" : "e.g. \"" + links_.front().name + "\"");
+  std::vector<std::string_view> names;
+  for (const ClusterLink& link : links_) names.push_back(link.name);
+  const auto near = nearest_name(name, names);
+  throw InputError("link " + name, fmt::format("is no link of {} ranks of {}", ranks_, cluster_.name),
+                   near             ? fmt::format("did you mean \"{}\"?", *near)
+                   : links_.empty() ? "it has none"
+                                    : fmt::format("e.g. \"{}\" or \"{}\"", names.front(), names.back()));
 }
 
 }  // namespace moecast

@@ -101,8 +101,8 @@ class AnalyticPredictor final : public Predictor {
     std::vector<OperatorTime> times;
     times.reserve(graph.operators.size());
     for (const Operator& op : graph.operators) times.push_back(time_of(op, graph, deployment, *model_));
-    const HardwareQuantity* bandwidth = profile_.find("memory_bandwidth");
-    const EventTimes events = simulate(event_graph_of(graph, times, {bandwidth ? bandwidth->value : 0, 0}));
+    const double bandwidth = memory_bandwidth_of(profile_, deployment.threads);
+    const EventTimes events = simulate(event_graph_of(graph, times, {bandwidth, 0}));
     const double ratio = events.makespan_s * factor / prediction.latency->value();
     prediction.latency = *prediction.latency * ratio;
     prediction.low = *prediction.low * ratio;

@@ -200,9 +200,17 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.traffic = costs.traffic;
     study.costs = std::move(costs.costs);
     study.options.slowdown = slowdowns(options, ranks);
+    study.options.every_rank = options.every_rank;
     study.options.two_streams = options.chunks > 1 || options.batches > 1;
+    study.options.memory_bandwidth = machine.kernels->device.bandwidth;
+    const double expert_bytes =
+        layer.matrices * static_cast<double>(layer.hidden * layer.width) * plan.bytes_per_weight;
+    const double row_bytes = 2.0 * 2 * static_cast<double>(layer.hidden + layer.width);  // bf16, read and written
+    study.costs.experts_bytes = [expert_bytes, row_bytes](const RankLoad& load) {
+      return load.distinct * expert_bytes + load.rows * row_bytes;
+    };
     study.shadowed_experts = options.shadowed_experts;
-    study.expert_bytes = layer.matrices * static_cast<double>(layer.hidden * layer.width) * plan.bytes_per_weight;
+    study.expert_bytes = expert_bytes;
     study.background_share = options.background_share;
     const int slots =
         options.slots_per_rank > 0 ? options.slots_per_rank : static_cast<int>((experts + ranks - 1) / ranks) + 1;

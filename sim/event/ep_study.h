@@ -30,6 +30,7 @@ struct EpOptions {
   double background_share = 0;
   std::vector<std::pair<int, double>> slow_ranks;          ///< rank, factor on the time of its kernels
   std::vector<std::pair<std::string, double>> slow_links;  ///< link, factor on its bandwidth
+  bool every_rank = false;                                 ///< a task a rank, with its memory bus: for pictures
   std::function<void(int done)> progress;
   const std::atomic<bool>* stop = nullptr;
 };

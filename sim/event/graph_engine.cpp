@@ -31,6 +31,14 @@ constexpr int kHostStream = 1000;
 
 }  // namespace
 
+double memory_bandwidth_of(const Profile& profile, int threads) {
+  for (const std::string& name : {fmt::format("read_bandwidth_memory_{}_threads", threads),
+                                  fmt::format("copy_bandwidth_{}_threads", threads), std::string("memory_bandwidth")}) {
+    if (const HardwareQuantity* known = profile.find(name)) return known->value;
+  }
+  return 0;
+}
+
 EventGraph event_graph_of(const OperatorGraph& graph, std::span<const OperatorTime> times,
                           const GraphEngineOptions& options) {
   if (times.size() != graph.operators.size()) {

@@ -1,6 +1,7 @@
 #pragma once
 #include <span>
 
+#include "hwprofiles/profile.h"
 #include "models/plan/operator.h"
 #include "sim/analytic/analytic.h"
 #include "sim/event/event_graph.h"
@@ -13,6 +14,9 @@ struct GraphEngineOptions {
   /// when it was launched and the one before it in its stream has ended.
   double launch_s = 0;
 };
+
+/// Of one rank with so many threads: what was read or copied from memory on them, else the datasheet's; 0: not known.
+double memory_bandwidth_of(const Profile& profile, int threads);
 
 /// Operators of a step as tasks: a chain a (rank, stream), and what `depends_on` says across. Each takes its bytes from
 /// the memory bus of its rank, at most at the rate that it reaches alone: kernels that run side by side share it.

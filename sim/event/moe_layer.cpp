@@ -16,6 +16,11 @@ MoeEvents::MoeEvents(EventGraph& graph, NetworkPorts& ports, int ranks, MoeEvent
   for (const double factor : options_.slowdown) {
     if (!(factor > 0) || factor > 1e6) throw InputError("slowdown", fmt::format("a factor of {}", factor), "above 0");
   }
+  if (options_.every_rank && options_.memory_bandwidth > 0) {
+    for (int rank = 0; rank < ranks; ++rank) {
+      buses_.push_back(graph_.add_resource(fmt::format("rank {} memory", rank), options_.memory_bandwidth));
+    }
+  }
   clear();
 }
 
@@ -27,11 +32,20 @@ void MoeEvents::clear(int batches) {
   dispatch_bound_s_ = 0;
 }
 
-int MoeEvents::compute(TaskKind kind, int rank, double seconds, const char* name) {
+int MoeEvents::compute(TaskKind kind, int rank, double seconds, const char* name, double bytes) {
   const auto at = static_cast<std::size_t>(rank);
   if (const int last = computing_[at]; last >= 0) after_.push_back(last);
   const double factor = options_.slowdown.empty() ? 1 : options_.slowdown[at];
-  const int task = graph_.add_task(kind, rank, kCompute, seconds * factor, {}, after_);
+  const double time = seconds * factor;
+  Demand demand;
+  if (!buses_.empty() && bytes > 0 && time > 0) {
+    demand.amount = std::min(bytes, time * options_.memory_bandwidth);
+    demand.bound = demand.amount / time;
+    demand.resources = std::span(&buses_[at], 1);
+  }
+  const bool shares = demand.amount > 0;
+  const int task = graph_.add_task(kind, rank, kCompute, shares ? 0 : time,
+                                   shares ? std::span<const Demand>(&demand, 1) : std::span<const Demand>(), after_);
   if (options_.every_rank) graph_.name_task(task, name);
   computing_[at] = task;
   return task;
@@ -90,7 +104,8 @@ int MoeEvents::experts(const MoeLayerCosts& costs, const MoeTraffic& part, int d
     const RankLoad& load = part.loads[static_cast<std::size_t>(rank)];
     after_.clear();
     after_.push_back(dispatched);
-    compute(TaskKind::kernel, rank, load.rows > 0 ? costs.experts_s(load) : 0, "experts");
+    compute(TaskKind::kernel, rank, load.rows > 0 ? costs.experts_s(load) : 0, "experts",
+            costs.experts_bytes ? costs.experts_bytes(load) : 0);
   }
   all.clear();
   for (int task = first; task < graph_.tasks(); ++task) all.push_back(task);

@@ -14,7 +14,9 @@ struct MoeLayerCosts {
   double router_s = 0;                               ///< scores and selection, on every rank
   double shared_s = 0;                               ///< shared experts, beside dispatch
   std::function<double(const RankLoad&)> experts_s;  ///< routed experts of a rank
-  double dispatch_start_s = 0;                       ///< of a dispatch, before bytes flow
+  /// Bytes of memory that these read and write; may be empty: then nothing is said of the memory bus.
+  std::function<double(const RankLoad&)> experts_bytes;
+  double dispatch_start_s = 0;  ///< of a dispatch, before bytes flow
   double combine_start_s = 0;
   /// Whole dispatch (combine) with its start.
   /// @param imbalance  time of the fullest link over that of uniform routing on the cluster that was measured.
@@ -35,6 +37,8 @@ struct MoeEventOptions {
   bool two_streams = false;
   /// A task a rank also where ranks do the same together: for pictures.
   bool every_rank = false;
+  /// Of a rank, B/s; with `every_rank`, experts take their bytes from a bus of this bandwidth. 0: no bus.
+  double memory_bandwidth = 0;
 };
 
 /// Layers of expert parallelism as tasks: route, dispatch, experts, combine.
@@ -62,7 +66,7 @@ class MoeEvents {
   void add_background(int link, double bytes, double bytes_per_s);
 
  private:
-  int compute(TaskKind kind, int rank, double seconds, const char* name);
+  int compute(TaskKind kind, int rank, double seconds, const char* name, double bytes = 0);
   int exchange(TaskKind kind, const ByteMatrix& dispatched, double start_s, const std::function<double(double)>& cost,
                double share, int after);
   int route(const MoeLayerCosts& costs, int batch);
@@ -74,6 +78,7 @@ class MoeEvents {
   MoeEventOptions options_;
   double uniform_bound_s_;
   double dispatch_bound_s_ = 0;
+  std::vector<int> buses_;      ///< memory of each rank, where there is one
   std::vector<int> computing_;  ///< last task of each rank's compute stream; -1: none
   std::vector<int> ready_;      ///< of each batch: what its next layer waits for
   int dispatching_ = -1;        ///< last dispatch, or last exchange where they share a stream

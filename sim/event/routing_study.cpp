@@ -224,13 +224,14 @@ void RoutingSimulator::add_others() {
   }
 }
 
-void RoutingSimulator::finish(StepSample& sample) {
+void RoutingSimulator::finish(StepSample& sample, const Observer& observer) {
   add_others();
   if (!schedule_alone(graph_, times_)) {
     const EventGraph* one = &graph_;
     times_ = std::move(simulate_events(std::span(&one, 1)).front());
     ++sample.contended_layers;
   }
+  if (observer) observer(graph_, times_);
   const int ranks = study_.topology.ranks();
   busy_.assign(static_cast<std::size_t>(ranks), 0);
   double common = 0;
@@ -258,7 +259,7 @@ void RoutingSimulator::finish(StepSample& sample) {
   sample.mean_kernels_s += common + std::accumulate(busy_.begin(), busy_.end(), 0.0) / ranks;
 }
 
-StepSample RoutingSimulator::run(std::uint64_t seed, std::uint64_t index) {
+StepSample RoutingSimulator::run(std::uint64_t seed, std::uint64_t index, const Observer& observer) {
   Random random = sample_random(seed, index);
   StepSample sample;
   const int parts = std::max(study_.chunks, study_.batches);
@@ -281,11 +282,11 @@ StepSample RoutingSimulator::run(std::uint64_t seed, std::uint64_t index) {
     }
     events_->add_layer(study_.costs, parts_);
     bounds += events_->dispatch_bound_s();
-    finish(sample);
+    finish(sample, observer);
   }
   if (batches) {
     bounds += events_->dispatch_bound_s();
-    finish(sample);
+    finish(sample, observer);
   }
   if (uniform_bound_s_ > 0) {
     sample.port_imbalance = bounds / (uniform_bound_s_ * study_.batches * study_.layers);

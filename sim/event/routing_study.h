@@ -58,16 +58,15 @@ class RoutingSimulator {
  public:
   /// @throws InputError where numbers contradict each other.
   explicit RoutingSimulator(const RoutingStudy& study);
+  /// Sees the graph of each layer (once the graph of all layers, where batches overlap) and its times.
+  using Observer = std::function<void(const EventGraph&, const EventTimes&)>;
   /// Deterministic for (seed, sample).
-  StepSample run(std::uint64_t seed, std::uint64_t sample);
-  /// The graph of the last layer (of all layers, where batches overlap) and its times.
-  [[nodiscard]] const EventGraph& graph() const { return graph_; }
-  [[nodiscard]] const EventTimes& times() const { return times_; }
+  StepSample run(std::uint64_t seed, std::uint64_t sample, const Observer& observer = {});
 
  private:
   void draw(int layer, Random& random, std::int64_t tokens, MoeTraffic& out, StepSample& sample);
   void add_others();
-  void finish(StepSample& sample);
+  void finish(StepSample& sample, const Observer& observer);
 
   const RoutingStudy& study_;
   EventGraph graph_;

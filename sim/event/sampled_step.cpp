@@ -1,7 +1,7 @@
 #include "sim/event/sampled_step.h"
 
 #include <algorithm>
-#include <numeric>
+#include <memory>
 #include <vector>
 
 #include "models/core/error.h"
@@ -9,6 +9,10 @@
 #include "models/plan/graph.h"
 #include "models/routing/load.h"
 #include "models/routing/metrics.h"
+#include "sim/analytic/analytic.h"
+#include "sim/cost/calibration.h"
+#include "sim/event/engine.h"
+#include "sim/event/graph_engine.h"
 
 namespace moecast {
 namespace {
@@ -85,6 +89,29 @@ Prediction sample_step(const Predictor& predictor, const Architecture& architect
   if (prediction.throughput_tokens_per_s) *prediction.throughput_tokens_per_s /= ratio;
   prediction.distribution = d;
   return prediction;
+}
+
+StepEvents step_events(const std::string& folder, const Architecture& architecture, const Deployment& asked,
+                       const Workload& workload) {
+  const Profile profile = read_profile(folder);
+  const auto calibration = std::make_shared<const Calibration>(read_calibration(folder));
+  const auto model = make_cost_model(calibration);
+  Deployment deployment = asked;
+  if (deployment.backend.empty() && !calibration->gemms.empty()) {
+    deployment.backend = calibration->gemms.front().backend;
+    for (const ProfileBackend& backend : profile.backends) {
+      if (deployment.dtype && backend.dtype != *deployment.dtype) continue;
+      deployment.backend = backend.name;
+      break;
+    }
+  }
+  const OperatorGraph graph = build_graph(architecture, deployment, workload);
+  if (!graph.not_executed.empty()) throw InputError(architecture.name, graph.not_executed.front() + " is not executed");
+  std::vector<OperatorTime> times;
+  for (const Operator& op : graph.operators) times.push_back(time_of(op, graph, deployment, *model));
+  StepEvents step{event_graph_of(graph, times, {memory_bandwidth_of(profile, deployment.threads), 0}), {}};
+  step.times = simulate(step.graph);
+  return step;
 }
 
 }  // namespace moecast

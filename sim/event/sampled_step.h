@@ -2,7 +2,9 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <string>
 
+#include "sim/event/event_graph.h"
 #include "sim/predictor.h"
 
 namespace moecast {
@@ -16,5 +18,15 @@ namespace moecast {
 Prediction sample_step(const Predictor& predictor, const Architecture& architecture, const Deployment& deployment,
                        const Workload& workload, int samples, std::uint64_t seed,
                        const std::function<void(int done)>& progress = {}, const std::atomic<bool>* stop = nullptr);
+
+/// One step's operators as tasks, and when each ran.
+struct StepEvents {
+  EventGraph graph;
+  EventTimes times;
+};
+/// @param folder  of a profile with calibration.json. @throws InputError as Predictor::load, and where an operator is
+/// not known.
+StepEvents step_events(const std::string& folder, const Architecture& architecture, const Deployment& deployment,
+                       const Workload& workload);
 
 }  // namespace moecast

@@ -148,6 +148,7 @@ int run_cli(int argc, char** argv) {
     line.argv = argv;
     add_predict_command(app, line);
     add_explain_command(app, line);
+    add_trace_command(app, line);
     add_describe_command(app, line);
     add_list_command(app, line);
     add_profile_command(app, line);

@@ -122,6 +122,9 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
   options.slots_per_rank = whole(flags.slots, "--slots", 0, 1, 65536);
   options.chunks = whole(flags.chunks, "--chunks", 1, 1, 64);
   options.batches = whole(flags.batches, "--batches", 1, 1, 2);
+  if (options.batches > 1 && options.chunks > 1) {
+    throw UsageError("--chunks", "and two overlapping batches exclude each other", "give one of the two");
+  }
   options.shadowed_experts = whole(flags.shadow, "--shadow", 0, 0, 65536);
   if (!flags.background.empty()) options.background_share = parse_number(flags.background, "--background", 0, 0.99);
   for (const std::string& text : flags.slow_ranks) {

@@ -1,5 +1,7 @@
 #include "tools/cli/query_answers.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
@@ -14,6 +16,9 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"cluster", "--cluster"}, {"slow rank", "--slow-rank"}};
   if (const auto flag = flags.find(error.where()); flag != flags.end()) {
     throw UsageError(flag->second, error.problem(), error.hint());
+  }
+  if (error.where().starts_with("link ")) {
+    throw UsageError("--slow-link", fmt::format("\"{}\" {}", error.where().substr(5), error.problem()), error.hint());
   }
   if (!error.where().empty()) throw error;
   throw InputError(model.empty() ? "layer" : model, error.problem(), error.hint());

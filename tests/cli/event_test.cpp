@@ -1,0 +1,124 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/program.h"
+
+namespace moecast::test {
+namespace {
+
+using testing::HasSubstr;
+using Json = nlohmann::json;
+
+const std::vector<std::string> kDeepSeek{"predict", "--engine",  "event", "--model",  "deepseek-v3",
+                                         "--hw",    "h200-sxm",  "--ep",  "16",       "--batch",
+                                         "1024",    "--samples", "8",     "--format", "json"};
+
+std::vector<std::string> with(std::vector<std::string> arguments, const std::vector<std::string>& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+TEST(EventEngineCommand, GivesADistributionOverRoutings) {
+  const Finished finished = run_moecast(kDeepSeek);
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  const Json a = Json::parse(finished.out);
+  EXPECT_EQ(a.at("status"), "ok");
+  const Json d = a.at("distribution");
+  EXPECT_EQ(d.at("samples"), 8);
+  EXPECT_LE(d.at("p50_s"), d.at("p90_s"));
+  EXPECT_LE(d.at("p90_s"), d.at("p99_s"));
+  EXPECT_EQ(a.at("latency_s"), d.at("mean_s"));
+  EXPECT_LE(a.at("latency_low_s"), a.at("latency_s"));
+  EXPECT_GE(a.at("latency_high_s"), a.at("latency_s"));
+  EXPECT_EQ(a.at("inputs").at("engine"), "event");
+  EXPECT_EQ(a.at("inputs").at("cluster"), "h200-hgx-rail");
+  ASSERT_GE(a.at("operators").size(), 5U);
+  double sum = 0;
+  for (const Json& op : a.at("operators")) sum += op.at("latency_s").get<double>();
+  EXPECT_NEAR(sum / a.at("latency_s").get<double>(), 1, 0.15) << "pieces without overlap are the whole";
+  EXPECT_THAT(finished.err, HasSubstr("attention, norms, dense layers and head are not in it"));
+}
+
+TEST(EventEngineCommand, AnswersTheSameOnAnyNumberOfThreadsAndAnotherForAnotherSeed) {
+  const std::string one = run_moecast(with(kDeepSeek, {"--jobs", "1"})).out;
+  const std::string two = run_moecast(with(kDeepSeek, {"--jobs", "2"})).out;
+  EXPECT_EQ(Json::parse(one).at("distribution"), Json::parse(two).at("distribution"));
+  const std::string other = run_moecast(with(kDeepSeek, {"--seed", "2"})).out;
+  EXPECT_NE(Json::parse(one).at("latency_s"), Json::parse(other).at("latency_s"));
+}
+
+TEST(EventEngineCommand, SkewSlowRanksSlowLinksAndOthersTrafficSlow) {
+  const auto latency = [](const std::vector<std::string>& more) {
+    const Finished finished = run_moecast(with(kDeepSeek, more));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out).at("latency_s").get<double>();
+  };
+  const double usual = latency({});
+  EXPECT_GT(latency({"--load", "log-normal:1.05"}), 1.05 * usual);
+  EXPECT_GT(latency({"--slow-rank", "3:2"}), 1.05 * usual);
+  EXPECT_GT(latency({"--slow-link", "nic 0 out:0.5"}), 1.1 * usual);
+  EXPECT_GT(latency({"--background", "0.3"}), 1.02 * usual);
+  EXPECT_LT(latency({"--load", "log-normal:1.05", "--placement", "balanced"}), latency({"--load", "log-normal:1.05"}));
+}
+
+TEST(EventEngineCommand, ACpuAnswersWithWholeSteps) {
+  const std::vector<std::string> asked{"predict",  "--hw",      "intel-xeon-processor-2cpu",
+                                       "--hidden", "1024",      "--width",
+                                       "2048",     "--experts", "16",
+                                       "--top-k",  "2",         "--tokens",
+                                       "64",       "--format",  "json"};
+  const Json closed = Json::parse(run_moecast(asked).out);
+  const Finished finished = run_moecast(with(asked, {"--engine", "event", "--samples", "50"}));
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  const Json sampled = Json::parse(finished.out);
+  EXPECT_NEAR(sampled.at("latency_s").get<double>() / closed.at("latency_s").get<double>(), 1, 0.05)
+      << "the mean of draws is near the expectation";
+  EXPECT_GT(sampled.at("distribution").at("p99_s"), sampled.at("distribution").at("p50_s"));
+  const Finished refused = run_moecast(with(asked, {"--engine", "event", "--cluster", "h100-hgx-rail"}));
+  EXPECT_EQ(refused.code, 2);
+}
+
+TEST(EventEngineCommand, RefusesWhatItCannotAnswer) {
+  const auto refusal = [](std::vector<std::string> more, int code, const char* what) {
+    const Finished finished = run_moecast(with(kDeepSeek, more));
+    EXPECT_EQ(finished.code, code) << finished.err;
+    EXPECT_THAT(finished.err, HasSubstr(what));
+    EXPECT_EQ(finished.out, "");
+  };
+  refusal({"--cluster", "h200-hgx-rial"}, 2, "did you mean \"h200-hgx-rail\"?");
+  refusal({"--dispatch", "deepep-norml"}, 2, "did you mean \"deepep-normal\"?");
+  refusal({"--slow-link", "nic 0 ot:0.5"}, 2, "did you mean \"nic 0 out\"?");
+  refusal({"--slow-rank", "3"}, 2, "has no factor");
+  refusal({"--slow-rank", "99:2"}, 2, "99 of 16 ranks");
+  refusal({"--slots", "3"}, 2, "--placement balanced");
+  refusal({"--samples", "0"}, 2, "--samples");
+  refusal({"--batches", "2", "--chunks", "2"}, 2, "exclude each other");
+  refusal({"--without", "imbalance"}, 2, "analytic engine");
+  refusal({"--moe-tp", "2"}, 2, "--moe-tp");
+  const Finished idle = run_moecast({"predict", "--model", "olmoe-1b-7b", "--hw", "amd-epyc-2cpu", "--samples", "9"});
+  EXPECT_EQ(idle.code, 2);
+  EXPECT_THAT(idle.err, HasSubstr("--engine event"));
+  const Finished engine = run_moecast({"predict", "--model", "olmoe-1b-7b", "--engine", "events"});
+  EXPECT_EQ(engine.code, 2);
+  EXPECT_THAT(engine.err, HasSubstr("did you mean \"event\"?"));
+}
+
+TEST(TraceCommand, RefusesWhatItCannotDraw) {
+  const std::string folder = fresh_folder("trace");
+  const Finished none = run_moecast({"trace", "--model", "mixtral-8x7b", "--hw", "h100-sxm", "--ep", "8"});
+  EXPECT_EQ(none.code, 2);
+  EXPECT_THAT(none.err, HasSubstr("-o"));
+  const Finished range = run_moecast({"trace", "--model", "mixtral-8x7b", "--hw", "h100-sxm", "--ep", "8", "--batch",
+                                      "8,64", "-o", folder + "/t.json"});
+  EXPECT_EQ(range.code, 2);
+  EXPECT_FALSE(std::filesystem::exists(folder + "/t.json"));
+  const Finished nowhere = run_moecast({"trace", "--model", "mixtral-8x7b", "--hw", "h100-sxm", "--ep", "8", "--batch",
+                                        "8", "-o", folder + "/no/such/t.json"});
+  EXPECT_NE(nowhere.code, 0);
+}
+
+}  // namespace
+}  // namespace moecast::test

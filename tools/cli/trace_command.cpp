@@ -1,0 +1,140 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "models/core/error.h"
+#include "models/core/file.h"
+#include "models/core/quantity_text.h"
+#include "models/plan/graph.h"
+#include "sim/event/sampled_step.h"
+#include "sim/event/trace.h"
+#include "tools/cli/command.h"
+#include "tools/cli/event_answers.h"
+#include "tools/cli/query_answers.h"
+
+namespace moecast {
+namespace {
+
+struct TraceOptions {
+  QueryOptions query;
+  EventFlags events;
+  std::string out;
+  std::string layers;
+  std::string sample;
+};
+
+struct Written {
+  double seconds = 0;
+  std::int64_t events = 0;
+  std::string text;
+  std::vector<std::string> notes;
+};
+
+/// A trace of a million events is more than a browser opens.
+constexpr std::int64_t kMostEvents = 4'000'000;
+
+void refuse_large(std::int64_t events) {
+  if (events <= kMostEvents) return;
+  throw UsageError("--layers", fmt::format("makes more than {} events", kMostEvents), "fewer layers, or fewer ranks");
+}
+
+Written trace_gpu(const TraceOptions& options, const Query& query, const EventHardware& hardware,
+                  const DataFolders& folders) {
+  const GpuMachine machine = read_gpu_machine(hardware.folder);
+  const Cluster cluster = choose_cluster(options.events.cluster, machine.profile.name, folders);
+  EpOptions asked = ep_options_of(options.events, query.workload.load.seed);
+  asked.every_rank = true;
+  EpPlan plan;
+  try {
+    plan = plan_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked);
+  } catch (const InputError& error) {
+    blame_flag(error, options.query.model);
+  }
+  const auto most = parse_count(options.layers.empty() ? "2" : options.layers, "--layers", 1, 100'000);
+  const auto sample = parse_count(options.sample.empty() ? "0" : options.sample, "--sample", 0, 1'000'000);
+  TraceWriter writer(
+      plan.deployment.ep,
+      {{MoeEvents::kCompute, "compute"}, {MoeEvents::kDispatch, "dispatch"}, {MoeEvents::kCombine, "combine"}});
+  Written written;
+  std::int64_t layer = 0;
+  for (std::size_t i = 0; i < plan.studies.size() && layer < most; ++i) {
+    RoutingStudy& study = plan.studies[i].study;
+    study.layers = static_cast<int>(std::min<std::int64_t>(study.layers, most - layer));
+    study.placements.resize(static_cast<std::size_t>(study.layers), study.placements.front());
+    RoutingSimulator simulator(study);
+    simulator.run(asked.seed + i * 1'000'003, static_cast<std::uint64_t>(sample),
+                  [&](const EventGraph& graph, const EventTimes& times) {
+                    writer.add(graph, times, written.seconds, fmt::format("layer {} ", layer));
+                    refuse_large(writer.events());
+                    written.seconds += times.makespan_s;
+                    ++layer;
+                  });
+  }
+  written.notes = plan.notes;
+  written.text = writer.finish(fmt::format("moecast: MoE layers of {} on {} ranks of {}, {}", query.architecture.name,
+                                           plan.deployment.ep, cluster.name, to_string(plan.method)));
+  written.events = writer.events();
+  return written;
+}
+
+Written trace_cpu(const TraceOptions& options, Query query, const DataFolders& folders) {
+  const HardwareChoice hardware = choose_hardware(options.query.hw, folders);
+  refuse_backend_typo(options.query.backend, hardware);
+  assume_profiled_dtype(query, hardware);
+  const StepEvents step = step_events(hardware.folder, query.architecture, query.deployment, query.workload);
+  TraceWriter writer(1, {{0, "compute"}});
+  writer.add(step.graph, step.times, 0, "");
+  Written written;
+  written.seconds = step.times.makespan_s;
+  written.text = writer.finish("moecast: one step of " + query.architecture.name);
+  written.events = writer.events();
+  return written;
+}
+
+int run_trace(const TraceOptions& options) {
+  const Format format = parse_format(options.query.format);
+  if (options.out.empty()) throw UsageError("-o", "is missing", "write e.g. -o run.perfetto.json");
+  const DataFolders folders = find_data_folders(options.query.data);
+  const EventHardware hardware = event_hardware(options.query, folders);
+  std::vector<Query> queries = make_queries(options.query, folders, hardware.threads);
+  if (queries.size() != 1) {
+    throw UsageError("", fmt::format("trace draws one run, these ranges make {}", queries.size()),
+                     "moecast predict takes ranges");
+  }
+  const Written written = hardware.gpu ? trace_gpu(options, queries.front(), hardware, folders)
+                                       : trace_cpu(options, queries.front(), folders);
+  write_file_atomically(options.out, written.text);
+  for (const std::string& text : written.notes) note("note: " + text);
+  if (format == Format::table || format == Format::md) {
+    write_stdout(fmt::format("{}: {} events, {} simulated; open it at https://ui.perfetto.dev\n", options.out,
+                             written.events, format_seconds(Seconds(written.seconds))));
+    return 0;
+  }
+  const Json record{{"file", options.out}, {"events", written.events}, {"simulated_s", written.seconds}};
+  write_stdout(render_records({record}, format, true));
+  return 0;
+}
+
+}  // namespace
+
+void add_trace_command(CLI::App& app, CommandLine& line) {
+  const auto options = std::make_shared<TraceOptions>();
+  CLI::App& command = *app.add_subcommand("trace", "Write a simulated step as a file that Perfetto opens");
+  command.add_option("-o,--out", options->out, "File to write, e.g. run.perfetto.json")->type_name("FILE");
+  add_text_option(command, "--layers", options->layers, "N", "MoE layers that are drawn, of GPUs (default 2)");
+  add_text_option(command, "--sample", options->sample, "N", "Which sampled routing (default 0, the first)");
+  add_query_options(command, options->query);
+  add_event_options(command, options->events, false);
+  command.footer(
+      "A process a rank, a track a stream and a link, arrows from dispatch to experts to combine, counters of link and "
+      "memory bandwidth.\n\n"
+      "Examples:\n"
+      "  moecast trace --model deepseek-v3 --hw h200-sxm --ep 16 --batch 2048 -o run.perfetto.json\n"
+      "  moecast trace --model mixtral-8x7b --hw h100-sxm --ep 8 --batch 64 --chunks 2 --load zipf:1.2 -o skew.json\n"
+      "  moecast trace --model olmoe-1b-7b --hw intel-xeon-processor-2cpu --batch 4 -o step.json\n");
+  command.callback([options, &line] { line.run = [options] { return run_trace(*options); }; });
+}
+
+}  // namespace moecast
