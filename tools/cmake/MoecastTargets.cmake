@@ -13,11 +13,14 @@ if(MOECAST_FUZZ)
   target_link_options(moecast_flags INTERFACE -fsanitize=address,undefined)
 endif()
 
-# moecast_library(<folder name> [PUBLIC lib...] [PRIVATE lib...]): all sources below the calling folder.
+# moecast_library(<folder name> [EXCLUDE regex] [PUBLIC lib...] [PRIVATE lib...]): all sources below the calling folder.
 function(moecast_library name)
-  cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "" "EXCLUDE" "PUBLIC;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
+  if(ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${CMAKE_CURRENT_SOURCE_DIR}/${ARG_EXCLUDE}")
+  endif()
   add_library(moecast_${name} STATIC ${sources})
   add_library(moecast::${name} ALIAS moecast_${name})
   target_sources(moecast_${name} PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_SOURCE_DIR} FILES ${headers})
