@@ -12,6 +12,7 @@
 #include "tools/cli/data_folders.h"
 #include "tools/cli/gpu_profile_command.h"
 #include "tools/cli/measure_options.h"
+#include "tools/cli/mpi_profile.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress_bar.h"
 #include "tools/cli/restart.h"
@@ -33,6 +34,7 @@ struct ProfileOptions {
   std::string out;
   std::string format = "table";
   bool fresh = false;
+  MpiProfileOptions mpi{};
 };
 
 std::string rows_text(const ProfileOutcome& outcome) {
@@ -128,12 +130,28 @@ int profile_a_gpu(const ProfileOptions& options) {
   return run_gpu_profile(gpu);
 }
 
+int profile_ranks(const CLI::App& command, const ProfileOptions& options) {
+  for (const char* flag : {"--budget", "--threads", "--dtype", "--backend", "--name", "--fresh"}) {
+    if (command.count(flag) > 0) throw UsageError(flag, "means nothing with --device mpi", "leave it out");
+  }
+  MpiProfileOptions mpi = options.mpi;
+  mpi.out = options.out;
+  mpi.format = options.format;
+  return run_mpi_profile(mpi);
+}
+
+void refuse_rank_options(const CLI::App& command) {
+  for (const char* flag : {"--ranks", "--mpirun", "--matrix", "--repeats"}) {
+    if (command.count(flag) > 0) throw UsageError(flag, "goes with --device mpi", "write --device mpi");
+  }
+}
+
 int run_profile(const ProfileOptions& options) {
   if (is_gpu_device(options.device)) return profile_a_gpu(options);
   const InterruptGuard guard;  // before any library starts threads
   const Format format = parse_format(options.format);
   if (options.device != "cpu") {
-    throw UsageError("--device", fmt::format("\"{}\" is not a device", options.device), "cpu, cuda or cuda:1");
+    throw UsageError("--device", fmt::format("\"{}\" is not a device", options.device), "cpu, cuda, cuda:1 or mpi");
   }
   ProfileRequest request;
   const std::string budget = options.budget.empty() ? "90s" : options.budget;
@@ -171,25 +189,36 @@ int run_profile(const ProfileOptions& options) {
 void add_profile_command(CLI::App& app, CommandLine& line) {
   const auto options = std::make_shared<ProfileOptions>();
   CLI::App& command = *app.add_subcommand("profile", "Measure this machine's kernels and calibrate from them");
-  add_text_option(command, "--device", options->device, "DEVICE", "cpu (default), cuda, or cuda:1 for the second GPU");
+  add_text_option(command, "--device", options->device, "DEVICE",
+                  "cpu (default), cuda, cuda:1 for the second GPU, mpi for what lies between ranks");
   add_text_option(command, "--budget", options->budget, "TIME",
                   "time to measure for, 5s to 24h (default 90s; cuda: 4min)");
   add_text_option(command, "--threads", options->threads, "RANGE", "thread counts (default: 1 and all CPUs)");
   add_text_option(command, "--dtype", options->dtype, "LIST", "fp32, bf16 (default: both, where the CPU has them)");
   add_text_option(command, "--backend", options->backend, "LIST", "onednn, openblas, eigen (default: the first two)");
   add_text_option(command, "--name", options->name, "NAME", "name of the profile (default: after the CPU)");
-  add_text_option(command, "--out", options->out, "FOLDER", "folder of the profile (default: where `list hw` looks)");
+  add_text_option(command, "--out", options->out, "FOLDER",
+                  "folder of the profile (default: where `list hw` looks); of mpi a JSON file (default: none)");
   add_text_option(command, "--format", options->format, "FORMAT", "table (default), md, csv, json, jsonl");
   command.add_flag("--fresh", options->fresh, "forget what an interrupted run has measured");
+  add_text_option(command, "--ranks", options->mpi.ranks, "COUNT", "mpi: ranks");
+  add_text_option(command, "--mpirun", options->mpi.mpirun, "COMMAND",
+                  "mpi: what starts programs on the hosts (default: $MOECAST_MPIRUN, else mpirun)");
+  add_text_option(command, "--matrix", options->mpi.matrix, "FILE",
+                  "mpi: JSON, bytes from each rank (row) to each rank: all-to-all-v; or a list of such matrices");
+  add_text_option(command, "--repeats", options->mpi.repeats, "COUNT", "mpi: of every measurement (default 11)");
   command.footer(
       "An interrupted run keeps what it has; the same command goes on from there.\n\n"
       "Examples:\n"
       "  moecast profile\n"
       "  moecast profile --budget 10min --backend onednn --dtype bf16 --threads 1\n"
       "  moecast profile --out ./my-machine --format json\n"
-      "  moecast profile --device cuda --dtype bf16\n");
-  command.callback([options, &line] {
-    line.run = [options, &line] {
+      "  moecast profile --device cuda --dtype bf16\n"
+      "  moecast profile --device mpi --ranks 4 --mpirun \"mpirun --host a,b,c,d\" --matrix bytes.json\n");
+  command.callback([options, &line, &command] {
+    line.run = [options, &line, &command] {
+      if (options->device == "mpi") return profile_ranks(command, *options);
+      refuse_rank_options(command);
       restart_with_openblas_core(line.argv);
       return run_profile(*options);
     };

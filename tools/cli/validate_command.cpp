@@ -9,6 +9,7 @@
 #include "models/core/quantity_text.h"
 #include "tools/cli/command.h"
 #include "tools/cli/data_folders.h"
+#include "tools/cli/ep_validation.h"
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/measure_options.h"
 #include "tools/cli/model_choice.h"
@@ -36,6 +37,8 @@ struct ValidateOptions {
   std::string backend;
   std::string data;
   std::string format = "table";
+  bool ep = false;
+  EpValidateOptions over_ranks{};
 };
 
 bool parse_timing(const std::string& text) {
@@ -55,6 +58,26 @@ void choose_model(const ValidateOptions& options, ValidateRequest& request) {
   request.model = load_model(options.model, find_data_folders(options.data));
   request.tokens = parse_range(options.tokens.empty() ? "1,16,128" : options.tokens, "--tokens", 1, 1 << 16);
   request.context = options.context.empty() ? 128 : parse_count(options.context, "--context", 0, 1 << 20);
+}
+
+/// Layers over ranks instead of on this machine alone.
+int run_over_ranks(const CLI::App& command, const ValidateOptions& options) {
+  for (const char* flag :
+       {"--hw", "--model", "--tokens", "--context", "--rounds", "--timing", "--backend", "--dtype", "--threads"}) {
+    if (command.count(flag) > 0) throw UsageError(flag, "means nothing with --ep", "leave it out");
+  }
+  EpValidateOptions ep = options.over_ranks;
+  if (command.count("--cases") > 0) ep.cases = options.cases;
+  ep.seed = options.seed;
+  ep.data = options.data;
+  ep.format = options.format;
+  return run_validate_ep(ep);
+}
+
+void refuse_rank_options(const CLI::App& command) {
+  for (const char* flag : {"--cluster", "--ranks", "--mpirun", "--repeats"}) {
+    if (command.count(flag) > 0) throw UsageError(flag, "goes with --ep", "write --ep too");
+  }
 }
 
 int run_validate(const ValidateOptions& options) {
@@ -116,6 +139,15 @@ void add_validate_command(CLI::App& app, CommandLine& line) {
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT",
                   "table (default), md, json; csv and jsonl give one record a case");
+  command.add_flag("--ep", options->ep,
+                   "MoE layers and all-to-all over MPI ranks: a few probes, then predicted and executed");
+  EpValidateOptions& ranks = options->over_ranks;
+  add_text_option(command, "--cluster", ranks.cluster, "NAME|FILE",
+                  "with --ep: how the hosts are wired (default: $MOECAST_CLUSTER)");
+  add_text_option(command, "--ranks", ranks.ranks, "COUNT", "with --ep: ranks (default: all of the cluster)");
+  add_text_option(command, "--mpirun", ranks.mpirun, "COMMAND",
+                  "with --ep: what starts programs on the hosts (default: $MOECAST_MPIRUN, else mpirun)");
+  add_text_option(command, "--repeats", ranks.repeats, "COUNT", "with --ep: of every measurement (default 7)");
   command.footer(
       "Exit code 1 when a bar is missed; a noisy run says undecided.\n\n"
       "Examples:\n"
@@ -123,11 +155,14 @@ void add_validate_command(CLI::App& app, CommandLine& line) {
       "  moecast validate --backend onednn --dtype bf16 --threads 1 --cases 60 --seed 7\n"
       "  moecast validate --model tiny-mlp-moe --tokens 1-4096*4\n"
       "  moecast validate --format csv > cases.csv\n"
+      "  tools/dev/testbed --hosts 8 --racks 2 --uplink 400mbit -- moecast validate --ep\n"
       "  moecast validate kernels --hw h200-sxm --backend vllm-0.24.0 --table moe.vllm-0.24.0.csv.gz\n");
   add_validate_kernels_command(command, line);
   command.callback([options, &line, &command] {
     if (!command.get_subcommands().empty()) return;  // `validate kernels` has set its own
-    line.run = [options, &line] {
+    line.run = [options, &line, &command] {
+      if (options->ep) return run_over_ranks(command, *options);
+      refuse_rank_options(command);
       restart_with_openblas_core(line.argv);
       return run_validate(*options);
     };

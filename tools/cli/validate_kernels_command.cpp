@@ -10,6 +10,7 @@
 #include "tools/cli/data_folders.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress_bar.h"
+#include "tools/cli/strata_report.h"
 #include "tools/loop/validate_kernels.h"
 
 namespace moecast {
@@ -29,36 +30,8 @@ struct Options {
   std::string format = "table";
 };
 
-Json known(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
-
-Json stratum_json(const KernelStratum& stratum) {
-  const ErrorSummary& s = stratum.summary;
-  return {{"name", stratum.name},
-          {"n", s.n},
-          {"median_ape", s.median_ape},
-          {"mape", s.mape},
-          {"p90_ape", s.p90_ape},
-          {"within_10_ratio", s.within_10_ratio},
-          {"kendall_tau", known(s.kendall_tau)},
-          {"coverage_90_ratio", s.coverage_90_ratio},
-          {"bias_ratio", s.bias},
-          {"baselines", {{"roofline", known(s.roofline_mape)}, {"nearest", known(s.nearest_mape)}}}};
-}
-
-std::string percent(double ratio) { return fmt::format("{:.1f} %", 100 * ratio); }
-
 std::string report_text(const KernelValidationReport& report, Format format) {
-  Table table{{"stratum", "n", "median", "mean", "p90", "within 10 %", "tau", "in 90 %", "bias", "roofline", "nearest"},
-              {}};
-  for (const KernelStratum& stratum : report.strata) {
-    const ErrorSummary& s = stratum.summary;
-    table.rows.push_back({stratum.name, std::to_string(s.n), percent(s.median_ape), percent(s.mape), percent(s.p90_ape),
-                          percent(s.within_10_ratio),
-                          format_or_dash(s.kendall_tau, [](double tau) { return fmt::format("{:.3f}", tau); }),
-                          percent(s.coverage_90_ratio), percent(s.bias), format_or_dash(s.roofline_mape, percent),
-                          format_or_dash(s.nearest_mape, percent)});
-  }
-  std::string text = render_table(table, format);
+  std::string text = strata_text(report.strata, format);
   text +=
       "\nerror = |predicted - measured| / measured; in 90 % = share of measured values inside their 90 % interval;\n"
       "roofline and nearest = mean error of a constant-efficiency roofline and of the nearest measured curve.\n";
@@ -111,7 +84,7 @@ int run(const Options& options) {
   } else if (format == Format::json) {
     Json json;
     json["strata"] = Json::array();
-    for (const KernelStratum& stratum : report.strata) json["strata"].push_back(stratum_json(stratum));
+    for (const Stratum& stratum : report.strata) json["strata"].push_back(stratum_json(stratum));
     json["noise_floor"] = nullptr;  // a key is measured once in these tables
     json["passed"] = bound ? Json(passed) : Json();
     json["not_judged"] = Json::object();
@@ -129,7 +102,7 @@ int run(const Options& options) {
     write_stdout(render_records({json}, format, true));
   } else {
     std::vector<Json> records;
-    for (const KernelStratum& stratum : report.strata) records.push_back(stratum_json(stratum));
+    for (const Stratum& stratum : report.strata) records.push_back(stratum_json(stratum));
     write_stdout(render_records(records, format, false));
   }
   return passed ? 0 : 1;

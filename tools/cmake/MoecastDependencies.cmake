@@ -16,7 +16,8 @@ find_library(SIMGRID_LIBRARY simgrid REQUIRED)
 
 # Ranks. The program that measures them is left out where MPI is missing.
 if(NOT MOECAST_FUZZ)
-  find_package(MPI COMPONENTS C)
+  set(MPI_CXX_SKIP_MPICXX ON)
+  find_package(MPI COMPONENTS CXX)
 endif()
 
 # CPU backends: each is optional, the profiler says which it has.

@@ -2,7 +2,7 @@
 # Sourced by tools/quickstart, tools/test and tools/dev/check: installs Debian packages that are missing, saying which.
 
 build_packages=(g++ cmake ninja-build ccache python3 libeigen3-dev libfmt-dev nlohmann-json3-dev libcli11-dev zlib1g-dev
-                libbenchmark-dev libdnnl-dev libopenblas-openmp-dev libsimgrid-dev libopenmpi-dev openmpi-bin)
+                libbenchmark-dev libdnnl-dev libopenblas-openmp-dev libsimgrid-dev libopenmpi-dev openmpi-bin iproute2 procps)
 test_packages=(libgtest-dev libgmock-dev librapidcheck-dev python3-pytest python3-jsonschema clang-19 libclang-rt-19-dev
                git clang-format-19 shellcheck pyflakes3 pycodestyle codespell)
 check_packages=(clang-tidy-19 libomp-19-dev)

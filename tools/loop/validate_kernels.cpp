@@ -19,40 +19,9 @@ namespace {
 /// Share of a sister machine's residual that this one shows too.
 constexpr double kSisterShare = 0.9;
 
-/// Rows whose outcome is known, with the names of the strata that they belong to.
-class Strata {
- public:
-  void add(const std::string& name, const Outcome& outcome) {
-    const auto [found, fresh] = index_.emplace(name, outcomes_.size());
-    if (fresh) {
-      names_.push_back(name);
-      outcomes_.emplace_back();
-    }
-    outcomes_[found->second].push_back(outcome);
-  }
-  /// "all" first, then by kind of stratum in a fixed order, each sorted.
-  [[nodiscard]] std::vector<KernelStratum> summaries() const {
-    std::vector<KernelStratum> strata;
-    for (std::size_t i = 0; i < names_.size(); ++i) {
-      if (auto summary = summarise_errors(outcomes_[i])) strata.push_back({names_[i], *summary});
-    }
-    const auto rank = [](const std::string& name) {
-      constexpr std::array<std::string_view, 12> kOrder{"all",  "dtype", "kernel", "load", "tokens", "bytes",
-                                                        "rows", "ranks", "nodes",  "tp",   "ep",     "shape"};
-      const auto found = std::find(kOrder.begin(), kOrder.end(), name.substr(0, name.find(' ')));
-      return found - kOrder.begin();
-    };
-    std::stable_sort(strata.begin(), strata.end(), [&](const KernelStratum& a, const KernelStratum& b) {
-      return rank(a.name) != rank(b.name) ? rank(a.name) < rank(b.name) : a.name < b.name;
-    });
-    return strata;
-  }
-
- private:
-  std::map<std::string, std::size_t> index_;
-  std::vector<std::string> names_;
-  std::vector<std::vector<Outcome>> outcomes_;
-};
+/// Strata come in this order.
+constexpr std::array<std::string_view, 12> kOrder{"all",  "dtype", "kernel", "load", "tokens", "bytes",
+                                                  "rows", "ranks", "nodes",  "tp",   "ep",     "shape"};
 
 class Validator {
  public:
@@ -84,7 +53,7 @@ class Validator {
       if (request_.progress) request_.progress(static_cast<double>(done) / static_cast<double>(all));
     }
     finish_held_out();
-    report_.strata = strata_.summaries();
+    report_.strata = strata_.summaries(kOrder);
     return std::move(report_);
   }
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "hwprofiles/kernel_samples.h"
-#include "sim/accuracy/accuracy.h"
 #include "sim/cost/kernel/kernel_calibration.h"
+#include "tools/loop/strata.h"
 
 namespace moecast {
 
@@ -27,13 +27,8 @@ struct KernelValidation {
   std::function<void(double done)> progress;
 };
 
-struct KernelStratum {
-  std::string name;  ///< "all", "dtype fp8_block", "tokens <= 16", "ep 8", "shape 4096x1536x8x128", ...
-  ErrorSummary summary;
-};
-
 struct KernelValidationReport {
-  std::vector<KernelStratum> strata;  ///< "all" first
+  std::vector<Stratum> strata;  ///< "all" first
   TableReport table;
   std::map<std::string, std::int64_t> not_judged;  ///< rows outside all strata, by reason
   std::vector<std::string> notes;                  ///< substitutions of kernels

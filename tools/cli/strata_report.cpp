@@ -1,0 +1,47 @@
+#include "tools/cli/strata_report.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "models/core/quantity_text.h"
+
+namespace moecast {
+namespace {
+
+Json known(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
+
+std::string percent(double ratio) { return fmt::format("{:.1f} %", 100 * ratio); }
+
+}  // namespace
+
+Json stratum_json(const Stratum& stratum) {
+  const ErrorSummary& s = stratum.summary;
+  return {{"name", stratum.name},
+          {"n", s.n},
+          {"median_ape", s.median_ape},
+          {"mape", s.mape},
+          {"p90_ape", s.p90_ape},
+          {"within_10_ratio", s.within_10_ratio},
+          {"kendall_tau", known(s.kendall_tau)},
+          {"coverage_90_ratio", s.coverage_90_ratio},
+          {"bias_ratio", s.bias},
+          {"noise_mape", known(s.noise_mape)},
+          {"baselines", {{"roofline", known(s.roofline_mape)}, {"nearest", known(s.nearest_mape)}}}};
+}
+
+std::string strata_text(const std::vector<Stratum>& strata, Format format) {
+  Table table{{"stratum", "n", "median", "mean", "p90", "within 10 %", "tau", "in 90 %", "bias", "roofline", "nearest"},
+              {}};
+  for (const Stratum& stratum : strata) {
+    const ErrorSummary& s = stratum.summary;
+    table.rows.push_back({stratum.name, std::to_string(s.n), percent(s.median_ape), percent(s.mape), percent(s.p90_ape),
+                          percent(s.within_10_ratio),
+                          format_or_dash(s.kendall_tau, [](double tau) { return fmt::format("{:.3f}", tau); }),
+                          percent(s.coverage_90_ratio), percent(s.bias), format_or_dash(s.roofline_mape, percent),
+                          format_or_dash(s.nearest_mape, percent)});
+  }
+  return render_table(table, format);
+}
+
+}  // namespace moecast
