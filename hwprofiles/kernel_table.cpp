@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "hwprofiles/kernel_samples.h"
+#include "models/core/csv_line.h"
 #include "models/core/error.h"
 #include "models/core/file.h"
 #include "models/core/json.h"
@@ -13,46 +14,6 @@ namespace moecast {
 namespace {
 
 constexpr std::string_view kEplbSuffix = "_eplb";
-
-/// Cells of a CSV line; a quoted cell may hold commas and doubled quotes. The views live as long as `storage`.
-class CsvLine {
- public:
-  const std::vector<std::string_view>& split(std::string_view line) {
-    cells_.clear();
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (line.find('"') == std::string_view::npos) {
-      while (true) {
-        const std::size_t end = line.find(',');
-        cells_.push_back(line.substr(0, end));
-        if (end == std::string_view::npos) return cells_;
-        line.remove_prefix(end + 1);
-      }
-    }
-    return split_quoted(line);
-  }
-
- private:
-  const std::vector<std::string_view>& split_quoted(std::string_view line) {
-    storage_.assign(1, {});
-    bool quoted = false;
-    for (std::size_t i = 0; i < line.size(); ++i) {
-      if (line[i] == '"' && quoted && i + 1 < line.size() && line[i + 1] == '"') {
-        storage_.back() += '"';
-        ++i;
-      } else if (line[i] == '"') {
-        quoted = !quoted;
-      } else if (line[i] == ',' && !quoted) {
-        storage_.emplace_back();
-      } else {
-        storage_.back() += line[i];
-      }
-    }
-    for (const std::string& cell : storage_) cells_.emplace_back(cell);
-    return cells_;
-  }
-  std::vector<std::string> storage_;
-  std::vector<std::string_view> cells_;
-};
 
 /// Where the columns of a layout stand in a file.
 struct ColumnMap {

@@ -9,6 +9,7 @@
 
 #include "models/core/error.h"
 #include "sim/cost/kernel/expert_traffic.h"
+#include "sim/cost/kernel/ready_kernel.h"
 
 namespace moecast {
 namespace {
@@ -17,7 +18,6 @@ namespace {
 constexpr double kDispatchMultiprocessors = 24;
 constexpr double kLowLatencyTokens = 128;
 constexpr double kSameBandwidth = 0.01;
-constexpr std::size_t kMostColumns = 12;
 
 struct MethodName {
   DispatchMethod method;
@@ -32,49 +32,6 @@ constexpr std::array<MethodName, 4> kMethods{{{DispatchMethod::low_latency, "dee
 const MethodName& entry_of(DispatchMethod method) {
   return *std::ranges::find_if(kMethods, [&](const MethodName& m) { return m.method == method; });
 }
-
-/// Formats as tables spell them, the usual one first.
-std::vector<std::string> table_formats(DType dtype) {
-  switch (dtype) {
-    case DType::bf16:
-    case DType::fp16: return {"bfloat16", "float16"};
-    case DType::fp8: return {"fp8", "fp8_block"};
-    case DType::int4: return {"int4_wo"};
-    case DType::mxfp4: return {"w4a8_mxfp4_mxfp8", "w4a16_mxfp4"};
-    default: return {std::string(to_string(dtype))};
-  }
-}
-
-/// A row of a layout under construction, by column names.
-class Row {
- public:
-  explicit Row(const KernelLayout& layout) : layout_(layout) {}
-  Row& set(std::string_view column, double value) {
-    values_[layout_.column(column)] = value;
-    return *this;
-  }
-  [[nodiscard]] std::span<const double> span() const { return std::span(values_).first(layout_.numbers.size()); }
-
- private:
-  const KernelLayout& layout_;
-  std::array<double, kMostColumns> values_{};
-};
-
-/// A kernel ready for many positions; shared by closures.
-struct Ready {
-  KernelModel model;  ///< owned: the compiled kernel points at it
-  CompiledKernel compiled;
-  std::string substitution;
-
-  [[nodiscard]] CompiledKernel::Answer at(const Row& row, std::optional<RankLoad> load = std::nullopt) const {
-    thread_local RankLoadCache loads;
-    return compiled.at({row.span(), load}, loads);
-  }
-  [[nodiscard]] double seconds(const Row& row, std::optional<RankLoad> load = std::nullopt) const {
-    return std::exp(at(row, load).log_seconds);
-  }
-};
-using ReadyKernel = std::shared_ptr<const Ready>;
 
 class CostMaker {
  public:
@@ -102,51 +59,15 @@ class CostMaker {
  private:
   [[nodiscard]] double ranks() const { return topology_.ranks(); }
 
-  /// The kernel of a layout measured nearest to a row, of the framework where it has one, in the first of the formats
-  /// that is known. @param part  end of the kernel's name; empty: any.
   ReadyKernel find(std::string_view layout, std::string_view part, const std::string& framework,
-                   const std::vector<std::string>& formats, const Row& row, std::string_view only = {}) const {
-    ReadyKernel best;
-    std::array<double, 4> best_rank{};
-    CompiledKernel::Workspace workspace;
-    for (const KernelModel& known : calibration_->kernels) {
-      if (known.key.layout != layout || !known.key.kernel.ends_with(part)) continue;
-      if (!only.empty() && known.key.kernel != only) continue;
-      const auto format = std::ranges::find(formats, known.key.dtype);
-      if (!formats.empty() && format == formats.end()) continue;
-      auto ready = std::make_shared<Ready>();
-      ready->model = known;
-      ready->compiled = CompiledKernel(known, row.span(), workspace);
-      const std::array<double, 4> rank{known.key.framework == framework ? 0.0 : 1.0,
-                                       static_cast<double>(format - formats.begin()), ready->compiled.sigma(),
-                                       -version_number(known.key.version)};
-      if (best && !(rank < best_rank)) continue;
-      best_rank = rank;
-      if (known.key.framework != framework && !framework.empty()) ready->substitution = "stands for " + framework;
-      best = ready;
-    }
-    if (!best) return nullptr;
-    return with_links(std::const_pointer_cast<Ready>(best), row);
-  }
-
-  static double version_number(const std::string& version) {
-    double number = 0;
-    double digit = 0;
-    double scale = 1e12;
-    for (const char c : version + ".") {
-      if (c >= '0' && c <= '9') {
-        digit = 10 * digit + (c - '0');
-        continue;
-      }
-      number += digit * scale;
-      scale /= 1e3;
-      digit = 0;
-    }
-    return number;
+                   const std::vector<std::string>& formats, const KernelRowValues& row,
+                   std::string_view only = {}) const {
+    const auto ready = find_ready_kernel(*calibration_, {layout, part, only, framework, "", formats}, row);
+    return ready ? with_links(ready, row) : nullptr;
   }
 
   /// The same kernel on links of another bandwidth: its law there, no curve of its own.
-  ReadyKernel with_links(const std::shared_ptr<Ready>& ready, const Row& row) const {
+  ReadyKernel with_links(const std::shared_ptr<ReadyKernelData>& ready, const KernelRowValues& row) const {
     const DeviceLimits& own = calibration_->device;
     const auto same = [](double a, double b) { return std::abs(a - b) <= kSameBandwidth * std::max(a, b); };
     const bool moved = is_communication(ready->model.key.layout) &&
@@ -169,7 +90,8 @@ class CostMaker {
                      "moecast explain --hw NAME lists what it holds; --dispatch and --backend choose others");
   }
 
-  void add_piece(std::string_view stage, const Ready& kernel, const CompiledKernel::Answer& answer, double factor = 1) {
+  void add_piece(std::string_view stage, const ReadyKernelData& kernel, const CompiledKernel::Answer& answer,
+                 double factor = 1) {
     result_.pieces.push_back({std::string(stage), kernel.model.key.text(), kernel.substitution,
                               std::exp(answer.log_seconds) * factor, answer.log_low - answer.log_seconds,
                               answer.log_high - answer.log_seconds, answer.origin});
@@ -178,7 +100,7 @@ class CostMaker {
   /// Seconds of a linear layer; noted as a piece of the stage.
   double add_gemm(std::string_view stage, double n, double k, const std::vector<std::string>& formats) {
     const KernelLayout& layout = *find_kernel_layout("gemm");
-    Row row(layout);
+    KernelRowValues row(layout);
     row.set("m", std::max(1.0, std::round(layer_.tokens_per_rank))).set("n", n).set("k", k);
     const ReadyKernel gemm = find("gemm", "", framework_, formats, row);
     if (!gemm) missing(stage);
@@ -229,8 +151,8 @@ class CostMaker {
     return ranks() >= full ? 1 : (ranks() - 1) / ranks() / ((full - 1) / full);
   }
 
-  Row deepep_row(const KernelLayout& layout, double nodes) const {
-    Row row(layout);
+  KernelRowValues deepep_row(const KernelLayout& layout, double nodes) const {
+    KernelRowValues row(layout);
     row.set("num_token", std::max(1.0, layer_.tokens_per_rank))
         .set("hidden_size", static_cast<double>(layer_.hidden))
         .set("num_topk", static_cast<double>(layer_.top_k))
@@ -245,7 +167,7 @@ class CostMaker {
   void add_exchange(std::string_view layout, const Scaled& scaled, std::array<double, 2> extra = {0, 0}) {
     constexpr std::array<std::string_view, 2> kStages{"dispatch", "combine"};
     for (std::size_t i = 0; i < 2; ++i) {
-      const Row even = scaled(1.0, i == 1);
+      const KernelRowValues even = scaled(1.0, i == 1);
       const ReadyKernel kernel = find(layout, exchange_part(i), framework_, {}, even);
       if (!kernel) missing(kStages[i]);
       const auto answer = kernel->at(even);
@@ -269,10 +191,10 @@ class CostMaker {
   void add_low_latency() {
     const KernelLayout& layout = *find_kernel_layout("wideep_deepep_ll");
     const double nodes = deepep_nodes();
-    const Row base = deepep_row(layout, nodes);
+    const KernelRowValues base = deepep_row(layout, nodes);
     const double rows = layer_.tokens_per_rank * static_cast<double>(layer_.top_k) * fewer_ranks();
     add_exchange(layout.name, [base, rows](double imbalance, bool /*back*/) {
-      Row row = base;
+      KernelRowValues row = base;
       return row.set(kSentRowsColumn, rows * imbalance);
     });
     result_.traffic.deduplication = Deduplication::per_expert;
@@ -281,7 +203,7 @@ class CostMaker {
 
   /// Seconds in which two nodes and more exchange how many tokens will come: of this machine where it was measured,
   /// else what the law expects anywhere.
-  double notify_s(const KernelLayout& layout, std::string_view part, const Row& row) {
+  double notify_s(const KernelLayout& layout, std::string_view part, const KernelRowValues& row) {
     if (topology_.nodes() < 2) return 0;
     if (const ReadyKernel known = find(layout.name, part, framework_, {}, row)) return known->seconds(row);
     const KernelKey key{framework_, "", std::string(layout.name), std::string(part), ""};
@@ -301,7 +223,7 @@ class CostMaker {
   void add_normal() {
     const KernelLayout& layout = *find_kernel_layout("wideep_deepep_normal");
     const double nodes = deepep_nodes();
-    Row base = deepep_row(layout, nodes);
+    KernelRowValues base = deepep_row(layout, nodes);
     base.set("dispatch_sms", kDispatchMultiprocessors);
     const double tokens = layer_.tokens_per_rank * fewer_ranks();
     const std::array<double, 2> notify{notify_s(layout, "dispatch_notify", base),
@@ -309,7 +231,7 @@ class CostMaker {
     add_exchange(
         layout.name,
         [base, tokens](double imbalance, bool /*back*/) {
-          Row row = base;
+          KernelRowValues row = base;
           return row.set("num_token", std::max(tokens * imbalance, 1.0));
         },
         notify);
@@ -331,7 +253,7 @@ class CostMaker {
                                                                                         : 1.03125;
     const double copies =
         distinct_groups(ranks(), static_cast<double>(layer_.experts), static_cast<double>(layer_.top_k));
-    Row base(layout);
+    KernelRowValues base(layout);
     base.set("tokens_per_rank", layer_.tokens_per_rank)
         .set("hidden", hidden)
         .set("topk", static_cast<double>(layer_.top_k))
@@ -339,7 +261,7 @@ class CostMaker {
         .set("ep_size", ranks());
     // The way back is not quantised.
     add_exchange(layout.name, [base, copies, element](double imbalance, bool back) {
-      Row row = base;
+      KernelRowValues row = base;
       return row.set("element_bytes", back ? 2 : element).set(kCopiesColumn, std::max(copies * imbalance, 1e-3));
     });
     result_.traffic.deduplication = Deduplication::per_rank;
@@ -353,13 +275,13 @@ class CostMaker {
     const double copies =
         distinct_groups(ranks(), static_cast<double>(layer_.experts), static_cast<double>(layer_.top_k));
     const double elements = layer_.tokens_per_rank * copies * hidden;
-    Row base(layout);
+    KernelRowValues base(layout);
     base.set("num_gpus", ranks()).set("element_bytes", kElement).set("node_num", topology_.nodes()).set("eager", 0);
     if (ranks() > 1) {
       const std::string framework = framework_;
       framework_ = "nccl";
       add_exchange(layout.name, [base, elements](double imbalance, bool /*back*/) {
-        Row row = base;
+        KernelRowValues row = base;
         return row.set("message_size", std::max(1.0, elements * imbalance));
       });
       framework_ = framework;
@@ -390,14 +312,14 @@ class CostMaker {
     for (const Try& attempt : tries) {
       const KernelLayout& layout = *find_kernel_layout(attempt.layout);
       const bool local = attempt.layout == "moe";
-      const Row row = local ? local_row(layout, even) : rank_row(layout, tokens);
+      const KernelRowValues row = local ? local_row(layout, even) : rank_row(layout, tokens);
       const ReadyKernel kernel = find(attempt.layout, "", framework_, table_formats(layer_.dtype), row, layer_.kernel);
       if (!kernel) continue;
       if (attempt.must_be_near && kernel->compiled.sigma() > kNear) continue;
       add_piece("experts", *kernel, kernel->at(row, even), layer_.chunks);
       const double top_k = local ? local_top_k() : 0;
       result_.costs.experts_s = [kernel, row, top_k](const RankLoad& load) {
-        Row asked = row;
+        KernelRowValues asked = row;
         if (top_k > 0) asked.set("num_tokens", std::max(1.0, load.rows / top_k));
         return kernel->seconds(asked, load);
       };
@@ -417,8 +339,8 @@ class CostMaker {
   }
 
   /// One rank's experts as a layer of their own: behind a dispatch a kernel sees the rows that arrived, not all.
-  [[nodiscard]] Row local_row(const KernelLayout& layout, const RankLoad& load) const {
-    Row row = rank_row(layout, std::max(1.0, load.rows / local_top_k()));
+  [[nodiscard]] KernelRowValues local_row(const KernelLayout& layout, const RankLoad& load) const {
+    KernelRowValues row = rank_row(layout, std::max(1.0, load.rows / local_top_k()));
     row.set("topk", local_top_k())
         .set("num_experts", std::max(1.0, std::round(static_cast<double>(layer_.experts) / ranks())))
         .set("moe_ep_size", 1);
@@ -426,8 +348,8 @@ class CostMaker {
   }
 
   /// One of many ranks, as tables have it that were measured behind a dispatch. @param tokens  of all ranks.
-  [[nodiscard]] Row rank_row(const KernelLayout& layout, double tokens) const {
-    Row row(layout);
+  [[nodiscard]] KernelRowValues rank_row(const KernelLayout& layout, double tokens) const {
+    KernelRowValues row(layout);
     row.set("num_tokens", tokens)
         .set("hidden_size", static_cast<double>(layer_.hidden))
         .set("inter_size", static_cast<double>(layer_.width))

@@ -158,6 +158,8 @@ void add_validate_command(CLI::App& app, CommandLine& line) {
       "  tools/dev/testbed --hosts 8 --racks 2 --uplink 400mbit -- moecast validate --ep\n"
       "  moecast validate kernels --hw h200-sxm --backend vllm-0.24.0 --table moe.vllm-0.24.0.csv.gz\n");
   add_validate_kernels_command(command, line);
+  add_validate_steps_command(command, line);
+  add_validate_serving_command(command, line);
   command.callback([options, &line, &command] {
     if (!command.get_subcommands().empty()) return;  // `validate kernels` has set its own
     line.run = [options, &line, &command] {

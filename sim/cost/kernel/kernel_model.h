@@ -121,6 +121,8 @@ class CompiledKernel {
   [[nodiscard]] Answer at(const KernelRow& row, RankLoadCache& loads) const;
   /// sqrt(variance + floor): the unit of the scores.
   [[nodiscard]] double sigma() const { return sigma_; }
+  /// Whether this very configuration was measured, at some positions at least.
+  [[nodiscard]] bool measured() const { return own_; }
 
  private:
   const KernelModel* model_ = nullptr;

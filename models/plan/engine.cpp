@@ -1,0 +1,134 @@
+#include "models/plan/engine.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "models/core/error.h"
+#include "models/core/file.h"
+#include "models/core/json.h"
+
+namespace moecast {
+namespace {
+
+constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::size_t kMostSizes = 100'000;
+
+struct HostField {
+  std::string_view name;
+  double EngineHost::* field;
+};
+constexpr std::array<HostField, EngineHost::kCount> kHost{{{"layer_kernels_s", &EngineHost::layer_kernels_s},
+                                                           {"prepare_s", &EngineHost::prepare_s},
+                                                           {"eager_gap_s", &EngineHost::eager_gap_s},
+                                                           {"token_bytes", &EngineHost::token_bytes},
+                                                           {"piece_launch_s", &EngineHost::piece_launch_s},
+                                                           {"eager_launch_s", &EngineHost::eager_launch_s},
+                                                           {"wake_s", &EngineHost::wake_s},
+                                                           {"graph_step_s", &EngineHost::graph_step_s},
+                                                           {"collective_launch_s", &EngineHost::collective_launch_s}}};
+
+struct ServiceField {
+  std::string_view name;
+  double EngineService::* field;
+};
+constexpr std::array<ServiceField, 7> kService{{{"kernel_factor", &EngineService::kernel_factor},
+                                                {"layer_s", &EngineService::layer_s},
+                                                {"step_s", &EngineService::step_s},
+                                                {"stall_share", &EngineService::stall_share},
+                                                {"prefill_factor", &EngineService::prefill_factor},
+                                                {"queue_share", &EngineService::queue_share},
+                                                {"first_token_layer_s", &EngineService::first_token_layer_s}}};
+
+/// [first, last, step] of captured sizes.
+void add_sizes(const JsonView& range, std::vector<double>& sizes) {
+  if (range.size() != 3) throw InputError(range.where(), "is not [first, last, step]");
+  const std::int64_t first = range.at(std::size_t{0}).as_int(1, 1 << 20);
+  const std::int64_t last = range.at(std::size_t{1}).as_int(first, 1 << 20);
+  const std::int64_t step = range.at(std::size_t{2}).as_int(1, 1 << 20);
+  for (std::int64_t size = first; size <= last; size += step) {
+    if (sizes.size() >= kMostSizes) throw InputError(range.where(), "makes too many sizes");
+    if (!sizes.empty() && static_cast<double>(size) <= sizes.back()) {
+      throw InputError(range.where(), "does not go up", "captured sizes ascend");
+    }
+    sizes.push_back(static_cast<double>(size));
+  }
+}
+
+}  // namespace
+
+std::array<double, EngineHost::kCount> EngineHost::values() const {
+  std::array<double, kCount> out{};
+  for (std::size_t i = 0; i < kHost.size(); ++i) out[i] = this->*kHost[i].field;
+  return out;
+}
+
+EngineHost EngineHost::of(const std::array<double, kCount>& values) {
+  EngineHost host;
+  for (std::size_t i = 0; i < kHost.size(); ++i) host.*kHost[i].field = values[i];
+  return host;
+}
+
+std::array<std::string_view, EngineHost::kCount> EngineHost::names() {
+  std::array<std::string_view, kCount> out{};
+  for (std::size_t i = 0; i < kHost.size(); ++i) out[i] = kHost[i].name;
+  return out;
+}
+
+double EngineSpec::padded_rows(double rows) const {
+  const auto found = std::ranges::lower_bound(graph_rows, rows);
+  return found == graph_rows.end() ? rows : *found;
+}
+
+EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
+  const Json json = parse_json(text, where);
+  const JsonView root(json, where);
+  root.refuse_unknown_keys({"schema_version", "name", "graph_rows", "largest_prefill_graph", "collectives", "kernels",
+                            "host", "interval", "service"});
+  static_cast<void>(root.at("schema_version").as_int(kSchemaVersion, kSchemaVersion));
+  EngineSpec engine;
+  engine.name = root.at("name").as_string();
+  const JsonView sizes = root.at("graph_rows");
+  for (std::size_t i = 0; i < sizes.size(); ++i) add_sizes(sizes.at(i), engine.graph_rows);
+  engine.largest_prefill_graph = root.at("largest_prefill_graph").as_number(0, 1e9);
+  if (root.has("kernels")) engine.prefill_kernel = root.at("kernels").find_string("attention_prefill").value_or("");
+  const JsonView host = root.at("host");
+  for (const HostField& field : kHost) {
+    engine.host.*field.field = host.at(field.name).at("value").as_number(0, 1e6);
+  }
+  engine.host_source = host.at("source").as_string();
+  const JsonView interval = root.at("interval");
+  engine.decode_interval = interval.at("decode").as_number(0, 100);
+  engine.prefill_interval = interval.at("prefill").as_number(0, 100);
+  const auto pair = [&](std::string_view name) {
+    const JsonView both = interval.at(name);
+    if (both.size() != 2) throw InputError(both.where(), "is not [below, above]");
+    return std::array<double, 2>{both.at(std::size_t{0}).as_number(0, 10), both.at(std::size_t{1}).as_number(0, 10)};
+  };
+  engine.tpot_interval = pair("tpot");
+  engine.ttft_interval = pair("ttft");
+  const JsonView service = root.at("service");
+  for (const ServiceField& field : kService) {
+    engine.service.*field.field = service.at(field.name).at("value").as_number(0, 1e3);
+  }
+  return engine;
+}
+
+EngineSpec read_engine(const std::string& folder, const std::string& backend) {
+  const std::string name = backend.substr(0, backend.find('-'));
+  std::error_code ignored;
+  std::string known;
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() == ".json") names.push_back(entry.path().stem().string());
+  }
+  std::ranges::sort(names);
+  for (const std::string& one : names) known += (known.empty() ? "" : ", ") + one;
+  if (std::ranges::find(names, name) == names.end()) {
+    throw InputError("backend", "\"" + name + "\" is no serving engine that is described", "known: " + known);
+  }
+  const std::string path = folder + "/" + name + ".json";
+  return parse_engine_text(read_text_file(path), path);
+}
+
+}  // namespace moecast

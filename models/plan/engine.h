@@ -1,0 +1,65 @@
+#pragma once
+#include <array>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moecast {
+
+/// What a serving engine's host adds to kernels. Layers are those of the model.
+struct EngineHost {
+  static constexpr int kCount = 9;
+  double layer_kernels_s = 0;      ///< of a layer: kernels of no table
+  double prepare_s = 0;            ///< of a layer: host before the first kernel of a step with prefill
+  double eager_gap_s = 0;          ///< of a layer: gaps of the GPU between eager kernels
+  double token_bytes = 0;          ///< of a layer, prefill token and element of the hidden state
+  double piece_launch_s = 0;       ///< of a layer: host launch of piecewise graphs
+  double eager_launch_s = 0;       ///< of a layer: host launch of eager kernels
+  double wake_s = 0;               ///< of a step with prefill after idling
+  double graph_step_s = 0;         ///< of a replayed decode step
+  double collective_launch_s = 0;  ///< of one eager collective
+
+  /// In the order above, for fits.
+  [[nodiscard]] std::array<double, kCount> values() const;
+  static EngineHost of(const std::array<double, kCount>& values);
+  static std::array<std::string_view, kCount> names();
+};
+
+/// Linear service law: what a token of output costs beyond the kernels of its step, fitted to end-to-end measurements.
+struct EngineService {
+  double kernel_factor = 1;        ///< on the kernel sum of a decode step
+  double layer_s = 0;              ///< of a layer: kernels of no table and gaps
+  double step_s = 0;               ///< host and sampler
+  double stall_share = 1;          ///< of other requests' prefill that stalls decoding
+  double prefill_factor = 1;       ///< on the kernel sum of prefill
+  double queue_share = 0;          ///< prompts ahead, a ten requests of a rank
+  double first_token_layer_s = 0;  ///< host part of a first token: of a MoE layer; a quarter for others
+};
+
+/// models/plan/engines/<name>.json: what an engine issues, and what its host costs.
+struct EngineSpec {
+  std::string name;
+  std::vector<double> graph_rows;    ///< captured sizes, ascending
+  double largest_prefill_graph = 0;  ///< rows of a step with prefill that piecewise graphs serve
+  std::string prefill_kernel;        ///< of attention, where the profile holds it; empty: the nearest measured
+  EngineHost host;
+  EngineService service;
+  std::string host_source;  ///< what the constants were fitted to
+  /// Standard deviations of a step's assumed error that a 90 % interval spans, on the deployment of the fit.
+  double decode_interval = 1;
+  double prefill_interval = 1;
+  /// ln of measured over predicted that 90 % of left-out loads lie within: below (as a positive number) and above.
+  std::array<double, 2> tpot_interval{};
+  std::array<double, 2> ttft_interval{};
+
+  /// Rows of the captured graph that serves so many; the rows themselves above the largest.
+  [[nodiscard]] double padded_rows(double rows) const;
+};
+
+/// @throws InputError naming the pointer.
+EngineSpec parse_engine_text(std::string_view text, const std::string& where);
+/// FOLDER/<name>.json of a backend ("vllm-0.24.0" or "vllm"). @throws InputError when there is none, naming those
+/// known.
+EngineSpec read_engine(const std::string& folder, const std::string& backend);
+
+}  // namespace moecast

@@ -1,0 +1,76 @@
+#pragma once
+#include <array>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/core/dtype.h"
+#include "sim/cost/kernel/kernel_calibration.h"
+
+namespace moecast {
+
+/// A row of a layout under construction, by column names. Copy it into a hot loop: no heap.
+class KernelRowValues {
+ public:
+  explicit KernelRowValues(const KernelLayout& layout) : layout_(&layout) {}
+  /// @throws std::out_of_range for a name that is none: a bug.
+  KernelRowValues& set(std::string_view column, double value) {
+    values_[layout_->column(column)] = value;
+    return *this;
+  }
+  KernelRowValues& set(std::size_t column, double value) {
+    values_[column] = value;
+    return *this;
+  }
+  [[nodiscard]] std::span<const double> span() const { return std::span(values_).first(layout_->numbers.size()); }
+
+ private:
+  static constexpr std::size_t kMostColumns = 12;
+  const KernelLayout* layout_;
+  std::array<double, kMostColumns> values_{};
+};
+
+/// A configuration of a kernel ready for many positions. Immutable; safe to share.
+struct ReadyKernelData {
+  KernelModel model;  ///< owned: the compiled kernel points at it
+  CompiledKernel compiled;
+  std::string substitution;  ///< empty, or what it stands for
+
+  [[nodiscard]] CompiledKernel::Answer at(const KernelRowValues& row,
+                                          std::optional<RankLoad> load = std::nullopt) const;
+  [[nodiscard]] double seconds(const KernelRowValues& row, std::optional<RankLoad> load = std::nullopt) const {
+    return std::exp(at(row, load).log_seconds);
+  }
+};
+using ReadyKernel = std::shared_ptr<const ReadyKernelData>;
+
+/// Which kernels may answer, the best first: of the framework, of its version, in the earlier format, measured nearer
+/// to the row, newer.
+struct KernelWanted {
+  std::string_view layout;
+  std::string_view part;             ///< end of the kernel's name; empty: any
+  std::string_view only;             ///< whole name; empty: any
+  std::string_view framework;        ///< preferred; empty: any
+  std::string_view version;          ///< preferred; empty: the newest
+  std::vector<std::string> formats;  ///< as tables spell them, preferred first; empty: any
+  /// Of kernels measured about as near, the one with the most rows: what the framework usually picks.
+  bool usual = false;
+};
+
+/// @return nullptr where the machine has none.
+std::shared_ptr<ReadyKernelData> find_ready_kernel(const KernelCalibration& calibration, const KernelWanted& wanted,
+                                                   const KernelRowValues& row);
+
+/// The best as above, and every other kernel of its framework, version and format that was measured about as near: an
+/// engine that tunes itself runs the fastest of them. Empty where the machine has none.
+std::vector<ReadyKernel> find_ready_kernels(const KernelCalibration& calibration, const KernelWanted& wanted,
+                                            const KernelRowValues& row);
+
+/// Formats of a number type as tables spell them, the usual one first.
+std::vector<std::string> table_formats(DType dtype);
+
+}  // namespace moecast

@@ -1,0 +1,112 @@
+#include "sim/step/service_model.h"
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "sim/fit/least_squares.h"
+
+namespace moecast {
+namespace {
+
+constexpr double kChunk = 8192;  ///< tokens of a chunk of a prompt
+/// Host part of a first token: of a dense layer, over that of a MoE layer.
+constexpr double kDenseShare = 0.25;
+constexpr double kQueue = 10;  ///< requests that `queue_share` counts by
+constexpr int kParameters = 7;
+constexpr double kFirstTokenWeight = 0.3;
+constexpr double kEnoughRows = 200;
+constexpr std::size_t kLeastRows = 10;
+
+using Values = std::array<double, kParameters>;
+constexpr Values kPrior{1, 30e-6, 0.5e-3, 1, 1, 0.5, 2e-3};
+/// Standard deviations of ln.
+constexpr Values kWidth{0.25, 1, 1, 0.5, 0.15, 0.3, 0.5};
+/// How far an engine may be from all, of the widths: kernels are much the same, hosts are its own.
+constexpr Values kOfAnEngine{0.3, 0.3, 1, 0.3, 0.3, 1, 1};
+constexpr Values kOfAll{1, 1, 1, 1, 1, 1, 1};
+
+EngineService law_of(const Values& v) { return {v[0], v[1], v[2], v[3], v[4], v[5], v[6]}; }
+
+Values fit(std::span<const MeasuredService> rows, const Values& prior, const Values& narrow) {
+  const double weight = std::sqrt(kEnoughRows / std::max(kEnoughRows, static_cast<double>(rows.size())));
+  const auto put = [&](const Eigen::VectorXd& q) {
+    Values values{};
+    for (int i = 0; i < kParameters; ++i) {
+      values[static_cast<std::size_t>(i)] = prior[static_cast<std::size_t>(i)] * std::exp(std::clamp(q(i), -8.0, 8.0));
+    }
+    return values;
+  };
+  LeastSquaresProblem problem;
+  problem.residuals = [&](const Eigen::VectorXd& q) {
+    const EngineService law = law_of(put(q));
+    Eigen::VectorXd r(2 * static_cast<Eigen::Index>(rows.size()));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto at = static_cast<Eigen::Index>(2 * i);
+      r(at) = weight * std::log(tpot_s(rows[i].terms, law) / rows[i].tpot_s);
+      r(at + 1) = kFirstTokenWeight * weight * std::log(ttft_s(rows[i].terms, law) / rows[i].ttft_s);
+    }
+    return r;
+  };
+  problem.penalties = [&](const Eigen::VectorXd& q) -> Eigen::VectorXd {
+    Eigen::VectorXd p(kParameters);
+    for (int i = 0; i < kParameters; ++i)
+      p(i) = q(i) / (kWidth[static_cast<std::size_t>(i)] * narrow[static_cast<std::size_t>(i)]);
+    return p;
+  };
+  problem.soft_scale = 0.15;
+  problem.most_evaluations = 80;
+  return put(fit_least_squares(problem, Eigen::VectorXd::Zero(kParameters)));
+}
+
+}  // namespace
+
+ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load) {
+  const double dp = model.deployment().dp;
+  ServiceTerms terms;
+  terms.requests = std::max(1.0, load.concurrency / dp);
+  terms.output = load.output;
+  terms.layers = model.operators().layers;
+  terms.moe_layers = model.operators().moe_layers;
+  StepShape decode;
+  decode.rows = decode.decodes = terms.requests;
+  decode.decode_kv = load.prompt + load.output / 2;
+  decode.expert_rows = decode.rows * dp;
+  terms.decode_s = sum(model.times(decode));
+  const double chunk = std::min(load.prompt, kChunk);
+  const double chunks = std::ceil(load.prompt / kChunk);
+  StepShape prefill;
+  prefill.rows = prefill.context = chunk;
+  prefill.prompts = 1;
+  prefill.prefix = (load.prompt - chunk) / 2;
+  prefill.expert_rows = chunk * dp;
+  terms.prefill_s = chunks * sum(model.times(prefill));
+  return terms;
+}
+
+double tpot_s(const ServiceTerms& t, const EngineService& law) {
+  return law.kernel_factor * t.decode_s + law.layer_s * t.layers + law.step_s +
+         law.stall_share * (t.requests - 1) / t.output * t.prefill_s;
+}
+
+double ttft_s(const ServiceTerms& t, const EngineService& law) {
+  const double dense = t.layers - t.moe_layers;
+  return law.first_token_layer_s * (t.moe_layers + kDenseShare * dense) +
+         law.prefill_factor * t.prefill_s * (1 + law.queue_share * (t.requests - 1) / kQueue) + tpot_s(t, law);
+}
+
+double prefill_share(const ServiceTerms& t, double tpot) { return t.requests * t.prefill_s / (t.output * tpot); }
+
+std::map<std::string, EngineService> fit_services(std::span<const MeasuredService> measured) {
+  const Values all = fit(measured, kPrior, kOfAll);
+  std::map<std::string, std::vector<MeasuredService>> engines;
+  for (const MeasuredService& row : measured) engines[row.engine].push_back(row);
+  std::map<std::string, EngineService> laws{{"", law_of(all)}};
+  for (const auto& [engine, rows] : engines) {
+    laws[engine] = law_of(rows.size() >= kLeastRows ? fit(rows, all, kOfAnEngine) : all);
+  }
+  return laws;
+}
+
+}  // namespace moecast

@@ -1,0 +1,50 @@
+#pragma once
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "models/plan/engine.h"
+#include "sim/step/step_model.h"
+
+namespace moecast {
+
+/// Continuous batching of equal requests, as the service law sees it.
+struct ServiceLoad {
+  double prompt = 0;       ///< tokens
+  double output = 0;       ///< tokens
+  double concurrency = 1;  ///< requests in flight on all ranks
+};
+
+struct ServiceTerms {
+  double decode_s = 0;   ///< kernels of a decode step with all requests, halfway through their outputs
+  double prefill_s = 0;  ///< kernels of one prompt, in chunks
+  double layers = 0;
+  double moe_layers = 0;
+  double requests = 1;  ///< of a rank
+  double output = 1;
+};
+
+ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load);
+
+/// Seconds an output token: the decode step, what no table holds, and the share of (requests - 1) other prompts'
+/// prefill that falls on each generated token.
+double tpot_s(const ServiceTerms& terms, const EngineService& law);
+/// Seconds to the first token, below saturation: host, own prefill and prompts ahead, one decode step.
+double ttft_s(const ServiceTerms& terms, const EngineService& law);
+/// Share of the time that prefill takes when requests follow each other without a pause: a queue grows from 1 on, and
+/// the time to the first token is a queue's length long before.
+double prefill_share(const ServiceTerms& terms, double tpot);
+
+struct MeasuredService {
+  ServiceTerms terms;
+  std::string engine;
+  double ttft_s = 0;
+  double tpot_s = 0;
+};
+
+/// One law an engine: all together near the usual values, then each near that. Engines with fewer than ten rows get
+/// what all have in common.
+std::map<std::string, EngineService> fit_services(std::span<const MeasuredService> measured);
+
+}  // namespace moecast

@@ -1,0 +1,102 @@
+#include "sim/step/step_log_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "sim/fit/least_squares.h"
+
+namespace moecast {
+namespace {
+
+constexpr double kShortest = 0.4e-3;  ///< what the log reads at least, s
+constexpr double kStall = 0.15;       ///< s
+/// Decode steps are many and alike.
+constexpr double kDecodeWeight = 0.3;
+constexpr double kPriorWeight = 0.5;
+
+StepShape shape_of(const StepRecord& record) {
+  StepShape shape;
+  shape.decodes = record.decodes;
+  shape.decode_kv = record.decode_kv;
+  shape.context = record.context_tokens;
+  shape.prompts = record.prompts;
+  shape.prefix = record.prefix_tokens;
+  return shape;
+}
+
+}  // namespace
+
+std::vector<LoggedStep> logged_steps(const StepModel& model, std::span<const StepRecord> records) {
+  const double dp = model.deployment().dp;
+  std::vector<LoggedStep> steps;
+  steps.reserve(records.size());
+  for (const StepRecord& record : records) {
+    LoggedStep step;
+    step.terms.tokens = record.context_tokens + record.decodes;
+    const bool prefill = record.context_tokens > 0;
+    step.terms.launch = model.launch_of(step.terms.tokens, prefill);
+    step.terms.after_idle = record.after_idle;
+    StepShape shape = shape_of(record);
+    const int variants = dp > 1 ? 2 : 1;
+    for (int extra = 0; extra < variants; ++extra) {
+      shape.rows = model.padded(step.terms.tokens + (prefill ? 0 : extra));
+      shape.expert_rows = prefill ? shape.rows + (dp - 1) * model.padded(record.decodes + 1) : shape.rows * dp;
+      const StepTimes times = model.times(shape);
+      for (std::size_t i = 0; i < times.size(); ++i) step.times[i] += times[i] / variants;
+    }
+    step.terms.kernels_s = sum(step.times);
+    steps.push_back(step);
+  }
+  return steps;
+}
+
+std::vector<double> logged_seconds(const StepModel& model, std::span<const LoggedStep> steps, const EngineHost& host) {
+  const bool own_process = model.deployment().tp * model.deployment().dp > 1;
+  std::vector<StepCost> costs;
+  costs.reserve(steps.size());
+  for (const LoggedStep& step : steps) costs.push_back(model.cost(step.terms, host));
+  std::vector<double> seconds;
+  seconds.reserve(steps.size());
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    double logged = costs[i].seconds;
+    if (!own_process) {
+      if (!steps[i].terms.after_idle) logged -= costs[i].host_s;
+      if (i + 1 < steps.size() && !steps[i + 1].terms.after_idle) logged += costs[i + 1].host_s;
+    }
+    seconds.push_back(std::max(kShortest, logged));
+  }
+  return seconds;
+}
+
+EngineHost fit_engine_host(const StepModel& model, std::span<const StepRecord> records,
+                           std::span<const LoggedStep> steps) {
+  const std::array<double, EngineHost::kCount> prior = model.engine().host.values();
+  const auto host_of = [&](const Eigen::VectorXd& x) {
+    std::array<double, EngineHost::kCount> values{};
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = prior[i] * x(static_cast<Eigen::Index>(i));
+    return EngineHost::of(values);
+  };
+  std::vector<double> weights;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const bool used = i >= kWarmUpSteps && records[i].latency_s < kStall;
+    weights.push_back(used ? steps[i].terms.launch == StepLaunch::graph ? kDecodeWeight : 1 : 0);
+  }
+  LeastSquaresProblem problem;
+  problem.residuals = [&](const Eigen::VectorXd& x) {
+    const std::vector<double> seconds = logged_seconds(model, steps, host_of(x));
+    Eigen::VectorXd r(static_cast<Eigen::Index>(seconds.size()));
+    for (std::size_t i = 0; i < seconds.size(); ++i) {
+      r(static_cast<Eigen::Index>(i)) = weights[i] * std::log(seconds[i] / records[i].latency_s);
+    }
+    return r;
+  };
+  problem.penalties = [](const Eigen::VectorXd& x) -> Eigen::VectorXd {
+    return kPriorWeight * (x.array() - 1).matrix();
+  };
+  const Eigen::VectorXd start = Eigen::VectorXd::Ones(EngineHost::kCount);
+  Eigen::VectorXd best = fit_least_squares(problem, start);
+  best = best.cwiseMax(0.0);
+  return host_of(best);
+}
+
+}  // namespace moecast

@@ -1,0 +1,469 @@
+#include "sim/step/step_operators.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "models/core/error.h"
+#include "sim/cost/kernel/ready_kernel.h"
+#include "sim/step/distinct_experts.h"
+
+namespace moecast {
+namespace {
+
+/// Where no table helps: shares of bandwidth and peak that such kernels usually reach, and their start.
+constexpr double kUsualBandwidth = 0.7;
+constexpr double kUsualPeak = 0.5;
+constexpr double kUsualStart = 10e-6;
+/// Narrowest linear layer of the tables.
+constexpr std::int64_t kNarrowest = 32;
+/// Routing of few tokens follows the experts that they touch, of many the fullest rank; in between both.
+constexpr double kFewTokens = 64;
+constexpr double kManyTokens = 512;
+/// Load law of the tables whose fullest rank is timed.
+constexpr double kSkewedLoad = 1.01;
+constexpr double kElement = 2;  ///< bytes of an activation
+
+double value(std::int64_t x) { return static_cast<double>(x); }
+
+class Maker {
+ public:
+  Maker(const Architecture& architecture, const Deployment& deployment, const EngineSpec& engine,
+        const KernelCalibration& calibration)
+      : architecture_(architecture), deployment_(deployment), engine_(engine), calibration_(calibration) {
+    std::tie(framework_, version_) = split_backend(deployment.backend);
+    if (framework_.empty()) framework_ = engine.name;
+    dtype_ = deployment.dtype.value_or(architecture.dtype);
+    expert_dtype_ = deployment.dtype ? dtype_ : architecture.expert_dtype.value_or(dtype_);
+    result_.hidden = value(architecture.hidden);
+  }
+
+  StepOperators make() {
+    if (deployment_.pp > 1) throw InputError("pp", "pipeline stages of a GPU step are not supported yet");
+    for (const Layer& layer : architecture_.decoder) {
+      const auto same = std::ranges::find_if(seen_, [&](const auto& known) { return *known.first == layer; });
+      if (same == seen_.end()) {
+        seen_.emplace_back(&layer, 1);
+      } else {
+        ++same->second;
+      }
+      ++result_.layers;
+    }
+    for (const auto& [layer, count] : seen_) {
+      for (const Block& block : layer->blocks) add_block(block, count);
+    }
+    if (architecture_.vocabulary > 0) {
+      add_gemm("head", StepGroup::head, divide(architecture_.vocabulary, deployment_.tp, "vocabulary", "tp"),
+               architecture_.hidden, 1, Rows::sequences, DType::bf16);
+    }
+    add_communication();
+    return std::move(result_);
+  }
+
+ private:
+  enum class Rows { tokens, sequences };
+
+  static std::int64_t divide(std::int64_t what, int ranks, const std::string& name, const std::string& degree) {
+    if (what % ranks != 0) {
+      throw InputError(degree, fmt::format("{} ranks do not divide {} = {}", ranks, name, what),
+                       "choose a degree that divides it");
+    }
+    return what / ranks;
+  }
+
+  StepOperator& add(std::string name, std::string kernel, StepGroup group, double count,
+                    std::function<double(const StepShape&)> seconds) {
+    result_.operators.push_back({std::move(name), std::move(kernel), group, count, std::move(seconds)});
+    return result_.operators.back();
+  }
+
+  static std::string described(const ReadyKernelData& kernel) {
+    return kernel.model.key.text() + (kernel.substitution.empty() ? "" : " (" + kernel.substitution + ")");
+  }
+
+  [[nodiscard]] ReadyKernel find(std::string_view layout, std::string_view part, std::vector<std::string> formats,
+                                 const KernelRowValues& row, std::string_view only = {}) const {
+    return find_ready_kernel(calibration_, {layout, part, only, framework_, version_, std::move(formats), true}, row);
+  }
+
+  /// Bytes and operations at usual efficiencies.
+  [[nodiscard]] std::function<double(double bytes, double flops)> physics() const {
+    const double bandwidth = kUsualBandwidth * calibration_.device.bandwidth;
+    const double peak = kUsualPeak * calibration_.device.peak_bf16;
+    return [=](double bytes, double flops) { return kUsualStart + std::max(bytes / bandwidth, flops / peak); };
+  }
+
+  void add_gemm(const std::string& name, StepGroup group, std::int64_t n, std::int64_t k, double count,
+                Rows rows = Rows::tokens, std::optional<DType> dtype = std::nullopt) {
+    const KernelLayout& layout = *find_kernel_layout("gemm");
+    KernelRowValues row(layout);
+    row.set("m", 1).set("n", value(std::max(n, kNarrowest))).set("k", value(k));
+    const DType wanted = dtype.value_or(dtype_);
+    ReadyKernel kernel = find("gemm", "", table_formats(wanted), row);
+    // vLLM's fp8_block rows are bound by the host below a thousand rows; a replayed graph is not: per-tensor kernels
+    // of the same shape say what the device takes.
+    ReadyKernel other;
+    const bool host_bound = wanted == DType::fp8_block && (!kernel || kernel->model.key.framework == "vllm");
+    if (host_bound) other = find("gemm", "", {"fp8"}, row);
+    if (!kernel) std::swap(kernel, other);
+    if (!kernel) {
+      kernel = find("gemm", "", {"bfloat16"}, row);
+      if (!kernel)
+        throw InputError(calibration_.profile, "holds no linear layer", "moecast explain --hw lists kernels");
+      result_.notes.push_back(fmt::format("{}: no {} kernel, bf16 stands for it", name, to_string(wanted)));
+    }
+    const std::size_t m = layout.column("m");
+    add(name, described(*kernel), group, count, [kernel, other, row, m, rows](const StepShape& shape) {
+      KernelRowValues asked = row;
+      asked.set(m, std::max(1.0, rows == Rows::tokens ? shape.rows : shape.decodes + shape.prompts));
+      const double seconds = kernel->seconds(asked);
+      return other ? std::min(seconds, other->seconds(asked)) : seconds;
+    });
+  }
+
+  void add_block(const Block& block, double count) {
+    if (const auto* attention = std::get_if<AttentionBlock>(&block)) {
+      add_attention(*attention, count);
+    } else if (const auto* moe = std::get_if<MoeBlock>(&block)) {
+      add_moe(*moe, count);
+    } else if (const auto* dense = std::get_if<DenseFfnBlock>(&block)) {
+      add_ffn("ffn", StepGroup::gemm, dense->ffn, 1, count);
+    } else {
+      refuse("a block that is neither attention nor feed-forward");
+    }
+    if (deployment_.tp > 1) all_reduces_ += count;
+  }
+
+  void refuse(const std::string& what) {
+    if (std::ranges::find(result_.not_executed, what) == result_.not_executed.end()) {
+      result_.not_executed.push_back(what);
+    }
+  }
+
+  void add_ffn(const std::string& name, StepGroup group, const ExpertSpec& spec, std::int64_t copies, double count) {
+    const std::int64_t width = divide(spec.width * copies, deployment_.tp, name + " width", "tp");
+    add_gemm(name + (spec.gated ? ".gate_up" : ".up"), group, width * (spec.gated ? 2 : 1), architecture_.hidden,
+             count * spec.depth);
+    add_gemm(name + ".down", group, architecture_.hidden, width, count * spec.depth);
+  }
+
+  void add_attention(const AttentionBlock& block, double count) {
+    switch (block.kind) {
+      case AttentionKind::full:
+      case AttentionKind::sliding_window:
+      case AttentionKind::chunked: return add_grouped_query(block, count);
+      case AttentionKind::latent: return add_latent(block, count);
+      case AttentionKind::sparse_latent:
+        refuse("the indexer of sparse attention: dense latent attention stands for it");
+        return add_latent(block, count);
+      case AttentionKind::gated_delta_net: return add_delta_net(block, count);
+      default: refuse("attention that is neither grouped-query, latent nor a gated delta net");
+    }
+  }
+
+  void add_grouped_query(const AttentionBlock& block, double count) {
+    const int tp = deployment_.tp;
+    const std::int64_t heads = divide(block.heads, tp, "heads", "tp");
+    const std::int64_t kv_heads = std::max<std::int64_t>(1, block.kv_heads / tp);
+    const std::int64_t dim = block.head_dim;
+    const std::int64_t value_dim = block.value_head_dim > 0 ? block.value_head_dim : dim;
+    add_gemm("attention.qkv", StepGroup::gemm,
+             heads * dim * (block.output_gate ? 2 : 1) + kv_heads * (dim + (block.shared_kv ? 0 : value_dim)),
+             architecture_.hidden, count);
+    add_gemm("attention.out", StepGroup::gemm, architecture_.hidden, heads * value_dim, count);
+    for (const bool prefill : {false, true}) {
+      const KernelLayout& layout = *find_kernel_layout(prefill ? "context_attention" : "generation_attention");
+      KernelRowValues row(layout);
+      row.set("batch_size", 1).set("isl", 1).set("num_heads", value(heads)).set("num_key_value_heads", value(kv_heads));
+      row.set("head_dim", value(dim)).set("window_size", value(block.window));
+      const std::vector<std::string> formats{"bfloat16+bfloat16", "bfloat16+fp8"};
+      ReadyKernel kernel;
+      if (prefill && !engine_.prefill_kernel.empty()) {
+        kernel = find(layout.name, "", formats, row, engine_.prefill_kernel);
+      }
+      if (!kernel) kernel = find(layout.name, "", formats, row);
+      const std::string name = prefill ? "attention.prefill" : "attention.decode";
+      if (!kernel) {
+        add_attention_physics(name, prefill, heads, 2 * kv_heads * dim, 4 * value(heads * dim), count);
+      } else {
+        add(name, described(*kernel), StepGroup::attention, count, attention_cost(kernel, row, layout, prefill));
+      }
+    }
+  }
+
+  static std::function<double(const StepShape&)> attention_cost(const ReadyKernel& kernel, const KernelRowValues& row,
+                                                                const KernelLayout& layout, bool prefill) {
+    const std::size_t batch = layout.column("batch_size");
+    const std::size_t isl = layout.column("isl");
+    const std::size_t step = layout.column("step");
+    return [=](const StepShape& shape) {
+      KernelRowValues asked = row;
+      if (prefill) {
+        if (shape.prompts == 0) return 0.0;
+        asked.set(batch, shape.prompts).set(isl, std::max(1.0, prompt_without_prefix(shape)));
+      } else {
+        if (shape.decodes == 0) return 0.0;
+        asked.set(batch, shape.decodes).set(step, std::max(0.0, shape.decode_kv - 1));
+      }
+      return kernel->seconds(asked);
+    };
+  }
+
+  /// Length of a prompt without prefix that attends to as many pairs.
+  static double prompt_without_prefix(const StepShape& shape) {
+    const double fresh = std::max(1.0, shape.context / shape.prompts);
+    return std::sqrt(fresh * fresh + 2 * fresh * shape.prefix / shape.prompts);
+  }
+
+  /// @param cached  elements of a token in the cache. @param flops  a pair of query and key.
+  void add_attention_physics(const std::string& name, bool prefill, std::int64_t heads, std::int64_t cached,
+                             double flops, double count) {
+    const auto cost = physics();
+    const double bytes = kElement * value(cached);
+    add(name, "physics", StepGroup::attention, count, [=](const StepShape& shape) {
+      if (prefill) {
+        if (shape.prompts == 0) return 0.0;
+        const double length = prompt_without_prefix(shape);
+        return cost(shape.prompts * length * bytes, shape.prompts * flops * length * length / 2);
+      }
+      if (shape.decodes == 0) return 0.0;
+      return cost(shape.decodes * shape.decode_kv * bytes, shape.decodes * shape.decode_kv * flops);
+    });
+    static_cast<void>(heads);
+  }
+
+  void add_latent(const AttentionBlock& block, double count) {
+    const LatentSpec& latent = block.latent.value();
+    const std::int64_t heads = divide(block.heads, deployment_.tp, "heads", "tp");
+    const std::int64_t query = latent.nope_head_dim + latent.rope_head_dim;
+    const std::int64_t cached = latent.kv_rank + latent.rope_head_dim;
+    if (latent.q_rank > 0) {
+      add_gemm("attention.qkv_a", StepGroup::gemm, latent.q_rank + cached, architecture_.hidden, count);
+      add_gemm("attention.q_b", StepGroup::gemm, heads * query, latent.q_rank, count);
+    } else {
+      add_gemm("attention.q", StepGroup::gemm, heads * query + cached, architecture_.hidden, count);
+    }
+    add_gemm("attention.out", StepGroup::gemm, architecture_.hidden, heads * latent.value_head_dim, count);
+    // Decode multiplies by the absorbed projections of keys and values, prefill by the projections themselves.
+    const auto cost = physics();
+    const double absorbed = value(heads * latent.kv_rank) * value(latent.nope_head_dim + latent.value_head_dim);
+    add("attention.absorbed", "physics", StepGroup::gemm, count, [=](const StepShape& shape) {
+      return cost(absorbed * kElement + shape.rows * value(heads * (query + latent.kv_rank)) * kElement,
+                  2 * shape.rows * absorbed);
+    });
+    result_.notes.emplace_back(
+        "latent attention: physics; its tables are bound by the host at the lengths that decode asks for");
+    add_attention_physics("attention.decode", false, heads, cached, 2 * value(heads * (cached + latent.kv_rank)),
+                          count);
+    add_attention_physics("attention.prefill", true, heads, cached, 2 * value(heads * (query + latent.value_head_dim)),
+                          count);
+  }
+
+  void add_delta_net(const AttentionBlock& block, double count) {
+    const LinearAttentionSpec& linear = block.linear.value();
+    const int tp = deployment_.tp;
+    const std::int64_t keys = divide(linear.key_heads, tp, "key heads", "tp");
+    const std::int64_t values = divide(linear.value_heads, tp, "value heads", "tp");
+    const std::int64_t inner = values * linear.value_head_dim;
+    add_gemm("delta_net.qkvz", StepGroup::gemm, 2 * keys * linear.key_head_dim + 2 * inner, architecture_.hidden,
+             count);
+    add_gemm("delta_net.ba", StepGroup::gemm, 2 * values, architecture_.hidden, count);
+    add_gemm("delta_net.out", StepGroup::gemm, architecture_.hidden, inner, count);
+    const KernelLayout& layout = *find_kernel_layout("gdn");
+    KernelRowValues row(layout);
+    row.set("batch_size", 1).set("seq_len", 1).set("d_model", value(architecture_.hidden));
+    row.set("d_conv", value(linear.conv_size)).set("num_k_heads", value(keys)).set("num_v_heads", value(values));
+    row.set("head_k_dim", value(linear.key_head_dim)).set("head_v_dim", value(linear.value_head_dim));
+    const ReadyKernel update = find("gdn", "conv1d_update/generation", {}, row);
+    const ReadyKernel recurrent = find_first({"packed_decode/generation", "delta_rule/generation"}, row);
+    const ReadyKernel convolution = find("gdn", "conv1d_fn/context", {}, row);
+    const ReadyKernel chunk = find_first({"flashinfer/context", "delta_rule/context"}, row);
+    if (!update || !recurrent || !convolution || !chunk) {
+      return refuse("gated delta nets: the profile holds no kernel of theirs");
+    }
+    const std::size_t batch = layout.column("batch_size");
+    const std::size_t length = layout.column("seq_len");
+    const auto at = [=](const ReadyKernel& kernel, double sequences, double tokens) {
+      KernelRowValues asked = row;
+      return kernel->seconds(asked.set(batch, std::max(1.0, sequences)).set(length, std::max(1.0, tokens)));
+    };
+    add("delta_net.decode", described(*recurrent), StepGroup::recurrent, count, [=](const StepShape& shape) {
+      return shape.prompts > 0 ? 0.0 : at(update, shape.rows, 1) + at(recurrent, shape.rows, 1);
+    });
+    // Decodes ride along with prompts as sequences of one token.
+    add("delta_net.prefill", described(*chunk), StepGroup::recurrent, count, [=](const StepShape& shape) {
+      if (shape.prompts == 0) return 0.0;
+      const double tokens = shape.context / shape.prompts;
+      const double riding =
+          shape.decodes > 0 ? at(chunk, shape.decodes + shape.prompts, 1) - at(chunk, shape.prompts, 1) : 0.0;
+      return at(convolution, shape.prompts, tokens) + at(chunk, shape.prompts, tokens) + std::max(0.0, riding);
+    });
+  }
+
+  [[nodiscard]] ReadyKernel find_first(std::initializer_list<std::string_view> parts,
+                                       const KernelRowValues& row) const {
+    for (const std::string_view part : parts) {
+      ReadyKernel kernel = find("gdn", part, {}, row);
+      if (kernel && kernel->substitution.empty()) return kernel;
+    }
+    for (const std::string_view part : parts) {
+      if (ReadyKernel kernel = find("gdn", part, {}, row)) return kernel;
+    }
+    return nullptr;
+  }
+
+  void add_moe(const MoeBlock& block, double count) {
+    result_.moe_layers += count;
+    if (block.experts.size() != 1 || block.experts.front().expert.kind != ExpertKind::ffn) {
+      refuse("experts that differ within a layer, or are no feed-forward networks");
+    }
+    const ExpertSpec& expert = block.experts.front().expert;
+    const std::int64_t inner = block.latent_width > 0 ? block.latent_width : architecture_.hidden;
+    add_gemm("router", StepGroup::gemm, block.expert_count(), architecture_.hidden, count, Rows::tokens, DType::bf16);
+    if (block.latent_width > 0) {
+      add_gemm("latent.in", StepGroup::gemm, inner, architecture_.hidden, count);
+      add_gemm("latent.out", StepGroup::gemm, architecture_.hidden, inner, count);
+    }
+    if (block.shared.count > 0) {
+      add_ffn("shared", StepGroup::shared, block.shared.expert, block.shared.count, count);
+      if (block.shared.gate) add_gemm("shared.gate", StepGroup::shared, 1, architecture_.hidden, count);
+    }
+    if (block.dense_residual) add_ffn("dense_residual", StepGroup::shared, *block.dense_residual, 1, count);
+    add_experts(block, expert, inner, count);
+  }
+
+  void add_experts(const MoeBlock& block, const ExpertSpec& expert, std::int64_t inner, double count) {
+    const int ep = deployment_.ep;
+    const std::int64_t experts = block.expert_count();
+    const int top_k = block.router.top_k;
+    const int moe_tp = deployment_.moe_tp.value_or(std::max(1, deployment_.tp * deployment_.dp / ep));
+    static_cast<void>(divide(experts, ep, "experts", "ep"));
+    static_cast<void>(divide(expert.width, moe_tp, "expert width", "moe_tp"));
+    const KernelLayout& layout = *find_kernel_layout("moe");
+    KernelRowValues even(layout);
+    even.set("num_tokens", 1).set("hidden_size", value(inner)).set("inter_size", value(expert.width));
+    even.set("topk", top_k).set("num_experts", value(experts)).set("moe_tp_size", moe_tp).set("moe_ep_size", ep);
+    even.set(kMatricesColumn, expert.gated ? 3 : 2).set(kDistributionColumn, 0);
+    KernelRowValues skewed = even;
+    skewed.set(kDistributionColumn, kSkewedLoad);
+    std::vector<std::string> formats = table_formats(expert_dtype_);
+    const auto find_all = [&](const KernelRowValues& row) {
+      return find_ready_kernels(calibration_, {"moe", "", "", framework_, version_, formats, true}, row);
+    };
+    std::vector<ReadyKernel> few = find_all(even);
+    if (few.empty()) {
+      formats = {"fp8_block", "fp8", "bfloat16"};
+      few = find_all(even);
+      if (few.empty()) {
+        throw InputError(calibration_.profile, "holds no expert kernel", "moecast explain --hw lists kernels");
+      }
+      result_.notes.push_back(fmt::format("experts: no {} kernel, {} stands for it", to_string(expert_dtype_),
+                                          few.front()->model.key.dtype));
+    }
+    const std::vector<ReadyKernel> many = find_all(skewed);
+    // An engine that tunes itself runs the fastest kernel.
+    const auto fastest = [](const std::vector<ReadyKernel>& kernels, const KernelRowValues& row,
+                            const std::optional<RankLoad>& load) {
+      double least = kernels.front()->seconds(row, load);
+      for (std::size_t i = 1; i < kernels.size(); ++i) least = std::min(least, kernels[i]->seconds(row, load));
+      return least;
+    };
+    const DistinctExperts distinct(static_cast<int>(experts), top_k, ep, kUsualPopularitySigma);
+    const std::size_t tokens = layout.column("num_tokens");
+    const double rank_share = static_cast<double>(ep) / top_k;
+    add("experts", described(*few.front()), StepGroup::experts, count * expert.depth, [=](const StepShape& shape) {
+      const double rows = std::max(1.0, shape.expert_rows);
+      const double share = std::clamp(std::log2(rows / kFewTokens) / std::log2(kManyTokens / kFewTokens), 0.0, 1.0);
+      double seconds = 0;
+      if (share < 1) {
+        // The balanced curve where it touches as many experts: a row each.
+        const double touched = distinct.at(rows);
+        KernelRowValues asked = even;
+        asked.set(tokens, std::max(1.0, touched * rank_share));
+        seconds += (1 - share) * fastest(few, asked, RankLoad{touched, touched, 1});
+      }
+      if (share > 0) {
+        KernelRowValues asked = skewed;
+        seconds += share * fastest(many, asked.set(tokens, rows), std::nullopt);
+      }
+      return seconds;
+    });
+  }
+
+  void add_collective(const std::string& name, std::string_view layout_name, std::string_view operation, int ranks,
+                      double count, double StepShape::* rows) {
+    const KernelLayout* layout = find_kernel_layout(layout_name);
+    const auto row_of = [&](const KernelLayout& of) {
+      KernelRowValues row(of);
+      row.set("message_size", 1)
+          .set("num_gpus", ranks)
+          .set("element_bytes", kElement)
+          .set("node_num", 1)
+          .set("eager", 0);
+      return row;
+    };
+    std::string_view framework = layout_name == "nccl" ? std::string_view("nccl") : std::string_view(framework_);
+    ReadyKernel kernel =
+        find_ready_kernel(calibration_, {layout_name, operation, "", framework, version_, {}}, row_of(*layout));
+    if (!kernel) {
+      layout = find_kernel_layout("nccl");
+      kernel = find_ready_kernel(calibration_, {"nccl", operation, "", "nccl", "", {}}, row_of(*layout));
+    }
+    result_.collectives += count;
+    const double hidden = value(architecture_.hidden);
+    if (!kernel) {
+      const double link = calibration_.device.link > 0 ? calibration_.device.link : 50e9;
+      result_.notes.push_back(name + ": no measured collective; bytes over the link's bandwidth");
+      add(name, "physics", StepGroup::communication, count, [=](const StepShape& shape) {
+        return kUsualStart + 2 * shape.*rows * hidden * kElement * (ranks - 1) / ranks / (kUsualBandwidth * link);
+      });
+      return;
+    }
+    const std::size_t size = layout->column("message_size");
+    const KernelRowValues row = row_of(*layout);
+    add(name, described(*kernel), StepGroup::communication, count, [=](const StepShape& shape) {
+      KernelRowValues asked = row;
+      return kernel->seconds(asked.set(size, std::max(1.0, shape.*rows * hidden)));
+    });
+  }
+
+  void add_communication() {
+    if (deployment_.tp > 1) {
+      add_collective("all_reduce", "custom_allreduce", "all_reduce", deployment_.tp, all_reduces_ + 1,
+                     &StepShape::rows);
+    }
+    if (deployment_.dp > 1 && result_.moe_layers > 0) {
+      add_collective("all_gather", "nccl", "all_gather", deployment_.dp, result_.moe_layers, &StepShape::expert_rows);
+      add_collective("reduce_scatter", "nccl", "reduce_scatter", deployment_.dp, result_.moe_layers,
+                     &StepShape::expert_rows);
+    }
+  }
+
+  const Architecture& architecture_;
+  const Deployment& deployment_;
+  const EngineSpec& engine_;
+  const KernelCalibration& calibration_;
+  std::string framework_, version_;
+  DType dtype_ = DType::bf16;
+  DType expert_dtype_ = DType::bf16;
+  double all_reduces_ = 0;
+  std::vector<std::pair<const Layer*, double>> seen_;
+  StepOperators result_;
+};
+
+}  // namespace
+
+std::string_view to_string(StepGroup group) {
+  constexpr std::array<std::string_view, kStepGroups> kNames{"gemm",      "shared", "experts",      "recurrent",
+                                                             "attention", "head",   "communication"};
+  return kNames[static_cast<std::size_t>(group)];
+}
+
+StepOperators make_step_operators(const Architecture& architecture, const Deployment& deployment,
+                                  const EngineSpec& engine, const KernelCalibration& calibration) {
+  return Maker(architecture, deployment, engine, calibration).make();
+}
+
+}  // namespace moecast

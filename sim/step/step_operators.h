@@ -1,0 +1,60 @@
+#pragma once
+#include <array>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/architecture/architecture.h"
+#include "models/plan/deployment.h"
+#include "models/plan/engine.h"
+#include "sim/cost/kernel/kernel_calibration.h"
+
+namespace moecast {
+
+/// One engine step as a rank sees it.
+struct StepShape {
+  double rows = 0;         ///< tokens of this rank, padded where a captured graph is replayed
+  double decodes = 0;      ///< sequences that get one token
+  double decode_kv = 0;    ///< mean KV entries of these, the new one included
+  double context = 0;      ///< new tokens of prompts
+  double prompts = 0;      ///< sequences that these belong to
+  double prefix = 0;       ///< KV entries that the prompts already hold, of all together
+  double expert_rows = 0;  ///< rows of all data-parallel ranks together
+};
+
+/// Kernels of one kind share their error over all layers of a step.
+enum class StepGroup { gemm, shared, experts, recurrent, attention, head, communication };
+inline constexpr std::size_t kStepGroups = 7;
+std::string_view to_string(StepGroup group);
+using StepTimes = std::array<double, kStepGroups>;
+
+/// A kernel of a step on one rank.
+struct StepOperator {
+  std::string name;    ///< "attention.qkv"
+  std::string kernel;  ///< key of the calibrated kernel and what it stands for; "physics" where there is none
+  StepGroup group = StepGroup::gemm;
+  double count = 1;                                 ///< layers that run it
+  std::function<double(const StepShape&)> seconds;  ///< of one call; no allocation
+};
+
+struct StepOperators {
+  std::vector<StepOperator> operators;
+  std::vector<std::string> not_executed;  ///< parts of the model that no operator stands for
+  std::vector<std::string> notes;
+  double layers = 0;
+  double moe_layers = 0;
+  double hidden = 0;
+  double collectives = 0;  ///< of a step
+};
+
+/// What an engine executes in a step of a model on one of tp * dp ranks, each operator with its calibrated kernel.
+///
+/// Tensor parallelism: heads, widths and vocabulary are split over tp ranks, two all-reduces a layer and one of the
+/// embedding. Data-parallel attention: rows are gathered before and scattered after each MoE layer over dp ranks.
+/// Experts are spread over ep ranks, each expert over moe_tp.
+/// @throws InputError when a degree does not divide what it splits, or the profile has no GEMM or expert kernel at all.
+StepOperators make_step_operators(const Architecture& architecture, const Deployment& deployment,
+                                  const EngineSpec& engine, const KernelCalibration& calibration);
+
+}  // namespace moecast

@@ -1,0 +1,155 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "models/core/error.h"
+#include "tools/cli/command.h"
+#include "tools/cli/data_folders.h"
+#include "tools/cli/model_choice.h"
+#include "tools/cli/output.h"
+#include "tools/cli/progress_bar.h"
+#include "tools/cli/strata_report.h"
+#include "tools/loop/validate_serving.h"
+
+namespace moecast {
+namespace {
+
+struct Options {
+  std::string table;
+  std::string leave_out;
+  bool fit = false;
+  std::string data;
+  std::string format = "table";
+};
+
+/// "Qwen/Qwen3-235B-A22B-FP8" as the zoo calls it: "qwen3-235b-a22b".
+std::string zoo_name(std::string model) {
+  model = model.substr(model.rfind('/') + 1);
+  for (char& c : model) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (bool again = true; again;) {
+    again = false;
+    for (const std::string_view suffix : {"-fp8", "-fp4", "-nvfp4", "-bf16", "-instruct", "-chat", "-base", "-2507"}) {
+      if (!model.ends_with(suffix)) continue;
+      model.resize(model.size() - suffix.size());
+      again = true;
+    }
+  }
+  if (model.starts_with("meta-llama-")) model = model.substr(5);
+  return model;
+}
+
+std::optional<Architecture> find_model(const std::string& model, const DataFolders& folders) {
+  try {
+    return load_model(zoo_name(model), folders);
+  } catch (const UsageError&) {
+    return std::nullopt;
+  }
+}
+
+std::string find_machine(std::string system, const DataFolders& folders) {
+  std::ranges::replace(system, '_', '-');
+  for (const ProfileEntry& entry : find_profiles(folders)) {
+    if (entry.name == system) return entry.folder;
+  }
+  return "";
+}
+
+Json law_json(const EngineService& law) {
+  return {{"kernel_factor", law.kernel_factor},
+          {"layer_s", law.layer_s},
+          {"step_s", law.step_s},
+          {"stall_share", law.stall_share},
+          {"prefill_factor", law.prefill_factor},
+          {"queue_share", law.queue_share},
+          {"first_token_layer_s", law.first_token_layer_s}};
+}
+
+std::string report_text(const ServingValidationReport& report, const Options& options, Format format) {
+  std::string text = strata_text(report.strata, format);
+  text +=
+      "\nerror = |predicted - measured| / measured; roofline = kernels of the step (of the prompt) alone;\n"
+      "tpot, ttft: without rows whose twin differs by more than a quarter, and without vLLM on Qwen3-235B (bound by "
+      "its "
+      "host);\nttft: below saturation.\n";
+  text += options.leave_out.empty() ? options.fit ? "laws fitted to this very table: its errors judge nothing\n"
+                                                  : "laws: those of the engines\n"
+                                    : fmt::format("laws of each {} fitted to the others\n", options.leave_out);
+  for (const auto& [engine, law] : report.laws) {
+    text += fmt::format("  {:<8} {}\n", engine.empty() ? "all" : engine, dump_json_line(law_json(law)));
+  }
+  text += fmt::format("90 % of rows lie within x{:.2f} below and x{:.2f} above (tpot), x{:.2f} and x{:.2f} (ttft)\n",
+                      std::exp(report.tpot_low), std::exp(report.tpot_high), std::exp(report.ttft_low),
+                      std::exp(report.ttft_high));
+  for (const auto& [reason, rows] : report.not_judged) text += fmt::format("not judged: {} rows: {}\n", rows, reason);
+  for (const std::string& note : report.notes) text += "note: " + note + "\n";
+  return text;
+}
+
+int run(const Options& options) {
+  const Format format = parse_format(options.format);
+  if (options.fit && !options.leave_out.empty()) {
+    throw UsageError("--fit", "and --leave-out exclude each other", "leave one out");
+  }
+  const DataFolders folders = find_data_folders(options.data);
+  ServingValidation request;
+  request.table = options.table;
+  request.engines = folders.engines;
+  request.leave_out = options.leave_out;
+  request.fit = options.fit;
+  request.machine = [&](const std::string& system) { return find_machine(system, folders); };
+  request.model = [&](const std::string& model) { return find_model(model, folders); };
+  ProgressBar bar;
+  request.progress = [&bar](double done) { bar.update("compiling", done, Seconds(0)); };
+  const ServingValidationReport report = validate_serving(request);
+  bar.clear();
+  if (format == Format::table || format == Format::md) {
+    write_stdout(report_text(report, options, format));
+  } else if (format == Format::json) {
+    Json json{{"strata", Json::array()}};
+    for (const Stratum& stratum : report.strata) json["strata"].push_back(stratum_json(stratum));
+    json["noise_floor"] = nullptr;
+    json["passed"] = nullptr;
+    json["laws"] = Json::object();
+    for (const auto& [engine, law] : report.laws) json["laws"][engine.empty() ? "all" : engine] = law_json(law);
+    json["spread"] = {{"tpot", {report.tpot_low, report.tpot_high}}, {"ttft", {report.ttft_low, report.ttft_high}}};
+    json["not_judged"] = Json::object();
+    for (const auto& [reason, rows] : report.not_judged) json["not_judged"][reason] = rows;
+    json["notes"] = report.notes;
+    json["inputs"] = {{"table", options.table},
+                      {"leave_out", options.leave_out.empty() ? Json() : Json(options.leave_out)},
+                      {"fit", options.fit},
+                      {"rows", report.read}};
+    write_stdout(render_records({json}, format, true));
+  } else {
+    std::vector<Json> records;
+    for (const Stratum& stratum : report.strata) records.push_back(stratum_json(stratum));
+    write_stdout(render_records(records, format, false));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_validate_serving_command(CLI::App& validate, CommandLine& line) {
+  const auto options = std::make_shared<Options>();
+  CLI::App& command = *validate.add_subcommand("serving", "Predict measured TTFT and TPOT of deployments that serve");
+  command.add_option("--table", options->table, "measured loads, e.g. aggregated_ttft_tpot.csv.gz")
+      ->type_name("FILE")
+      ->required();
+  add_text_option(command, "--leave-out", options->leave_out, "GROUP",
+                  "model, system, or model,system: laws of the engines fitted to the other groups of this table");
+  command.add_flag("--fit", options->fit, "fit the laws of the engines to this table, and show them");
+  add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
+  add_text_option(command, "--format", options->format, "FORMAT",
+                  "table (default), md, json; csv and jsonl give one record a stratum");
+  command.footer(
+      "Examples:\n"
+      "  moecast validate serving --table aggregated_ttft_tpot.csv.gz\n"
+      "  moecast validate serving --table aggregated_ttft_tpot.csv.gz --leave-out model,system --format json\n");
+  command.callback([options, &line] { line.run = [options] { return run(*options); }; });
+}
+
+}  // namespace moecast

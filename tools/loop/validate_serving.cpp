@@ -1,0 +1,250 @@
+#include "tools/loop/validate_serving.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <set>
+
+#include "models/core/error.h"
+#include "models/core/statistics.h"
+#include "sim/step/service_model.h"
+
+namespace moecast {
+namespace {
+
+constexpr std::array<std::string_view, 3> kOrder{"all", "tpot", "ttft"};
+/// Beyond these a queue grows, and the time to the first token is its length.
+constexpr double kMostPrefillShare = 0.3;
+constexpr double kSaturatedSeconds = 3;
+/// vLLM 0.12 serves Qwen3-235B at two to four times its kernels at every load: bound by its host.
+bool is_host_bound(const ServingRow& row) {
+  return row.engine == "vllm" && row.model.find("Qwen3-235B") != std::string::npos;
+}
+
+class Machines {
+ public:
+  explicit Machines(const ServingValidation& request) : request_(request) {}
+
+  /// nullptr where the machine is not known.
+  const KernelCalibration* kernels(const std::string& system) {
+    auto found = known_.find(system);
+    if (found == known_.end()) {
+      std::unique_ptr<KernelCalibration> calibration;
+      if (const std::string folder = request_.machine(system); !folder.empty()) {
+        calibration = std::make_unique<KernelCalibration>(read_kernel_calibration(folder, read_profile(folder).name));
+      }
+      found = known_.emplace(system, std::move(calibration)).first;
+    }
+    return found->second.get();
+  }
+
+  const std::optional<Architecture>& model(const std::string& name) {
+    auto found = models_.find(name);
+    if (found == models_.end()) found = models_.emplace(name, request_.model(name)).first;
+    return found->second;
+  }
+
+  /// nullptr where no engine of the name is described.
+  const EngineSpec* engine(const std::string& name) {
+    auto found = engines_.find(name);
+    if (found == engines_.end()) {
+      std::unique_ptr<EngineSpec> engine;
+      try {
+        engine = std::make_unique<EngineSpec>(read_engine(request_.engines, name));
+      } catch (const InputError& error) {
+        if (std::string(error.what()).find("no serving engine") == std::string::npos) throw;
+      }
+      found = engines_.emplace(name, std::move(engine)).first;
+    }
+    return found->second.get();
+  }
+
+  /// Kernels of a deployment; compiled once.
+  const StepModel& steps(const ServingRow& row) {
+    const std::string key = fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
+                                        row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep);
+    auto found = steps_.find(key);
+    if (found == steps_.end()) {
+      Architecture architecture = *model(row.model);
+      architecture.dtype = parse_dtype(row.gemm_dtype).value_or(architecture.dtype);
+      architecture.expert_dtype = parse_dtype(row.expert_dtype);
+      Deployment deployment;
+      deployment.tp = row.tp;
+      deployment.dp = row.dp;
+      deployment.ep = row.ep;
+      deployment.moe_tp = row.moe_tp;
+      deployment.backend = row.engine;
+      const KernelCalibration& calibration = *kernels(row.system);
+      StepOperators operators = make_step_operators(architecture, deployment, *engine(row.engine), calibration);
+      for (const std::string& note : operators.notes) notes_.insert(row.system + ": " + note);
+      found = steps_
+                  .emplace(key, std::make_unique<StepModel>(std::move(operators), *engine(row.engine), deployment,
+                                                            calibration.device))
+                  .first;
+    }
+    return *found->second;
+  }
+  [[nodiscard]] const std::set<std::string>& notes() const { return notes_; }
+
+ private:
+  const ServingValidation& request_;
+  std::map<std::string, std::unique_ptr<KernelCalibration>> known_;
+  std::map<std::string, std::optional<Architecture>> models_;
+  std::map<std::string, std::unique_ptr<EngineSpec>> engines_;
+  std::map<std::string, std::unique_ptr<StepModel>> steps_;
+  std::set<std::string> notes_;
+};
+
+struct Judged {
+  ServingRow row;
+  MeasuredService measured;
+  bool clean = true;  ///< no twin that differs, not bound by a host
+};
+
+std::string architecture_of(const ServingRow& row) {
+  return row.model.starts_with("deepseek") ? "deepseek-v3" : row.model.substr(row.model.find('/') + 1);
+}
+
+std::string group_of(const ServingRow& row, const std::string& leave_out) {
+  if (leave_out == "model") return architecture_of(row);
+  if (leave_out == "system") return row.system;
+  if (leave_out == "model,system") return architecture_of(row) + " " + row.system;
+  throw UsageError("--leave-out", fmt::format("\"{}\" is no group of serving rows", leave_out),
+                   "model, system, or model,system");
+}
+
+/// Rows that predict and judge, in the order of the table.
+std::vector<Judged> usable_rows(const ServingValidation& request, const ServingTable& table, Machines& machines,
+                                ServingValidationReport& report) {
+  std::vector<Judged> rows;
+  for (const ServingRow& row : table.rows) {
+    const auto skip = [&](const std::string& why) { ++report.not_judged[why]; };
+    if (row.system == "gb200") {
+      skip("GB200 rows add up GPUs of several nodes");
+    } else if (!machines.model(row.model)) {
+      skip("no architecture of " + row.model);
+    } else if (machines.engine(row.engine) == nullptr) {
+      skip("no engine " + row.engine);
+    } else if (machines.kernels(row.system) == nullptr) {
+      skip("no profile of " + row.system);
+    } else if (row.tp > 8 || (row.tp & (row.tp - 1)) != 0) {
+      skip("tensor parallelism that no node has");
+    } else {
+      try {
+        Judged judged{row, {}, !row.twin_differs && !is_host_bound(row)};
+        judged.measured.terms = service_terms(machines.steps(row), {row.prompt, row.output, row.concurrency});
+        judged.measured.engine = row.engine;
+        judged.measured.ttft_s = row.ttft_s;
+        judged.measured.tpot_s = row.tpot_s;
+        rows.push_back(std::move(judged));
+      } catch (const InputError& error) {
+        skip(error.what());
+      }
+    }
+    if (request.progress) {
+      request.progress(static_cast<double>(rows.size()) / static_cast<double>(table.rows.size()));
+    }
+  }
+  return rows;
+}
+
+/// Law of every row.
+std::vector<EngineService> laws_of(const ServingValidation& request, const std::vector<Judged>& rows,
+                                   Machines& machines, ServingValidationReport& report) {
+  std::vector<EngineService> laws(rows.size());
+  const auto fitted = [&](const std::string& without) {
+    std::vector<MeasuredService> measured;
+    for (const Judged& judged : rows) {
+      if (is_host_bound(judged.row)) continue;
+      if (!without.empty() && group_of(judged.row, request.leave_out) == without) continue;
+      measured.push_back(judged.measured);
+    }
+    return fit_services(measured);
+  };
+  const auto pick = [](const std::map<std::string, EngineService>& from, const std::string& engine) {
+    const auto found = from.find(engine);
+    return found == from.end() ? from.at("") : found->second;
+  };
+  if (!request.leave_out.empty()) {
+    std::set<std::string> groups;
+    for (const Judged& judged : rows) groups.insert(group_of(judged.row, request.leave_out));
+    for (const std::string& group : groups) {
+      const auto without = fitted(group);
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        if (group_of(rows[i].row, request.leave_out) == group) laws[i] = pick(without, rows[i].row.engine);
+      }
+    }
+    return laws;
+  }
+  if (request.fit) report.laws = fitted("");
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    laws[i] = request.fit ? pick(report.laws, rows[i].row.engine) : machines.engine(rows[i].row.engine)->service;
+  }
+  return laws;
+}
+
+}  // namespace
+
+ServingValidationReport validate_serving(const ServingValidation& request) {
+  ServingValidationReport report;
+  const ServingTable table = read_serving_table(request.table);
+  report.read = table.read;
+  report.not_judged = table.left_out;
+  Machines machines(request);
+  const std::vector<Judged> rows = usable_rows(request, table, machines, report);
+  if (rows.empty()) throw InputError(request.table, "holds no row that can be judged");
+  const std::vector<EngineService> laws = laws_of(request, rows, machines, report);
+  Strata strata;
+  std::array<std::vector<double>, 2> ratios;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const ServingRow& row = rows[i].row;
+    const ServiceTerms& terms = rows[i].measured.terms;
+    const EngineSpec& engine = *machines.engine(row.engine);
+    Outcome tpot;
+    tpot.predicted_s = tpot_s(terms, laws[i]);
+    tpot.low_s = tpot.predicted_s * std::exp(-engine.tpot_interval[0]);
+    tpot.high_s = tpot.predicted_s * std::exp(engine.tpot_interval[1]);
+    tpot.measured_s = row.tpot_s;
+    tpot.roofline_s = terms.decode_s;  // kernels alone
+    strata.add("tpot every row", tpot);
+    const auto add = [&](const std::string& what, const Outcome& outcome) {
+      strata.add(what, outcome);
+      strata.add(what + " model " + architecture_of(row), outcome);
+      strata.add(what + " system " + row.system, outcome);
+      strata.add(what + " engine " + row.engine, outcome);
+    };
+    if (rows[i].clean) {
+      add("tpot", tpot);
+      ratios[0].push_back(std::log(row.tpot_s / tpot.predicted_s));
+    }
+    const bool saturated = prefill_share(terms, row.tpot_s) >= kMostPrefillShare || row.ttft_s >= kSaturatedSeconds;
+    if (saturated) {
+      ++report.not_judged["TTFT of a saturated service: a queue's length"];
+      continue;
+    }
+    Outcome ttft;
+    ttft.predicted_s = ttft_s(terms, laws[i]);
+    ttft.low_s = ttft.predicted_s * std::exp(-engine.ttft_interval[0]);
+    ttft.high_s = ttft.predicted_s * std::exp(engine.ttft_interval[1]);
+    ttft.measured_s = row.ttft_s;
+    ttft.roofline_s = terms.prefill_s;
+    add("ttft", ttft);
+    ratios[1].push_back(std::log(row.ttft_s / ttft.predicted_s));
+  }
+  const auto spread = [](const std::vector<double>& values, double& low, double& high) {
+    if (values.empty()) return;
+    low = std::max(0.0, -quantile(values, 0.05));
+    high = std::max(0.0, quantile(values, 0.95));
+  };
+  spread(ratios[0], report.tpot_low, report.tpot_high);
+  spread(ratios[1], report.ttft_low, report.ttft_high);
+  report.strata = strata.summaries(kOrder);
+  report.notes.assign(machines.notes().begin(), machines.notes().end());
+  return report;
+}
+
+}  // namespace moecast

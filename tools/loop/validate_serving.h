@@ -1,0 +1,41 @@
+#pragma once
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hwprofiles/serving_table.h"
+#include "models/architecture/architecture.h"
+#include "models/plan/engine.h"
+#include "tools/loop/strata.h"
+
+namespace moecast {
+
+/// End-to-end measurements of served models, predicted.
+struct ServingValidation {
+  std::string table;
+  std::string engines;                                            ///< folder
+  std::function<std::string(const std::string& system)> machine;  ///< folder of a profile; empty: none
+  /// Architecture of a model as the table calls it; nullopt: not known.
+  std::function<std::optional<Architecture>(const std::string& model)> model;
+  /// Laws fitted to the rows whose group is another one: "model", "system" or "model,system"; empty: the engines' own.
+  std::string leave_out;
+  bool fit = false;  ///< laws fitted to all rows of this table: judges nothing
+  std::function<void(double done)> progress;
+};
+
+struct ServingValidationReport {
+  std::vector<Stratum> strata;  ///< "tpot", "ttft", then each by model, system and engine; "tpot every row"
+  std::map<std::string, std::int64_t> not_judged;
+  std::int64_t read = 0;
+  std::map<std::string, EngineService> laws;  ///< with `fit`
+  /// ln(measured / predicted) of 90 % of the judged rows: below and above.
+  double tpot_low = 0, tpot_high = 0, ttft_low = 0, ttft_high = 0;
+  std::vector<std::string> notes;
+};
+
+/// @throws InputError on a broken table or when no row can be judged, UsageError on an unknown group.
+ServingValidationReport validate_serving(const ServingValidation& request);
+
+}  // namespace moecast
