@@ -100,6 +100,10 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   const JsonView interval = root.at("interval");
   engine.decode_interval = interval.at("decode").as_number(0, 100);
   engine.prefill_interval = interval.at("prefill").as_number(0, 100);
+  if (interval.has("calibrated")) {
+    engine.calibrated_model = interval.at("calibrated").at("model").as_string();
+    engine.calibrated_system = interval.at("calibrated").at("system").as_string();
+  }
   const auto pair = [&](std::string_view name) {
     const JsonView both = interval.at(name);
     if (both.size() != 2) throw InputError(both.where(), "is not [below, above]");

@@ -48,6 +48,9 @@ struct EngineSpec {
   /// Standard deviations of a step's assumed error that a 90 % interval spans, on the deployment of the fit.
   double decode_interval = 1;
   double prefill_interval = 1;
+  /// Model and machine whose steps the host constants come from; empty: none. Elsewhere the spread of left-out loads is
+  /// what is known.
+  std::string calibrated_model, calibrated_system;
   /// ln of measured over predicted that 90 % of left-out loads lie within: below (as a positive number) and above.
   std::array<double, 2> tpot_interval{};
   std::array<double, 2> ttft_interval{};

@@ -24,6 +24,9 @@ constexpr double kFewTokens = 64;
 constexpr double kManyTokens = 512;
 /// Load law of the tables whose fullest rank is timed.
 constexpr double kSkewedLoad = 1.01;
+constexpr double kVerySkewedLoad = 1.2;
+constexpr double kVerySkewedSigma = 1.3;
+constexpr double kEvenSigma = 0.05;
 constexpr double kElement = 2;  ///< bytes of an activation
 
 double value(std::int64_t x) { return static_cast<double>(x); }
@@ -31,8 +34,12 @@ double value(std::int64_t x) { return static_cast<double>(x); }
 class Maker {
  public:
   Maker(const Architecture& architecture, const Deployment& deployment, const EngineSpec& engine,
-        const KernelCalibration& calibration)
-      : architecture_(architecture), deployment_(deployment), engine_(engine), calibration_(calibration) {
+        const KernelCalibration& calibration, const StepRouting& routing)
+      : architecture_(architecture),
+        deployment_(deployment),
+        engine_(engine),
+        calibration_(calibration),
+        routing_(routing) {
     std::tie(framework_, version_) = split_backend(deployment.backend);
     if (framework_.empty()) framework_ = engine.name;
     dtype_ = deployment.dtype.value_or(architecture.dtype);
@@ -120,7 +127,10 @@ class Maker {
       asked.set(m, std::max(1.0, rows == Rows::tokens ? shape.rows : shape.decodes + shape.prompts));
       const double seconds = kernel->seconds(asked);
       return other ? std::min(seconds, other->seconds(asked)) : seconds;
-    });
+    }).work = [rows, wide = value(n), deep = value(k), weight = bytes_per_weight(wanted)](const StepShape& shape) {
+      const double m = rows == Rows::tokens ? shape.rows : shape.decodes + shape.prompts;
+      return StepWork{weight * wide * deep + kElement * m * (wide + deep), 2 * m * wide * deep};
+    };
   }
 
   void add_block(const Block& block, double count) {
@@ -186,9 +196,10 @@ class Maker {
       if (!kernel) kernel = find(layout.name, "", formats, row);
       const std::string name = prefill ? "attention.prefill" : "attention.decode";
       if (!kernel) {
-        add_attention_physics(name, prefill, heads, 2 * kv_heads * dim, 4 * value(heads * dim), count);
+        add_attention_physics(name, prefill, 2 * kv_heads * dim, 4 * value(heads * dim), count);
       } else {
-        add(name, described(*kernel), StepGroup::attention, count, attention_cost(kernel, row, layout, prefill));
+        add(name, described(*kernel), StepGroup::attention, count, attention_cost(kernel, row, layout, prefill)).work =
+            attention_work(prefill, 2 * kv_heads * dim, 4 * value(heads * dim));
       }
     }
   }
@@ -211,27 +222,33 @@ class Maker {
     };
   }
 
+  /// @param cached  elements of a token in the cache. @param flops  a pair of query and key.
+  static std::function<StepWork(const StepShape&)> attention_work(bool prefill, std::int64_t cached, double flops) {
+    const double bytes = kElement * value(cached);
+    return [=](const StepShape& shape) {
+      if (prefill) {
+        if (shape.prompts == 0) return StepWork{};
+        const double length = prompt_without_prefix(shape);
+        return StepWork{shape.prompts * length * bytes, shape.prompts * flops * length * length / 2};
+      }
+      return StepWork{shape.decodes * shape.decode_kv * bytes, shape.decodes * shape.decode_kv * flops};
+    };
+  }
+
   /// Length of a prompt without prefix that attends to as many pairs.
   static double prompt_without_prefix(const StepShape& shape) {
     const double fresh = std::max(1.0, shape.context / shape.prompts);
     return std::sqrt(fresh * fresh + 2 * fresh * shape.prefix / shape.prompts);
   }
 
-  /// @param cached  elements of a token in the cache. @param flops  a pair of query and key.
-  void add_attention_physics(const std::string& name, bool prefill, std::int64_t heads, std::int64_t cached,
-                             double flops, double count) {
+  void add_attention_physics(const std::string& name, bool prefill, std::int64_t cached, double flops, double count) {
+    const auto work = attention_work(prefill, cached, flops);
     const auto cost = physics();
-    const double bytes = kElement * value(cached);
     add(name, "physics", StepGroup::attention, count, [=](const StepShape& shape) {
-      if (prefill) {
-        if (shape.prompts == 0) return 0.0;
-        const double length = prompt_without_prefix(shape);
-        return cost(shape.prompts * length * bytes, shape.prompts * flops * length * length / 2);
-      }
-      if (shape.decodes == 0) return 0.0;
-      return cost(shape.decodes * shape.decode_kv * bytes, shape.decodes * shape.decode_kv * flops);
-    });
-    static_cast<void>(heads);
+      if ((prefill ? shape.prompts : shape.decodes) == 0) return 0.0;
+      const StepWork done = work(shape);
+      return cost(done.bytes, done.flops);
+    }).work = work;
   }
 
   void add_latent(const AttentionBlock& block, double count) {
@@ -252,13 +269,14 @@ class Maker {
     add("attention.absorbed", "physics", StepGroup::gemm, count, [=](const StepShape& shape) {
       return cost(absorbed * kElement + shape.rows * value(heads * (query + latent.kv_rank)) * kElement,
                   2 * shape.rows * absorbed);
-    });
+    }).work = [=](const StepShape& shape) {
+      return StepWork{absorbed * kElement + shape.rows * value(heads * (query + latent.kv_rank)) * kElement,
+                      2 * shape.rows * absorbed};
+    };
     result_.notes.emplace_back(
         "latent attention: physics; its tables are bound by the host at the lengths that decode asks for");
-    add_attention_physics("attention.decode", false, heads, cached, 2 * value(heads * (cached + latent.kv_rank)),
-                          count);
-    add_attention_physics("attention.prefill", true, heads, cached, 2 * value(heads * (query + latent.value_head_dim)),
-                          count);
+    add_attention_physics("attention.decode", false, cached, 2 * value(heads * (cached + latent.kv_rank)), count);
+    add_attention_physics("attention.prefill", true, cached, 2 * value(heads * (query + latent.value_head_dim)), count);
   }
 
   void add_delta_net(const AttentionBlock& block, double count) {
@@ -289,9 +307,15 @@ class Maker {
       KernelRowValues asked = row;
       return kernel->seconds(asked.set(batch, std::max(1.0, sequences)).set(length, std::max(1.0, tokens)));
     };
+    const double state = value(values) * value(linear.key_head_dim) * value(linear.value_head_dim);
+    const auto state_work = [state](double sequences, double tokens) {
+      return StepWork{8 * sequences * state, 6 * tokens * state};  // fp32, read and written
+    };
     add("delta_net.decode", described(*recurrent), StepGroup::recurrent, count, [=](const StepShape& shape) {
       return shape.prompts > 0 ? 0.0 : at(update, shape.rows, 1) + at(recurrent, shape.rows, 1);
-    });
+    }).work = [=](const StepShape& shape) {
+      return shape.prompts > 0 ? StepWork{} : state_work(shape.rows, shape.rows);
+    };
     // Decodes ride along with prompts as sequences of one token.
     add("delta_net.prefill", described(*chunk), StepGroup::recurrent, count, [=](const StepShape& shape) {
       if (shape.prompts == 0) return 0.0;
@@ -299,7 +323,9 @@ class Maker {
       const double riding =
           shape.decodes > 0 ? at(chunk, shape.decodes + shape.prompts, 1) - at(chunk, shape.prompts, 1) : 0.0;
       return at(convolution, shape.prompts, tokens) + at(chunk, shape.prompts, tokens) + std::max(0.0, riding);
-    });
+    }).work = [=](const StepShape& shape) {
+      return shape.prompts > 0 ? state_work(shape.prompts + shape.decodes, shape.context + shape.decodes) : StepWork{};
+    };
   }
 
   [[nodiscard]] ReadyKernel find_first(std::initializer_list<std::string_view> parts,
@@ -347,7 +373,9 @@ class Maker {
     even.set("topk", top_k).set("num_experts", value(experts)).set("moe_tp_size", moe_tp).set("moe_ep_size", ep);
     even.set(kMatricesColumn, expert.gated ? 3 : 2).set(kDistributionColumn, 0);
     KernelRowValues skewed = even;
-    skewed.set(kDistributionColumn, kSkewedLoad);
+    if (routing_.sigma > kEvenSigma) {
+      skewed.set(kDistributionColumn, routing_.sigma > kVerySkewedSigma ? kVerySkewedLoad : kSkewedLoad);
+    }
     std::vector<std::string> formats = table_formats(expert_dtype_);
     const auto find_all = [&](const KernelRowValues& row) {
       return find_ready_kernels(calibration_, {"moe", "", "", framework_, version_, formats, true}, row);
@@ -370,26 +398,32 @@ class Maker {
       for (std::size_t i = 1; i < kernels.size(); ++i) least = std::min(least, kernels[i]->seconds(row, load));
       return least;
     };
-    const DistinctExperts distinct(static_cast<int>(experts), top_k, ep, kUsualPopularitySigma);
+    const DistinctExperts distinct(static_cast<int>(experts), top_k, ep, routing_.sigma);
     const std::size_t tokens = layout.column("num_tokens");
     const double rank_share = static_cast<double>(ep) / top_k;
-    add("experts", described(*few.front()), StepGroup::experts, count * expert.depth, [=](const StepShape& shape) {
-      const double rows = std::max(1.0, shape.expert_rows);
-      const double share = std::clamp(std::log2(rows / kFewTokens) / std::log2(kManyTokens / kFewTokens), 0.0, 1.0);
-      double seconds = 0;
-      if (share < 1) {
-        // The balanced curve where it touches as many experts: a row each.
-        const double touched = distinct.at(rows);
-        KernelRowValues asked = even;
-        asked.set(tokens, std::max(1.0, touched * rank_share));
-        seconds += (1 - share) * fastest(few, asked, RankLoad{touched, touched, 1});
-      }
-      if (share > 0) {
-        KernelRowValues asked = skewed;
-        seconds += share * fastest(many, asked.set(tokens, rows), std::nullopt);
-      }
-      return seconds;
-    });
+    add("experts", described(*few.front()), StepGroup::experts, count * expert.depth,
+        [=](const StepShape& shape) {
+          const double rows = std::max(1.0, shape.expert_rows);
+          const double share = std::clamp(std::log2(rows / kFewTokens) / std::log2(kManyTokens / kFewTokens), 0.0, 1.0);
+          double seconds = 0;
+          if (share < 1) {
+            // The balanced curve where it touches as many experts: a row each.
+            const double touched = distinct.at(rows);
+            KernelRowValues asked = even;
+            asked.set(tokens, std::max(1.0, touched * rank_share));
+            seconds += (1 - share) * fastest(few, asked, RankLoad{touched, touched, 1});
+          }
+          if (share > 0) {
+            KernelRowValues asked = skewed;
+            seconds += share * fastest(many, asked.set(tokens, rows), std::nullopt);
+          }
+          return seconds;
+        })
+        .work = [=, per_expert = value(expert.gated ? 3 : 2) * value(inner) * value(expert.width) / moe_tp,
+                 weight = bytes_per_weight(expert_dtype_)](const StepShape& shape) {
+      return StepWork{weight * distinct.at(shape.expert_rows) * per_expert,
+                      2 * shape.expert_rows * top_k / ep * per_expert};
+    };
   }
 
   void add_collective(const std::string& name, std::string_view layout_name, std::string_view operation, int ranks,
@@ -445,6 +479,7 @@ class Maker {
   const Deployment& deployment_;
   const EngineSpec& engine_;
   const KernelCalibration& calibration_;
+  StepRouting routing_;
   std::string framework_, version_;
   DType dtype_ = DType::bf16;
   DType expert_dtype_ = DType::bf16;
@@ -462,8 +497,9 @@ std::string_view to_string(StepGroup group) {
 }
 
 StepOperators make_step_operators(const Architecture& architecture, const Deployment& deployment,
-                                  const EngineSpec& engine, const KernelCalibration& calibration) {
-  return Maker(architecture, deployment, engine, calibration).make();
+                                  const EngineSpec& engine, const KernelCalibration& calibration,
+                                  const StepRouting& routing) {
+  return Maker(architecture, deployment, engine, calibration, routing).make();
 }
 
 }  // namespace moecast

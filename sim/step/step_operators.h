@@ -29,6 +29,12 @@ inline constexpr std::size_t kStepGroups = 7;
 std::string_view to_string(StepGroup group);
 using StepTimes = std::array<double, kStepGroups>;
 
+/// What a call moves and computes, as physics has it.
+struct StepWork {
+  double bytes = 0;
+  double flops = 0;
+};
+
 /// A kernel of a step on one rank.
 struct StepOperator {
   std::string name;    ///< "attention.qkv"
@@ -36,6 +42,12 @@ struct StepOperator {
   StepGroup group = StepGroup::gemm;
   double count = 1;                                 ///< layers that run it
   std::function<double(const StepShape&)> seconds;  ///< of one call; no allocation
+  std::function<StepWork(const StepShape&)> work{};
+};
+
+/// How evenly experts are chosen.
+struct StepRouting {
+  double sigma = 1.0;  ///< of ln(popularity of an expert); 0: all alike
 };
 
 struct StepOperators {
@@ -53,8 +65,10 @@ struct StepOperators {
 /// Tensor parallelism: heads, widths and vocabulary are split over tp ranks, two all-reduces a layer and one of the
 /// embedding. Data-parallel attention: rows are gathered before and scattered after each MoE layer over dp ranks.
 /// Experts are spread over ep ranks, each expert over moe_tp.
+/// @param calibration  must outlive the operators.
 /// @throws InputError when a degree does not divide what it splits, or the profile has no GEMM or expert kernel at all.
 StepOperators make_step_operators(const Architecture& architecture, const Deployment& deployment,
-                                  const EngineSpec& engine, const KernelCalibration& calibration);
+                                  const EngineSpec& engine, const KernelCalibration& calibration,
+                                  const StepRouting& routing = {});
 
 }  // namespace moecast

@@ -10,6 +10,7 @@
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "profiler/environment.h"
+#include "sim/step/gpu_predictor.h"
 #include "tools/loop/machine_record.h"
 
 namespace moecast {
@@ -33,9 +34,8 @@ HardwareChoice choose_hardware(const std::string& name, const DataFolders& folde
   const Profile profile = read_profile(choice.folder);
   std::error_code ignored;
   if (profile.device == "gpu" && !std::filesystem::exists(choice.folder + "/calibration.json", ignored)) {
-    throw InputError(
-        choice.folder, "is the profile of a GPU: its kernels are calibrated, whole steps are not yet",
-        fmt::format("--engine event answers for its MoE layers; moecast explain --hw {} shows its kernels", name));
+    choice.gpu = true;
+    return choice;
   }
   choice.threads = profiled_threads(profile).back();
   for (const ProfileBackend& backend : profile.backends) {
@@ -53,6 +53,10 @@ HardwareChoice choose_hardware(const std::string& name, const DataFolders& folde
                      "moecast profile measures this machine; --hw FOLDER uses that profile all the same");
   }
   return choice;
+}
+
+std::unique_ptr<Predictor> load_predictor(const HardwareChoice& hardware, const DataFolders& folders) {
+  return hardware.gpu ? load_gpu_predictor(hardware.folder, folders.engines) : Predictor::load(hardware.folder);
 }
 
 void refuse_backend_typo(const std::string& backend, const HardwareChoice& hardware) {

@@ -13,7 +13,8 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"pp", "--pp"},           {"moe_tp", "--moe-tp"},
                                                         {"phase", "--phase"},     {"copies", "--copies"},
                                                         {"load", "--load"},       {"rows_per_expert", "--rows"},
-                                                        {"cluster", "--cluster"}, {"slow rank", "--slow-rank"}};
+                                                        {"cluster", "--cluster"}, {"slow rank", "--slow-rank"},
+                                                        {"backend", "--backend"}};
   if (const auto flag = flags.find(error.where()); flag != flags.end()) {
     throw UsageError(flag->second, error.problem(), error.hint());
   }

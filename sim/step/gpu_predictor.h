@@ -1,0 +1,16 @@
+#pragma once
+#include <memory>
+#include <string>
+
+#include "sim/predictor.h"
+
+namespace moecast {
+
+/// Whole steps on a GPU: what a serving engine executes, from the machine's calibrated kernels and the engine's host.
+///
+/// Deployment::backend names the engine ("vllm", "vllm-0.24.0"). Workload::load says how popular experts are.
+/// @param folder  of a profile with kernels.bin. @param engines  folder of the engines' descriptions.
+/// @throws InputError when a file cannot be read.
+std::unique_ptr<Predictor> load_gpu_predictor(const std::string& folder, const std::string& engines);
+
+}  // namespace moecast

@@ -1,0 +1,131 @@
+"""Steps and loads of real servers: bars of docs/accuracy.md, where the public measurements are at hand."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MOECAST = Path(os.environ.get("MOECAST", ROOT / "build/release/moecast"))
+DATA = ROOT.parent / "shared/measurements"
+MODEL = "qwen3.6-35b-a3b"
+LOG = f"{MODEL}.b300_sxm.vllm-0.20.1"
+
+needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not there")
+
+
+def run(*arguments):
+    done = subprocess.run([MOECAST, *map(str, arguments), "--format", "json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def steps(name, tp, ep, dp, *more):
+    return run("validate", "steps", "--model", MODEL, "--dtype", "bf16", "--hw", "b300-sxm", "--backend", "vllm-0.24.0",
+               "--tp", tp, "--ep", ep, "--dp", dp, "--table", DATA / f"steps/{LOG}.{name}.csv.gz", *more)
+
+
+def strata(report):
+    return {stratum["name"]: stratum for stratum in report["strata"]}
+
+
+@needs_data
+@pytest.mark.parametrize("name,tp,ep,dp,decode,mixed,prefill", [
+    ("tp.tp1_ep1", 1, 1, 1, 0.035, 0.08, 0.15),  # the constants are fitted here
+    ("tp.tp2_ep2", 2, 2, 1, 0.03, 0.08, 0.15),
+    ("tp.tp4_ep4", 4, 4, 1, 0.035, 0.08, 0.15),
+    ("dp.tp1_ep4", 1, 4, 4, 0.065, 0.205, 0.19)])
+def test_steps_of_a_server(name, tp, ep, dp, decode, mixed, prefill):
+    report = steps(name, tp, ep, dp)
+    found = strata(report)
+    assert found["decode"]["mape"] < decode
+    assert found["mixed"]["mape"] < mixed
+    assert found["prefill"]["mape"] < prefill
+    assert found["all"]["n"] == found["decode"]["n"] + found["mixed"]["n"] + found["prefill"]["n"]
+    assert not report["not_executed"]
+
+
+@needs_data
+def test_the_host_constants_are_those_of_one_deployment():
+    """A fit to tp1_ep1 that starts at the shipped constants stays there."""
+    report = steps("tp.tp1_ep1", 1, 1, 1, "--fit")
+    engine = json.loads((ROOT / "models/plan/engines/vllm.json").read_text())
+    for name in ("layer_kernels_s", "prepare_s", "eager_launch_s", "piece_launch_s"):
+        assert report["host"][name] == pytest.approx(engine["host"][name]["value"], rel=0.05)
+
+
+@needs_data
+def test_loads_of_services():
+    table = DATA / "serving/aggregated_ttft_tpot.csv.gz"
+    found = strata(run("validate", "serving", "--table", table, "--leave-out", "model,system"))
+    assert found["tpot"]["n"] == 852
+    assert found["tpot"]["median_ape"] < 0.11
+    assert found["tpot"]["mape"] < 0.16
+    assert found["ttft"]["median_ape"] < 0.35
+    assert 0.86 < found["tpot"]["coverage_90_ratio"] < 0.94
+    shipped = strata(run("validate", "serving", "--table", table))
+    assert shipped["tpot"]["median_ape"] < found["tpot"]["median_ape"]
+
+
+def predict(*arguments):
+    return run("predict", *arguments)
+
+
+def test_a_whole_step_on_a_gpu():
+    answer = predict("--model", MODEL, "--hw", "b300-sxm", "--batch", 8, "--context", 2048)
+    assert answer["status"] == "ok"
+    assert 0.004 < answer["latency_s"] < 0.007
+    assert answer["latency_low_s"] < answer["latency_s"] < answer["latency_high_s"]
+    factors = answer["factors"]
+    parts = [factors[name] for name in ("all_to_all_s", "memory_bandwidth_s", "compute_s", "routing_overhead_s")]
+    assert sum(parts) == pytest.approx(answer["latency_s"], rel=1e-6)
+    assert sum(op["latency_s"] for op in answer["operators"]) == pytest.approx(answer["latency_s"], rel=0.02)
+
+
+def test_removing_a_factor_never_slows():
+    whole = predict("--model", "qwen3-235b-a22b", "--hw", "h200-sxm", "--tp", 8, "--batch", 32)["latency_s"]
+    for factor in ("all-to-all", "memory-bandwidth", "routing-overhead", "imbalance"):
+        without = predict("--model", "qwen3-235b-a22b", "--hw", "h200-sxm", "--tp", 8, "--batch", 32, "--without",
+                          factor)["latency_s"]
+        assert without <= whole * (1 + 1e-9)
+
+
+def test_more_work_takes_longer_and_elsewhere_is_less_sure():
+    last = 0
+    for batch in (1, 8, 64, 128):
+        answer = predict("--model", "qwen3-30b-a3b", "--hw", "h100-sxm", "--batch", batch, "--context", 128)
+        assert answer["latency_s"] > last
+        last = answer["latency_s"]
+    known = predict("--model", MODEL, "--hw", "b300-sxm", "--batch", 8)
+    other = predict("--model", "qwen3-30b-a3b", "--hw", "b300-sxm", "--batch", 8)
+    assert other["latency_high_s"] / other["latency_s"] > 1.2 * known["latency_high_s"] / known["latency_s"]
+
+
+@pytest.mark.parametrize("arguments,code,words", [
+    (["--model", MODEL, "--hw", "b300-sxm", "--backend", "vlm"], 2, "--backend"),
+    (["--model", MODEL, "--hw", "b300-sxm", "--tp", "3"], 2, "--tp"),
+    (["--model", "nllb-moe-54b", "--hw", "b300-sxm"], 2, "encoders")])
+def test_what_cannot_be_asked(arguments, code, words):
+    done = subprocess.run([MOECAST, "predict", *arguments], capture_output=True, text=True)
+    assert done.returncode == code
+    assert words in done.stderr
+
+
+def test_what_does_not_fit_or_is_not_known_is_an_answer():
+    assert predict("--model", "mixtral-8x7b", "--hw", "a100-sxm")["status"] == "does_not_fit"
+    assert predict("--model", "jamba", "--hw", "h200-sxm", "--tp", 8)["status"] == "outside_range"
+
+
+@pytest.mark.parametrize("content,words", [
+    ("", "no row"),
+    ("phase,counter_id\ndecode,1\n", "ctx_tokens"),
+    ("\x00\x01\x02", "")])
+def test_broken_logs(tmp_path, content, words):
+    path = tmp_path / "steps.csv"
+    path.write_text(content)
+    for command in (["steps", "--model", MODEL, "--hw", "b300-sxm", "--backend", "vllm-0.24.0"], ["serving"]):
+        done = subprocess.run([MOECAST, "validate", *command, "--table", path], capture_output=True, text=True)
+        assert done.returncode == 3
+        assert words in done.stderr or command[0] == "serving"

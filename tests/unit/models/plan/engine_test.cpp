@@ -1,0 +1,46 @@
+#include "models/plan/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "models/core/error.h"
+#include "models/core/file.h"
+
+namespace moecast {
+namespace {
+
+const std::string kFolder = MOECAST_SOURCE_DIR "/models/plan/engines";
+
+TEST(Engine, EveryShippedOneIsReadByItsBackend) {
+  for (const char* name : {"vllm", "sglang", "trtllm"}) {
+    const EngineSpec engine = read_engine(kFolder, std::string(name) + "-1.2.3");
+    EXPECT_EQ(engine.name, name);
+    EXPECT_GT(engine.host.layer_kernels_s, 0);
+    EXPECT_GT(engine.service.kernel_factor, 0);
+    EXPECT_FALSE(engine.host_source.empty());
+    EXPECT_EQ(EngineHost::of(engine.host.values()).values(), engine.host.values());
+  }
+  EXPECT_THROW(read_engine(kFolder, "vlm"), InputError);
+}
+
+TEST(Engine, BrokenFilesAreRefusedWithTheirPointer) {
+  const std::string good = read_text_file(kFolder + "/vllm.json");
+  const auto why = [](std::string text, const std::string& from, const std::string& to) {
+    text.replace(text.find(from), from.size(), to);
+    try {
+      parse_engine_text(text, "engine.json");
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_THAT(why(good, "\"prepare_s\"", "\"prepared_s\""), ::testing::HasSubstr("prepare_s"));
+  EXPECT_THAT(why(good, "\"schema_version\": 1", "\"schema_version\": 2"), ::testing::HasSubstr("schema_version"));
+  EXPECT_THAT(why(good, "\"graph_rows\"", "\"graph_row\""), ::testing::HasSubstr("graph_row"));
+  EXPECT_NE(why(good, "\"name\": \"vllm\"", "\"name\": 3"), "accepted");
+}
+
+}  // namespace
+}  // namespace moecast
