@@ -41,7 +41,9 @@ struct EngineSpec {
   std::string name;
   std::vector<double> graph_rows;    ///< captured sizes, ascending
   double largest_prefill_graph = 0;  ///< rows of a step with prefill that piecewise graphs serve
-  std::string prefill_kernel;        ///< of attention, where the profile holds it; empty: the nearest measured
+  /// Experts may be spread over some ranks and each be split over the others; else over all, or all split over all.
+  bool mixed_expert_parallelism = true;
+  std::string prefill_kernel;  ///< of attention, where the profile holds it; empty: the nearest measured
   EngineHost host;
   EngineService service;
   std::string host_source;  ///< what the constants were fitted to

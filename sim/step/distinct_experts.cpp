@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <tuple>
 
@@ -19,16 +20,16 @@ namespace {
 constexpr std::array<int, 19> kTokens{1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024};
 constexpr int kDraws = 200;
 
-using Drawn = std::array<double, kTokens.size()>;
+/// Of each draw: the token that touches an expert first; kTokens.back() where none does. Draw by draw.
+using FirstTouches = std::vector<std::int32_t>;
 
-Drawn draw(int experts, int top_k, int ranks, double sigma) {
-  Drawn sums{};
+FirstTouches draw(int experts, int top_k, double sigma) {
+  FirstTouches touches;
+  touches.reserve(static_cast<std::size_t>(kDraws) * static_cast<std::size_t>(experts));
   RoutingPolicy policy;
   policy.top_k = top_k;
   Assignment assignment;
-  const int local = experts / ranks;
-  std::vector<char> touched;
-  std::vector<int> on_rank;
+  std::vector<std::int32_t> first;
   for (int i = 0; i < kDraws; ++i) {
     ExpertLoad load;
     load.kind = LoadKind::log_normal;
@@ -37,22 +38,51 @@ Drawn draw(int experts, int top_k, int ranks, double sigma) {
     Router router(policy, expert_popularity(load, experts));
     Random random(load.seed + 1000);
     router.draw(kTokens.back(), random, assignment);
-    touched.assign(static_cast<std::size_t>(experts), 0);
-    on_rank.assign(static_cast<std::size_t>(ranks), 0);
-    std::size_t token = 0;
-    for (std::size_t at = 0; at < kTokens.size(); ++at) {
-      for (; token < static_cast<std::size_t>(kTokens[at]); ++token) {
-        for (const std::int32_t expert : assignment.of(token)) {
-          char& seen = touched[static_cast<std::size_t>(expert)];
-          if (seen == 0) ++on_rank[static_cast<std::size_t>(expert / local)];
-          seen = 1;
-        }
+    first.assign(static_cast<std::size_t>(experts), kTokens.back());
+    for (std::size_t token = assignment.tokens(); token-- > 0;) {
+      for (const std::int32_t expert : assignment.of(token)) {
+        first[static_cast<std::size_t>(expert)] = static_cast<std::int32_t>(token);
       }
-      sums[at] += *std::ranges::max_element(on_rank);
     }
+    touches.insert(touches.end(), first.begin(), first.end());
+  }
+  return touches;
+}
+
+/// Mean over draws of the touched experts on the rank that touches most, at each of kTokens.
+std::vector<double> most_touched(const FirstTouches& touches, int experts, int ranks) {
+  std::vector<double> sums(kTokens.size(), 0.0);
+  const auto local = static_cast<std::size_t>(experts / ranks);
+  std::vector<std::int32_t> of_rank(local);
+  std::vector<std::size_t> most(kTokens.size());
+  for (auto at = touches.begin(); at != touches.end(); at += experts) {
+    std::ranges::fill(most, 0);
+    for (int rank = 0; rank < ranks; ++rank) {
+      std::copy_n(at + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(rank) * local), local, of_rank.begin());
+      std::ranges::sort(of_rank);
+      for (std::size_t i = 0; i < kTokens.size(); ++i) {
+        const auto touched = std::ranges::lower_bound(of_rank, kTokens[i]) - of_rank.begin();
+        most[i] = std::max(most[i], static_cast<std::size_t>(touched));
+      }
+    }
+    for (std::size_t i = 0; i < kTokens.size(); ++i) sums[i] += static_cast<double>(most[i]);
   }
   for (double& sum : sums) sum /= kDraws;
   return sums;
+}
+
+/// Drawn once a process: ranks are cut out of the same draws.
+std::vector<double> known_touches(int experts, int top_k, int ranks, double sigma) {
+  static std::mutex mutex;
+  static std::map<std::tuple<int, int, double>, FirstTouches> drawn;
+  static std::map<std::tuple<int, int, int, double>, std::vector<double>> known;
+  const std::lock_guard lock(mutex);
+  const auto key = std::tuple(experts, top_k, ranks, sigma);
+  if (const auto found = known.find(key); found != known.end()) return found->second;
+  const auto draws = std::tuple(experts, top_k, sigma);
+  auto touches = drawn.find(draws);
+  if (touches == drawn.end()) touches = drawn.emplace(draws, draw(experts, top_k, sigma)).first;
+  return known.emplace(key, most_touched(touches->second, experts, ranks)).first->second;
 }
 
 }  // namespace
@@ -61,14 +91,8 @@ DistinctExperts::DistinctExperts(int experts, int top_k, int ranks, double sigma
   if (ranks < 1 || experts < 1 || experts % ranks != 0) {
     throw InputError("ep", fmt::format("{} ranks do not divide {} experts", ranks, experts));
   }
-  static std::mutex mutex;
-  static std::map<std::tuple<int, int, int, double>, Drawn> known;
-  const std::lock_guard lock(mutex);
-  const auto key = std::tuple(experts, top_k, ranks, sigma);
-  auto found = known.find(key);
-  if (found == known.end()) found = known.emplace(key, draw(experts, top_k, ranks, sigma)).first;
   for (const int tokens : kTokens) log_tokens_.push_back(std::log2(tokens));
-  experts_.assign(found->second.begin(), found->second.end());
+  experts_ = known_touches(experts, top_k, ranks, sigma);
 }
 
 double DistinctExperts::at(double tokens) const {

@@ -28,6 +28,7 @@ constexpr double kVerySkewedLoad = 1.2;
 constexpr double kVerySkewedSigma = 1.3;
 constexpr double kEvenSigma = 0.05;
 constexpr double kElement = 2;  ///< bytes of an activation
+constexpr int kDevicesPerNode = 8;
 
 double value(std::int64_t x) { return static_cast<double>(x); }
 
@@ -429,14 +430,14 @@ class Maker {
   void add_collective(const std::string& name, std::string_view layout_name, std::string_view operation, int ranks,
                       double count, double StepShape::* rows) {
     const KernelLayout* layout = find_kernel_layout(layout_name);
+    // Tensor parallelism stays inside a node, replicas of attention lie across nodes.
+    const int world = deployment_.tp * deployment_.dp;
+    const int nodes = std::min(deployment_.dp, (world + kDevicesPerNode - 1) / kDevicesPerNode);
+    const double spanned = rows == &StepShape::expert_rows ? std::max(1, nodes) : 1;
     const auto row_of = [&](const KernelLayout& of) {
       KernelRowValues row(of);
-      row.set("message_size", 1)
-          .set("num_gpus", ranks)
-          .set("element_bytes", kElement)
-          .set("node_num", 1)
-          .set("eager", 0);
-      return row;
+      row.set("message_size", 1).set("num_gpus", ranks).set("element_bytes", kElement);
+      return row.set("node_num", spanned).set("eager", 0);
     };
     std::string_view framework = layout_name == "nccl" ? std::string_view("nccl") : std::string_view(framework_);
     ReadyKernel kernel =
@@ -467,6 +468,10 @@ class Maker {
     if (deployment_.tp > 1) {
       add_collective("all_reduce", "custom_allreduce", "all_reduce", deployment_.tp, all_reduces_ + 1,
                      &StepShape::rows);
+    }
+    if (deployment_.tp * deployment_.dp > kDevicesPerNode) {
+      result_.notes.push_back(
+          fmt::format("nodes of {} devices; collectives between nodes by their law", kDevicesPerNode));
     }
     if (deployment_.dp > 1 && result_.moe_layers > 0) {
       add_collective("all_gather", "nccl", "all_gather", deployment_.dp, result_.moe_layers, &StepShape::expert_rows);

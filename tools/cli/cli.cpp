@@ -152,6 +152,7 @@ int run_cli(int argc, char** argv) {
     add_describe_command(app, line);
     add_list_command(app, line);
     add_profile_command(app, line);
+    add_recommend_command(app, line);
     add_validate_command(app, line);
     add_calibrate_command(app, line);
     add_import_command(app, line);

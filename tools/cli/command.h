@@ -27,6 +27,7 @@ void add_validate_command(CLI::App& app, CommandLine& line);
 void add_validate_kernels_command(CLI::App& validate, CommandLine& line);
 void add_validate_steps_command(CLI::App& validate, CommandLine& line);
 void add_validate_serving_command(CLI::App& validate, CommandLine& line);
+void add_recommend_command(CLI::App& app, CommandLine& line);
 void add_import_command(CLI::App& app, CommandLine& line);
 void add_describe_command(CLI::App& app, CommandLine& line);
 

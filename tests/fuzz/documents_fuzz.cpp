@@ -1,0 +1,23 @@
+// Descriptions of clusters and of serving engines.
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "hwprofiles/cluster.h"
+#include "models/core/error.h"
+#include "models/plan/engine.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  try {
+    const moecast::Cluster cluster = moecast::parse_cluster_text(text, "fuzz");
+    const moecast::Topology topology(cluster, 1, nullptr);
+    static_cast<void>(topology.links().size());
+  } catch (const moecast::Error&) {
+  }
+  try {
+    static_cast<void>(moecast::parse_engine_text(text, "fuzz").padded_rows(7));
+  } catch (const moecast::Error&) {
+  }
+  return 0;
+}

@@ -1,0 +1,94 @@
+"""moecast recommend: goals are met, memory is kept, nothing that dominates is missing."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MOECAST = Path(os.environ.get("MOECAST", ROOT / "build/release/moecast"))
+
+
+def call(*arguments):
+    return subprocess.run([MOECAST, "recommend", *map(str, arguments)], capture_output=True, text=True)
+
+
+def ask(*arguments):
+    done = call("--model", "qwen3-235b-a22b", "--dtype", "fp8_block", "--top", 100000, "--format", "json", *arguments)
+    assert done.returncode in (0, 1), done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_deployment_meets_the_goals():
+    answer = ask("--hw", "h200-sxm", "--gpus", "4-8", "--tpot", "20ms", "--ttft", "1s")
+    assert answer["deployments"]
+    for d in answer["deployments"]:
+        assert d["tpot_s"] <= 0.020 and d["ttft_s"] <= 1
+        assert d["memory_bytes"] <= 0.9 * 141e9
+        assert d["tp"] * d["dp"] == d["gpus"] == d["ep"] * d["moe_tp"]
+        assert 4 <= d["gpus"] <= 8
+    rates = [d["tokens_per_gpu_s"] for d in answer["deployments"]]
+    assert rates == sorted(rates, reverse=True)
+    # Little's law: requests in flight are what arrives times how long each stays.
+    for d in answer["deployments"]:
+        stay = d["ttft_s"] + d["tpot_s"] * 1023
+        assert d["tokens_per_s"] / 1024 * stay == pytest.approx(d["concurrency"], rel=1e-6)
+
+
+def test_the_front_is_what_nothing_dominates():
+    answer = ask("--hw", "h200-sxm", "--gpus", "4-8")
+    everything = answer["deployments"]
+    front = [d for d in everything if d["pareto"]]
+    assert 0 < len(front) < len(everything)
+
+    def beats(a, b):
+        key = [(a["tpot_s"], b["tpot_s"]), (a["gpus"], b["gpus"]), (-a["tokens_per_gpu_s"], -b["tokens_per_gpu_s"])]
+        return all(x <= y for x, y in key) and any(x < y for x, y in key)
+
+    for d in front:
+        assert not any(beats(other, d) for other in everything)
+    for d in everything:
+        if not d["pareto"]:
+            assert any(beats(other, d) or all(other[k] == d[k] for k in ("tpot_s", "gpus", "tokens_per_gpu_s"))
+                       for other in front)
+
+
+def test_being_sure_costs_deployments():
+    some = ask("--hw", "h200-sxm", "--gpus", "8", "--tpot", "20ms")
+    sure = ask("--hw", "h200-sxm", "--gpus", "8", "--tpot", "20ms", "--sure")
+    assert len(sure["deployments"]) < len(some["deployments"])
+    assert all(d["tpot_high_s"] <= 0.020 for d in sure["deployments"])
+
+
+def test_prices_order_by_cost():
+    answer = ask("--hw", "h100-sxm,h200-sxm", "--gpus", "8", "--price", "h100-sxm=2,h200-sxm=3")
+    costs = [d["cost_per_million_tokens"] for d in answer["deployments"]]
+    assert costs == sorted(costs)
+    price = {"h100-sxm": 2, "h200-sxm": 3}
+    for d in answer["deployments"]:
+        assert d["cost_per_million_tokens"] == pytest.approx(price[d["hw"]] / 3600 / d["tokens_per_gpu_s"] * 1e6)
+
+
+def test_impossible_goals_say_why():
+    done = call("--model", "deepseek-v3", "--hw", "h100-sxm", "--gpus", "1-4")
+    assert done.returncode == 1
+    assert "memory does not fit" in done.stdout
+    done = call("--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--gpus", "1", "--tpot", "10us")
+    assert done.returncode == 1
+    assert "TPOT too long" in done.stdout
+
+
+@pytest.mark.parametrize("arguments,words", [
+    (["--hw", "h200-sxm"], "--model"),
+    (["--model", "qwen3-30b-a3b"], "--hw"),
+    (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--gpus", "0"], "--gpus"),
+    (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--tpot", "5"], "--tpot"),
+    (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--price", "h100-sxm=2"], "--price"),
+    (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm,b200-sxm", "--price", "h200-sxm=2"], "b200-sxm"),
+    (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--backend", "vlm"], "--backend")])
+def test_wrong_flags(arguments, words):
+    done = call(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr

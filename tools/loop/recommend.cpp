@@ -1,0 +1,188 @@
+#include "tools/loop/recommend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "models/core/error.h"
+#include "models/plan/memory.h"
+
+namespace moecast {
+namespace {
+
+/// Share of a GPU's memory that engines give to weights and cache.
+constexpr double kUsableMemory = 0.9;
+constexpr int kMostTensorRanks = 8;
+constexpr std::int64_t kMostConcurrency = 1 << 16;
+
+bool has_experts(const Architecture& architecture) {
+  return std::ranges::any_of(architecture.decoder, [](const Layer& layer) {
+    return std::ranges::any_of(layer.blocks,
+                               [](const Block& block) { return std::holds_alternative<MoeBlock>(block); });
+  });
+}
+
+/// Every way of an engine to use so many GPUs as one instance.
+std::vector<Deployment> deployments_of(int gpus, bool experts, bool mixed, const std::optional<DType>& dtype,
+                                       const std::string& backend) {
+  std::vector<Deployment> all;
+  for (int tp = 1; tp <= std::min(gpus, kMostTensorRanks); tp *= 2) {
+    const int dp = gpus / tp;
+    if (!experts && dp > 1) continue;  // replicas of a dense model are instances of their own
+    for (int ep = 1; ep <= (experts ? gpus : 1); ep *= 2) {
+      if (!mixed && ep != 1 && ep != gpus) continue;
+      Deployment deployment;
+      deployment.tp = tp;
+      deployment.dp = dp;
+      deployment.ep = ep;
+      deployment.moe_tp = gpus / ep;
+      deployment.dtype = dtype;
+      deployment.backend = backend;
+      all.push_back(deployment);
+    }
+  }
+  return all;
+}
+
+class Search {
+ public:
+  Search(const Architecture& architecture, const ServiceGoals& goals) : architecture_(architecture), goals_(goals) {}
+
+  void examine(const ServiceMachine& machine, const KernelCalibration& kernels, double capacity,
+               const EngineSpec& engine, const Deployment& deployment) {
+    std::optional<StepModel> model;
+    try {
+      StepOperators operators = make_step_operators(architecture_, deployment, engine, kernels);
+      if (!operators.not_executed.empty()) return refuse(operators.not_executed.front());
+      for (const std::string& note : operators.notes) notes_.insert(machine.name + ": " + note);
+      model.emplace(std::move(operators), engine, deployment, kernels.device);
+    } catch (const InputError& error) {
+      return refuse(error.where() + " " + error.problem());
+    }
+    bool any = false;
+    for (std::int64_t concurrency = deployment.dp; concurrency <= kMostConcurrency; concurrency *= 2) {
+      ++result_.examined;
+      const double memory = memory_of(deployment, concurrency);
+      if (memory > kUsableMemory * capacity) {
+        if (!any) refuse(machine.name + ": memory does not fit");
+        return;
+      }
+      const ServiceCandidate candidate = predict(machine, *model, deployment, concurrency, memory);
+      const auto late = [&](const std::optional<double>& goal, double median, double high) {
+        return goal && (goals_.sure ? high : median) > *goal;
+      };
+      if (late(goals_.tpot_s, candidate.tpot_s, candidate.tpot_high_s)) {
+        if (!any) refuse(machine.name + ": TPOT too long, at one request a replica already");
+        return;
+      }
+      if (late(goals_.ttft_s, candidate.ttft_s, candidate.ttft_high_s)) {
+        if (!any) refuse(machine.name + ": TTFT too long, at one request a replica already");
+        return;
+      }
+      any = true;
+      result_.feasible.push_back(candidate);
+    }
+  }
+
+  Recommendation finish() {
+    std::vector<ServiceCandidate>& all = result_.feasible;
+    std::ranges::sort(all, [](const ServiceCandidate& a, const ServiceCandidate& b) {
+      const double cost_a = a.cost_per_million.value_or(1 / a.tokens_per_gpu_s);
+      const double cost_b = b.cost_per_million.value_or(1 / b.tokens_per_gpu_s);
+      return std::tie(cost_a, a.gpus, a.tpot_s) < std::tie(cost_b, b.gpus, b.tpot_s);
+    });
+    mark_front(all);
+    result_.notes.assign(notes_.begin(), notes_.end());
+    return std::move(result_);
+  }
+
+ private:
+  void refuse(const std::string& why) { ++result_.refused[why]; }
+
+  [[nodiscard]] double memory_of(const Deployment& deployment, std::int64_t concurrency) const {
+    Workload workload;
+    workload.batch = concurrency;
+    workload.context = static_cast<std::int64_t>(goals_.prompt + goals_.output);
+    return memory_per_rank(architecture_, deployment, workload).total().value();
+  }
+
+  [[nodiscard]] ServiceCandidate predict(const ServiceMachine& machine, const StepModel& model,
+                                         const Deployment& deployment, std::int64_t concurrency, double memory) const {
+    const auto in_flight = static_cast<double>(concurrency);
+    const ServiceTerms terms = service_terms(model, {goals_.prompt, goals_.output, in_flight});
+    const EngineSpec& engine = model.engine();
+    ServiceCandidate c;
+    c.machine = machine.name;
+    c.deployment = deployment;
+    c.gpus = deployment.tp * deployment.dp;
+    c.concurrency = concurrency;
+    c.memory_bytes = memory;
+    c.tpot_s = tpot_s(terms, engine.service);
+    c.ttft_s = ttft_s(terms, engine.service);
+    c.tpot_low_s = c.tpot_s * std::exp(-engine.tpot_interval[0]);
+    c.tpot_high_s = c.tpot_s * std::exp(engine.tpot_interval[1]);
+    c.ttft_low_s = c.ttft_s * std::exp(-engine.ttft_interval[0]);
+    c.ttft_high_s = c.ttft_s * std::exp(engine.ttft_interval[1]);
+    // Little's law: requests in flight over the time that each stays.
+    c.tokens_per_s = in_flight * goals_.output / (c.ttft_s + c.tpot_s * std::max(0.0, goals_.output - 1));
+    c.tokens_per_gpu_s = c.tokens_per_s / c.gpus;
+    if (machine.price_per_hour) c.cost_per_million = *machine.price_per_hour / 3600 / c.tokens_per_gpu_s * 1e6;
+    return c;
+  }
+
+  /// Fewest GPUs first, then TPOT: a candidate is on the front when none before it gives more tokens a GPU.
+  static void mark_front(std::vector<ServiceCandidate>& all) {
+    std::vector<std::size_t> order(all.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    const auto value = [&](const ServiceCandidate& c) {
+      return c.cost_per_million ? -*c.cost_per_million : c.tokens_per_gpu_s;
+    };
+    std::ranges::sort(order, [&](std::size_t a, std::size_t b) {
+      return std::tuple(all[a].tpot_s, all[a].gpus, -value(all[a])) <
+             std::tuple(all[b].tpot_s, all[b].gpus, -value(all[b]));
+    });
+    std::map<int, double> best;  // value by GPUs, of all with a shorter TPOT
+    for (const std::size_t i : order) {
+      bool dominated = false;
+      for (const auto& [gpus, reached] : best)
+        dominated = dominated || (gpus <= all[i].gpus && reached >= value(all[i]));
+      if (dominated) continue;
+      all[i].pareto = true;
+      const auto [found, fresh] = best.try_emplace(all[i].gpus, value(all[i]));
+      if (!fresh) found->second = std::max(found->second, value(all[i]));
+    }
+  }
+
+  const Architecture& architecture_;
+  const ServiceGoals& goals_;
+  Recommendation result_;
+  std::set<std::string> notes_;
+};
+
+}  // namespace
+
+Recommendation recommend(const Architecture& architecture, const std::optional<DType>& dtype,
+                         const std::string& backend, const std::vector<ServiceMachine>& machines,
+                         const std::string& engines, const ServiceGoals& goals) {
+  const EngineSpec engine = read_engine(engines, backend);
+  Search search(architecture, goals);
+  const bool experts = has_experts(architecture);
+  for (const ServiceMachine& machine : machines) {
+    const Profile profile = read_profile(machine.folder);
+    const HardwareQuantity* capacity = profile.find("memory_capacity");
+    if (capacity == nullptr) {
+      throw InputError(machine.folder, "says no memory capacity", "add the quantity memory_capacity to profile.json");
+    }
+    const KernelCalibration kernels = read_kernel_calibration(machine.folder, profile.name);
+    for (std::int64_t gpus = 1; gpus <= goals.most_gpus; gpus *= 2) {
+      if (gpus < goals.fewest_gpus) continue;
+      for (const Deployment& deployment :
+           deployments_of(static_cast<int>(gpus), experts, engine.mixed_expert_parallelism, dtype, backend)) {
+        search.examine(machine, kernels, capacity->value, engine, deployment);
+      }
+    }
+  }
+  return search.finish();
+}
+
+}  // namespace moecast
