@@ -14,7 +14,8 @@ struct Overloaded : Functions... {
 };
 
 /// Projections of an attention block: in, out and what lies between.
-double attention_parameters(const AttentionBlock& a, double hidden) {
+/// @param source  width of the tokens that become keys and values of cross attention.
+double attention_parameters(const AttentionBlock& a, double hidden, double source) {
   const double heads = value(a.heads);
   const double size = value(a.head_dim);
   const double value_size = a.value_head_dim > 0 ? value(a.value_head_dim) : size;
@@ -43,7 +44,8 @@ double attention_parameters(const AttentionBlock& a, double hidden) {
     const double cached = value(a.kv_heads) * (size + (a.shared_kv ? 0 : value_size));
     const double qkv = heads * size + cached;
     const double query = heads * size;
-    count += hidden * cached + (a.q_rank > 0 ? value(a.q_rank) * (hidden + query) : hidden * query);
+    count += (a.kind == AttentionKind::cross ? source : hidden) * cached +
+             (a.q_rank > 0 ? value(a.q_rank) * (hidden + query) : hidden * query);
     const double out = heads * value_size;
     const double ranks = value(a.out_groups * a.out_rank);  // every group of heads has a projection of its own
     count += a.out_rank > 0 ? out * value(a.out_rank) + ranks * hidden : out * hidden;
@@ -165,10 +167,11 @@ double router_parameters(const RouterSpec& router, std::int64_t experts, std::in
   return count + from * value(experts);
 }
 
-ParameterCount block_parameters(const Block& block, std::int64_t hidden) {
+ParameterCount block_parameters(const Block& block, std::int64_t hidden, std::int64_t source_hidden) {
   const double h = value(hidden);
+  const double source = source_hidden > 0 ? value(source_hidden) : h;
   const auto dense = [](double count) { return ParameterCount{count, count, 0}; };
-  return std::visit(Overloaded{[&](const AttentionBlock& b) { return dense(attention_parameters(b, h)); },
+  return std::visit(Overloaded{[&](const AttentionBlock& b) { return dense(attention_parameters(b, h, source)); },
                                [&](const MoeBlock& b) { return moe_parameters(b, hidden); },
                                [&](const DenseFfnBlock& b) { return dense(expert_parameters(b.ffn, hidden)); },
                                [&](const StateSpaceBlock& b) { return dense(state_space_parameters(b, h)); },
@@ -186,18 +189,23 @@ ParameterCount block_parameters(const Block& block, std::int64_t hidden) {
 }
 
 ParameterCount count_parameters(const Architecture& architecture) {
-  const double h = value(architecture.hidden);
   ParameterCount count;
+  const std::int64_t source = stack_hidden(architecture, true);
   for (const auto* stack : {&architecture.encoder, &architecture.decoder}) {
+    const std::int64_t hidden = stack_hidden(architecture, stack == &architecture.encoder);
+    const double h = value(hidden);
     for (const Layer& layer : *stack) {
       for (const Block& block : layer.blocks) {
-        count += block_parameters(block, architecture.hidden);
+        count += block_parameters(block, hidden, source);
         count += {h, h, 0};  // its norm
       }
     }
     if (!stack->empty()) count += {h, h, 0};  // the final norm
   }
-  const double embedding = value(architecture.vocabulary) * h * (architecture.tied_embeddings ? 1 : 2);
+  // One table for both stacks where they are equally wide.
+  double widths = value(architecture.hidden) * (architecture.tied_embeddings ? 1 : 2);
+  if (!architecture.encoder.empty() && source != architecture.hidden) widths += value(source);
+  const double embedding = value(architecture.vocabulary) * widths;
   const double other = architecture.other_parameters + architecture.position_embedding_parameters;
   count += {embedding + other, embedding + other, 0};
   return count;
@@ -218,7 +226,7 @@ Flops router_flops(const RouterSpec& router, std::int64_t experts, std::int64_t 
 Flops attention_flops(const AttentionBlock& block, std::int64_t hidden, double tokens, double visible) {
   AttentionBlock bare = block;
   bare.bias_qkv = bare.bias_out = bare.qk_norm = false;
-  double flops = 2 * attention_parameters(bare, value(hidden)) * tokens;
+  double flops = 2 * attention_parameters(bare, value(hidden), value(hidden)) * tokens;
   if (block.linear) {
     // The state of every value head is decayed, updated by an outer product and read: 3 multiply-adds an element.
     const LinearAttentionSpec& l = *block.linear;
@@ -234,7 +242,7 @@ Flops attention_flops(const AttentionBlock& block, std::int64_t hidden, double t
 
 Flops step_flops(const Architecture& architecture, double sequences, double new_tokens, double context) {
   const double tokens = sequences * new_tokens;
-  const std::int64_t hidden = architecture.hidden;
+  std::int64_t hidden = architecture.hidden;
   double flops = 0;
   const auto add = Overloaded{
       [&](const AttentionBlock& b) {
@@ -245,6 +253,7 @@ Flops step_flops(const Architecture& architecture, double sequences, double new_
       [&](const OwnCostBlock& b) { flops += b.flops_per_token * tokens; },
       [&](const auto& b) { flops += 2 * tokens * block_parameters(b, hidden).total; }};
   for (const auto* stack : {&architecture.encoder, &architecture.decoder}) {
+    hidden = stack_hidden(architecture, stack == &architecture.encoder);
     for (const Layer& layer : *stack) {
       for (const Block& block : layer.blocks) std::visit(add, block);
     }

@@ -18,7 +18,8 @@ struct ParameterCount {
 double expert_parameters(const ExpertSpec& expert, std::int64_t hidden);
 /// The router's network: linear, mlp, attention (a query and a key of `hidden` each) or none; its biases included.
 double router_parameters(const RouterSpec& router, std::int64_t experts, std::int64_t hidden);
-ParameterCount block_parameters(const Block& block, std::int64_t hidden);
+/// @param source_hidden  width of the encoded tokens that cross attention sees, 0 = hidden.
+ParameterCount block_parameters(const Block& block, std::int64_t hidden, std::int64_t source_hidden = 0);
 /// Whole model: embeddings, head, blocks, one norm a block and the final norm; multi-token prediction left out.
 ParameterCount count_parameters(const Architecture& architecture);
 

@@ -78,7 +78,8 @@ struct Published {
 struct Architecture {
   std::string name;
   std::int64_t hidden = 0;
-  std::int64_t vocabulary = 0;  ///< 0: no embedding and no head (a vision tower, a single layer)
+  std::int64_t encoder_hidden = 0;  ///< of the encoder where it is another, 0 = hidden
+  std::int64_t vocabulary = 0;      ///< 0: no embedding and no head (a vision tower, a single layer)
   bool tied_embeddings = false;
   std::int64_t max_context = 0;               ///< 0 = unknown
   std::vector<Layer> encoder;                 ///< empty in decoder-only models
@@ -94,6 +95,11 @@ struct Architecture {
   Published published;
   friend bool operator==(const Architecture&, const Architecture&) = default;
 };
+
+/// Width of a token in a stack.
+inline std::int64_t stack_hidden(const Architecture& architecture, bool encoder) {
+  return encoder && architecture.encoder_hidden > 0 ? architecture.encoder_hidden : architecture.hidden;
+}
 
 /// A lone block (a single MoE layer): no vocabulary and one layer of one block. It is executed, planned and timed bare,
 /// without the norm and the residual addition that blocks of a whole model have.

@@ -60,6 +60,7 @@ struct AttentionBlock {
   std::int64_t q_rank = 0;    ///< low-rank query outside latent attention, 0 = full
   std::int64_t out_rank = 0;  ///< low-rank output projection in `out_groups` groups of heads, 0 = full
   std::int64_t out_groups = 1;
+  std::int64_t source_layers = 1;   ///< cross: last layers of the encoder whose outputs are all seen
   std::int64_t kv_compression = 1;  ///< tokens that one cached row stands for, beyond the window
   std::optional<LatentSpec> latent;
   std::optional<IndexerSpec> indexer;

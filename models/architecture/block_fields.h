@@ -64,6 +64,7 @@ void describe(F& f, Tag<Architecture>) {
   f("source", &Architecture::source);
   f.nested("published", &Architecture::published);
   f("hidden", &Architecture::hidden, 1, kMaxWidth);
+  f("encoder_hidden", &Architecture::encoder_hidden, 0, kMaxWidth);
   f("vocabulary", &Architecture::vocabulary, 0, kMaxTokens);
   f("tied_embeddings", &Architecture::tied_embeddings);
   f("max_context", &Architecture::max_context, 0, kMaxTokens);

@@ -150,8 +150,9 @@ void check_architecture(const Architecture& architecture, const std::string& whe
   for (const auto& [name, stack] :
        {std::pair{"encoder", &architecture.encoder}, std::pair{"decoder", &architecture.decoder},
         std::pair{"multi_token_prediction", &architecture.multi_token_prediction}}) {
+    const Checker wide(where, stack_hidden(architecture, stack == &architecture.encoder));
     for (std::size_t i = 0; i < stack->size(); ++i) {
-      const Checker layer = at.inside(name).inside(std::to_string(i));
+      const Checker layer = wide.inside(name).inside(std::to_string(i));
       for (const Block& block : (*stack)[i].blocks) std::visit([&](const auto& b) { check(b, layer); }, block);
     }
   }

@@ -58,6 +58,7 @@ void describe(F& f, Tag<AttentionBlock>) {
   f("q_rank", &AttentionBlock::q_rank, 0, kMaxWidth);
   f("out_rank", &AttentionBlock::out_rank, 0, kMaxWidth);
   f("out_groups", &AttentionBlock::out_groups, 1, kMaxCount);
+  f("source_layers", &AttentionBlock::source_layers, 1, 64);
   f("kv_compression", &AttentionBlock::kv_compression, 1, kMaxCount);
   f.nested("latent", &AttentionBlock::latent);
   f.nested("indexer", &AttentionBlock::indexer);

@@ -70,11 +70,11 @@ void GraphBuilder::rotary(const std::string& name, std::int64_t columns) {
 
 void GraphBuilder::query_projection(std::int64_t rank, std::int64_t columns, const std::string& name) {
   if (rank > 0) {
-    gemm(name + ".q_down", "attention", tokens_, rank, architecture_.hidden, block_input());
+    gemm(name + ".q_down", "attention", tokens_, rank, hidden_, block_input());
     norm(name + ".q_norm", tokens_, rank);
     gemm(name + ".q_up", "attention", tokens_, columns, rank, Bytes(0));
   } else {
-    gemm(name + ".q", "attention", tokens_, columns, architecture_.hidden, block_input());
+    gemm(name + ".q", "attention", tokens_, columns, hidden_, block_input());
   }
 }
 
@@ -87,9 +87,9 @@ void GraphBuilder::grouped_query(const AttentionBlock& block, const std::string&
   const std::int64_t cached = kv_heads * (size + (block.shared_kv ? 0 : value_size));
   if (block.q_rank > 0) {
     query_projection(block.q_rank, queries, name);
-    gemm(name + ".kv", "attention", tokens_, cached, architecture_.hidden, std::nullopt);
+    gemm(name + ".kv", "attention", tokens_, cached, hidden_, std::nullopt);
   } else {
-    gemm(name + ".qkv", "attention", tokens_, queries + cached, architecture_.hidden, block_input());
+    gemm(name + ".qkv", "attention", tokens_, queries + cached, hidden_, block_input());
   }
   rotary(name, (heads + kv_heads) * size);
   if (block.indexer) indexer(block, name);
@@ -101,9 +101,9 @@ void GraphBuilder::grouped_query(const AttentionBlock& block, const std::string&
     const std::int64_t groups = divide(block.out_groups, deployment_.tp, "output groups", "tp");
     grouped_gemm(name + ".out_down", "attention", {{value(tokens_), value(groups)}}, block.out_rank,
                  heads * value_size / groups);
-    gemm(name + ".out_up", "attention", tokens_, architecture_.hidden, groups * block.out_rank, Bytes(0));
+    gemm(name + ".out_up", "attention", tokens_, hidden_, groups * block.out_rank, Bytes(0));
   } else {
-    gemm(name + ".out", "attention", tokens_, architecture_.hidden, heads * value_size, Bytes(0));
+    gemm(name + ".out", "attention", tokens_, hidden_, heads * value_size, Bytes(0));
   }
 }
 
@@ -114,15 +114,16 @@ void GraphBuilder::cross(const AttentionBlock& block, const std::string& name) {
   const std::int64_t value_size = block.value_head_dim > 0 ? block.value_head_dim : size;
   query_projection(block.q_rank, heads * size, name);
   std::int64_t encoded = 0;
-  for (const SequencePart& part : parts_) encoded += part.encodes ? part.batch * part.source : 0;
+  for (const SequencePart& part : parts_) encoded += part.encodes ? part.batch * part.source * block.source_layers : 0;
   if (encoded > 0) {
-    gemm(name + ".kv", "attention", encoded, kv_heads * (size + value_size), architecture_.hidden, std::nullopt);
+    gemm(name + ".kv", "attention", encoded, kv_heads * (size + value_size), stack_hidden(architecture_, true),
+         std::nullopt);
   }
   for (const SequencePart& part : parts_) {
     attention_core(block, name + ".core", part, heads, kv_heads, size, value_size,
-                   value(part.query) * value(part.source), part.source);
+                   value(part.query) * value(part.source * block.source_layers), part.source * block.source_layers);
   }
-  gemm(name + ".out", "attention", tokens_, architecture_.hidden, heads * value_size, Bytes(0));
+  gemm(name + ".out", "attention", tokens_, hidden_, heads * value_size, Bytes(0));
 }
 
 /// Multi-head latent attention. Prefill expands the cached rows to keys and values of every head; decode keeps them and
@@ -132,7 +133,7 @@ void GraphBuilder::latent(const AttentionBlock& block, const std::string& name) 
   const std::int64_t heads = divide(block.heads, deployment_.tp, "heads", "tp");
   const std::int64_t row = l.kv_rank + l.rope_head_dim;
   query_projection(l.q_rank, heads * (l.nope_head_dim + l.rope_head_dim), name);
-  gemm(name + ".kv_down", "attention", tokens_, row, architecture_.hidden, std::nullopt);
+  gemm(name + ".kv_down", "attention", tokens_, row, hidden_, std::nullopt);
   norm(name + ".kv_norm", tokens_, l.kv_rank);
   rotary(name, (heads + 1) * l.rope_head_dim);
   if (block.indexer) indexer(block, name);
@@ -157,9 +158,9 @@ void GraphBuilder::latent(const AttentionBlock& block, const std::string& name) 
   }
   current_layer_ = stored;
   if (block.output_gate) {
-    gemm(name + ".gate", "attention", tokens_, heads * l.value_head_dim, architecture_.hidden, std::nullopt);
+    gemm(name + ".gate", "attention", tokens_, heads * l.value_head_dim, hidden_, std::nullopt);
   }
-  gemm(name + ".out", "attention", tokens_, architecture_.hidden, heads * l.value_head_dim, Bytes(0));
+  gemm(name + ".out", "attention", tokens_, hidden_, heads * l.value_head_dim, Bytes(0));
 }
 
 /// Sparse attention: cheap heads score all keys, the best are attended to.
@@ -167,9 +168,8 @@ void GraphBuilder::indexer(const AttentionBlock& block, const std::string& name)
   const IndexerSpec& index = *block.indexer;
   const std::int64_t rank = block.latent ? block.latent->q_rank : block.q_rank;
   const std::string base = name + ".indexer";
-  gemm(base + ".q", "attention", tokens_, index.heads * index.head_dim, rank > 0 ? rank : architecture_.hidden,
-       Bytes(0));
-  gemm(base + ".k", "attention", tokens_, index.head_dim + index.heads, architecture_.hidden, std::nullopt);
+  gemm(base + ".q", "attention", tokens_, index.heads * index.head_dim, rank > 0 ? rank : hidden_, Bytes(0));
+  gemm(base + ".k", "attention", tokens_, index.head_dim + index.heads, hidden_, std::nullopt);
   AttentionBlock all;
   all.causal = block.causal;
   for (const SequencePart& part : parts_) {
@@ -207,13 +207,13 @@ void GraphBuilder::linear(const AttentionBlock& block, const std::string& name) 
   std::int64_t columns = 2 * keys + 2 * values;
   if (block.kind == AttentionKind::gated_delta_net) columns += 2 * value_heads;
   if (block.kind == AttentionKind::kimi_delta) columns += l.key_head_dim + value_heads;
-  gemm(name + ".in", "attention", tokens_, columns, architecture_.hidden, block_input());
+  gemm(name + ".in", "attention", tokens_, columns, hidden_, block_input());
   if (block.kind == AttentionKind::kimi_delta) {
     gemm(name + ".decay", "attention", tokens_, keys, l.key_head_dim, Bytes(0));
   }
   if (l.conv_size > 0) depthwise(name + ".conv", 2 * keys + values, l.conv_size);
   state_update(name + ".state", value_heads, l.key_head_dim, l.value_head_dim);
-  gemm(name + ".out", "attention", tokens_, architecture_.hidden, values, Bytes(0));
+  gemm(name + ".out", "attention", tokens_, hidden_, values, Bytes(0));
 }
 
 }  // namespace moecast

@@ -37,6 +37,7 @@ GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& d
       deployment_(deployment),
       workload_(workload),
       dtype_(deployment.dtype.value_or(architecture.dtype)),
+      hidden_(architecture.hidden),
       element_(bytes_per_element(dtype_)) {
   if (step_tokens(workload) < 1) {
     throw InputError("", "a step needs at least one token", "give --batch or --prompt above zero");
@@ -49,6 +50,7 @@ GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& d
 
 void GraphBuilder::begin_stack(bool encoder) {
   const Workload& w = workload_;
+  hidden_ = stack_hidden(architecture_, encoder);
   const auto on_rank = [&](std::int64_t batch) { return (batch + deployment_.dp - 1) / deployment_.dp; };
   const std::int64_t source = source_tokens(w);
   const std::int64_t prefilled = w.phase == Phase::mixed ? w.prefill_batch : w.batch;
@@ -178,8 +180,7 @@ void GraphBuilder::dense(const ExpertSpec& spec, const std::string& name, const 
     return;
   }
   for (int hop = 0; hop < spec.depth; ++hop) {
-    const std::int64_t hidden = architecture_.hidden;
-    gemm(name + (spec.gated ? ".gate_up" : ".up"), stage, tokens_, shard.width * (spec.gated ? 2 : 1), hidden,
+    gemm(name + (spec.gated ? ".gate_up" : ".up"), stage, tokens_, shard.width * (spec.gated ? 2 : 1), hidden_,
          hop == 0 ? block_input() : Bytes(0));
     Operator& activation = add(OperatorKind::activation, name + ".activation", stage);
     activation.shape.m = tokens_;
@@ -187,7 +188,7 @@ void GraphBuilder::dense(const ExpertSpec& spec, const std::string& name, const 
     activation.shape.gated = spec.gated ? 1 : 0;
     activation.input_reuse = Bytes(0);
     activation.activation_bytes = Bytes(value(tokens_ * shard.width) * ((spec.gated ? 8 : 4) + element_));
-    gemm(name + ".down", stage, tokens_, hidden, shard.width, Bytes(0));
+    gemm(name + ".down", stage, tokens_, hidden_, shard.width, Bytes(0));
   }
 }
 
@@ -202,8 +203,8 @@ void GraphBuilder::norm(const std::string& name, std::int64_t rows, std::int64_t
 void GraphBuilder::residual(const std::string& name, std::int64_t rows) {
   Operator& op = add(OperatorKind::elementwise, name, "residual");
   op.shape.m = rows;
-  op.shape.width = architecture_.hidden;
-  op.activation_bytes = Bytes(12 * value(rows * architecture_.hidden));
+  op.shape.width = hidden_;
+  op.activation_bytes = Bytes(12 * value(rows * hidden_));
 }
 
 void GraphBuilder::collective(OperatorKind kind, std::string name, std::string stage, double bytes) {
@@ -214,7 +215,7 @@ void GraphBuilder::collective(OperatorKind kind, std::string name, std::string s
 
 void GraphBuilder::reduce(const std::string& name, const std::string& stage) {
   if (deployment_.tp == 1) return;
-  collective(OperatorKind::all_reduce, name + ".all_reduce", stage, value(tokens_ * architecture_.hidden) * element_);
+  collective(OperatorKind::all_reduce, name + ".all_reduce", stage, value(tokens_ * hidden_) * element_);
 }
 
 void GraphBuilder::refuse(const std::string& name, const std::string& what) {
@@ -226,7 +227,7 @@ void GraphBuilder::layer(const Layer& layer, const std::string& name, double rep
   normed_ = transformer;
   current_layer_ = current_activations_ = 0;
   for (const Block& block : layer.blocks) {
-    if (transformer) norm(name + ".norm", tokens_, architecture_.hidden);
+    if (transformer) norm(name + ".norm", tokens_, hidden_);
     if (const auto* a = std::get_if<AttentionBlock>(&block)) {
       attention(*a, name + ".attention");
     } else if (const auto* m = std::get_if<MoeBlock>(&block)) {
@@ -254,8 +255,8 @@ void GraphBuilder::embedding() {
   repeat_ = 1;
   Operator& op = add(OperatorKind::embedding, "embedding", "embedding");
   op.shape.m = tokens_;
-  op.shape.hidden = architecture_.hidden;
-  op.activation_bytes = Bytes(value(tokens_ * architecture_.hidden) * (element_ + 4));
+  op.shape.hidden = hidden_;
+  op.activation_bytes = Bytes(value(tokens_ * hidden_) * (element_ + 4));
 }
 
 void GraphBuilder::head() {
@@ -263,21 +264,22 @@ void GraphBuilder::head() {
   current_layer_ = 0;
   std::int64_t rows = 0;
   for (const SequencePart& part : parts_) rows += part.batch;
-  norm("head.norm", rows, architecture_.hidden);
-  gemm("head", "head", rows, divide(architecture_.vocabulary, deployment_.tp, "vocabulary", "tp"), architecture_.hidden,
-       Bytes(0));
+  norm("head.norm", rows, hidden_);
+  gemm("head", "head", rows, divide(architecture_.vocabulary, deployment_.tp, "vocabulary", "tp"), hidden_, Bytes(0));
   stored_weights_ += current_layer_;
 }
 
 void GraphBuilder::stage_transfers() {
   if (deployment_.pp == 1) return;
   repeat_ = deployment_.pp - 1;
-  collective(OperatorKind::point_to_point, "stages.send", "pipeline", value(tokens_ * architecture_.hidden) * element_);
+  collective(OperatorKind::point_to_point, "stages.send", "pipeline", value(tokens_ * hidden_) * element_);
 }
 
 OperatorGraph GraphBuilder::finish() {
   const auto copies = static_cast<double>(workload_.copies);
   graph_.footprint = Bytes(copies * stored_weights_ + kv_bytes_ + layer_activations_);
+  graph_.stored_weights = Bytes(copies * stored_weights_);
+  graph_.layer_activations = Bytes(layer_activations_);
   graph_.layer_footprint = Bytes(layer_weights_ + layer_activations_);
   return std::move(graph_);
 }

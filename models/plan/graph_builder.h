@@ -93,6 +93,7 @@ class GraphBuilder {
   const Deployment& deployment_;
   const Workload& workload_;
   DType dtype_;
+  std::int64_t hidden_ = 0;  ///< width of a token in the present stack
   double element_;
   std::vector<SequencePart> parts_;
   std::int64_t tokens_ = 0;  ///< new ones of all parts

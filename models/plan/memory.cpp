@@ -23,13 +23,13 @@ void require_divides(std::int64_t what, int ranks, const std::string& name, cons
 int expert_shards(const Deployment& d) { return d.ep * d.moe_tp.value_or(std::max(1, d.tp * d.dp / d.ep)); }
 
 /// Weight bytes of one block on a rank.
-double block_weights(const Block& block, const Architecture& a, const Deployment& d) {
+double block_weights(const Block& block, const Architecture& a, std::int64_t hidden, const Deployment& d) {
   const double weight = bytes_per_weight(d.dtype.value_or(a.dtype));
-  const ParameterCount count = block_parameters(block, a.hidden);
+  const ParameterCount count = block_parameters(block, hidden, stack_hidden(a, true));
   if (const auto* moe = std::get_if<MoeBlock>(&block)) {
     require_divides(moe->expert_count(), d.ep, "experts", "ep");
     const double expert_weight = a.expert_dtype && !d.dtype ? bytes_per_weight(*a.expert_dtype) : weight;
-    const double replicated = router_parameters(moe->router, moe->expert_count() + moe->zero_experts, a.hidden);
+    const double replicated = router_parameters(moe->router, moe->expert_count() + moe->zero_experts, hidden);
     const double shared = count.total - count.routed_experts - replicated;
     return count.routed_experts / expert_shards(d) * expert_weight + (shared / d.tp + replicated) * weight;
   }
@@ -47,7 +47,8 @@ double block_cache(const Block& block, const Architecture& a, const Deployment& 
   if (attention == nullptr || attention->linear) return sequences * state;
   const std::int64_t fresh = w.phase == Phase::decode ? 1 : w.prompt;
   const bool crosses = attention->kind == AttentionKind::cross;
-  const std::int64_t kept = crosses ? source_tokens(w) : kept_tokens(*attention, w.context + fresh);
+  const std::int64_t kept =
+      crosses ? source_tokens(w) * attention->source_layers : kept_tokens(*attention, w.context + fresh);
   const double blocks = std::ceil(value(kept) / value(std::max<std::int64_t>(1, d.kv_block_tokens)));
   // The latent row is on every rank; a KV head is the least that can be split off.
   const double split =
@@ -63,16 +64,16 @@ MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, cons
   }
   const double weight = bytes_per_weight(d.dtype.value_or(a.dtype));
   const double element = bytes_per_element(d.dtype.value_or(a.dtype));
-  const double hidden = value(a.hidden);
   const double tokens = std::ceil(step_tokens(w) / d.dp);
   double weights = 0;
   double cache = 0;
   double widest = 0;
   double workspace = 0;
   for (const auto* stack : {&a.encoder, &a.decoder}) {
+    const double hidden = value(stack_hidden(a, stack == &a.encoder));
     for (const Layer& layer : *stack) {
       for (const Block& block : layer.blocks) {
-        weights += (block_weights(block, a, d) + hidden * weight) / d.pp;
+        weights += (block_weights(block, a, stack_hidden(a, stack == &a.encoder), d) + hidden * weight) / d.pp;
         if (stack == &a.decoder) cache += block_cache(block, a, d, w) / d.pp;
         double width = hidden;
         if (const auto* f = std::get_if<DenseFfnBlock>(&block))
@@ -95,7 +96,10 @@ MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, cons
       }
     }
   }
-  weights += value(a.vocabulary) * hidden * (a.tied_embeddings ? 1 : 2) * weight / d.tp;
+  const double hidden = value(std::max(a.hidden, a.encoder_hidden));
+  double widths = value(a.hidden) * (a.tied_embeddings ? 1 : 2);
+  if (!a.encoder.empty() && stack_hidden(a, true) != a.hidden) widths += value(a.encoder_hidden);
+  weights += value(a.vocabulary) * widths * weight / d.tp;
   weights += (a.other_parameters + a.position_embedding_parameters) * weight;
   MemoryBreakdown memory;
   memory.weights = Bytes(weights);

@@ -43,7 +43,7 @@ void GraphBuilder::state_space(const StateSpaceBlock& block, const std::string& 
   const std::int64_t inner = divide(block.inner_width, deployment_.tp, "inner width", "tp");
   const std::int64_t state = block.state_size;
   if (block.version == 1) {
-    gemm(name + ".in", "attention", tokens_, 2 * inner, architecture_.hidden, block_input());
+    gemm(name + ".in", "attention", tokens_, 2 * inner, hidden_, block_input());
     depthwise(name + ".conv", inner, block.conv_size);
     gemm(name + ".x", "attention", tokens_, block.dt_rank + 2 * state, inner, Bytes(0));
     gemm(name + ".dt", "attention", tokens_, inner, block.dt_rank, Bytes(0));
@@ -51,12 +51,11 @@ void GraphBuilder::state_space(const StateSpaceBlock& block, const std::string& 
   } else {
     const std::int64_t heads = divide(block.heads, deployment_.tp, "state-space heads", "tp");
     const std::int64_t groups = std::max<std::int64_t>(1, block.groups / deployment_.tp);
-    gemm(name + ".in", "attention", tokens_, 2 * inner + 2 * groups * state + heads, architecture_.hidden,
-         block_input());
+    gemm(name + ".in", "attention", tokens_, 2 * inner + 2 * groups * state + heads, hidden_, block_input());
     depthwise(name + ".conv", inner + 2 * groups * state, block.conv_size);
     state_update(name + ".state", heads, state, inner / std::max<std::int64_t>(1, heads));
   }
-  gemm(name + ".out", "attention", tokens_, architecture_.hidden, inner, Bytes(0));
+  gemm(name + ".out", "attention", tokens_, hidden_, inner, Bytes(0));
   reduce(name, "attention");
 }
 
@@ -64,7 +63,7 @@ void GraphBuilder::state_space(const StateSpaceBlock& block, const std::string& 
 void GraphBuilder::recurrent(const RecurrentBlock& block, const std::string& name) {
   const std::int64_t gates = block.gates * block.width;
   const std::int64_t out = block.projection > 0 ? block.projection : block.width;
-  gemm(name + ".in", "attention", tokens_, gates, architecture_.hidden, block_input());
+  gemm(name + ".in", "attention", tokens_, gates, hidden_, block_input());
   const double before = current_layer_;
   double stored = 0;
   for (const SequencePart& part : parts_) {

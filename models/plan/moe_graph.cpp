@@ -166,7 +166,7 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   for (const std::string& what : not_executed(block)) refuse(name, what);
   // MH-MoE: a token becomes `heads` narrow ones, each routed by itself, between two projections of the whole token.
   const std::int64_t heads = std::max(1, block.sub_token_heads);
-  const std::int64_t hidden = architecture_.hidden / heads;
+  const std::int64_t hidden = hidden_ / heads;
   const std::int64_t tokens = tokens_ * heads;
   const std::int64_t inner = block.latent_width > 0 ? block.latent_width : hidden;
   const std::int64_t experts = block.expert_count();
@@ -176,7 +176,7 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   const bool looped = strategy == KernelStrategy::per_expert_loop;
 
   if (heads > 1) {
-    gemm(name + ".heads_in", "dispatch", tokens_, architecture_.hidden, architecture_.hidden, block_input());
+    gemm(name + ".heads_in", "dispatch", tokens_, hidden_, hidden_, block_input());
   }
   const std::optional<Bytes> routed_input = heads > 1 ? std::optional(Bytes(0)) : block_input();
   std::int64_t from = hidden;
@@ -259,7 +259,7 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   unpermute.activation_bytes = Bytes(4 * value(tokens * returned) * value(unpermute.shape.top_k + 1));
   current_activations_ += 4 * value(tokens * returned);
   if (block.latent_width > 0) gemm(name + ".latent_out", "combine", tokens, hidden, inner, Bytes(0));
-  if (heads > 1) gemm(name + ".heads_out", "combine", tokens_, architecture_.hidden, architecture_.hidden, Bytes(0));
+  if (heads > 1) gemm(name + ".heads_out", "combine", tokens_, hidden_, hidden_, Bytes(0));
 
   for (std::int64_t s = 0; s < block.shared.count; ++s) dense(block.shared.expert, name + ".shared", "shared");
   if (block.dense_residual) dense(*block.dense_residual, name + ".dense_residual", "shared");

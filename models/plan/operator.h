@@ -71,7 +71,7 @@ struct OperatorShape {
 
 struct ShapeColumn {
   std::string_view name;  ///< column in samples/*.csv and key in JSON
-  std::int64_t OperatorShape::*field;
+  std::int64_t OperatorShape::* field;
 };
 
 /// Columns that describe a call of this kind, in file order.
@@ -106,8 +106,10 @@ struct Operator {
 /// What one step executes, with the bytes that lie between two uses of the same weight.
 struct OperatorGraph {
   std::vector<Operator> operators;
-  Bytes footprint;        ///< touched weights, activations and KV of the whole step, copies included
-  Bytes layer_footprint;  ///< the same of one layer: activation buffers are used again in every layer
+  Bytes footprint;          ///< touched weights, activations and KV of the whole step, copies included
+  Bytes layer_footprint;    ///< the same of one layer: activation buffers are used again in every layer
+  Bytes stored_weights;     ///< part of `footprint`
+  Bytes layer_activations;  ///< part of both
   /// Parts of the architecture that no operator stands for yet: the list of operators is not the whole step.
   std::vector<std::string> not_executed;
 };

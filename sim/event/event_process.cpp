@@ -25,7 +25,10 @@ std::string module_path() {
   namespace fs = std::filesystem;
   std::error_code ignored;
   const fs::path folder = fs::read_symlink("/proc/self/exe", ignored).parent_path();
-  for (const fs::path& path : {folder / kModule, folder / "../lib/moecast" / kModule}) {
+  Dl_info here{};  // of the Python module, where that is what asks
+  const fs::path library = dladdr(reinterpret_cast<const void*>(&module_path), &here) != 0 ? here.dli_fname : "";
+  for (const fs::path& path :
+       {folder / kModule, folder / "../lib/moecast" / kModule, library.parent_path() / "lib/moecast" / kModule}) {
     if (fs::exists(path, ignored)) return path.string();
   }
   return MOECAST_SIMGRID_MODULE;

@@ -4,11 +4,25 @@
 build_packages=(g++ cmake ninja-build ccache python3 libeigen3-dev libfmt-dev nlohmann-json3-dev libcli11-dev zlib1g-dev
                 libbenchmark-dev libdnnl-dev libopenblas-openmp-dev libsimgrid-dev libopenmpi-dev openmpi-bin iproute2 procps)
 test_packages=(libgtest-dev libgmock-dev librapidcheck-dev python3-pytest python3-jsonschema clang-19 libclang-rt-19-dev
-               git clang-format-19 shellcheck pyflakes3 pycodestyle codespell)
+               git clang-format-19 shellcheck pyflakes3 pycodestyle codespell python3-dev python3-venv python3-torch)
 check_packages=(clang-tidy-19 libomp-19-dev)
 # Debian's own interpreter: the one that sees the Debian packages, whatever else is first in PATH.
 # shellcheck disable=SC2034
 python=/usr/bin/python3
+
+# The Python package and what its tests run against, in a virtual environment of its own: build/venv.
+venv=build/venv
+
+# install_python_package: builds the wheel with the build cache and installs it.
+install_python_package() {
+  if [[ ! -x $venv/bin/pip ]]; then
+    "$python" -m venv --system-site-packages "$venv"
+  fi
+  # Debian's torch was built for NumPy 1.
+  "$venv/bin/pip" install -q --disable-pip-version-check 'numpy<2' scikit-build-core nanobind 'pymoo>=0.6.1.5' pyarrow optuna \
+    deap 'distributed>=2023.5'
+  "$venv/bin/pip" install -q --disable-pip-version-check --no-build-isolation --no-deps .
+}
 
 # install_packages [build|test|check]
 install_packages() {

@@ -345,7 +345,7 @@ class Validator {
     const auto value = [&](std::size_t column) { return samples.columns[column][row]; };
     strata_.add("all", outcome);
     if (!samples.key.dtype.empty()) strata_.add("dtype " + samples.key.dtype, outcome);
-    strata_.add("kernel " + samples.key.kernel + " " + samples.key.dtype, outcome);
+    strata_.add("kernel " + samples.key.kernel + (samples.key.dtype.empty() ? "" : " " + samples.key.dtype), outcome);
     std::vector<double> values;
     samples.row(row, values);
     constexpr std::array<const char*, kKernelBands> kBandNames{"<= 16", "17-256", "> 256"};

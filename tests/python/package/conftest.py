@@ -1,0 +1,17 @@
+"""Fixtures of the tests of the Python package."""
+
+import pytest
+
+moecast = pytest.importorskip("moecast", reason="the Python package is not installed (pip install .)")
+
+CPU = "amd-epyc-2cpu"
+
+
+@pytest.fixture(scope="session")
+def predictor():
+    return moecast.Predictor(CPU, threads=1)
+
+
+@pytest.fixture(scope="session")
+def layer():
+    return moecast.Architecture.moe_layer(512, 1024, experts=8, top_k=2)

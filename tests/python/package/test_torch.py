@@ -1,0 +1,148 @@
+"""PyTorch modules as architectures, and as references (Debian's torch; transformers where it is installed)."""
+
+import moecast
+import numpy
+import pytest
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+
+class Gated(nn.Module):
+    def __init__(self, hidden, width):
+        super().__init__()
+        self.w1, self.w2, self.w3 = (
+            nn.Linear(hidden, width, bias=False),
+            nn.Linear(width, hidden, bias=False),
+            nn.Linear(hidden, width, bias=False),
+        )
+        self.act_fn = nn.SiLU()
+
+
+class ListBlock(nn.Module):
+    """Mixtral's and Qwen's: experts as a list, a linear gate."""
+
+    def __init__(self, hidden=64, width=96, experts=8, top_k=2):
+        super().__init__()
+        self.gate = nn.Linear(hidden, experts, bias=False)
+        self.experts = nn.ModuleList(Gated(hidden, width) for _ in range(experts))
+        self.top_k = top_k
+
+
+class Fused(nn.Module):
+    """Experts as fused parameters."""
+
+    def __init__(self, experts=8, hidden=64, width=96):
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden))
+        self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
+        self.act_fn = nn.SiLU()
+
+
+class Router(nn.Module):
+    def __init__(self, experts, hidden, top_k):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(experts, hidden))
+        self.top_k = top_k
+
+
+class FusedBlock(nn.Module):
+    """DeepSeek's: a router of its own, fused experts, a shared expert."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = Router(8, 64, 4)
+        self.experts = Fused()
+        self.shared_experts = Gated(64, 128)
+
+
+def moe_of(architecture):
+    import json
+
+    d = json.loads(architecture.to_text())
+    block = d["decoder"][0]["blocks"][0]
+    return d["blocks"][block] if isinstance(block, str) else block
+
+
+def test_experts_as_a_list():
+    architecture = moecast.from_torch(ListBlock(), torch.zeros(3, 64))
+    block = moe_of(architecture)
+    assert architecture.hidden == 64 and architecture.dtype == "fp32"
+    assert block["experts"][0]["count"] == 8 and block["experts"][0]["expert"]["width"] == 96
+    assert block["router"]["top_k"] == 2
+    assert architecture.total_parameters == pytest.approx(
+        sum(p.numel() for p in ListBlock().parameters()) + 64 + 64, abs=130
+    )
+
+
+def test_fused_experts_and_a_shared_one():
+    block = moe_of(moecast.from_torch(FusedBlock()))
+    assert block["experts"][0]["count"] == 8 and block["experts"][0]["expert"]["width"] == 96
+    assert block["router"]["top_k"] == 4 and block["shared"]["expert"]["width"] == 128
+
+
+def test_a_plain_sequence_of_experts_and_a_gate():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate = nn.Sequential(nn.Linear(32, 16), nn.Tanh(), nn.Linear(16, 4))
+            self.experts = nn.ModuleList(
+                nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)) for _ in range(4)
+            )
+            self.k = 1
+
+    with pytest.raises(moecast.InputError):
+        moecast.from_torch(Plain(), torch.zeros(1, 32))  # the last matrix of the gate is not as wide as a token
+    simple = Plain()
+    simple.gate = nn.Linear(32, 4)
+    block = moe_of(moecast.from_torch(simple))
+    assert block["experts"][0]["expert"]["activation"] == "relu" and block["experts"][0]["expert"]["gated"] is False
+
+
+def test_a_container_becomes_layers():
+    architecture = moecast.from_torch(nn.Sequential(ListBlock(), ListBlock(width=32), ListBlock()))
+    assert architecture.layers == 3
+
+
+@pytest.mark.parametrize(
+    "module, message",
+    [(nn.Linear(3, 3), "holds no experts"), (3, "no torch.nn.Module"), (ListBlock(experts=4, top_k=9), "top_k = 9")],
+)
+def test_what_is_not_understood_is_named(module, message):
+    with pytest.raises(moecast.InputError, match=message):
+        moecast.from_torch(module)
+    with pytest.raises(moecast.InputError, match="example_inputs"):
+        moecast.from_torch(ListBlock(), torch.zeros(2, 65))
+
+
+def test_the_reference_computes_what_its_parts_compute():
+    from moecast.torch_reference import Model, layer_of
+
+    torch.manual_seed(1)
+    layer = layer_of(moecast.Architecture.moe_layer(32, 64, 4, 2))
+    x = torch.randn(7, 32)
+    with torch.no_grad():
+        weights, chosen = torch.topk(torch.softmax(layer.router(x), -1), 2)
+        weights = weights / weights.sum(-1, keepdim=True)
+        expected = torch.stack(
+            [sum(weights[t, j] * layer.experts[chosen[t, j]](x[t]) for j in range(2)) for t in range(7)]
+        )
+        assert torch.allclose(layer(x), expected, atol=1e-5)
+    space = moecast.load_space("automoe-wmt14-en-de")
+    model = Model(space.architecture(space.random(1, 1)[0])).eval()
+    with torch.no_grad():
+        model.translate(9, 3, 2)()
+    llm = Model(moecast.load_space("llm-moe").architecture(moecast.load_space("llm-moe").random(1, 1)[0])).eval()
+    with torch.no_grad():
+        assert llm.decode_step(2, 16)().shape == (2, 32000)
+
+
+def test_blocks_not_profiled_are_predicted(tmp_path):
+    """A handful: the whole judgement is tools/dev/validate-torch."""
+    from moecast.torch_profile import profile
+    from moecast.torch_validation import validate_layers
+
+    folder = profile(tmp_path / "torch", name="torch-test", gemms=60, stages=10, budget_s=0.01)
+    report = validate_layers(folder, cases=8, closing=10, seed=1, least_s=0.02)
+    assert report["n"] == 8 and numpy.isfinite(report["mape"]) and report["mape"] < 1.0
+    assert report["noise"] is not None and 0 <= report["coverage"] <= 1

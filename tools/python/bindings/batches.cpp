@@ -1,0 +1,256 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <shared_mutex>
+
+#include "models/core/error.h"
+#include "sim/analytic/moe_batch.h"
+#include "sim/analytic/stack_batch.h"
+#include "tools/cli/query_options.h"
+#include "tools/python/bindings/bindings.h"
+#include "tools/python/bindings/questions.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace moecast::python {
+namespace {
+
+template <class T>
+using Column = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Table = nb::ndarray<const std::int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+std::span<const T> span_of(const Column<T>& column) {
+  return {column.data(), column.size()};
+}
+
+/// A new NumPy array and a view of it.
+template <class T>
+class Result {
+ public:
+  explicit Result(std::size_t size) : values_(std::make_unique<T[]>(size)), size_(size) {}
+  [[nodiscard]] std::span<T> span() { return {values_.get(), size_}; }
+  nb::object release() {
+    T* const data = values_.release();
+    const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(data, {size_}, owner));
+  }
+
+ private:
+  std::unique_ptr<T[]> values_;
+  std::size_t size_;
+};
+
+[[noreturn]] void lost_load() {
+  throw InputError("load", "was lost while it was prepared", "this is a defect: report it");
+}
+
+/// MoE layers of one machine, many at a time.
+class LayerBatch {
+ public:
+  LayerBatch(const std::string& hw, const std::string& backend, const std::string& dtype, std::int64_t threads,
+             const std::string& strategy, const std::vector<std::string>& loads, std::uint64_t seed)
+      : batch_(make(hw, backend, dtype, threads, strategy, loads, seed)) {}
+
+  nb::dict predict(const Column<std::int32_t>& hidden, const Column<std::int32_t>& width,
+                   const Column<std::int32_t>& experts, const Column<std::int32_t>& top_k,
+                   const Column<std::int32_t>& tokens, const Column<std::uint8_t>& gated,
+                   const Column<float>& capacity_factor, const Column<std::int32_t>& copies,
+                   const Column<std::int32_t>& load) {
+    const MoeColumns layers{span_of(hidden),          span_of(width),  span_of(experts),
+                            span_of(top_k),           span_of(tokens), span_of(gated),
+                            span_of(capacity_factor), span_of(copies), span_of(load)};
+    const std::size_t n = layers.size();
+    Result<double> latency(n), low(n), high(n), memory(n), compute(n), routing(n);
+    Result<std::uint8_t> extrapolated(n);
+    {
+      const nb::gil_scoped_release free;
+      run(layers, {latency.span(), low.span(), high.span(), memory.span(), compute.span(), routing.span(),
+                   extrapolated.span()});
+    }
+    nb::dict out;
+    out["latency_s"] = latency.release();
+    out["latency_low_s"] = low.release();
+    out["latency_high_s"] = high.release();
+    out["memory_bandwidth_s"] = memory.release();
+    out["compute_s"] = compute.release();
+    out["routing_overhead_s"] = routing.release();
+    out["extrapolated"] = extrapolated.release();
+    return out;
+  }
+
+  nb::tuple one(std::int32_t hidden, std::int32_t width, std::int32_t experts, std::int32_t top_k, std::int32_t tokens,
+                bool gated, float capacity_factor, std::int32_t copies, std::int32_t load) {
+    const auto gate = static_cast<std::uint8_t>(gated);
+    double latency = 0, low = 0, high = 0;
+    run({{&hidden, 1},
+         {&width, 1},
+         {&experts, 1},
+         {&top_k, 1},
+         {&tokens, 1},
+         {&gate, 1},
+         {&capacity_factor, 1},
+         {&copies, 1},
+         {&load, 1}},
+        {{&latency, 1}, {&low, 1}, {&high, 1}, {}, {}, {}, {}});
+    return nb::make_tuple(latency, low, high);
+  }
+
+ private:
+  static MoeBatch make(const std::string& hw, const std::string& backend, const std::string& dtype,
+                       std::int64_t threads, const std::string& strategy, const std::vector<std::string>& names,
+                       std::uint64_t seed) {
+    Setting setting = make_setting(hw, backend, dtype, threads, strategy);
+    if (setting.hardware.gpu) {
+      throw UsageError("hw", "columns of layers are answered for CPUs", "Predictor.predict answers layers of GPUs");
+    }
+    const Calibration calibration = read_calibration(setting.hardware.folder);
+    Deployment& d = setting.deployment;
+    for (std::size_t i = 0; i < setting.hardware.backends.size(); ++i) {
+      if (!d.backend.empty() && setting.hardware.backends[i] != d.backend) continue;
+      if (d.dtype && setting.hardware.dtypes[i] != *d.dtype) continue;
+      d.backend = setting.hardware.backends[i];
+      d.dtype = setting.hardware.dtypes[i];
+      break;
+    }
+    std::vector<ExpertLoad> loads;
+    for (const std::string& name : names) loads.push_back(parse_load(name, seed));
+    if (loads.empty()) throw UsageError("loads", "is empty", "write e.g. [\"uniform\"]");
+    return {calibration, d, std::move(loads)};
+  }
+
+  /// Checks the columns; loads, expert counts and top-k that nobody asked before are learnt.
+  void run(const MoeColumns& layers, const MoeTimes& times) {
+    {
+      const std::unique_lock lock(mutex_);
+      batch_.prepare(layers);
+    }
+    const std::shared_lock lock(mutex_);
+    if (!batch_.predict(layers, times)) lost_load();
+  }
+
+  std::shared_mutex mutex_;
+  MoeBatch batch_;
+};
+
+/// Whole models of one machine and one workload, many at a time.
+class ModelBatch {
+ public:
+  ModelBatch(const std::string& hw, const std::string& backend, const std::string& dtype, std::int64_t threads,
+             const std::string& strategy, const std::string& phase, std::int64_t batch, std::int64_t context,
+             std::int64_t prompt, std::int64_t source, std::int64_t prefill_batch, const std::string& load,
+             std::uint64_t seed) {
+    Setting setting = make_setting(hw, backend, dtype, threads, strategy);
+    if (setting.hardware.gpu) {
+      throw UsageError("hw", "batches of whole models are answered for CPUs", "Predictor.predict answers GPUs");
+    }
+    batch_ = StackBatch::load(setting.hardware.folder, setting.deployment,
+                              make_workload(phase, batch, context, prompt, source, prefill_batch, 1, load, seed, {}));
+  }
+
+  std::vector<std::int32_t> parts_of(const Architecture& architecture) {
+    const std::unique_lock lock(mutex_);
+    return batch_->parts_of(architecture);
+  }
+
+  std::string problem(std::int32_t part) {
+    const std::shared_lock lock(mutex_);
+    if (part < 0 || static_cast<std::size_t>(part) >= batch_->part_count()) {
+      throw InputError("part", std::to_string(part) + " is the number of no part", "numbers come from parts_of");
+    }
+    return batch_->problem(part);
+  }
+
+  nb::dict predict(const Table& parts) {
+    const StackRows rows{{parts.data(), parts.size()}, parts.shape(1)};
+    const std::size_t n = parts.shape(0);
+    if (rows.width == 0) throw InputError("parts", "has no columns", "give an array of shape [models, parts]");
+    Result<double> latency(n), low(n), high(n), memory_s(n), compute(n), routing(n), memory(n), total(n), active(n),
+        flops(n), calls(n);
+    Result<std::uint8_t> status(n), extrapolated(n);
+    {
+      const nb::gil_scoped_release free;
+      run(rows,
+          {latency.span(), low.span(), high.span(), memory_s.span(), compute.span(), routing.span(), memory.span(),
+           total.span(), active.span(), flops.span(), calls.span(), status.span(), extrapolated.span()});
+    }
+    nb::dict out;
+    out["latency_s"] = latency.release();
+    out["latency_low_s"] = low.release();
+    out["latency_high_s"] = high.release();
+    out["memory_bandwidth_s"] = memory_s.release();
+    out["compute_s"] = compute.release();
+    out["routing_overhead_s"] = routing.release();
+    out["memory_bytes"] = memory.release();
+    out["total_parameters"] = total.release();
+    out["active_parameters"] = active.release();
+    out["flops"] = flops.release();
+    out["calls"] = calls.release();
+    out["status"] = status.release();
+    out["extrapolated"] = extrapolated.release();
+    return out;
+  }
+
+  nb::tuple one(const std::vector<std::int32_t>& parts) {
+    double latency = 0, low = 0, high = 0;
+    StackTimes times;
+    times.latency_s = {&latency, 1};
+    times.low_s = {&low, 1};
+    times.high_s = {&high, 1};
+    run({parts, parts.size()}, times);
+    return nb::make_tuple(latency, low, high);
+  }
+
+ private:
+  void run(const StackRows& rows, const StackTimes& times) {
+    {
+      const std::shared_lock lock(mutex_);
+      if (batch_->predict(rows, times)) return;
+    }
+    const std::unique_lock lock(mutex_);
+    batch_->prepare(rows);
+    if (!batch_->predict(rows, times)) lost_load();
+  }
+
+  std::shared_mutex mutex_;
+  std::unique_ptr<StackBatch> batch_;
+};
+
+}  // namespace
+
+void bind_batches(nb::module_& m) {
+  nb::class_<LayerBatch>(m, "LayerBatch", "MoE layers of a CPU as columns: a million a second.")
+      .def(nb::init<const std::string&, const std::string&, const std::string&, std::int64_t, const std::string&,
+                    const std::vector<std::string>&, std::uint64_t>(),
+           "hw"_a, nb::kw_only(), "backend"_a = "", "dtype"_a = "", "threads"_a = 0, "strategy"_a = "",
+           "loads"_a = std::vector<std::string>{"uniform"}, "seed"_a = 1, nb::call_guard<nb::gil_scoped_release>())
+      .def("predict", &LayerBatch::predict, "hidden"_a, "width"_a, "experts"_a, "top_k"_a, "tokens"_a, "gated"_a,
+           "capacity_factor"_a, "copies"_a, "load"_a,
+           "Columns of equal length (int32; gated uint8; capacity_factor float32, infinite = none; gated, "
+           "capacity_factor, copies and load may be empty). Returns a dict of columns, times in seconds.")
+      .def("one", &LayerBatch::one, "hidden"_a, "width"_a, "experts"_a, "top_k"_a, "tokens"_a, "gated"_a = true,
+           "capacity_factor"_a = std::numeric_limits<float>::infinity(), "copies"_a = 1, "load"_a = 0,
+           "(latency, low, high) of one layer in seconds.");
+  nb::class_<ModelBatch>(m, "ModelBatch", "Steps of whole models of a CPU that share layers: 100 k/s.")
+      .def(nb::init<const std::string&, const std::string&, const std::string&, std::int64_t, const std::string&,
+                    const std::string&, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                    const std::string&, std::uint64_t>(),
+           "hw"_a, nb::kw_only(), "backend"_a = "", "dtype"_a = "", "threads"_a = 0, "strategy"_a = "",
+           "phase"_a = "decode", "batch"_a = 1, "context"_a = 1024, "prompt"_a = 512, "source"_a = 0,
+           "prefill_batch"_a = 0, "load"_a = "uniform", "seed"_a = 1, nb::call_guard<nb::gil_scoped_release>())
+      .def("parts_of", &ModelBatch::parts_of, "architecture"_a, nb::call_guard<nb::gil_scoped_release>(),
+           "Numbers of the parts (embedding, layers, head) that make up the model.")
+      .def("problem", &ModelBatch::problem, "part"_a, "Why a part cannot be timed; empty = it can.")
+      .def("predict", &ModelBatch::predict, "parts"_a,
+           "int32 array of shape [models, parts], -1 = nothing there. Returns a dict of columns: times in seconds, NaN "
+           "where status (0 ok, 1 does_not_fit, 2 outside_range) is not 0.")
+      .def("one", &ModelBatch::one, "parts"_a, "(latency, low, high) of one model in seconds.");
+}
+
+}  // namespace moecast::python

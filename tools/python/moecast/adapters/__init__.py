@@ -1,0 +1,1 @@
+"""Adapters to the interfaces of other search tools, one a file."""

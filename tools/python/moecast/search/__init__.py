@@ -1,0 +1,249 @@
+"""Search for architectures whose predicted cost keeps limits and whose objectives are best."""
+
+import hashlib
+import json
+import sys
+import time
+
+import numpy
+
+from moecast._core import InputError, UsageError
+from moecast.predictor import Predictor
+from moecast.search.constraints import BUILT_IN, Constraint, read_constraints
+from moecast.search.evaluation import Evaluation
+from moecast.search.journal import Journal, Memory
+from moecast.search.methods import METHODS, make_algorithm
+from moecast.search.metrics import Objective, read_metrics, read_objectives
+from moecast.search.result import SearchResult, hypervolume, non_dominated
+from moecast.spaces import SpaceTimes, load_space
+
+__all__ = ["Constraint", "Evaluation", "Objective", "SearchResult", "hypervolume", "non_dominated", "search"]
+
+
+def search(
+    space,
+    hw,
+    *,
+    objectives=None,
+    constraints=(),
+    confidence=0.95,
+    metrics=None,
+    method=None,
+    workload=None,
+    generations=30,
+    population=125,
+    parents=25,
+    mutations=50,
+    crossovers=50,
+    mutation_probability=0.3,
+    patience=None,
+    seed=1,
+    executor=None,
+    time_limit_s=None,
+    resume=None,
+    progress=None,
+):
+    """Searches a space.
+
+    Parameters
+    ----------
+    space: a Space, a name of `spaces.space_names()`, a JSON file or a dict.
+    hw: a Predictor, a name of `list_hw()`, or a folder.
+    objectives: names with directions, e.g. ["accuracy", "latency:min"]; None = the space's that are known. Built in:
+        latency, flops, memory, size, active_parameters.
+    constraints: {"latency": "50ms", "flops": "100G"} or ["latency<50ms", "accuracy>0.8"].
+    confidence: how sure it must be that a measured latency keeps its limit; above 0.5 the interval counts.
+    metrics: the user's, by name: a callable that takes a dict of genes, "FILE.csv:COLUMN", or "FILE.json" (linear).
+    method: evolution (one objective), nsga2, random, exhaustive; None = what fits.
+    patience: stops after so many generations without a better objective (or hypervolume).
+    executor: any concurrent.futures.Executor for the callbacks. time_limit_s: of one call.
+    resume: file of what callbacks answered; a restarted search with the same arguments continues from it.
+    progress: called with (generation, generations, best) after each one; True writes to stderr.
+
+    Returns a SearchResult; equal arguments and seeds give equal ones. Raises UsageError, InputError.
+    """
+    space = load_space(space)
+    predictor = hw if isinstance(hw, Predictor) or hasattr(hw, "batch") else Predictor(hw)
+    metrics = read_metrics(metrics, space)
+    known = (*BUILT_IN, *metrics)
+    if objectives is None:
+        objectives = [o for o in space.objectives if o in known] or ["latency"]
+    objectives = read_objectives(objectives, known)
+    constraints = read_constraints(constraints, confidence, known)
+    method = _method(method, objectives, space)
+    for name, value in (("generations", generations), ("population", population), ("parents", parents)):
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name}: {value!r} is no whole number above zero")
+    if mutations < 0 or crossovers < 0 or mutations + crossovers < 1 or not 0 <= mutation_probability <= 1:
+        raise UsageError("mutations, crossovers, mutation_probability: are out of range")
+    journal = (
+        Memory()
+        if resume is None
+        else Journal(resume, _header(space, predictor, objectives, constraints, method, seed))
+    )
+    times = SpaceTimes(space, predictor, workload)
+    evaluation = Evaluation(space, times, metrics, objectives, constraints, journal, executor, time_limit_s)
+    run = _Run(evaluation, generations, patience, _show if progress is True else progress)
+    start = time.perf_counter()
+    try:
+        if method == "exhaustive":
+            run.list(space.all(), population)
+        elif method == "random":
+            run.draw(space, population, seed)
+        else:
+            run.evolve(
+                *make_algorithm(
+                    method, space, evaluation, population, parents, mutations, crossovers, mutation_probability
+                ),
+                seed,
+            )
+    except KeyboardInterrupt:
+        run.stopped = "interrupted"
+        if not run.scores:
+            raise
+    finally:
+        journal.close()
+    return run.result(time.perf_counter() - start)
+
+
+def _method(method, objectives, space):
+    if method is None:
+        if space.size() <= 2000:
+            return "exhaustive"
+        return "evolution" if len(objectives) == 1 else "nsga2"
+    if method not in METHODS:
+        raise UsageError(f"method: {method!r} is not known (write one of {', '.join(METHODS)})")
+    return method
+
+
+def _header(space, predictor, objectives, constraints, method, seed):
+    fields = json.dumps([[f.name, f.scope, f.choices] for f in space.fields.values()])
+    return {
+        "moecast_search": 1,
+        "space": space.name,
+        "genes": hashlib.sha256(fields.encode()).hexdigest()[:16],
+        "hw": getattr(predictor, "hw", "own"),
+        "objectives": [str(o) for o in objectives],
+        "constraints": [str(c) for c in constraints],
+        "method": method,
+        "seed": seed,
+    }
+
+
+def _show(generation, generations, best):
+    print(
+        f"\rgeneration {generation}/{generations}  best {best:.6g}",
+        end="" if generation < generations else "\n",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+class _Run:
+    """Collects what is evaluated, generation by generation."""
+
+    def __init__(self, evaluation, generations, patience, progress):
+        if patience is not None and patience < 1:
+            raise UsageError(f"patience: {patience} is below one")
+        self.evaluation = evaluation
+        self.generations = generations
+        self.patience = patience
+        self.progress = progress
+        self.genomes, self.scores, self.margins, self.columns = [], [], [], []
+        self.history = []
+        self.stopped = "generations"
+        self._best = None
+        self._waited = 0
+
+    def add(self, genomes):
+        scores, margins, columns = self.evaluation(genomes)
+        self.genomes.append(numpy.asarray(genomes, numpy.int64))
+        self.scores.append(scores)
+        self.margins.append(margins)
+        self.columns.append(columns)
+        return scores, margins
+
+    def end_generation(self):
+        """Whether to go on."""
+        scores, margins = numpy.concatenate(self.scores), numpy.concatenate(self.margins)
+        feasible = scores[(margins <= 0).all(axis=1)]
+        signs = numpy.array([o.sign for o in self.evaluation.objectives])
+        best = feasible.min(axis=0) if len(feasible) else None
+        self.history.append(None if best is None else [float(v) for v in best * signs])
+        if self.progress:
+            self.progress(
+                len(self.history), self.generations, float("nan") if best is None else float(best[0] * signs[0])
+            )
+        value = None if best is None else self._value(feasible)
+        if value is not None and (self._best is None or value > self._best):
+            self._best, self._waited = value, 0
+        else:
+            self._waited += 1
+        if self.patience is not None and self._waited >= self.patience:
+            self.stopped = "patience"
+            return False
+        return len(self.history) < self.generations
+
+    def _value(self, feasible):
+        """What patience watches: the objective, or the hypervolume against the worst point of the first generation."""
+        if feasible.shape[1] == 1:
+            return -float(feasible.min())
+        if self.patience is None:
+            return 0.0
+        if not hasattr(self, "_reference"):
+            self._reference = feasible.max(axis=0)
+        return hypervolume(feasible[non_dominated(feasible)], self._reference)
+
+    def list(self, genomes, block):
+        self.generations = -(-len(genomes) // max(block, 4096))
+        for part in numpy.array_split(genomes, self.generations):
+            self.add(part)
+            if not self.end_generation():
+                break
+        self.stopped = "exhausted" if len(self.history) == self.generations else self.stopped
+
+    def draw(self, space, population, seed):
+        generator = numpy.random.default_rng(seed)
+        while True:
+            self.add(space.random(population, generator))
+            if not self.end_generation():
+                return
+
+    def evolve(self, algorithm, problem, seed):
+        from pymoo.core.evaluator import Evaluator
+        from pymoo.problems.static import StaticProblem
+
+        algorithm.setup(problem, termination=("n_gen", self.generations + 1), seed=seed, verbose=False)
+        while algorithm.has_next():
+            infills = algorithm.ask()
+            if infills is None or len(infills) == 0:
+                self.stopped = "exhausted"
+                return
+            scores, margins = self.add(infills.get("X"))
+            Evaluator().eval(StaticProblem(problem, F=scores, G=margins), infills)
+            algorithm.tell(infills=infills)
+            if not self.end_generation():
+                return
+
+    def result(self, seconds):
+        evaluation = self.evaluation
+        if not self.genomes:
+            raise InputError(f"{evaluation.space.name}: nothing was evaluated")
+        genomes = numpy.concatenate(self.genomes)
+        _, rows = numpy.unique(genomes, axis=0, return_index=True)
+        rows = numpy.sort(rows)
+        columns = {name: numpy.concatenate([c[name] for c in self.columns])[rows] for name in self.columns[0]}
+        return SearchResult(
+            evaluation.space,
+            evaluation.objectives,
+            evaluation.constraints,
+            genomes[rows],
+            columns,
+            numpy.concatenate(self.scores)[rows],
+            numpy.concatenate(self.margins)[rows],
+            self.history,
+            self.stopped,
+            evaluation.asked,
+            evaluation.failed,
+            seconds,
+        )

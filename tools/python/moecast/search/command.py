@@ -1,0 +1,200 @@
+"""`moecast search`."""
+
+import argparse
+import csv
+import os
+import sys
+import tempfile
+
+from moecast._core import DeviceError, Error, UsageError
+from moecast.search import search
+from moecast.search.methods import METHODS
+from moecast.spaces import load_space, space_names
+
+_EXAMPLES = """examples:
+  moecast search --space automoe-180 --hw this-machine --constraint "latency<150ms" --objective flops:max
+  moecast search --space automoe-wmt14-en-de --hw amd-epyc-2cpu --metric bleu=scores.csv:bleu --objective bleu \\
+      --constraint "latency<200ms" --generations 30 --resume search.jsonl
+  moecast search --space llm-moe --hw amd-epyc-2cpu --objective latency --objective size:max --format json -o front.json
+"""
+
+
+def parser():
+    p = argparse.ArgumentParser(
+        prog="moecast search",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Search a space of architectures by predicted latency and other objectives.",
+    )
+    p.add_argument(
+        "--space", required=True, metavar="NAME|FILE", help=f"one of {', '.join(space_names())}, or a JSON file"
+    )
+    p.add_argument("--hw", default="this-machine", metavar="NAME|FOLDER", help="profile (moecast list hw)")
+    p.add_argument(
+        "--objective",
+        action="append",
+        metavar="METRIC[:min|max]",
+        help="latency, flops, memory, size, active_parameters or a --metric; repeat for several",
+    )
+    p.add_argument(
+        "--constraint",
+        action="append",
+        default=[],
+        metavar="METRIC<BOUND",
+        help='e.g. "latency<50ms", "memory<2GiB", "accuracy>0.8"; repeat for several',
+    )
+    p.add_argument(
+        "--confidence",
+        type=float,
+        default=0.95,
+        metavar="P",
+        help="how sure it must be that a measured latency keeps its limit (default 0.95)",
+    )
+    p.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.csv:COLUMN|NAME=FILE.json",
+        help="a quality of your own: a table with a column for every gene, or a linear model",
+    )
+    p.add_argument("--method", choices=METHODS, help="default: exhaustive up to 2000, evolution, or nsga2")
+    p.add_argument("--generations", type=int, default=30, metavar="N")
+    p.add_argument("--population", type=int, default=125, metavar="N")
+    p.add_argument("--patience", type=int, metavar="N", help="stop after N generations without a better one")
+    p.add_argument("--seed", type=int, default=1, metavar="N")
+    p.add_argument("--resume", metavar="FILE", help="journal of what qualities were; continued when it exists")
+    p.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    p.add_argument("-o", "--output", metavar="FILE", help="written atomically; default: stdout")
+    return p
+
+
+def run(arguments):
+    """Exit code as the program's: 0 done, 2 usage, 3 input, 4 device; 5 where no architecture keeps the constraints."""
+    try:
+        options = parser().parse_args(arguments)
+    except SystemExit as end:
+        return 2 if end.code else 0
+    try:
+        return _search(options)
+    except UsageError as error:
+        return _fail(error, 2)
+    except DeviceError as error:
+        return _fail(error, 4)
+    except (Error, OSError) as error:
+        return _fail(error, 3)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(error, code):
+    print(f"moecast: error: {error}", file=sys.stderr)
+    return code
+
+
+def _search(options):
+    metrics = {}
+    for text in options.metric:
+        name, equals, source = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--metric: {text!r} is not NAME=FILE")
+        metrics[name] = source
+    result = search(
+        load_space(options.space),
+        options.hw,
+        objectives=options.objective,
+        constraints=options.constraint,
+        confidence=options.confidence,
+        metrics=metrics,
+        method=options.method,
+        generations=options.generations,
+        population=options.population,
+        patience=options.patience,
+        seed=options.seed,
+        resume=options.resume,
+        progress=sys.stderr.isatty() or None,
+    )
+    text = {"json": result.to_text, "csv": lambda: _csv(result), "table": lambda: _table(result)}[options.format]()
+    if options.output:
+        _write(options.output, text)
+    else:
+        sys.stdout.write(text)
+    if result.status != "ok":
+        excluded = "; ".join(" and ".join(names) for names in result.conflicts)
+        print(
+            f"moecast: no architecture keeps all constraints; nothing that was tried keeps {excluded}", file=sys.stderr
+        )
+        return 5
+    return 0
+
+
+def _rows(result):
+    metrics = [n for n in result.columns if not n.startswith("latency_")]
+    header = [*metrics, *result.space.genes]
+    return header, [[entry[m] for m in metrics] + list(entry["genes"].values()) for entry in result.table()]
+
+
+def _csv(result):
+    import io
+
+    out = io.StringIO()
+    header, rows = _rows(result)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _table(result):
+    lines = [
+        f"{result.space.name}: {len(result.genomes)} architectures evaluated, {int(result.feasible.sum())} feasible, "
+        f"{len(result.front_rows)} on the front, {result.seconds:.2f} s ({result.stopped})"
+    ]
+    shown = ("latency", "flops", "memory", "size")
+    own = [n for n in result.columns if n not in (*shown, "active_parameters", "latency_low", "latency_high")]
+    lines.append(
+        "  ".join(["  latency   90 % interval     ", "  FLOPs", " memory", "   size", *own, "genes that vary"])
+    )
+    varying = (
+        [g for i, g in enumerate(result.space.genes) if len(set(result.front[:, i])) > 1] if len(result.front) else []
+    )
+    for entry in result.table()[:25]:
+        genes = ", ".join(f"{g}={entry['genes'][g]}" for g in varying[:8]) or "-"
+        cells = [
+            f"{_seconds(entry['latency']):>9}",
+            f"{_seconds(entry['latency_low'])} to {_seconds(entry['latency_high']):<9}",
+            *(f"{_count(entry[n]):>7}" for n in shown[1:]),
+            *(f"{entry[n]:.5g}" for n in own),
+            genes,
+        ]
+        lines.append("  ".join(cells))
+    if len(result.front_rows) > 25:
+        lines.append(f"({len(result.front_rows) - 25} more: --format csv shows all)")
+    return "\n".join(lines) + "\n"
+
+
+def _seconds(value):
+    for unit, scale in (("s", 1), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def _count(value):
+    for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def _write(path, text):
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".search")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

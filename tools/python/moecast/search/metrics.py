@@ -1,0 +1,131 @@
+"""What a search looks at: built-in costs, and the user's qualities from a callback, a CSV column or a model file."""
+
+import csv
+import dataclasses
+import json
+
+import numpy
+
+from moecast._core import InputError, UsageError
+from moecast.search.constraints import BUILT_IN
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """A metric and its direction."""
+
+    metric: str
+    maximise: bool = False
+
+    @property
+    def sign(self):
+        return -1.0 if self.maximise else 1.0
+
+    def __str__(self):
+        return f"{self.metric} ({'max' if self.maximise else 'min'})"
+
+
+def read_objectives(given, known):
+    """From names ("latency", "accuracy:max", "gap:min"). Built-in costs are minimised, all else maximised unless said.
+
+    Raises UsageError on unknown metrics and doubles.
+    """
+    objectives = []
+    for entry in [given] if isinstance(given, (str, Objective)) else given:
+        if isinstance(entry, Objective):
+            objective = entry
+        else:
+            metric, _, direction = str(entry).partition(":")
+            if direction not in ("", "min", "max"):
+                raise UsageError(f"objectives: {entry!r}: {direction!r} is no direction (write min or max)")
+            objective = Objective(metric, direction == "max" if direction else metric not in BUILT_IN)
+        if objective.metric not in known:
+            raise UsageError(
+                f"objectives: {objective.metric!r} is no metric (known: {', '.join(known)}; others are "
+                "given in `metrics`)"
+            )
+        objectives.append(objective)
+    if not objectives:
+        raise UsageError("objectives: are missing")
+    if len({o.metric for o in objectives}) != len(objectives):
+        raise UsageError("objectives: a metric is listed twice")
+    return objectives
+
+
+class CsvColumn:
+    """A metric that a table holds: a column for every gene, and one for the metric."""
+
+    def __init__(self, space, path, column):
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                missing = [name for name in [*space.genes, column] if name not in (reader.fieldnames or ())]
+                if missing:
+                    raise InputError(f"{path}: column {missing[0]!r} is missing")
+                self.values = dict(self._rows(space, path, column, reader))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path}: cannot be read: {error}") from None
+        self.path = path
+
+    @staticmethod
+    def _rows(space, path, column, reader):
+        fields = {name: f for f in space.fields.values() for name in f.gene_names()}
+        words = {name: {str(c): i for i, c in enumerate(f.choices)} for name, f in fields.items()}
+        for number, row in enumerate(reader, 2):
+            try:
+                genome = numpy.array([words[name][row[name]] for name in space.genes], numpy.int64)
+                value = float(row[column])
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{path}: line {number}: {error} is no choice or no number") from None
+            if not numpy.isfinite(value):
+                raise InputError(f"{path}: line {number}: {column} is not finite")
+            yield genome.tobytes(), value
+
+    def __call__(self, genome):
+        try:
+            return self.values[genome.tobytes()]
+        except KeyError:
+            raise InputError(f"{self.path}: holds no row for an architecture that the search asks about") from None
+
+
+class LinearModel:
+    """A metric from a JSON file: {"intercept": a, "coefficients": {gene: b}} over numeric genes."""
+
+    def __init__(self, space, path):
+        try:
+            with open(path, encoding="utf-8") as file:
+                model = json.load(file)
+            intercept = float(model["intercept"])
+            coefficients = {str(k): float(v) for k, v in model["coefficients"].items()}
+        except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path}: is no linear model: {error!r}") from None
+        unknown = set(coefficients) - set(space.genes)
+        if unknown:
+            raise InputError(f"{path}: /coefficients/{sorted(unknown)[0]}: {space.name} has no such gene")
+        self.intercept = intercept
+        self.tables = []
+        for f in space.fields.values():
+            for i, name in enumerate(f.gene_names()):
+                if name in coefficients:
+                    self.tables.append((f.first + i, numpy.array([coefficients[name] * float(c) for c in f.choices])))
+
+    def __call__(self, genome):
+        return self.intercept + sum(table[genome[column]] for column, table in self.tables)
+
+
+def read_metrics(given, space):
+    """User's metrics by name: a callable (takes a dict of genes), "file.csv:column", "file.json", or a dict of them."""
+    metrics = {}
+    for name, source in (given or {}).items():
+        if name in BUILT_IN:
+            raise UsageError(f"metrics: {name!r} is built in")
+        if callable(source):
+            metrics[name] = source
+        elif isinstance(source, str) and ".csv" in source:
+            path, _, column = source.rpartition(":") if ":" in source else (source, "", name)
+            metrics[name] = CsvColumn(space, path, column)
+        elif isinstance(source, str) and source.endswith(".json"):
+            metrics[name] = LinearModel(space, source)
+        else:
+            raise UsageError(f"metrics: {name!r}: expected a callable, FILE.csv:COLUMN or FILE.json")
+    return metrics

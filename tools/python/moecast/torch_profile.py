@@ -1,0 +1,314 @@
+"""`moecast profile --backend torch`: operators as PyTorch executes them on this CPU, as a profile. Needs torch."""
+
+import argparse
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy
+import torch
+
+from moecast._core import DeviceError, InputError
+from moecast.program import program
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+#: Largest ring of weights: well above the last level of cache.
+_RING_BYTES = 256e6
+_pools = {}
+
+
+def _pool(dtype):
+    """One block of memory that all rings of weights are cut out of."""
+    if dtype not in _pools:
+        size = torch.empty((), dtype=dtype).element_size()
+        block = torch.empty(int(_RING_BYTES // size), dtype=dtype)
+        _pools[dtype] = block.uniform_(-0.1, 0.1) if dtype == torch.float32 else block.fill_(0.01)
+    return _pools[dtype]
+
+
+class _Point:
+    """A call to be timed: kind, shape columns, footprints, and a list of callables that touch other memory each."""
+
+    def __init__(self, kind, backend, shape, runs, footprint, inputs=0, outputs=0):
+        self.kind, self.backend, self.shape, self.runs = kind, backend, shape, runs
+        self.footprints = (int(footprint), int(inputs), int(outputs))
+
+
+def _ring(bytes_of_one, wanted):
+    return int(min(64, max(1, min(wanted, _RING_BYTES) // bytes_of_one)))
+
+
+def _gemm(g, dtype):
+    """x W^T with weights of a footprint, as torch.nn.Linear calls it."""
+    m = int(round(2 ** g.uniform(0, 11)))
+    n, k = (32 * int(round(2 ** g.uniform(2, 6.5))) for _ in range(2))
+    if g.random() < 0.15:
+        n = int(round(2 ** g.uniform(2, 6)))  # a router
+    if 2.0 * m * n * k > 2e10:
+        return None
+    size = torch.empty((), dtype=dtype).element_size()
+    ring = _ring(n * k * size, 2 ** g.uniform(19, math.log2(_RING_BYTES)))
+    pool = _pool(dtype)
+    weights = [pool[i * n * k : (i + 1) * n * k].view(n, k) for i in range(ring)]
+    x = torch.randn(m, k, dtype=dtype)
+    touched = ring * n * k * size
+    return _Point(
+        "gemm",
+        "torch",
+        {"m": m, "n": n, "k": k},
+        [lambda w=w: torch.nn.functional.linear(x, w) for w in weights],
+        touched,
+    )
+
+
+def _stage(kind, g, dtype):
+    """One of the element-wise stages of a model."""
+    t = int(round(2 ** g.uniform(0, 10)))
+    h = 64 * int(round(2 ** g.uniform(1.5, 5)))
+    size = torch.empty((), dtype=dtype).element_size()
+    f = torch.nn.functional
+    if kind == "router":
+        e = int(round(2 ** g.uniform(2, 6)))
+        k = int(g.integers(1, min(8, e) + 1))
+        x = torch.randn(t, e, dtype=dtype)
+
+        def run():
+            weights, chosen = torch.topk(torch.softmax(x.float(), dim=-1), k, dim=-1)
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+            return weights.to(dtype), f.one_hot(chosen, e).permute(2, 1, 0)
+
+        return _Point(kind, "native", {"tokens": t, "experts": e, "top_k": k, "groups": 1}, [run], t * e * 12)
+    if kind in ("permute", "unpermute"):
+        k = int(g.integers(1, 9))
+        x = torch.randn(t if kind == "permute" else t * k, h, dtype=dtype)
+        rows = torch.randperm(t * k) % t
+        if kind == "permute":
+            runs = [lambda: x[rows]]
+        else:
+            out, scale = torch.zeros(t, h, dtype=dtype), torch.rand(t * k, 1, dtype=dtype)
+            runs = [lambda: out.index_add_(0, rows, x * scale)]
+        return _Point(kind, "native", {"tokens": t, "top_k": k, "hidden": h}, runs, t * (k + 1) * h * size)
+    if kind == "activation":
+        gated = int(g.random() < 0.6)
+        a, b = torch.randn(t, h, dtype=dtype), torch.randn(t, h, dtype=dtype)
+        runs = [(lambda: f.silu(a) * b) if gated else (lambda: f.relu(a))]
+        return _Point(kind, "native", {"m": t, "width": h, "gated": gated}, runs, t * h * size * (2 + gated))
+    if kind == "norm":
+        norm, x = torch.nn.LayerNorm(h, dtype=dtype), torch.randn(t, h, dtype=dtype)
+        return _Point(kind, "native", {"m": t, "hidden": h}, [lambda: norm(x)], 2 * t * h * size)
+    if kind == "elementwise":
+        x, y = torch.randn(t, h, dtype=dtype), torch.randn(t, h, dtype=dtype)
+        return _Point(kind, "native", {"m": t, "width": h}, [lambda: x + y], 3 * t * h * size)
+    if kind == "copy":
+        n = int(2 ** g.uniform(12, 24))
+        x, y = torch.randn(n // 4), torch.empty(n // 4)
+        return _Point(kind, "native", {"bytes": n // 4 * 4}, [lambda: y.copy_(x)], 2 * n)
+    return _attention(kind, g, dtype)
+
+
+def _attention(kind, g, dtype):
+    decode = kind == "attention_decode"
+    heads, size = int(g.choice([2, 4, 8, 16])), int(g.choice([32, 64, 128]))
+    kv_heads = int(g.choice([n for n in (1, 2, 4, 8, 16) if n <= heads]))
+    batch = int(round(2 ** g.uniform(0, 4 if decode else 1)))
+    context = int(round(2 ** g.uniform(3, 10)))
+    query = 1 if decode else context
+    q = torch.randn(batch, heads, query, size, dtype=dtype)
+    k, v = torch.randn(batch, kv_heads, context, size, dtype=dtype), torch.randn(
+        batch, kv_heads, context, size, dtype=dtype
+    )
+    mask = torch.full((query, context), float("-inf"), dtype=dtype).triu(1) if query > 1 else None
+
+    def run():
+        wide = [x if kv_heads == heads else x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v)]
+        scores = q @ wide[0].transpose(-1, -2) / math.sqrt(size)
+        if mask is not None:
+            scores = scores + mask
+        return (torch.softmax(scores, dim=-1) @ wide[1]).transpose(1, 2).reshape(batch, query, -1)
+
+    shape = {"batch": batch, "query": query, "context": context, "heads": heads, "kv_heads": kv_heads, "head_dim": size}
+    return _Point(kind, "native", shape, [run], 2 * batch * kv_heads * context * size * q.element_size())
+
+
+def _time(point, rounds, budget_s):
+    """Medians of interleaved rounds of a point, seconds a call."""
+    runs = point.runs
+    for run in runs:
+        run()
+    before = time.perf_counter()
+    for run in runs:
+        run()
+    once = max((time.perf_counter() - before) / len(runs), 1e-7)
+    calls = max(len(runs), min(2000, int(budget_s / rounds / once)))
+    means = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for i in range(calls):
+            runs[i % len(runs)]()
+        means.append((time.perf_counter() - start) / calls)
+    return sorted(means), calls
+
+
+@torch.no_grad()
+def profile(
+    out, *, name, dtype="fp32", threads=1, gemms=360, stages=28, budget_s=0.06, rounds=3, seed=1, progress=None
+):
+    """Measures and writes a profile: FOLDER/profile.json, samples/*.csv.gz, calibration.json. Returns the folder.
+
+    `gemms`, `stages`: points of GEMMs, and of each other operator. `budget_s`: of a point.
+    Raises DeviceError where this torch lacks the dtype, InputError where the calibration cannot be made.
+    """
+    if dtype not in _DTYPES:
+        raise InputError(f"dtype: {dtype!r} is not measured (write fp32 or bf16)")
+    torch.set_num_threads(threads)
+    g = numpy.random.default_rng(seed)
+    torch.manual_seed(seed)
+    kinds = [
+        "router",
+        "permute",
+        "unpermute",
+        "activation",
+        "norm",
+        "elementwise",
+        "copy",
+        "attention_decode",
+        "attention_prefill",
+    ]
+    wanted = ["gemm"] * gemms + [kind for kind in kinds for _ in range(stages)]
+    g.shuffle(wanted)
+    rows = {}
+    for number, kind in enumerate(wanted):
+        point = None
+        while point is None:
+            point = _gemm(g, _DTYPES[dtype]) if kind == "gemm" else _stage(kind, g, _DTYPES[dtype])
+        means, calls = _time(point, rounds, budget_s)
+        rows.setdefault(kind, []).append(_row(point, dtype, threads, means, calls))
+        if progress:
+            progress(number + 1, len(wanted))
+    tiny = _Point(
+        "call",
+        "torch",
+        {},
+        [
+            lambda x=torch.randn(1, 16, dtype=_DTYPES[dtype]), w=torch.randn(
+                16, 16, dtype=_DTYPES[dtype]
+            ): torch.nn.functional.linear(x, w)
+        ],
+        0,
+    )
+    rows["call"] = [_row(tiny, dtype, threads, *_time(tiny, rounds, budget_s))]
+    folder = pathlib.Path(out)
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    for kind, lines in rows.items():
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        _write(folder / "samples" / f"{kind}.csv.gz", gzip.compress(text.getvalue().encode(), mtime=0))
+    _write(folder / "profile.json", (json.dumps(_description(name, dtype), indent=2) + "\n").encode())
+    done = subprocess.run([program(), "calibrate", str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise InputError(f"{folder}: {done.stderr.strip() or done.stdout.strip()}")
+    return str(folder)
+
+
+def _row(point, dtype, threads, means, calls):
+    spread = 2 * (means[-1] - means[0]) / math.sqrt(len(means)) / 2
+    median = means[len(means) // 2]
+    footprint, inputs, outputs = point.footprints
+    return {
+        "backend": point.backend,
+        "dtype": dtype,
+        "threads": threads,
+        **point.shape,
+        "footprint_bytes": footprint,
+        "input_footprint_bytes": inputs,
+        "output_footprint_bytes": outputs,
+        "latency_s": f"{median:.6g}",
+        "low_s": f"{max(median - spread, median / 2):.6g}",
+        "high_s": f"{median + spread:.6g}",
+        "samples": len(means),
+        "preempted": 0,
+        "round_s": " ".join(f"{m:.6g}" for m in means),
+        "raw_samples": "",
+    }
+
+
+def _description(name, dtype):
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "schema_version": 1,
+        "name": name,
+        "device": "cpu",
+        "created": time.strftime("%Y-%m-%d", time.gmtime()),
+        "quantities": {
+            "memory_capacity": {"value": float(memory), "unit": "B", "origin": "measured", "source": "sysconf"}
+        },
+        "backends": [
+            {
+                "name": "torch",
+                "dtype": dtype,
+                "library": f"PyTorch {torch.__version__}",
+                "implementation": torch.__config__.parallel_info().splitlines()[0],
+                "row_bucket": "exact",
+                "packing": "every_call",
+            }
+        ],
+        "notes": ["experts of layers are executed one after another (eager); calls include those of Python"],
+    }
+
+
+def _write(path, content):
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".torch")
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def run(arguments):
+    """`moecast profile --backend torch ...`."""
+    p = argparse.ArgumentParser(prog="moecast profile --backend torch", description=__doc__)
+    p.add_argument("--backend", choices=["torch"], required=True)
+    p.add_argument("--name", default="torch-cpu", help="of the profile (default torch-cpu)")
+    p.add_argument("--out", metavar="FOLDER", help="default: an own profile of that name")
+    p.add_argument("--dtype", default="fp32", choices=sorted(_DTYPES))
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--gemms", type=int, default=360, help="points of GEMMs (default 360)")
+    p.add_argument("--seed", type=int, default=1)
+    options = p.parse_args(arguments)
+    home = os.environ.get("MOECAST_PROFILES") or os.path.join(
+        os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "moecast", "profiles"
+    )
+    out = options.out or os.path.join(home, options.name)
+    start = time.monotonic()
+
+    def show(done, of):
+        left = (time.monotonic() - start) / done * (of - done)
+        print(f"\r{done}/{of} points, {left:.0f} s left ", end="" if done < of else "\n", file=sys.stderr, flush=True)
+
+    try:
+        folder = profile(
+            out,
+            name=options.name,
+            dtype=options.dtype,
+            threads=options.threads,
+            gemms=options.gemms,
+            seed=options.seed,
+            progress=show if sys.stderr.isatty() else None,
+        )
+    except (InputError, DeviceError) as error:
+        print(f"moecast: error: {error}", file=sys.stderr)
+        return 3
+    print(folder)
+    return 0

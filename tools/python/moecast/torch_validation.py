@@ -1,0 +1,119 @@
+"""Predictions of PyTorch modules beside their execution. Needs torch."""
+
+import numpy
+import torch
+
+from moecast._core import Architecture, UsageError
+from moecast.adaptation import Correction
+from moecast.predictor import Predictor
+from moecast.torch_reference import layer_of, measure
+
+
+def draw_layers(count, seed, most_flops=2e10, most_bytes=4e8):
+    """Random MoE layers, none of them on the profiler's grid: dicts of hidden, width, experts, top_k, tokens."""
+    g = numpy.random.default_rng(seed)
+    layers = []
+    while len(layers) < count:
+        layer = {
+            "hidden": 32 * int(g.integers(8, 65)),
+            "width": 32 * int(g.integers(4, 81)),
+            "experts": int(g.integers(4, 33)),
+            "top_k": int(g.integers(1, 5)),
+            "tokens": int(round(2 ** g.uniform(0, 9))),
+        }
+        matrix = layer["hidden"] * layer["width"]
+        if 12 * matrix * layer["experts"] < most_bytes and 6 * matrix * layer["top_k"] * layer["tokens"] < most_flops:
+            layers.append(layer)
+    return layers
+
+
+def execute(layer, least_s, dtype=torch.float32):
+    """Rows of each expert, seconds and noise of one layer."""
+    architecture = Architecture.moe_layer(layer["hidden"], layer["width"], layer["experts"], layer["top_k"])
+    module = layer_of(architecture, dtype)
+    x = torch.randn(layer["tokens"], layer["hidden"], dtype=dtype)
+    with torch.no_grad():
+        chosen = torch.topk(module.router(x), layer["top_k"], dim=-1).indices
+    rows = torch.bincount(chosen.reshape(-1), minlength=layer["experts"]).tolist()
+    seconds, noise = measure(lambda: module(x), least_s=least_s)
+    return architecture, rows, seconds, noise
+
+
+def predicted(predictor, cases):
+    """Columns of the layers as they were routed."""
+    columns = {
+        "latency_s": [],
+        "compute_s": [],
+        "memory_bandwidth_s": [],
+        "routing_overhead_s": [],
+        "calls": [],
+        "total_parameters": [],
+    }
+    for architecture, layer, rows in cases:
+        answer = predictor.predict(architecture, tokens=layer["tokens"], rows=rows)
+        if answer.latency_s is None:
+            raise UsageError(f"{predictor.folder}: {answer.reason}")
+        columns["latency_s"].append(answer.latency_s)
+        for name in ("compute_s", "memory_bandwidth_s", "routing_overhead_s"):
+            columns[name].append(answer.factors[name])
+        # Each expert with rows is chosen, gathered, computed, weighed and added by calls of its own.
+        columns["calls"].append(sum(r > 0 for r in rows))
+        columns["total_parameters"].append(answer.total_parameters)
+    return {name: numpy.array(values, float) for name, values in columns.items()}
+
+
+def kendall_tau(a, b):
+    """Kendall's tau b."""
+    upper = numpy.triu_indices(len(a), 1)
+    x = numpy.sign(a[:, None] - a[None, :])[upper]
+    y = numpy.sign(b[:, None] - b[None, :])[upper]
+    return float((x * y).sum() / numpy.sqrt((x != 0).sum() * (y != 0).sum()))
+
+
+def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, progress=None):
+    """Executes `closing` layers to learn what lies between kernels, and `cases` others that nothing is fitted to.
+
+    Returns a dict: n, mape, median, p90, within_10, tau, coverage (of the 90 % interval), noise, and rows of each case.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    predictor = Predictor(hw, backend="torch", threads=threads, strategy="per-expert-loop")
+    layers = draw_layers(closing + cases, seed)
+    runs, seconds, noises = [], [], []
+    for number, layer in enumerate(layers):
+        architecture, rows, time, noise = execute(layer, least_s)
+        runs.append((architecture, layer, rows))
+        seconds.append(time)
+        noises.append(noise)
+        if progress:
+            progress(number + 1, len(layers))
+    columns, seconds = predicted(predictor, runs), numpy.array(seconds)
+    correction = Correction({k: v[:closing] for k, v in columns.items()}, seconds[:closing])
+    answer = correction.apply({k: v[closing:] for k, v in columns.items()})
+    truth, value = seconds[closing:], answer["latency_s"]
+    error = numpy.abs(value / truth - 1)
+    covered = (answer["latency_low_s"] <= truth) & (truth <= answer["latency_high_s"])
+    return {
+        "n": len(truth),
+        "mape": float(error.mean()),
+        "median": float(numpy.median(error)),
+        "p90": float(numpy.quantile(error, 0.9)),
+        "within_10": float((error <= 0.1).mean()),
+        "tau": kendall_tau(value, truth),
+        "coverage": float(covered.mean()),
+        "noise": float(numpy.mean(noises[closing:])),
+        "cases": [
+            {
+                **layer,
+                "rows": rows,
+                "measured_s": float(s),
+                "predicted_s": float(p),
+                "low_s": float(lo),
+                "high_s": float(hi),
+                "noise_ratio": float(n),
+            }
+            for (_, layer, rows), s, p, lo, hi, n in zip(
+                runs[closing:], truth, value, answer["latency_low_s"], answer["latency_high_s"], noises[closing:]
+            )
+        ],
+    }
