@@ -21,7 +21,8 @@ install_python_package() {
   # Debian's torch was built for NumPy 1.
   "$venv/bin/pip" install -q --disable-pip-version-check 'numpy<2' scikit-build-core nanobind 'pymoo>=0.6.1.5' pyarrow optuna \
     deap 'distributed>=2023.5'
-  "$venv/bin/pip" install -q --disable-pip-version-check --no-build-isolation --no-deps .
+  # The compiler by the name that the other builds use: their cache serves this one.
+  CXX=c++ "$venv/bin/pip" install -q --disable-pip-version-check --no-build-isolation --no-deps .
 }
 
 # install_packages [build|test|check]

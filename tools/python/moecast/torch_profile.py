@@ -96,11 +96,11 @@ def _stage(kind, g, dtype):
             out, scale = torch.zeros(t, h, dtype=dtype), torch.rand(t * k, 1, dtype=dtype)
             runs = [lambda: out.index_add_(0, rows, x * scale)]
         return _Point(kind, "native", {"tokens": t, "top_k": k, "hidden": h}, runs, t * (k + 1) * h * size)
-    if kind == "activation":
-        gated = int(g.random() < 0.6)
+    if kind.startswith("activation"):
+        gated = int(kind == "activation")
         a, b = torch.randn(t, h, dtype=dtype), torch.randn(t, h, dtype=dtype)
         runs = [(lambda: f.silu(a) * b) if gated else (lambda: f.relu(a))]
-        return _Point(kind, "native", {"m": t, "width": h, "gated": gated}, runs, t * h * size * (2 + gated))
+        return _Point("activation", "native", {"m": t, "width": h, "gated": gated}, runs, t * h * size * (2 + gated))
     if kind == "norm":
         norm, x = torch.nn.LayerNorm(h, dtype=dtype), torch.randn(t, h, dtype=dtype)
         return _Point(kind, "native", {"m": t, "hidden": h}, [lambda: norm(x)], 2 * t * h * size)
@@ -176,6 +176,7 @@ def profile(
         "permute",
         "unpermute",
         "activation",
+        "activation, plain",
         "norm",
         "elementwise",
         "copy",
@@ -190,7 +191,7 @@ def profile(
         while point is None:
             point = _gemm(g, _DTYPES[dtype]) if kind == "gemm" else _stage(kind, g, _DTYPES[dtype])
         means, calls = _time(point, rounds, budget_s)
-        rows.setdefault(kind, []).append(_row(point, dtype, threads, means, calls))
+        rows.setdefault(point.kind, []).append(_row(point, dtype, threads, means, calls))
         if progress:
             progress(number + 1, len(wanted))
     tiny = _Point(
