@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "models/core/quantity_text.h"
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
+#include "sim/step/popularity.h"
 #include "sim/step/step_model.h"
 
 namespace moecast {
@@ -21,25 +21,6 @@ constexpr std::size_t kMostModels = 64;
 
 bool is_communication(StepGroup group) { return group == StepGroup::communication; }
 bool is_router(const StepOperator& op) { return op.name == "router"; }
-
-/// Spread of ln(popularity).
-double sigma_of(const Architecture& architecture, const ExpertLoad& load) {
-  if (load.kind == LoadKind::uniform) return 0;
-  if (load.kind == LoadKind::log_normal) return load.parameter;
-  for (const Layer& layer : architecture.decoder) {
-    for (const Block& block : layer.blocks) {
-      const auto* moe = std::get_if<MoeBlock>(&block);
-      if (moe == nullptr) continue;
-      std::vector<double> logs = expert_popularity(load, moe->expert_count());
-      for (double& x : logs) x = std::log(std::max(x, 1e-12));
-      const double mean = std::accumulate(logs.begin(), logs.end(), 0.0) / static_cast<double>(logs.size());
-      double squares = 0;
-      for (const double x : logs) squares += (x - mean) * (x - mean);
-      return std::sqrt(squares / static_cast<double>(logs.size()));
-    }
-  }
-  return 0;
-}
 
 class GpuPredictor final : public Predictor {
  public:
@@ -59,7 +40,7 @@ class GpuPredictor final : public Predictor {
     Deployment deployment = asked;
     if (deployment.backend.empty()) deployment.backend = "vllm";
     const std::shared_ptr<const StepModel> model =
-        model_of(architecture, deployment, sigma_of(architecture, workload.load));
+        model_of(architecture, deployment, popularity_sigma(architecture, workload.load));
     const std::shared_ptr<const StepModel> even =
         without.expert_imbalance ? model_of(architecture, deployment, 0) : nullptr;
     Prediction prediction;

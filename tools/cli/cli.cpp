@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/core/error.h"
@@ -43,9 +44,9 @@ std::vector<std::string> option_names(const CLI::App& app) {
 }
 
 /// Refuses an unknown command or long option with the nearest known one, before anything else is complained about.
-void refuse_typos(const CLI::App& app, const std::vector<std::string>& arguments) {
+/// @param path  how `app` is called.
+void refuse_typos(const CLI::App& app, const std::vector<std::string>& arguments, std::string path) {
   const CLI::App* command = &app;
-  std::string path = "moecast";
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     if (argument == "--") return;
@@ -60,6 +61,7 @@ void refuse_typos(const CLI::App& app, const std::vector<std::string>& arguments
       path += " " + argument;
       continue;
     }
+    if (command->get_prefix_command()) return;  // the rest is somebody else's
     if (!argument.starts_with("--")) continue;
     const std::size_t equals = argument.find('=');
     const std::string name = argument.substr(0, equals);
@@ -81,8 +83,22 @@ std::pair<const CLI::App*, std::string> innermost(const CLI::App& app) {
   return chosen;
 }
 
+/// @param help  the command that lists what is allowed.
+[[noreturn]] void refuse_parse(const CLI::App& app, const CLI::ParseError& error, const std::string& help) {
+  const std::string text = error.what();
+  const std::vector<std::string> extra = app.remaining(true);
+  if (!extra.empty()) throw UsageError(extra.front(), "was not expected here", help);
+  const std::size_t colon = text.starts_with("--") ? text.find(": ") : std::string::npos;
+  if (colon == std::string::npos) throw UsageError("", text, help);
+  const std::string flag = text.substr(0, colon);
+  if (text.find("At Most 1 required", colon) != std::string::npos) {
+    throw UsageError(flag, "was given more than once", "give it once");
+  }
+  throw UsageError(flag, text.substr(colon + 2), help);
+}
+
 int parse_and_run(CLI::App& app, CommandLine& line, int argc, char** argv) {
-  refuse_typos(app, std::vector<std::string>(argv + 1, argv + argc));
+  refuse_typos(app, std::vector<std::string>(argv + 1, argv + argc), "moecast");
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -92,17 +108,7 @@ int parse_and_run(CLI::App& app, CommandLine& line, int argc, char** argv) {
     write_stdout(std::string(version.what()) + "\n");
     return 0;
   } catch (const CLI::ParseError& error) {
-    const std::string help = innermost(app).second + " --help";
-    const std::string text = error.what();
-    const std::vector<std::string> extra = app.remaining(true);
-    if (!extra.empty()) throw UsageError(extra.front(), "was not expected here", help);
-    const std::size_t colon = text.starts_with("--") ? text.find(": ") : std::string::npos;
-    if (colon == std::string::npos) throw UsageError("", text, help);
-    const std::string flag = text.substr(0, colon);
-    if (text.find("At Most 1 required", colon) != std::string::npos) {
-      throw UsageError(flag, "was given more than once", "give it once");
-    }
-    throw UsageError(flag, text.substr(colon + 2), help);
+    refuse_parse(app, error, innermost(app).second + " --help");
   }
   if (!line.run) {
     fmt::print(stderr, "{}", app.help());
@@ -139,6 +145,16 @@ std::vector<std::string> split_list(const std::string& text, const std::string& 
   return parts;
 }
 
+void parse_words(CLI::App& app, std::vector<std::string> words, const std::string& command) {
+  refuse_typos(app, words, command);
+  std::ranges::reverse(words);  // as CLI11 takes them
+  try {
+    app.parse(std::move(words));
+  } catch (const CLI::ParseError& error) {
+    refuse_parse(app, error, command + " --help");
+  }
+}
+
 int run_cli(int argc, char** argv) {
   try {
     CLI::App app("Predicts how long Mixture-of-Experts models take on hardware that has been measured.", "moecast");
@@ -148,11 +164,15 @@ int run_cli(int argc, char** argv) {
     line.argv = argv;
     add_predict_command(app, line);
     add_explain_command(app, line);
+    add_compare_command(app, line);
+    add_sweep_command(app, line);
     add_trace_command(app, line);
     add_describe_command(app, line);
     add_list_command(app, line);
     add_profile_command(app, line);
     add_recommend_command(app, line);
+    add_serve_command(app, line);
+    add_search_command(app, line);
     add_validate_command(app, line);
     add_calibrate_command(app, line);
     add_import_command(app, line);

@@ -20,29 +20,14 @@
 namespace moecast {
 namespace {
 
-std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> queries, const std::string& model) try {
+std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> queries, const std::string& model) {
   std::vector<Answer> answers;
   answers.reserve(queries.size());
   for (Query& query : queries) {
-    Prediction prediction = predictor.predict(query.architecture, query.deployment, query.workload, query.without);
+    Prediction prediction = predict_query(predictor, query, model);
     answers.push_back({std::move(query), std::move(prediction)});
   }
   return answers;
-} catch (const InputError& error) {
-  blame_flag(error, model);
-}
-
-/// Steps of GPUs are asked with the popularity that trained routers show, where nobody says another.
-QueryOptions with_usual_load(QueryOptions options, const HardwareChoice& hardware) {
-  if (hardware.gpu && options.load.empty()) options.load = "log-normal:1";
-  return options;
-}
-
-void note_assumed(Query& query, const QueryOptions& options, const HardwareChoice& hardware) {
-  for (InputValue& input : query.inputs) {
-    if (input.name == "load" && options.load.empty()) input.given = false;
-    if (input.name == "backend" && options.backend.empty() && hardware.gpu) input.value = std::string("vllm");
-  }
 }
 
 std::vector<Answer> ask(const QueryOptions& options) {
@@ -50,11 +35,7 @@ std::vector<Answer> ask(const QueryOptions& options) {
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
   refuse_backend_typo(options.backend, hardware);
   std::vector<Query> queries = make_queries(with_usual_load(options, hardware), folders, hardware.threads);
-  for (Query& query : queries) {
-    assume_profiled_dtype(query, hardware);
-    note_assumed(query, options, hardware);
-    query.inputs.push_back({"hw_folder", hardware.folder, false});
-  }
+  for (Query& query : queries) complete_query(query, options, hardware);
   const std::unique_ptr<Predictor> predictor = load_predictor(hardware, folders);
   return answer_all(*predictor, std::move(queries), options.model);
 }
@@ -134,9 +115,7 @@ int run_explain(const QueryOptions& options) {
     throw UsageError("", "explain answers one question, these ranges make " + std::to_string(queries.size()),
                      "moecast predict takes ranges");
   }
-  assume_profiled_dtype(queries.front(), hardware);
-  note_assumed(queries.front(), options, hardware);
-  queries.front().inputs.push_back({"hw_folder", hardware.folder, false});
+  complete_query(queries.front(), options, hardware);
   const std::unique_ptr<Predictor> predictor = load_predictor(hardware, folders);
   const std::vector<Answer> answers = answer_all(*predictor, std::move(queries), options.model);
   const Answer& answer = answers.front();

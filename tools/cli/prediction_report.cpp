@@ -31,6 +31,8 @@ Json factors_json(const Prediction& prediction) {
   return json;
 }
 
+}  // namespace
+
 Json memory_json(const MemoryPerRank& memory) {
   Json json;
   json["weights_bytes"] = memory.weights.value();
@@ -59,6 +61,8 @@ Json inputs_json(const std::vector<InputValue>& inputs) {
   json["defaults"] = std::move(defaults);
   return json;
 }
+
+namespace {
 
 Json operators_json(const std::vector<OperatorCost>& operators) {
   Json list = Json::array();
@@ -140,8 +144,7 @@ std::string status_name(Status status) {
   return "unknown";
 }
 
-Json prediction_json(const Answer& answer) {
-  const Prediction& prediction = answer.prediction;
+Json outcome_json(const Prediction& prediction) {
   Json json;
   json["status"] = status_name(prediction.status);
   json["reason"] = prediction.reason.empty() ? Json() : Json(prediction.reason);
@@ -158,6 +161,12 @@ Json prediction_json(const Answer& answer) {
   json["flops"] = value_or_null(prediction.flops);
   json["bottleneck"] = prediction.bottleneck.empty() ? Json() : Json(prediction.bottleneck);
   json["origin"] = prediction.latency ? Json(std::string(to_string(prediction.origin))) : Json();
+  return json;
+}
+
+Json prediction_json(const Answer& answer) {
+  const Prediction& prediction = answer.prediction;
+  Json json = outcome_json(prediction);
   json["operators"] = operators_json(prediction.operators);
   json["inputs"] = inputs_json(answer.query.inputs);
   json["warnings"] = prediction.warnings;

@@ -17,6 +17,13 @@ struct Answer {
 /// The JSON contract of `predict`: keys are only ever added. Unknown is null.
 Json prediction_json(const Answer& answer);
 
+/// Parts of every answer: what a rank holds, and each input with the list of those that are `defaults`.
+Json memory_json(const MemoryPerRank& memory);
+Json inputs_json(const std::vector<InputValue>& inputs);
+
+/// The part of it that has one value a key: status, latency, factors, memory, bottleneck, origin.
+Json outcome_json(const Prediction& prediction);
+
 /// A few lines for one answer: latency with interval and origin, bottleneck, factors, memory.
 std::string summary_text(const Answer& answer);
 

@@ -37,6 +37,26 @@ void show_warnings(const std::vector<Answer>& answers) {
   }
 }
 
+QueryOptions with_usual_load(QueryOptions options, const HardwareChoice& hardware) {
+  if (hardware.gpu && options.load.empty()) options.load = "log-normal:1";
+  return options;
+}
+
+void complete_query(Query& query, const QueryOptions& options, const HardwareChoice& hardware) {
+  assume_profiled_dtype(query, hardware);
+  for (InputValue& input : query.inputs) {
+    if (input.name == "load" && options.load.empty()) input.given = false;
+    if (input.name == "backend" && options.backend.empty() && hardware.gpu) input.value = std::string("vllm");
+  }
+  query.inputs.push_back({"hw_folder", hardware.folder, false});
+}
+
+Prediction predict_query(const Predictor& predictor, const Query& query, const std::string& model) try {
+  return predictor.predict(query.architecture, query.deployment, query.workload, query.without);
+} catch (const InputError& error) {
+  blame_flag(error, model);
+}
+
 void assume_profiled_dtype(Query& query, const HardwareChoice& hardware) {
   const std::vector<DType>& known = hardware.dtypes;
   const auto has = [&](DType dtype) { return std::find(known.begin(), known.end(), dtype) != known.end(); };

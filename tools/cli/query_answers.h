@@ -14,6 +14,16 @@ namespace moecast {
 /// Each warning once, however many combinations raise it; notes of the model's importer too.
 void show_warnings(const std::vector<Answer>& answers);
 
+/// Steps of GPUs are asked with the popularity that trained routers show, where nobody says another.
+QueryOptions with_usual_load(QueryOptions options, const HardwareChoice& hardware);
+
+/// Fills in what the profile decides and nobody typed, and lists it under the inputs.
+/// @param options  as they were typed.
+void complete_query(Query& query, const QueryOptions& options, const HardwareChoice& hardware);
+
+/// One answer. @throws UsageError or InputError that says which flag, or else which model, is at fault.
+Prediction predict_query(const Predictor& predictor, const Query& query, const std::string& model);
+
 /// A machine without the model's format (a CPU without bf16) computes in one that it was profiled in.
 void assume_profiled_dtype(Query& query, const HardwareChoice& hardware);
 

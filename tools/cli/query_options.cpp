@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <set>
@@ -104,16 +105,26 @@ Phase parse_phase(const std::string& text, const Architecture* model) {
                    near ? fmt::format("did you mean \"{}\"?", *near) : "write decode, prefill, mixed or encode");
 }
 
+bool encodes_and_decodes(const Architecture& model) { return !model.encoder.empty() && !model.decoder.empty(); }
+
+/// The phase does not read the flag.
+bool idle_in(std::string_view flag, Phase phase) {
+  if (flag == "--prompt") return phase == Phase::decode;
+  if (flag == "--context") return phase == Phase::prefill || phase == Phase::encode;
+  if (flag == "--prefill-batch") return phase != Phase::mixed;
+  return flag == "--source" && phase == Phase::encode;
+}
+
 /// A flag that the phase does not read would be ignored silently.
-void refuse_idle_flags(Phase phase, const Combination& values, bool encodes_and_decodes) {
-  const auto refuse = [&](bool idle, const char* flag, const char* hint) {
-    if (idle && values.given(flag)) throw UsageError(flag, "means nothing in this phase", hint);
+void refuse_idle_flags(Phase phase, const Combination& values, const Architecture& model) {
+  const auto refuse = [&](const char* flag, const char* hint) {
+    if (idle_in(flag, phase) && values.given(flag)) throw UsageError(flag, "means nothing in this phase", hint);
   };
-  refuse(phase == Phase::decode, "--prompt", "write --phase prefill or mixed, or --context N for decode");
-  refuse(phase == Phase::prefill || phase == Phase::encode, "--context", "write --prompt N");
-  refuse(phase != Phase::mixed, "--prefill-batch", "write --phase mixed");
-  refuse(phase == Phase::encode, "--source", "write --prompt N");
-  if (!encodes_and_decodes && values.given("--source")) {
+  refuse("--prompt", "write --phase prefill or mixed, or --context N for decode");
+  refuse("--context", "write --prompt N");
+  refuse("--prefill-batch", "write --phase mixed");
+  refuse("--source", "write --prompt N");
+  if (!encodes_and_decodes(model) && values.given("--source")) {
     throw UsageError("--source", "means nothing for a model without an encoder and a decoder", "leave it out");
   }
 }
@@ -138,7 +149,7 @@ Workload workload_of(const QueryOptions& options, const Combination& values, con
     return workload;
   }
   workload.phase = parse_phase(options.phase, model);
-  refuse_idle_flags(workload.phase, values, !model->encoder.empty() && !model->decoder.empty());
+  refuse_idle_flags(workload.phase, values, *model);
   workload.batch = values.at("--batch");
   workload.context = workload.phase == Phase::prefill || workload.phase == Phase::encode ? 0 : values.at("--context");
   workload.prompt = workload.phase == Phase::decode ? 1 : values.at("--prompt");
@@ -284,36 +295,71 @@ void add_query_options(CLI::App& command, QueryOptions& options) {
 
 bool asks_nothing(const QueryOptions& options) { return options.model.empty() && !asks_for_layer(options); }
 
-std::vector<Query> make_queries(const QueryOptions& options, const DataFolders& folders, int default_threads) {
+std::shared_ptr<const Architecture> asked_model(const QueryOptions& options, const DataFolders& folders) {
   const bool layer = asks_for_layer(options);
   refuse_contradictions(options, layer);
-  std::vector<std::vector<std::int64_t>> axes;
-  std::size_t combinations = 1;
+  return layer ? nullptr : std::make_shared<const Architecture>(load_model(options.model, folders));
+}
+
+void drop_idle_numbers(QueryOptions& options, const std::string& phase, const Architecture* model) {
+  const Phase chosen = parse_phase(phase, model);
+  for (auto& [flag, text] : options.numbers) {
+    if (idle_in(flag, chosen)) text.clear();
+  }
+  if (model != nullptr && !encodes_and_decodes(*model)) options.numbers["--source"].clear();
+}
+
+QuerySet::QuerySet(QueryOptions options, std::shared_ptr<const Architecture> model, int default_threads,
+                   std::size_t most)
+    : options_(std::move(options)), model_(std::move(model)), default_threads_(default_threads) {
   for (const NumberFlag& flag : kNumbers) {
-    const std::string& text = options.numbers.at(flag.name);
-    axes.push_back(text.empty() ? std::vector<std::int64_t>() : parse_range(text, flag.name, flag.low, flag.high));
-    combinations *= std::max<std::size_t>(axes.back().size(), 1);
-    if (combinations > 1000000)
-      throw UsageError(flag.name, "makes more than a million combinations", "choose a coarser range");
-  }
-  std::optional<Architecture> model;
-  if (!layer) model = load_model(options.model, folders);
-  std::vector<Query> queries;
-  queries.reserve(combinations);
-  for (std::size_t index = 0; index < combinations; ++index) {
-    const Combination values(axes, index);
-    Query query{layer ? make_layer(layer_of(options, values)) : *model,
-                deployment_of(options, values, default_threads),
-                workload_of(options, values, model ? &*model : nullptr),
-                parse_without(options.without),
-                {},
-                {}};
-    query.inputs = inputs_of(options, query, values, layer);
-    for (std::size_t i = 0; i < kNumbers.size(); ++i) {
-      if (axes[i].size() > 1) query.varied[kNumbers[i].name] = values.at(kNumbers[i].name);
+    const std::string& text = options_.numbers.at(flag.name);
+    axes_.push_back(text.empty() ? std::vector<std::int64_t>() : parse_range(text, flag.name, flag.low, flag.high));
+    size_ *= std::max<std::size_t>(axes_.back().size(), 1);
+    if (size_ > most) {
+      throw UsageError(flag.name, fmt::format("makes more than {} combinations", most), "choose a coarser range");
     }
-    queries.push_back(std::move(query));
   }
+  // What is wrong whatever the numbers are is said before the first combination.
+  const Combination values(axes_, 0);
+  static_cast<void>(deployment_of(options_, values, default_threads_));
+  static_cast<void>(workload_of(options_, values, model_.get()));
+  static_cast<void>(parse_without(options_.without));
+  if (model_) return;
+  LayerChoice layer = layer_of(options_, values);
+  layer.top_k = 1;
+  static_cast<void>(make_layer(layer));
+}
+
+Query QuerySet::at(std::size_t index) const {
+  const Combination values(axes_, index);
+  Query query{model_ ? *model_ : make_layer(layer_of(options_, values)),
+              deployment_of(options_, values, default_threads_),
+              workload_of(options_, values, model_.get()),
+              parse_without(options_.without),
+              {},
+              {}};
+  query.inputs = inputs_of(options_, query, values, !model_);
+  for (std::size_t i = 0; i < kNumbers.size(); ++i) {
+    if (axes_[i].size() > 1) query.varied[kNumbers[i].name] = values.at(kNumbers[i].name);
+  }
+  return query;
+}
+
+std::vector<std::pair<std::string, std::int64_t>> QuerySet::varied(std::size_t index) const {
+  const Combination values(axes_, index);
+  std::vector<std::pair<std::string, std::int64_t>> found;
+  for (std::size_t i = 0; i < kNumbers.size(); ++i) {
+    if (axes_[i].size() > 1) found.emplace_back(kNumbers[i].key, values.at(kNumbers[i].name));
+  }
+  return found;
+}
+
+std::vector<Query> make_queries(const QueryOptions& options, const DataFolders& folders, int default_threads) {
+  const QuerySet set(options, asked_model(options, folders), default_threads, 1'000'000);
+  std::vector<Query> queries;
+  queries.reserve(set.size());
+  for (std::size_t index = 0; index < set.size(); ++index) queries.push_back(set.at(index));
   return queries;
 }
 

@@ -1,7 +1,10 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -63,7 +66,39 @@ void add_query_options(CLI::App& command, QueryOptions& options);
 /// Neither a model nor a layer is asked about.
 bool asks_nothing(const QueryOptions& options);
 
-/// All combinations, in the order typed, the last flag fastest.
+/// The model that is asked about; nullptr where the flags describe a single layer.
+/// @throws UsageError when both or neither are asked about, InputError on a bad model file.
+std::shared_ptr<const Architecture> asked_model(const QueryOptions& options, const DataFolders& folders);
+
+/// Takes away the numeric flags that mean nothing in a phase, or to a model, that was chosen after they were typed.
+/// @param phase  empty = the model's. @param model  nullptr = not known. @throws UsageError for a phase that is none.
+void drop_idle_numbers(QueryOptions& options, const std::string& phase, const Architecture* model);
+
+/// The combinations of the ranges of some flags, in the order of the help, the last flag fastest. Each is made when it
+/// is asked for, so that millions take no memory; threads may share a set.
+class QuerySet {
+ public:
+  /// @param model            nullptr for a single layer.
+  /// @param default_threads  used where --threads is not given.
+  /// @param most             combinations.
+  /// @throws UsageError on contradicting or wrong flags, and on more combinations than `most`.
+  QuerySet(QueryOptions options, std::shared_ptr<const Architecture> model, int default_threads, std::size_t most);
+
+  [[nodiscard]] std::size_t size() const { return size_; }
+  /// @throws UsageError where numbers contradict each other: more experts a token than there are.
+  [[nodiscard]] Query at(std::size_t index) const;
+  /// Key in the JSON contract and value of each flag that is a range.
+  [[nodiscard]] std::vector<std::pair<std::string, std::int64_t>> varied(std::size_t index) const;
+
+ private:
+  QueryOptions options_;
+  std::shared_ptr<const Architecture> model_;
+  int default_threads_;
+  std::vector<std::vector<std::int64_t>> axes_;  ///< a numeric flag each; empty = not given
+  std::size_t size_ = 1;
+};
+
+/// All combinations at once, at most a million.
 /// @param default_threads  used where --threads is not given.
 /// @throws UsageError on contradicting or wrong flags, InputError on a bad model file.
 std::vector<Query> make_queries(const QueryOptions& options, const DataFolders& folders, int default_threads);

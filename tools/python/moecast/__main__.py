@@ -1,4 +1,4 @@
-"""`moecast` of the wheel: `search` runs here, all else is the program that the wheel carries."""
+"""`moecast` of the wheel: `search` and torch's profile run here, all else is the program that the wheel carries."""
 
 import os
 import sys
@@ -12,10 +12,21 @@ def main():
         from moecast.search.command import run
 
         return run(arguments[1:])
+    if arguments[:1] == ["profile"] and "torch" in arguments[1:]:
+        return _profile_torch(arguments[1:])
     if not PROGRAM.is_file():
         print(f"moecast: {PROGRAM} is missing: install the package again", file=sys.stderr)
         return 4
     os.execv(PROGRAM, ["moecast", *arguments])
+
+
+def _profile_torch(arguments):
+    try:
+        from moecast.torch_profile import run
+    except ImportError:
+        print("moecast: error: --backend torch: PyTorch is not installed (pip install torch)", file=sys.stderr)
+        return 4
+    return run(arguments)
 
 
 if __name__ == "__main__":

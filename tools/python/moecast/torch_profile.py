@@ -58,7 +58,7 @@ def _gemm(g, dtype):
     ring = _ring(n * k * size, 2 ** g.uniform(19, math.log2(_RING_BYTES)))
     pool = _pool(dtype)
     weights = [pool[i * n * k : (i + 1) * n * k].view(n, k) for i in range(ring)]
-    x = torch.randn(m, k, dtype=dtype)
+    x = pool[-m * k :].view(m, k)
     touched = ring * n * k * size
     return _Point(
         "gemm",
@@ -138,23 +138,33 @@ def _attention(kind, g, dtype):
     return _Point(kind, "native", shape, [run], 2 * batch * kv_heads * context * size * q.element_size())
 
 
-def _time(point, rounds, budget_s):
-    """Medians of interleaved rounds of a point, seconds a call."""
-    runs = point.runs
-    for run in runs:
+def _make(kind, seed, dtype):
+    """The point of a seed: the same one every time."""
+    g = numpy.random.default_rng(seed)
+    point = None
+    while point is None:
+        point = _gemm(g, dtype) if kind == "gemm" else _stage(kind, g, dtype)
+    return point
+
+
+def _calls(point, budget_s):
+    """How many calls fill the budget, after every callable ran twice."""
+    for run in point.runs:
         run()
     before = time.perf_counter()
-    for run in runs:
+    for run in point.runs:
         run()
-    once = max((time.perf_counter() - before) / len(runs), 1e-7)
-    calls = max(len(runs), min(2000, int(budget_s / rounds / once)))
-    means = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for i in range(calls):
-            runs[i % len(runs)]()
-        means.append((time.perf_counter() - start) / calls)
-    return sorted(means), calls
+    once = max((time.perf_counter() - before) / len(point.runs), 1e-7)
+    return max(len(point.runs), min(2000, int(budget_s / once)))
+
+
+def _time(point, calls):
+    """Mean seconds of so many calls."""
+    runs = point.runs
+    start = time.perf_counter()
+    for i in range(calls):
+        runs[i % len(runs)]()
+    return (time.perf_counter() - start) / calls
 
 
 @torch.no_grad()
@@ -185,27 +195,21 @@ def profile(
     ]
     wanted = ["gemm"] * gemms + [kind for kind in kinds for _ in range(stages)]
     g.shuffle(wanted)
+    wanted = [(kind, int(g.integers(2**62))) for kind in wanted] + [("call", 0)]
+    # Rounds lie minutes apart, so that a burst of other work spoils one of them and not the median.
+    means = [[] for _ in wanted]
+    calls = [0] * len(wanted)
     rows = {}
-    for number, kind in enumerate(wanted):
-        point = None
-        while point is None:
-            point = _gemm(g, _DTYPES[dtype]) if kind == "gemm" else _stage(kind, g, _DTYPES[dtype])
-        means, calls = _time(point, rounds, budget_s)
-        rows.setdefault(point.kind, []).append(_row(point, dtype, threads, means, calls))
-        if progress:
-            progress(number + 1, len(wanted))
-    tiny = _Point(
-        "call",
-        "torch",
-        {},
-        [
-            lambda x=torch.randn(1, 16, dtype=_DTYPES[dtype]), w=torch.randn(
-                16, 16, dtype=_DTYPES[dtype]
-            ): torch.nn.functional.linear(x, w)
-        ],
-        0,
-    )
-    rows["call"] = [_row(tiny, dtype, threads, *_time(tiny, rounds, budget_s))]
+    for turn in range(rounds):
+        for number, place in enumerate(g.permutation(len(wanted))):
+            kind, point_seed = wanted[place]
+            point = _tiny(_DTYPES[dtype]) if kind == "call" else _make(kind, point_seed, _DTYPES[dtype])
+            calls[place] = _calls(point, budget_s / rounds)
+            means[place].append(_time(point, calls[place]))
+            if turn == rounds - 1:
+                rows.setdefault(point.kind, []).append(_row(point, dtype, threads, means[place], calls[place]))
+            if progress:
+                progress(turn * len(wanted) + number + 1, rounds * len(wanted))
     folder = pathlib.Path(out)
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     for kind, lines in rows.items():
@@ -221,7 +225,14 @@ def profile(
     return str(folder)
 
 
-def _row(point, dtype, threads, means, calls):
+def _tiny(dtype):
+    """The smallest call."""
+    x, w = torch.randn(1, 16, dtype=dtype), torch.randn(16, 16, dtype=dtype)
+    return _Point("call", "torch", {}, [lambda: torch.nn.functional.linear(x, w)], 0)
+
+
+def _row(point, dtype, threads, rounds, calls):
+    means = sorted(rounds)
     spread = 2 * (means[-1] - means[0]) / math.sqrt(len(means)) / 2
     median = means[len(means) // 2]
     footprint, inputs, outputs = point.footprints
@@ -238,7 +249,7 @@ def _row(point, dtype, threads, means, calls):
         "high_s": f"{median + spread:.6g}",
         "samples": len(means),
         "preempted": 0,
-        "round_s": " ".join(f"{m:.6g}" for m in means),
+        "round_s": " ".join(f"{m:.6g}" for m in rounds),
         "raw_samples": "",
     }
 

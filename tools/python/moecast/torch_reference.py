@@ -13,20 +13,22 @@ _ACTIVATIONS = {"relu": nn.functional.relu, "gelu": nn.functional.gelu, "silu": 
 
 
 class Expert(nn.Module):
-    """A feed-forward network, gated (three matrices) or not."""
+    """A feed-forward network, gated or not; gate and up are one matrix, as in transformers 5."""
 
     def __init__(self, hidden, spec):
         super().__init__()
         width, bias = spec["width"], spec.get("bias", False)
         self.gated = spec.get("gated", True)
-        self.up = nn.Linear(hidden, width, bias=bias)
-        self.gate = nn.Linear(hidden, width, bias=bias) if self.gated else None
+        self.up = nn.Linear(hidden, width * (1 + self.gated), bias=bias)
         self.down = nn.Linear(width, hidden, bias=bias)
         self.function = _ACTIVATIONS[spec.get("activation", "silu")]
 
     def forward(self, x):
-        inner = self.function(self.gate(x)) * self.up(x) if self.gated else self.function(self.up(x))
-        return self.down(inner)
+        inner = self.up(x)
+        if not self.gated:
+            return self.down(self.function(inner))
+        gate, up = inner.chunk(2, dim=-1)
+        return self.down(self.function(gate) * up)
 
 
 class MoE(nn.Module):

@@ -70,18 +70,20 @@ def kendall_tau(a, b):
     return float((x * y).sum() / numpy.sqrt((x != 0).sum() * (y != 0).sum()))
 
 
-def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, progress=None):
+def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, dtype="fp32", progress=None):
     """Executes `closing` layers to learn what lies between kernels, and `cases` others that nothing is fitted to.
 
     Returns a dict: n, mape, median, p90, within_10, tau, coverage (of the 90 % interval), noise, and rows of each case.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    predictor = Predictor(hw, backend="torch", threads=threads, strategy="per-expert-loop")
+    predictor = Predictor(hw, backend="torch", threads=threads, strategy="per-expert-loop", dtype=dtype)
     layers = draw_layers(closing + cases, seed)
     runs, seconds, noises = [], [], []
     for number, layer in enumerate(layers):
-        architecture, rows, time, noise = execute(layer, least_s)
+        architecture, rows, time, noise = execute(
+            layer, least_s, {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+        )
         runs.append((architecture, layer, rows))
         seconds.append(time)
         noises.append(noise)
@@ -117,3 +119,72 @@ def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1
             )
         ],
     }
+
+
+def report(result, title):
+    """The table of docs/nas.md as Markdown."""
+    noise = result["noise"]
+    columns = ["what", "n", "MAPE", "median", "p90", "within 10 %", "Kendall tau", "covers", "noise"]
+    header = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+    line = (
+        f"| {title} | {result['n']} | {100 * result['mape']:.1f} % | {100 * result['median']:.1f} % "
+        f"| {100 * result['p90']:.1f} % | {result['within_10']:.2f} | {result['tau']:.3f} "
+        f"| {100 * result['coverage']:.0f} % | {100 * noise:.1f} % |"
+    )
+    return f"{header}\n{line}\n"
+
+
+def main():
+    """Profiles torch into a temporary folder (or reads --hw), validates, prints the table."""
+    import argparse
+    import json
+    import sys
+    import tempfile
+
+    from moecast.torch_profile import profile
+
+    parser = argparse.ArgumentParser(prog="python -m moecast.torch_validation", description=__doc__)
+    parser.add_argument("--hw", help="a profile of moecast profile --backend torch; default: measured now")
+    parser.add_argument("--cases", type=int, default=150)
+    parser.add_argument(
+        "--closing", type=int, default=40, help="executed layers that the sums of kernels are fitted to"
+    )
+    parser.add_argument("--gemms", type=int, default=400)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", metavar="FILE", help="every case, as JSON")
+    options = parser.parse_args()
+
+    def show(what):
+        tty = sys.stderr.isatty()
+        return (lambda done, of: print(f"\r{what} {done}/{of} ", end="", file=sys.stderr, flush=True)) if tty else None
+
+    with tempfile.TemporaryDirectory(prefix="moecast-torch-") as folder:
+        hw = options.hw or profile(
+            f"{folder}/torch",
+            name="torch-cpu",
+            gemms=options.gemms,
+            threads=options.threads,
+            dtype=options.dtype,
+            seed=options.seed,
+            progress=show("profile"),
+        )
+        result = validate_layers(
+            hw,
+            cases=options.cases,
+            closing=options.closing,
+            seed=options.seed,
+            threads=options.threads,
+            dtype=options.dtype,
+            progress=show("execute"),
+        )
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
+    print(report(result, f"PyTorch {torch.__version__} MoE blocks, {options.dtype}, {options.threads} threads"))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

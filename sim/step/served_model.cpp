@@ -1,0 +1,162 @@
+#include "sim/step/served_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "hwprofiles/profile.h"
+#include "models/core/error.h"
+#include "models/core/quantity_text.h"
+#include "models/plan/memory.h"
+#include "sim/cost/kernel/kernel_calibration.h"
+#include "sim/step/popularity.h"
+#include "sim/step/service_model.h"
+#include "sim/step/service_simulation.h"
+#include "sim/step/step_model.h"
+
+namespace moecast {
+namespace {
+
+/// Cache of one sequence of so many tokens on a rank.
+double cache_bytes(const Architecture& architecture, const Deployment& deployment, std::int64_t tokens) {
+  Workload workload;
+  workload.batch = deployment.dp;
+  workload.context = tokens - 1;
+  return memory_per_rank(architecture, deployment, workload).kv_cache.value();
+}
+
+struct CacheSize {
+  double token = 0;  ///< bytes
+  double state = 0;  ///< bytes of a sequence, whatever its length
+};
+
+/// A straight line through a block and the longest request: exact unless attention has windows.
+CacheSize cache_size(const Architecture& architecture, const Deployment& deployment, std::int64_t longest) {
+  const std::int64_t block = deployment.kv_block_tokens;
+  const std::int64_t most = std::max<std::int64_t>(2, (longest + block - 1) / block) * block;
+  const double least_bytes = cache_bytes(architecture, deployment, block);
+  CacheSize size;
+  size.token = (cache_bytes(architecture, deployment, most) - least_bytes) / static_cast<double>(most - block);
+  size.state = std::max(0.0, least_bytes - size.token * static_cast<double>(block));
+  return size;
+}
+
+void add_warnings(ServedModel& served, const StepModel& steps, const Architecture& architecture, std::int64_t longest,
+                  StepLaw law) {
+  if (architecture.max_context > 0 && longest > architecture.max_context) {
+    served.warnings.push_back(fmt::format("sequences of {} tokens exceed the {} that {} is made for", longest,
+                                          architecture.max_context, architecture.name));
+  }
+  const EngineSpec& engine = steps.engine();
+  served.warnings.push_back(law == StepLaw::host
+                                ? "host of " + engine.name + ": " + engine.host_source
+                                : "steps of " + engine.name +
+                                      ": as measured services of other deployments took (moecast validate serving)");
+  for (const std::string& note : steps.operators().notes) served.warnings.push_back(note);
+  if (!architecture.multi_token_prediction.empty()) {
+    served.warnings.emplace_back("the layers of multi-token prediction are not part of the step");
+  }
+}
+
+/// Fills in limits and memory. @return false where the weights leave no room for one request.
+bool size_cache(ServedModel& served, const Architecture& architecture, const Deployment& deployment,
+                const Profile& profile, const ServedLoad& load) {
+  const HardwareQuantity* capacity = profile.find("memory_capacity");
+  if (capacity == nullptr) {
+    throw InputError(profile.name, "says no memory capacity", "add the quantity memory_capacity to profile.json");
+  }
+  Workload step;
+  step.phase = Phase::prefill;
+  step.batch = deployment.dp;
+  step.prompt = load.batched_tokens;
+  const MemoryBreakdown needed = memory_per_rank(architecture, deployment, step);
+  const double rest =
+      load.memory_ratio * capacity->value - (needed.weights + needed.activations + needed.workspace).value();
+  served.memory = {needed.weights, Bytes(std::max(0.0, rest)), needed.activations, needed.workspace,
+                   Bytes(capacity->value)};
+  const CacheSize size = cache_size(architecture, deployment, load.longest);
+  if (size.token <= 0) throw InputError(architecture.name, "keeps no cache of tokens", "choose a model with attention");
+  ServiceLimits& limits = served.limits;
+  limits.block_tokens = deployment.kv_block_tokens;
+  const double block = size.token * static_cast<double>(limits.block_tokens);
+  limits.state_blocks = static_cast<std::int64_t>(std::ceil(size.state / block));
+  const auto of_rank = static_cast<std::int64_t>(std::max(0.0, rest) / block);
+  const std::int64_t longest = limits.blocks_of(load.longest);
+  if (of_rank < longest) {
+    served.status = Status::does_not_fit;
+    served.reason =
+        rest <= 0
+            ? fmt::format("weights, activations and workspace need {} of the {} that the engine may use of a rank",
+                          format_bytes(needed.weights + needed.activations + needed.workspace),
+                          format_bytes(Bytes(load.memory_ratio * capacity->value)))
+            : fmt::format("a request of {} tokens needs {} of cache on a rank, {} are there", load.longest,
+                          format_bytes(Bytes(static_cast<double>(longest) * block)), format_bytes(Bytes(rest)));
+    return false;
+  }
+  limits.kv_blocks = of_rank * deployment.dp;
+  limits.batched_tokens = load.batched_tokens * deployment.dp;
+  limits.chunk_tokens = load.batched_tokens;
+  limits.sequences = load.sequences * deployment.dp;
+  served.cache_tokens = *limits.kv_blocks * limits.block_tokens;
+  Deployment whole;
+  whole.dtype = deployment.dtype;
+  whole.kv_block_tokens = deployment.kv_block_tokens;
+  const CacheSize moved = cache_size(architecture, whole, load.longest);
+  served.cache_bytes_per_token = moved.token;
+  served.state_bytes = moved.state;
+  return true;
+}
+
+/// Operators refer to the calibration that they were found in.
+struct OwnedModel {
+  KernelCalibration kernels;
+  std::optional<StepModel> steps;
+};
+
+}  // namespace
+
+ServedModel serve_model(const Architecture& architecture, const Deployment& deployment, const std::string& folder,
+                        const std::string& engines, const ServedLoad& load) {
+  if (!architecture.encoder.empty()) {
+    throw InputError(architecture.name, "encoders on GPUs are not supported yet", "ask for a decoder-only model");
+  }
+  ServedModel served;
+  const Profile profile = read_profile(folder);
+  EngineSpec engine = read_engine(engines, deployment.backend);
+  if (!size_cache(served, architecture, deployment, profile, load)) return served;
+  const auto owned = std::make_shared<OwnedModel>();
+  owned->kernels = read_kernel_calibration(folder, profile.name);
+  StepOperators operators = make_step_operators(architecture, deployment, engine, owned->kernels,
+                                                {popularity_sigma(architecture, load.experts)});
+  if (!operators.not_executed.empty()) {
+    served.status = Status::outside_range;
+    served.reason = operators.not_executed.front() + " is not supported yet on GPUs";
+    return served;
+  }
+  const bool calibrated = architecture.name == engine.calibrated_model && profile.name == engine.calibrated_system;
+  owned->steps.emplace(std::move(operators), std::move(engine), deployment, owned->kernels.device);
+  add_warnings(served, *owned->steps, architecture, load.longest, load.law);
+  served.steps = std::make_shared<const ServiceStepTimes>(std::shared_ptr<const StepModel>(owned, &*owned->steps),
+                                                          calibrated, load.law);
+  return served;
+}
+
+double front_seconds(const ServedModel& served, std::int64_t prompt, std::int64_t output, IntervalEnd end) {
+  const StepModel& steps = served.steps->model();
+  const EngineSpec& engine = steps.engine();
+  const double alone = steps.deployment().dp;
+  const ServiceTerms terms = service_terms(steps, {static_cast<double>(prompt), static_cast<double>(output), alone});
+  double measured = ttft_s(terms, engine.service);
+  if (end == IntervalEnd::low) measured *= std::exp(-engine.ttft_interval[0]);
+  if (end == IntervalEnd::high) measured *= std::exp(engine.ttft_interval[1]);
+  ServiceSetup setup;
+  setup.limits = served.limits;
+  const ServiceRequest request{0, prompt, 1};
+  const ServiceOutcome lone =
+      simulate_service({&request, 1}, setup, [&](const ServiceStep& step) { return served.steps->seconds(step, end); });
+  return std::max(0.0, measured - lone.ttft.p50);
+}
+
+}  // namespace moecast

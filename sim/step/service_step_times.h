@@ -1,0 +1,41 @@
+#pragma once
+#include <memory>
+#include <optional>
+
+#include "sim/step/service_instance.h"
+#include "sim/step/step_model.h"
+
+namespace moecast {
+
+/// What a step costs beyond its kernels: `host`, the host of the engine as its log of steps shows it (StepModel);
+/// `service`, what served tokens were measured to cost in all (EngineService), which knows no launches.
+enum class StepLaw { host, service };
+
+/// Which end of the 90 % interval of a step.
+enum class IntervalEnd { low, middle, high };
+
+/// Steps of a served model on GPUs, fast enough to simulate millions: kernels that depend on the same quantities are
+/// asked once on a grid and interpolated (within 1 % of StepModel). One thread at a time.
+class ServiceStepTimes {
+ public:
+  /// @param calibrated  the engine's host constants were fitted to this model on this machine; else the interval is at
+  /// least that of left-out deployments.
+  ServiceStepTimes(std::shared_ptr<const StepModel> model, bool calibrated, StepLaw law = StepLaw::host);
+  ~ServiceStepTimes();
+  ServiceStepTimes(const ServiceStepTimes&) = delete;
+  ServiceStepTimes& operator=(const ServiceStepTimes&) = delete;
+
+  [[nodiscard]] double seconds(const ServiceStep& step, IntervalEnd end) const;
+  [[nodiscard]] const StepModel& model() const { return *model_; }
+
+ private:
+  class Grids;
+  [[nodiscard]] StepShape shape_of(const ServiceStep& step) const;
+  [[nodiscard]] double service_seconds(const StepShape& shape, IntervalEnd end) const;
+  std::shared_ptr<const StepModel> model_;
+  bool calibrated_;
+  StepLaw law_;
+  std::unique_ptr<Grids> grids_;
+};
+
+}  // namespace moecast

@@ -1,0 +1,141 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "models/core/error.h"
+#include "tools/cli/command.h"
+#include "tools/cli/comparison_report.h"
+#include "tools/cli/hardware_choice.h"
+#include "tools/cli/output.h"
+#include "tools/cli/query_answers.h"
+#include "tools/cli/query_options.h"
+
+namespace moecast {
+namespace {
+
+struct CompareOptions {
+  QueryOptions query;
+  std::string versus;
+};
+
+constexpr const char* kLayerNumbers[] = {"--hidden", "--width", "--experts", "--top-k", "--tokens", "--shared-experts"};
+constexpr const char* kModelNumbers[] = {"--batch", "--context", "--prompt", "--source", "--prefill-batch"};
+
+/// True if B names one of these numbers itself.
+template <std::size_t N>
+bool names_any(const QueryOptions& typed, const char* const (&flags)[N]) {
+  return std::ranges::any_of(flags, [&](const char* flag) { return !typed.numbers.at(flag).empty(); });
+}
+
+bool describes_layer(const QueryOptions& typed) {
+  return names_any(typed, kLayerNumbers) || typed.gated || typed.no_gated || typed.pad ||
+         !typed.capacity_factor.empty() || !typed.overflow.empty() || !typed.activation.empty();
+}
+
+/// What A said and B cannot mean any more, now that it says the opposite.
+QueryOptions inherited(QueryOptions options, const QueryOptions& typed) {
+  if (!typed.model.empty()) {
+    for (const char* flag : kLayerNumbers) options.numbers[flag].clear();
+    for (std::string* text : {&options.capacity_factor, &options.overflow, &options.activation, &options.rows}) {
+      text->clear();
+    }
+    options.gated = options.no_gated = options.pad = false;
+  }
+  if (!options.model.empty() && describes_layer(typed)) {
+    for (const char* flag : kModelNumbers) options.numbers[flag].clear();
+    options.model.clear();
+    options.phase.clear();
+  }
+  if (!typed.phase.empty()) drop_idle_numbers(options, typed.phase, nullptr);
+  if (!typed.load.empty()) options.rows.clear();
+  if (!typed.rows.empty()) options.load.clear();
+  if (typed.gated) options.no_gated = false;
+  if (typed.no_gated) options.gated = false;
+  return options;
+}
+
+/// A's options with what stands after --versus in their place.
+QueryOptions second_question(const CompareOptions& options) {
+  constexpr const char* kCommand = "moecast predict";
+  const std::vector<std::string> words = CLI::detail::split_up(options.versus);
+  if (words.empty()) {
+    throw UsageError("--versus", "is missing", "write the flags that the second question changes: --versus \"--ep 8\"");
+  }
+  const auto parse = [&](QueryOptions& into) {
+    CLI::App app("B", kCommand);
+    app.set_help_flag("");
+    add_query_options(app, into);
+    parse_words(app, words, kCommand);
+    for (const char* flag : {"--format", "--data"}) {
+      if (app.count(flag) > 0) throw UsageError(flag, "is of the whole comparison", "write it before --versus");
+    }
+  };
+  QueryOptions typed;
+  typed.hw.clear();
+  parse(typed);
+  QueryOptions second = inherited(options.query, typed);
+  parse(second);
+  return second;
+}
+
+Answer answer_of(const QueryOptions& options) {
+  const DataFolders folders = find_data_folders(options.data);
+  const HardwareChoice hardware = choose_hardware(options.hw, folders);
+  refuse_backend_typo(options.backend, hardware);
+  std::vector<Query> queries = make_queries(with_usual_load(options, hardware), folders, hardware.threads);
+  if (queries.size() != 1) {
+    throw UsageError("", fmt::format("compare takes one question on each side, these ranges make {}", queries.size()),
+                     "moecast sweep takes ranges");
+  }
+  complete_query(queries.front(), options, hardware);
+  Prediction prediction = predict_query(*load_predictor(hardware, folders), queries.front(), options.model);
+  return {std::move(queries.front()), std::move(prediction)};
+}
+
+/// B, whose errors say that they are its own.
+Answer answer_of_second(const CompareOptions& options) try {
+  return answer_of(second_question(options));
+} catch (const UsageError& error) {
+  if (error.where() == "--versus") throw;
+  throw UsageError(error.where().empty() ? "--versus" : "--versus: " + error.where(), error.problem(), error.hint());
+}
+
+int run_compare(const CompareOptions& options) {
+  const Format format = parse_format(options.query.format);
+  ComparedAnswers compared{answer_of(options.query), answer_of_second(options), {}};
+  compared.comparison = compare(compared.first.prediction, compared.second.prediction);
+  show_warnings({compared.first, compared.second});
+  switch (format) {
+    case Format::table:
+    case Format::md: write_stdout(comparison_text(compared, format)); break;
+    case Format::csv: write_stdout(render_csv(comparison_records(compared))); break;
+    case Format::json:
+    case Format::jsonl: write_stdout(render_records({comparison_json(compared)}, format, true)); break;
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_compare_command(CLI::App& app, CommandLine& line) {
+  const auto options = std::make_shared<CompareOptions>();
+  CLI::App& command = *app.add_subcommand("compare", "Two answers side by side, and what their difference is made of");
+  add_text_option(command, "--versus", options->versus, "\"FLAGS\"",
+                  "Flags of predict that the second question (B) has instead of the first one's (A)");
+  add_query_options(command, options->query);
+  command.footer(
+      "Stages stand in the order of how much of the difference they explain. A and B are undecided where their 90 % "
+      "intervals overlap. What does not fit or is outside of what was measured is an answer, with its reason.\n\n"
+      "Examples:\n"
+      "  moecast compare --model qwen3-235b-a22b --hw h200-sxm --tp 8 --batch 32 --versus \"--ep 8 --dp 8\"\n"
+      "  moecast compare --model deepseek-v3 --hw h200-sxm --tp 8 --ep 8 --batch 64 --versus \"--hw b200-sxm\"\n"
+      "  moecast compare --model olmoe-1b-7b --batch 8 --versus \"--phase prefill --prompt 256\" --format json\n"
+      "  moecast compare --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 64 --versus \"--top-k 4\"\n");
+  command.callback([options, &line] { line.run = [options] { return run_compare(*options); }; });
+}
+
+}  // namespace moecast

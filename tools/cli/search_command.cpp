@@ -1,0 +1,39 @@
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "models/core/error.h"
+#include "tools/cli/command.h"
+
+namespace moecast {
+namespace {
+
+/// The Python package searches: this process becomes it. @throws DeviceError where there is no Python to become.
+int become_python(const std::vector<std::string>& arguments) {
+  const char* const named = std::getenv("MOECAST_PYTHON");
+  std::vector<std::string> words{named == nullptr ? "python3" : named, "-m", "moecast", "search"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  execvp(argv.front(), argv.data());
+  throw DeviceError(words.front(), std::string("cannot be started: ") + std::strerror(errno),
+                    "searches run in the Python package: pip install '.[search]', and MOECAST_PYTHON=/path/to/python3");
+}
+
+}  // namespace
+
+void add_search_command(CLI::App& app, CommandLine& line) {
+  CLI::App& command = *app.add_subcommand(
+      "search", "Search a space of architectures (needs the Python package: pip install '.[search]')");
+  command.set_help_flag();  // its own help says more
+  command.prefix_command();
+  command.callback([&command, &line] { line.run = [&command] { return become_python(command.remaining()); }; });
+}
+
+}  // namespace moecast

@@ -1,0 +1,96 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "tools/cli/command.h"
+#include "tools/cli/output.h"
+#include "tools/cli/progress_bar.h"
+#include "tools/cli/serve_options.h"
+#include "tools/cli/serve_report.h"
+#include "tools/cli/serve_session.h"
+#include "tools/loop/interrupt.h"
+
+namespace moecast {
+namespace {
+
+class Progress {
+ public:
+  /// @param share  of all that is to be simulated.
+  void update(double share) {
+    const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    if (spent < kQuietSeconds || share <= 0) return;
+    bar_.update("simulating requests", std::min(1.0, share), Seconds(std::max(0.0, spent / share - spent)));
+  }
+  void clear() { bar_.clear(); }
+
+ private:
+  static constexpr double kQuietSeconds = 2;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  ProgressBar bar_;
+};
+
+int run(const ServeOptions& options) {
+  const InterruptGuard guard;
+  const Format format = parse_format(options.format);
+  const ServeSession session(options);
+  Progress progress;
+  std::vector<ServiceAnswer> answers;
+  for (const Asked& asked : session.asked()) {
+    std::optional<ServiceAnswer> answer = session.answer(asked, [&](double share) {
+      progress.update((static_cast<double>(answers.size()) + share) / static_cast<double>(session.asked().size()));
+    });
+    if (!answer) {
+      progress.clear();
+      note("interrupted: nothing is printed, an answer needs all its requests");
+      return 130;
+    }
+    answers.push_back(std::move(*answer));
+  }
+  progress.clear();
+  for (const std::string& text : session.architecture().notes) note("note: " + text);
+  std::set<std::string> shown;
+  for (const ServiceAnswer& answer : answers) {
+    for (const std::string& text : answer.warnings) {
+      if (shown.insert(text).second) warn(text);
+    }
+  }
+  const bool single = answers.size() == 1;
+  if (single && (format == Format::table || format == Format::md)) {
+    write_stdout(service_text(answers.front(), format));
+  } else if (format == Format::table || format == Format::md) {
+    write_stdout(render_table(service_table(answers), format));
+  } else {
+    std::vector<Json> records;
+    for (const ServiceAnswer& answer : answers) records.push_back(service_json(answer));
+    write_stdout(render_records(records, format, single));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_serve_command(CLI::App& app, CommandLine& line) {
+  const auto options = std::make_shared<ServeOptions>();
+  CLI::App& command = *app.add_subcommand("serve", "TTFT and TPOT of a deployment under load, by simulating requests");
+  add_serve_options(command, *options);
+  command.footer(
+      "Continuous batching: a step holds the running sequences and chunks of the prompts that wait, first come first\n"
+      "served; when the cache is full the latest sequence is thrown out and computed again. Latencies of a rate "
+      "beyond\n"
+      "saturation mean nothing: the status is unstable, and they are left out.\n\n"
+      "Examples:\n"
+      "  moecast serve --model qwen3-30b-a3b --hw h200-sxm --rate 8 --ttft 1s --tpot 20ms\n"
+      "  moecast serve --model qwen3-235b-a22b --hw h200-sxm --tp 4 --ep 4 --dtype fp8_block --rate 1,2,4,8,16\n"
+      "  moecast serve --model mixtral-8x7b --hw h100-sxm --tp 2 --concurrency 1-64*2 --format csv\n"
+      "  moecast serve --model qwen3-30b-a3b --hw h100-sxm --arrivals requests.csv --format json\n"
+      "  moecast serve --model qwen3-30b-a3b --hw h200-sxm --rate 20 --prefill-instances 1 --decode-instances 2 "
+      "--kv-link 50GB/s\n");
+  command.callback([options, &line] { line.run = [options] { return run(*options); }; });
+}
+
+}  // namespace moecast
