@@ -35,6 +35,14 @@ TEST(CommandLine, TypoInAFlagSuggestsTheNearest) {
   EXPECT_EQ(typo.err, "error: --fromat: unknown option\nhint: did you mean \"--format\"?\n");
 }
 
+TEST(CommandLine, SearchWithoutPythonSaysWhatToInstall) {
+  const Finished search = run_moecast({"search", "--space", "automoe-180", "--any", "thing"},
+                                      {.environment = {{"MOECAST_PYTHON", "/no/such/python"}}});
+  EXPECT_EQ(search.code, 4);
+  EXPECT_THAT(search.err, HasSubstr("cannot be started"));
+  EXPECT_THAT(search.err, HasSubstr("pip install"));
+}
+
 TEST(CommandLine, MissingValueIsAUsageError) {
   const Finished missing = run_moecast({"list", "models", "--format"});
   EXPECT_EQ(missing.code, 2);

@@ -221,9 +221,10 @@ std::string service_text(const ServiceAnswer& answer, Format format) {
     }
     line("throughput", throughput_line(answer));
     if (const auto cost = cost_per_million(answer)) line("cost", fmt::format("{:.3f} a million tokens", *cost));
-    line("engine",
-         fmt::format("busy {} of the time, {} steps, {:.3g} requests in flight",
-                     format_percent(outcome->utilisation_ratio), outcome->counts.steps, outcome->in_flight_mean));
+    std::string engine =
+        fmt::format("busy {} of the time, {} steps", format_percent(outcome->utilisation_ratio), outcome->counts.steps);
+    if (answer.middle.stable) engine += fmt::format(", {:.3g} requests in flight", outcome->in_flight_mean);
+    line("engine", engine);
     line("KV cache", cache_line(answer, *outcome));
     line("requests", fmt::format("{}, {} of them measured, in {}", outcome->jobs.size(), outcome->measured,
                                  seconds_text(outcome->duration_s)));

@@ -85,7 +85,7 @@ def main():
             "automoe-wmt14-en-de",
             predictor,
             objectives=["flops:max"],
-            constraints={"latency": "400ms"},
+            constraints={"latency": "1000ms"},
             generations=30,
             population=125,
             method="evolution",

@@ -194,6 +194,23 @@ def test_contradictory_constraints_are_named(predictor):
     assert both.conflicts == [[str(c) for c in both.constraints]]
 
 
+@pytest.mark.parametrize("space", ["automoe-wmt14-en-de", "llm-moe"])
+def test_evolution_without_a_feasible_start_ends(predictor, space):
+    result = search(
+        space,
+        predictor,
+        objectives=["flops:max"],
+        constraints={"latency": "1us"},
+        generations=3,
+        population=12,
+        parents=4,
+        mutations=4,
+        crossovers=4,
+        method="evolution",
+    )
+    assert result.status == "infeasible" and len(result.generations) == 3 and result.conflicts == [["latency<=1e-06"]]
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -78,14 +78,15 @@ def make_algorithm(method, space, evaluation, population, parents, mutations, cr
             wanted["crossover"] = n_offsprings - wanted["mutation"]
             made = []
             for kind, count in wanted.items():
-                kept = numpy.empty((0, X.shape[1]), numpy.int64)
+                kept = children = numpy.empty((0, X.shape[1]), numpy.int64)
                 for _ in range(20):
                     if len(kept) >= count:
                         break
                     children = self._children(kind, X, count, random_state)
                     kept = numpy.concatenate([kept, children[feasible(children)]])
-                made.append(kept[:count])
-            return Population.new(X=numpy.concatenate(made)) if sum(map(len, made)) else Population.create()
+                # Where too few keep the constraints, the least bad lead the way.
+                made.append(numpy.concatenate([kept, children])[:count])
+            return Population.new(X=numpy.concatenate(made))
 
         @staticmethod
         def _children(kind, X, count, random_state):
@@ -106,7 +107,7 @@ def make_algorithm(method, space, evaluation, population, parents, mutations, cr
                 sampling=sampled,
                 repair=Rules(),
                 n_offsprings=mutations + crossovers,
-                mating=Generation(repair=Rules()),
+                mating=Generation(repair=Rules(), n_max_iterations=1),
                 eliminate_duplicates=False,
             ),
             problem,

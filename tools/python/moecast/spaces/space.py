@@ -121,6 +121,14 @@ class Space:
             self.fields[name] = field
             first += field.genes
         self.layers = {stack: most(stack, "layers") for stack in self.family.stacks}
+        self._layer_fields = {
+            stack: [
+                (f.name.removeprefix(f"{stack}."), f)
+                for f in self.fields.values()
+                if "." not in f.name or f.name.startswith(f"{stack}.")
+            ]
+            for stack in self.family.stacks
+        }
 
     def __repr__(self):
         return f"<moecast.Space {self.name}: {len(self.genes)} genes, {self.size():.3g} architectures>"
@@ -213,11 +221,7 @@ class Space:
 
     def layer_values(self, stack, genome, layer):
         """Values of the fields of one layer, without the stack's name."""
-        return {
-            f.name.removeprefix(f"{stack}."): f.value(genome, layer)
-            for f in self.fields.values()
-            if "." not in f.name or f.name.startswith(f"{stack}.")
-        }
+        return {name: field.value(genome, layer) for name, field in self._layer_fields[stack]}
 
     def layer_count(self, stack, genome):
         return self.fields[f"{stack}.layers"].value(genome, 0)

@@ -19,14 +19,17 @@ class SpaceTimes:
         self.space = space
         self.predictor = predictor
         self.workload = workload or workload_of(space)
-        self._steps = [(times, _Step(space, predictor, step)) for times, step in self.workload.steps()]
+        self._layers = _Layers(space)
+        self._steps = [(times, _Step(space, predictor, step, self._layers)) for times, step in self.workload.steps()]
 
     def predict(self, genomes):
         """Columns (see Predictor.predict_batch) of an int array of shape [n, genes]."""
         genomes = self.space.checked(genomes)
+        numbers = None if self.predictor.gpu else self._layers.numbers(genomes)
         columns = None
         for times, step in self._steps:
-            columns = add_columns(columns, step.predict(genomes), times)
+            answer = step.each(genomes) if numbers is None else step.predict(numbers)
+            columns = add_columns(columns, answer, times)
         columns = self._mixed(genomes, columns)
         corrected = getattr(self.predictor, "corrected", None)
         return corrected(columns) if corrected else columns
@@ -75,34 +78,68 @@ def workload_of(space):
 
 
 class _Step:
-    """One step: parts of layers, remembered."""
+    """One step of a machine: the parts that layers are to it."""
 
-    def __init__(self, space, predictor, step):
+    def __init__(self, space, predictor, step, layers):
         self.space = space
         self.predictor = predictor = getattr(predictor, "base", predictor)  # corrections apply to the sum of all steps
         self.step = step
+        self.layers = layers
         self.batch = None if predictor.gpu else predictor.batch(step)
-        self.known = {}
+        self.parts = numpy.full(1, -1, numpy.int32)  #: of each layer number; the last one stands for no layer
 
-    def predict(self, genomes):
-        if self.batch is None:
-            return self._each(genomes)
-        return self.batch.predict(self._parts(genomes))
-
-    def _each(self, genomes):
+    def each(self, genomes):
         unique, inverse = numpy.unique(genomes, axis=0, return_inverse=True)
         architectures = [self.space.architecture(g) for g in unique]
         columns = self.predictor.predict_batch(architectures, self.step)
         return {name: values[inverse.reshape(-1)] for name, values in columns.items()}
 
-    def _parts(self, genomes):
+    def predict(self, numbers):
+        known = len(self.parts) - 1
+        if known < len(self.layers.models):
+            fresh = [self._part(*self.layers.models[n]) for n in range(known, len(self.layers.models))]
+            self.parts = numpy.concatenate([self.parts[:-1], fresh, [-1]]).astype(numpy.int32)
+        return self.batch.predict(numpy.ascontiguousarray(self.parts[numbers]))
+
+    def _part(self, model, stack, end):
+        """The part of a layer, or of the end of a stack, in a model that has this one layer."""
+        parts = self.batch.parts_of(model)
+        # The encoder's come first.
+        part = parts[0 if end else 1] if stack == "encoder" else parts[-2 if end else -1]
+        problem = self.batch.problem(part)
+        if problem:
+            raise InputError(f"{self.space.name}: a layer of the {stack}: {problem}")
+        return part
+
+
+class _Layers:
+    """Numbers of the layers that a space's models are made of; equal layers have equal numbers."""
+
+    def __init__(self, space):
+        self.space = space
+        self.models = []  #: (model with this one layer, stack, whether the end of the stack is meant)
+        self.known = {}  #: numbers by the values that decide a layer's cost
+        self.codes = {}  #: the same by the genes of a layer at its place
+
+    def numbers(self, genomes):
+        """[n, layers and ends] of layer numbers, -1 where a model has no layer."""
         space = self.space
-        frame = [
-            c for f in space.fields.values() if "." not in f.name or f.name.endswith(".hidden") for c in f.columns(0)
-        ]
         columns = []
         for stack in space.family.stacks:
-            columns.append(self._numbers(genomes, stack, None, frame))
+            frame = [
+                c
+                for f in space.fields.values()
+                if "." not in f.name
+                or (f.name.endswith(".hidden") and (stack == "decoder" or f.name.startswith(stack)))
+                for c in f.columns(0)
+            ]
+            ends = [
+                c
+                for f in space.fields.values()
+                if "." not in f.name or f.name.endswith(".hidden")
+                for c in f.columns(0)
+            ]
+            columns.append(self._numbers(genomes, stack, None, ends))
             count = space.values(f"{stack}.layers", genomes)
             for layer in range(space.layers[stack]):
                 own = [
@@ -111,57 +148,84 @@ class _Step:
                     if f.name.startswith(f"{stack}.") and not f.name.endswith((".hidden", ".layers"))
                     for c in f.columns(layer)
                 ]
-                numbers = numpy.full(len(genomes), -1, numpy.int32)
+                numbers = numpy.full(len(genomes), -1, numpy.int64)
                 there = count > layer
                 if there.any():
                     numbers[there] = self._numbers(genomes[there], stack, layer, frame + own)
                 columns.append(numbers)
-        return numpy.ascontiguousarray(numpy.stack(columns, axis=1), numpy.int32)
+        return numpy.stack(columns, axis=1)
 
     def _numbers(self, genomes, stack, layer, used):
-        """Part numbers of one layer of all genomes, which differ in the genes `used` only."""
+        """Numbers of one layer of all genomes, which differ in the genes `used` only."""
         sizes = self.space.sizes[used]
+        genes = genomes[:, used] if layer is None else self._canonical(genomes, stack, layer, used)
         if len(used) == 0:
-            first, inverse = numpy.zeros(1, int), numpy.zeros(len(genomes), int)
+            codes = numpy.zeros(len(genomes), numpy.int64)
         elif numpy.log2(sizes.astype(float)).sum() < 62:
-            weights = numpy.concatenate([[1], numpy.cumprod(sizes)[:-1]])
-            _, first, inverse = numpy.unique(genomes[:, used] @ weights, return_index=True, return_inverse=True)
+            codes = genes @ numpy.concatenate([[1], numpy.cumprod(sizes)[:-1]])
         else:
-            _, first, inverse = numpy.unique(genomes[:, used], axis=0, return_index=True, return_inverse=True)
-        numbers = numpy.array([self._number(genomes[row], stack, layer) for row in first], numpy.int32)
-        return numbers[inverse.reshape(-1)]
+            codes = None
+        if codes is None:
+            _, first, inverse = numpy.unique(genes, axis=0, return_index=True, return_inverse=True)
+            numbers = [self._number(genomes[row], stack, layer) for row in first]
+        else:
+            unique, first, inverse = numpy.unique(codes, return_index=True, return_inverse=True)
+            known = self.codes.setdefault((stack, layer), {})
+            numbers = []
+            for code, row in zip(unique.tolist(), first.tolist()):
+                if code not in known:
+                    known[code] = self._number(genomes[row], stack, layer)
+                numbers.append(known[code])
+        return numpy.array(numbers, numpy.int64)[inverse.reshape(-1)]
+
+    def _canonical(self, genomes, stack, layer, used):
+        """The genes `used`, those without an effect set to their first choice, those of single experts in order."""
+        genes = genomes[:, used].copy()
+        experts = self.space.fields.get(f"{stack}.experts")
+        own = self.space.fields.get(f"{stack}.expert_width")
+        if experts is None or own is None or experts.scope == "fixed":
+            return genes
+        place = {column: i for i, column in enumerate(used)}
+        count = numpy.array(experts.choices)[genomes[:, experts.columns(layer)[0]]]
+        columns = [place[c] for c in own.columns(layer)]
+        if own.scope == "expert":
+            widths = genes[:, columns]
+            absent = (numpy.arange(len(columns)) >= count[:, None]) | (count[:, None] <= 1)
+            widths[absent] = len(own.choices)
+            widths.sort(axis=1)
+            widths[widths == len(own.choices)] = 0
+            genes[:, columns] = widths
+        dense = self.space.fields[f"{stack}.width"]
+        if own.scope != "fixed" and dense.scope != "fixed":
+            genes[:, [place[c] for c in dense.columns(layer)]] *= (count <= 1)[:, None]
+        return genes
 
     def _number(self, genome, stack, layer):
         space = self.space
         frame = space.frame(genome)
+        if stack == "encoder" and layer is not None and frame.get("encoder_hidden"):
+            frame["hidden"] = frame["encoder_hidden"]  # no layer of an encoder depends on the decoder's width
         values = None if layer is None else space.layer_values(stack, genome, layer)
-        key = (
-            stack,
-            layer is None,
-            tuple(frame.values()),
-            (
-                None
-                if values is None
-                else tuple(
-                    tuple(sorted(v[: values["experts"]])) if isinstance(v, tuple) else v
-                    for n, v in values.items()
-                    if n not in ("layers", "name")
-                )
-            ),
+        key = (stack, tuple(frame.values()), None if values is None else self._key(values))
+        if key not in self.known:
+            self.known[key] = len(self.models)
+            self.models.append((self._model(genome, stack, layer or 0, frame, values), stack, layer is None))
+        return self.known[key]
+
+    @staticmethod
+    def _key(values):
+        """Values of a layer that decide its cost."""
+        return tuple(
+            tuple(sorted(v[: values["experts"]])) if isinstance(v, tuple) else v
+            for name, v in values.items()
+            if name != "layers"
         )
-        if key in self.known:
-            return self.known[key]
-        # A model with this one layer: its parts are the end of the stack and the layer.
-        at = layer or 0
-        blocks = space.family.blocks(stack, values or space.layer_values(stack, genome, at))
+
+    def _model(self, genome, stack, layer, frame, values):
+        space = self.space
+        blocks = space.family.blocks(stack, values or space.layer_values(stack, genome, layer))
         alone = {**frame, stack: [{"blocks": blocks}]}
         if stack == "encoder" and "decoder" in space.family.stacks:
-            alone["decoder"] = [{"blocks": space.family.blocks("decoder", space.layer_values("decoder", genome, 0))}]
-        parts = self.batch.parts_of(Architecture.from_text(json.dumps(alone), space.name))
-        # The encoder's come first.
-        number = parts[int(layer is not None)] if stack == "encoder" else parts[-2 if layer is None else -1]
-        problem = self.batch.problem(number)
-        if problem:
-            raise InputError(f"{space.name}: {stack} layer {at}: {problem}")
-        self.known[key] = number
-        return number
+            other = space.family.blocks("decoder", space.layer_values("decoder", genome, 0))
+            alone["decoder"] = [{"blocks": other}]
+        return Architecture.from_text(json.dumps(alone), space.name)
