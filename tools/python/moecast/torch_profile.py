@@ -46,6 +46,19 @@ def _ring(bytes_of_one, wanted):
     return int(min(64, max(1, min(wanted, _RING_BYTES) // bytes_of_one)))
 
 
+def _views(g, elements, dtype, at_once=1, most=64):
+    """Groups of `at_once` flat tensors that a call reads, and the bytes between two uses of one of them."""
+    pool = _pool(dtype)
+    elements = min(elements, len(pool) // at_once)
+    size = pool.element_size() * elements * at_once
+    ring = min(most, _ring(size, 2 ** g.uniform(17, math.log2(_RING_BYTES))))
+    groups = [
+        [pool[(i * at_once + j) * elements : (i * at_once + j + 1) * elements] for j in range(at_once)]
+        for i in range(ring)
+    ]
+    return groups, ring * size
+
+
 def _gemm(g, dtype):
     """x W^T with weights of a footprint, as torch.nn.Linear calls it."""
     m = int(round(2 ** g.uniform(0, 11)))
@@ -73,44 +86,52 @@ def _stage(kind, g, dtype):
     """One of the element-wise stages of a model."""
     t = int(round(2 ** g.uniform(0, 10)))
     h = 64 * int(round(2 ** g.uniform(1.5, 5)))
-    size = torch.empty((), dtype=dtype).element_size()
     f = torch.nn.functional
     if kind == "router":
         e = int(round(2 ** g.uniform(2, 6)))
         k = int(g.integers(1, min(8, e) + 1))
-        x = torch.randn(t, e, dtype=dtype)
+        groups, touched = _views(g, t * e, dtype)
 
-        def run():
+        def choose(x):
             weights, chosen = torch.topk(torch.softmax(x.float(), dim=-1), k, dim=-1)
             weights = weights / weights.sum(dim=-1, keepdim=True)
             return weights.to(dtype), f.one_hot(chosen, e).permute(2, 1, 0)
 
-        return _Point(kind, "native", {"tokens": t, "experts": e, "top_k": k, "groups": 1}, [run], t * e * 12)
+        runs = [lambda x=x.view(t, e): choose(x) for (x,) in groups]
+        return _Point(kind, "native", {"tokens": t, "experts": e, "top_k": k, "groups": 1}, runs, touched)
     if kind in ("permute", "unpermute"):
         k = int(g.integers(1, 9))
-        x = torch.randn(t if kind == "permute" else t * k, h, dtype=dtype)
+        many = t if kind == "permute" else t * k
         rows = torch.randperm(t * k) % t
+        groups, touched = _views(g, many * h, dtype)
         if kind == "permute":
-            runs = [lambda: x[rows]]
+            runs = [lambda x=x.view(many, h): x[rows] for (x,) in groups]
         else:
             out, scale = torch.zeros(t, h, dtype=dtype), torch.rand(t * k, 1, dtype=dtype)
-            runs = [lambda: out.index_add_(0, rows, x * scale)]
-        return _Point(kind, "native", {"tokens": t, "top_k": k, "hidden": h}, runs, t * (k + 1) * h * size)
+            runs = [lambda x=x.view(many, h): out.index_add_(0, rows, x * scale) for (x,) in groups]
+        return _Point(kind, "native", {"tokens": t, "top_k": k, "hidden": h}, runs, touched)
     if kind.startswith("activation"):
         gated = int(kind == "activation")
-        a, b = torch.randn(t, h, dtype=dtype), torch.randn(t, h, dtype=dtype)
-        runs = [(lambda: f.silu(a) * b) if gated else (lambda: f.relu(a))]
-        return _Point("activation", "native", {"m": t, "width": h, "gated": gated}, runs, t * h * size * (2 + gated))
+        groups, touched = _views(g, t * h, dtype, 1 + gated)
+        if gated:
+            runs = [lambda a=a, b=b: f.silu(a) * b for a, b in groups]
+        else:
+            runs = [lambda a=a: f.relu(a) for (a,) in groups]
+        return _Point("activation", "native", {"m": t, "width": h, "gated": gated}, runs, touched)
     if kind == "norm":
-        norm, x = torch.nn.LayerNorm(h, dtype=dtype), torch.randn(t, h, dtype=dtype)
-        return _Point(kind, "native", {"m": t, "hidden": h}, [lambda: norm(x)], 2 * t * h * size)
+        norm = torch.nn.LayerNorm(h, dtype=dtype)
+        groups, touched = _views(g, t * h, dtype)
+        return _Point(
+            kind, "native", {"m": t, "hidden": h}, [lambda x=x.view(t, h): norm(x) for (x,) in groups], touched
+        )
     if kind == "elementwise":
-        x, y = torch.randn(t, h, dtype=dtype), torch.randn(t, h, dtype=dtype)
-        return _Point(kind, "native", {"m": t, "width": h}, [lambda: x + y], 3 * t * h * size)
+        groups, touched = _views(g, t * h, dtype, 2)
+        return _Point(kind, "native", {"m": t, "width": h}, [lambda x=x, y=y: x + y for x, y in groups], touched)
     if kind == "copy":
-        n = int(2 ** g.uniform(12, 24))
-        x, y = torch.randn(n // 4), torch.empty(n // 4)
-        return _Point(kind, "native", {"bytes": n // 4 * 4}, [lambda: y.copy_(x)], 2 * n)
+        n = int(2 ** g.uniform(12, 24)) // 4
+        groups, touched = _views(g, n, torch.float32)
+        out = torch.empty(n)
+        return _Point(kind, "native", {"bytes": 4 * n}, [lambda x=x: out.copy_(x) for (x,) in groups], touched)
     return _attention(kind, g, dtype)
 
 
@@ -122,20 +143,21 @@ def _attention(kind, g, dtype):
     context = int(round(2 ** g.uniform(3, 10)))
     query = 1 if decode else context
     q = torch.randn(batch, heads, query, size, dtype=dtype)
-    k, v = torch.randn(batch, kv_heads, context, size, dtype=dtype), torch.randn(
-        batch, kv_heads, context, size, dtype=dtype
-    )
+    cache = (batch, kv_heads, context, size)
+    groups, touched = _views(g, math.prod(cache), dtype, 2, 64 if decode else 3)
     mask = torch.full((query, context), float("-inf"), dtype=dtype).triu(1) if query > 1 else None
 
-    def run():
-        wide = [x if kv_heads == heads else x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v)]
+    def attend(keys, values):
+        wide = [x.view(cache) for x in (keys, values)]
+        if kv_heads != heads:
+            wide = [x.repeat_interleave(heads // kv_heads, dim=1) for x in wide]
         scores = q @ wide[0].transpose(-1, -2) / math.sqrt(size)
         if mask is not None:
             scores = scores + mask
         return (torch.softmax(scores, dim=-1) @ wide[1]).transpose(1, 2).reshape(batch, query, -1)
 
     shape = {"batch": batch, "query": query, "context": context, "heads": heads, "kv_heads": kv_heads, "head_dim": size}
-    return _Point(kind, "native", shape, [run], 2 * batch * kv_heads * context * size * q.element_size())
+    return _Point(kind, "native", shape, [lambda k=k, v=v: attend(k, v) for k, v in groups], touched)
 
 
 def _make(kind, seed, dtype):
