@@ -59,7 +59,9 @@ def peers():
 
     return {
         "HAT's MLP (3 x 400)": learned(
-            lambda: MLPRegressor((400, 400, 400), solver="lbfgs", alpha=1e-3, max_iter=400, random_state=1)
+            lambda: MLPRegressor(
+                hidden_layer_sizes=(400, 400, 400), solver="lbfgs", alpha=1e-3, max_iter=400, random_state=1
+            )
         ),
         "random forest": learned(lambda: RandomForestRegressor(200, random_state=1)),
     }
