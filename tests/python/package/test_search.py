@@ -1,6 +1,7 @@
 """moecast.search (A4, A9, A11, A13, A14, A21): optima, fronts, constraints, resumption, adapters, executors."""
 
 import concurrent.futures
+import concurrent.futures.process
 import csv
 import itertools
 import json
@@ -312,6 +313,30 @@ def test_executors_and_a_worker_that_dies(predictor, tmp_path, monkeypatch):
         result = search(GRID, predictor, objectives=["a"], metrics={"a": die_once}, executor=pool)
     numpy.testing.assert_array_equal(result.columns["a"], expected.columns["a"])
     assert result.failed == 0
+
+
+class BrokenPool(concurrent.futures.Executor):
+    """Breaks while calls are still being handed to it."""
+
+    def __init__(self):
+        self.taken = 0
+
+    def submit(self, function, /, *arguments, **_named):
+        self.taken += 1
+        if self.taken > 3:
+            raise concurrent.futures.process.BrokenProcessPool("a worker died")
+        future = concurrent.futures.Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def test_an_executor_that_breaks_early_loses_nothing(predictor):
+    with pytest.warns(RuntimeWarning, match="lost its worker"):
+        result = search(
+            GRID, predictor, objectives=["a"], metrics={"a": lambda g: g["encoder.experts"]}, executor=BrokenPool()
+        )
+    assert result.failed == 0 and len(result.genomes) == 180
+    numpy.testing.assert_array_equal(result.columns["a"], load_space(GRID).values("encoder.experts", result.genomes))
 
 
 def test_a_dask_cluster_whose_worker_is_killed(predictor, tmp_path, monkeypatch):

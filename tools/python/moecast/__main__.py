@@ -12,12 +12,22 @@ def main():
         from moecast.search.command import run
 
         return run(arguments[1:])
-    if arguments[:1] == ["profile"] and "torch" in arguments[1:]:
+    if arguments[:1] == ["profile"] and _backend(arguments) == "torch":
         return _profile_torch(arguments[1:])
     if not PROGRAM.is_file():
         print(f"moecast: {PROGRAM} is missing: install the package again", file=sys.stderr)
         return 4
     os.execv(PROGRAM, ["moecast", *arguments])
+
+
+def _backend(arguments):
+    """What follows --backend; None where nothing does."""
+    for word, after in zip(arguments, [*arguments[1:], None]):
+        if word == "--backend":
+            return after
+        if word.startswith("--backend="):
+            return word.partition("=")[2]
+    return None
 
 
 def _profile_torch(arguments):

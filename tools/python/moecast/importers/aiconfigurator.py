@@ -27,9 +27,9 @@ def aiconfigurator(path=None, *, system, out=None, only=None, options=()):
     only: names of tables, e.g. ["moe", "gemm"]; None = all.
     options: more flags of `moecast import table` (a machine that does not ship needs its --bandwidth, --peak-bf16...).
 
-    Returns a list of dicts, one a table: `table`, `status` (imported, or unknown: no cost model reads it, or refused),
-    `rows`, and what the program says of it (duplicates, defects, rows faster than the datasheet). Nothing is dropped
-    silently. Raises InputError on a folder without tables, DeviceError without pyarrow.
+    Returns a list of dicts, one a table: `table`, `status` (imported, or refused with a `reason`: no cost model reads
+    it, or it is no table), `rows`, and what the program says of it (duplicates, defects, rows faster than the
+    datasheet). Nothing is dropped silently. Raises InputError on a folder without tables, DeviceError without pyarrow.
     """
     try:
         import pyarrow.parquet

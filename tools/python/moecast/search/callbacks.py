@@ -13,7 +13,7 @@ def call_all(function, arguments, executor=None, time_limit_s=None):
     """
     if executor is None:
         return [_limited(function, argument, time_limit_s) for argument in arguments]
-    futures = [executor.submit(function, argument) for argument in arguments]
+    futures = [_submitted(executor, function, argument) for argument in arguments]
     values = []
     for future, argument in zip(futures, arguments):
         try:
@@ -29,6 +29,16 @@ def call_all(function, arguments, executor=None, time_limit_s=None):
             _complain(function, f"raised {error!r}")
             values.append(None)
     return values
+
+
+def _submitted(executor, function, argument):
+    """A future; one that says so where the executor broke before it took the call."""
+    try:
+        return executor.submit(function, argument)
+    except concurrent.futures.BrokenExecutor as error:
+        future = concurrent.futures.Future()
+        future.set_exception(error)
+        return future
 
 
 def _limited(function, argument, time_limit_s):
