@@ -297,6 +297,43 @@ def test_qualities_from_a_table_and_a_model(predictor, grid, tmp_path):
         search(GRID, predictor, objectives=["bleu"], metrics={"bleu": f"{tmp_path}/scores.csv:bleu"})
 
 
+@pytest.mark.parametrize(
+    "coefficients, message",
+    [
+        ({"encoder.routing": 1}, "no numbers"),
+        ({"encoder.experts": float("nan")}, "not finite"),
+        ({"x": 1}, "no such gene"),
+    ],
+)
+def test_broken_models_name_the_fault(predictor, tmp_path, coefficients, message):
+    (tmp_path / "model.json").write_text(json.dumps({"intercept": 1, "coefficients": coefficients}))
+    with pytest.raises(moecast.InputError, match=message):
+        search(GRID, predictor, objectives=["m"], metrics={"m": f"{tmp_path}/model.json"})
+
+
+def test_lines_of_a_table_that_disagree(predictor, tmp_path):
+    space = load_space(GRID)
+    row = ",".join(str(v) for v in space.decode(space.all()[0]).values())
+    (tmp_path / "a.csv").write_text(f"{','.join(space.genes)},bleu\n{row},1\n{row},2\n")
+    with pytest.raises(moecast.InputError, match="line 3: an earlier line"):
+        search(GRID, predictor, objectives=["bleu"], metrics={"bleu": f"{tmp_path}/a.csv:bleu"})
+
+
+def test_a_search_killed_at_its_first_write_begins_anew(predictor, tmp_path):
+    journal = tmp_path / "search.jsonl"
+    arguments = {"objectives": ["a"], "metrics": {"a": quality}, "method": "exhaustive", "resume": journal}
+    search(GRID, predictor, **arguments)
+    whole = journal.read_bytes()
+    for piece in (b"", whole[:20]):
+        journal.write_bytes(piece)
+        search(GRID, predictor, **arguments)
+        assert journal.read_bytes() == whole
+    journal.write_bytes(b"somebody's notes")
+    with pytest.raises(moecast.InputError, match="no journal"):
+        search(GRID, predictor, **arguments)
+    assert journal.read_bytes() == b"somebody's notes"
+
+
 def die_once(genes):
     """Kills the worker that first gets the third expert count."""
     flag = os.environ["MOECAST_TEST_FLAG"]

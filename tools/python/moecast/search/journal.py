@@ -15,12 +15,18 @@ class Journal:
     def __init__(self, path, header):
         self.path = path
         self.known = {}
-        if os.path.exists(path):
+        first = json.dumps(header) + "\n"
+        if os.path.exists(path) and not self._only_begun(first):
             self._read(header)
         else:
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(json.dumps(header) + "\n")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(first)
         self._file = open(path, "a", encoding="utf-8")
+
+    def _only_begun(self, first):
+        """Whether a kill left nothing but a piece of the first line."""
+        with open(self.path, "rb") as file:
+            return first.encode().startswith(file.read(len(first) + 1))
 
     def _read(self, header):
         try:

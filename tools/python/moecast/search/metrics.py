@@ -62,7 +62,10 @@ class CsvColumn:
                 missing = [name for name in [*space.genes, column] if name not in (reader.fieldnames or ())]
                 if missing:
                     raise InputError(f"{path}: column {missing[0]!r} is missing")
-                self.values = dict(self._rows(space, path, column, reader))
+                self.values = {}
+                for number, genome, value in self._rows(space, path, column, reader):
+                    if self.values.setdefault(genome, value) != value:
+                        raise InputError(f"{path}: line {number}: an earlier line has another {column} for these genes")
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{path}: cannot be read: {error}") from None
         self.path = path
@@ -79,7 +82,7 @@ class CsvColumn:
                 raise InputError(f"{path}: line {number}: {error} is no choice or no number") from None
             if not numpy.isfinite(value):
                 raise InputError(f"{path}: line {number}: {column} is not finite")
-            yield genome.tobytes(), value
+            yield number, genome.tobytes(), value
 
     def __call__(self, genome):
         try:
@@ -99,6 +102,8 @@ class LinearModel:
             coefficients = {str(k): float(v) for k, v in model["coefficients"].items()}
         except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: is no linear model: {error!r}") from None
+        if not numpy.isfinite([intercept, *coefficients.values()]).all():
+            raise InputError(f"{path}: a number is not finite")
         unknown = set(coefficients) - set(space.genes)
         if unknown:
             raise InputError(f"{path}: /coefficients/{sorted(unknown)[0]}: {space.name} has no such gene")
@@ -106,8 +111,11 @@ class LinearModel:
         self.tables = []
         for f in space.fields.values():
             for i, name in enumerate(f.gene_names()):
-                if name in coefficients:
-                    self.tables.append((f.first + i, numpy.array([coefficients[name] * float(c) for c in f.choices])))
+                if name not in coefficients:
+                    continue
+                if not all(isinstance(c, (int, float)) for c in f.choices):
+                    raise InputError(f"{path}: /coefficients/{name}: its choices are no numbers")
+                self.tables.append((f.first + i, coefficients[name] * numpy.array(f.choices, float)))
 
     def __call__(self, genome):
         return self.intercept + sum(table[genome[column]] for column, table in self.tables)
