@@ -15,3 +15,14 @@ def predictor():
 @pytest.fixture(scope="session")
 def layer():
     return moecast.Architecture.moe_layer(512, 1024, experts=8, top_k=2)
+
+
+@pytest.fixture(scope="session")
+def grid(predictor):
+    """The whole grid, evaluated."""
+    from grid import GRID, quality
+    from moecast.search import search
+
+    return search(
+        GRID, predictor, objectives=["accuracy", "latency"], metrics={"accuracy": quality}, method="exhaustive"
+    )
