@@ -293,7 +293,7 @@ bool StackBatch::predict(const StackRows& rows, const StackTimes& times) const n
 void StackBatch::write(const Sum& sum, std::size_t row, const StackTimes& times) const noexcept {
   const double memory = sum.weights + sum.cache + sum.activations + sum.workspace;
   StackStatus status = sum.executed ? StackStatus::ok : StackStatus::outside_range;
-  if (capacity_bytes_ > 0 && memory > capacity_bytes_) status = StackStatus::does_not_fit;
+  if (capacity_bytes_ && memory > *capacity_bytes_) status = StackStatus::does_not_fit;
   const double factor = status == StackStatus::ok ? factor_ : nan();
   double squares = 0, spread = 0;
   for (std::size_t c = kSpread; c < kColumns; ++c) {
@@ -312,8 +312,8 @@ void StackBatch::write(const Sum& sum, std::size_t row, const StackTimes& times)
   put(times.memory_bytes, row, memory);
   put(times.parameters, row, sum.parameters);
   put(times.active_parameters, row, sum.active);
-  put(times.flops, row, sum.flops);
-  put(times.calls, row, sum.calls);
+  put(times.flops, row, sum.executed ? sum.flops : nan());
+  put(times.calls, row, sum.executed ? sum.calls : nan());
   if (!times.status.empty()) times.status[row] = static_cast<std::uint8_t>(status);
   if (!times.extrapolated.empty()) times.extrapolated[row] = sum.cost[kExtrapolated] > 0 ? 1 : 0;
 }

@@ -2,6 +2,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -27,8 +28,8 @@ struct StackRows {
 /// Status of a row.
 enum class StackStatus : std::uint8_t { ok = 0, does_not_fit = 1, outside_range = 2 };
 
-/// Answers, one a row; an empty column is not written. Seconds, bytes, counts. A row whose status is not ok has NaN
-/// for every time.
+/// Answers, one a row; an empty column is not written. Seconds, bytes, counts. Unknown is NaN: every time of a row
+/// whose status is not ok, FLOPs and calls of one with parts that cannot be timed.
 struct StackTimes {
   std::span<double> latency_s;
   std::span<double> low_s;  ///< 90 % interval
@@ -112,7 +113,7 @@ class StackBatch {
   Workload workload_;
   double factor_ = 1;
   double interval_ratio_ = 1;
-  double capacity_bytes_ = 0;  ///< 0 = unknown
+  std::optional<double> capacity_bytes_;  ///< nullopt = the profile does not know
   std::vector<Part> parts_;
   std::vector<Costs> costs_;
   std::unordered_map<std::string, std::int32_t> numbers_;

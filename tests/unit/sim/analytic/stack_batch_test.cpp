@@ -179,6 +179,7 @@ TEST(StackBatch, WhatCannotBeTimedIsOutsideOfTheRange) {
   ASSERT_TRUE(batch.predict({parts, parts.size()}, answers.times()));
   EXPECT_EQ(answers.status[0], static_cast<std::uint8_t>(StackStatus::outside_range));
   EXPECT_TRUE(std::isnan(answers.latency[0]));
+  EXPECT_TRUE(std::isnan(answers.flops[0]));
 }
 
 }  // namespace
