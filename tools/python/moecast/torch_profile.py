@@ -196,7 +196,7 @@ def profile(
     """Measures and writes a profile: FOLDER/profile.json, samples/*.csv.gz, calibration.json. Returns the folder.
 
     `gemms`, `stages`: points of GEMMs, and of each other operator. `budget_s`: of a point.
-    Raises DeviceError where this torch lacks the dtype, InputError where the calibration cannot be made.
+    Raises InputError on a dtype that is not measured, and where the calibration cannot be made.
     """
     if dtype not in _DTYPES:
         raise InputError(f"dtype: {dtype!r} is not measured (write fp32 or bf16)")
@@ -255,7 +255,8 @@ def _tiny(dtype):
 
 def _row(point, dtype, threads, rounds, calls):
     means = sorted(rounds)
-    spread = 2 * (means[-1] - means[0]) / math.sqrt(len(means)) / 2
+    # Half of an interval of about 95 %: the range of so few rounds is near twice their standard deviation.
+    spread = (means[-1] - means[0]) / math.sqrt(len(means))
     median = means[len(means) // 2]
     footprint, inputs, outputs = point.footprints
     return {

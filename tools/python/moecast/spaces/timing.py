@@ -55,7 +55,7 @@ class SpaceTimes:
         ):
             columns[name] = columns[name] * numpy.where(outputs, top_k, 1)
         # Merging reads k sets of weights and writes one.
-        element = 4.0 if self.space.fields["dtype"].choices[0] == "fp32" else 2.0
+        element = numpy.array([_weight_bytes(dtype) for dtype in self.space.values("dtype", genomes)])
         columns["merge_bytes"] = numpy.where(outputs, 0.0, (top_k + 1) * element * columns["total_parameters"])
         columns["memory_bytes"] = columns["memory_bytes"] + (experts - 1) * element * columns["total_parameters"]
         columns["total_parameters"] = columns["total_parameters"] * experts
@@ -65,6 +65,13 @@ class SpaceTimes:
         """(latency, low, high) of one genome in seconds."""
         columns = self.predict(genome)
         return tuple(float(columns[name][0]) for name in ("latency_s", "latency_low_s", "latency_high_s"))
+
+
+def _weight_bytes(dtype):
+    """Bytes of a weight. Raises InputError for formats whose sets of weights nobody mixes."""
+    if dtype not in ("fp32", "bf16", "fp16"):
+        raise InputError(f"dtype: sets of weights in {dtype} cannot be mixed (write fp32, bf16 or fp16)")
+    return 4.0 if dtype == "fp32" else 2.0
 
 
 def workload_of(space):
