@@ -15,6 +15,21 @@ _COMMON = {
     "gated": False,
 }
 _MOE = {"experts": 1, "expert_width": None, "top_k": 1, "identity_experts": 0}
+_BLOCK = {
+    "hidden": None,
+    "layers": None,
+    "heads": None,
+    "width": None,
+    **_MOE,
+    "capacity_factor": None,
+    "routing": "token-choice",
+    "qkv_dim": None,
+}
+
+
+def _stack(name, **others):
+    """Fields of a stack with their defaults."""
+    return {f"{name}.{field}": default for field, default in {**_BLOCK, **others}.items()}
 
 
 def _feed_forward(v):
@@ -67,7 +82,6 @@ class Family:
     stacks = ()
     required = ()
     fields = {}
-    dimensions = frozenset()
 
     def frame(self, v):
         """The model without its layers. `v(field)`: the value of a field."""
@@ -92,25 +106,10 @@ class EncoderDecoder(Family):
         "decoder.heads",
         "decoder.width",
     )
-    dimensions = frozenset({"count", "arch", "routing", "capacity"})
     fields = {
         **_COMMON,
-        **{
-            f"{s}.{name}": default
-            for s in ("encoder", "decoder")
-            for name, default in {
-                "hidden": None,
-                "layers": None,
-                "heads": None,
-                "width": None,
-                **_MOE,
-                "capacity_factor": None,
-                "routing": "token-choice",
-                "qkv_dim": 512,
-                "drop_attention": False,
-                "drop_ffn": False,
-            }.items()
-        },
+        **_stack("encoder", qkv_dim=512, drop_attention=False, drop_ffn=False),
+        **_stack("decoder", qkv_dim=512, drop_attention=False, drop_ffn=False),
         "decoder.cross_heads": None,
         "decoder.source_layers": 1,
     }
@@ -145,7 +144,6 @@ class ArchitectureMixture(EncoderDecoder):
     tokens use the same ones. `mix`: weights (merged once) or outputs (top-k whole passes). No capacity, no token
     routing."""
 
-    dimensions = frozenset({"count", "arch", "routing"})
     fields = {
         name: default
         for name, default in EncoderDecoder.fields.items()
@@ -164,24 +162,11 @@ class Vision(Family):
 
     stacks = ("encoder",)
     required = ("encoder.hidden", "encoder.layers", "encoder.heads", "encoder.width")
-    dimensions = frozenset({"count", "arch", "routing", "capacity", "fairness", "robustness"})
     fields = {
         **_COMMON,
         "vocabulary": 0,
         "activation": "gelu",
-        **{
-            f"encoder.{name}": default
-            for name, default in {
-                "hidden": None,
-                "layers": None,
-                "heads": None,
-                "width": None,
-                **_MOE,
-                "capacity_factor": None,
-                "routing": "token-choice",
-                "qkv_dim": None,
-            }.items()
-        },
+        **_stack("encoder"),
     }
 
     def frame(self, v):
@@ -196,7 +181,6 @@ class Decoder(Family):
 
     stacks = ("decoder",)
     required = ("decoder.hidden", "decoder.layers", "decoder.heads", "decoder.width")
-    dimensions = frozenset({"count", "arch", "routing", "capacity"})
     fields = {
         **_COMMON,
         "activation": "silu",
