@@ -9,6 +9,7 @@
 
 #include "models/core/error.h"
 #include "sim/step/service_arrivals.h"
+#include "tests/support/made_up_service.h"
 
 namespace moecast {
 namespace {
@@ -18,20 +19,6 @@ using testing::HasSubstr;
 /// Means over a few hundred thousand requests scatter less.
 constexpr double kQueueTolerance = 0.02;
 constexpr double kLittleTolerance = 0.01;
-
-ServiceStepSeconds constant(double seconds) {
-  return [seconds](const ServiceStep&) { return seconds; };
-}
-
-/// 10 ms, 10 us a decode, 20 us a token of a prompt.
-double made_up_step(const ServiceStep& step) { return 0.01 + 1e-5 * step.decodes + 2e-5 * step.prefill_tokens; }
-
-/// One request at a time, one token each: a queue with one server.
-ServiceSetup single_server() {
-  ServiceSetup setup;
-  setup.limits.sequences = 1;
-  return setup;
-}
 
 double mean_wait(const ServiceOutcome& outcome) { return outcome.wait.mean; }
 

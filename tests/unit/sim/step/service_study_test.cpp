@@ -10,6 +10,7 @@
 #include "models/core/error.h"
 #include "sim/step/service_arrivals.h"
 #include "sim/step/service_step_times.h"
+#include "tests/support/made_up_service.h"
 
 namespace moecast {
 namespace {
@@ -18,20 +19,6 @@ using testing::HasSubstr;
 
 /// Interpolated steps against the model's own.
 constexpr double kGridTolerance = 0.01;
-
-ServiceStepSeconds constant(double seconds) {
-  return [seconds](const ServiceStep&) { return seconds; };
-}
-
-/// 10 ms, 10 us a decode, 20 us a token of a prompt.
-double made_up_step(const ServiceStep& step) { return 0.01 + 1e-5 * step.decodes + 2e-5 * step.prefill_tokens; }
-
-/// One request at a time, one token each: a queue with one server.
-ServiceSetup single_server() {
-  ServiceSetup setup;
-  setup.limits.sequences = 1;
-  return setup;
-}
 
 TEST(ServiceStudy, SaturationOfAServerIsItsServiceRate) {
   EXPECT_NEAR(*saturation_rate(waiting_requests(1, 10, 1), single_server(), constant(0.02)), 50, 1e-6);
