@@ -124,6 +124,8 @@ def test_bad_arguments_raise_what_the_command_line_says(predictor, layer):
         predictor.predict(layer, batch=1, load="zipf")
     with pytest.raises(moecast.UsageError, match="memory"):
         predictor.predict(layer, tokens=4, without=["memory"])
+    with pytest.raises(moecast.UsageError, match="tokens: 0"):
+        predictor.predict(layer, tokens=0)
     with pytest.raises(moecast.UsageError, match="batch"):
         predictor.predict(layer, batch=0)
     with pytest.raises(moecast.UsageError, match="bacth"):

@@ -145,4 +145,6 @@ def test_blocks_not_profiled_are_predicted(tmp_path):
     folder = profile(tmp_path / "torch", name="torch-test", gemms=60, stages=10, budget_s=0.01)
     report = validate_layers(folder, cases=8, closing=10, seed=1, least_s=0.02)
     assert report["n"] == 8 and numpy.isfinite(report["mape"]) and report["mape"] < 1.0
+    # The kernels alone must account for the blocks: a stage law gone wild shows here, before anything is fitted to it.
+    assert 0.5 < report["kernels_ratio"] < 2.5
     assert report["noise"] is not None and 0 <= report["coverage"] <= 1

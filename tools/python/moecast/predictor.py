@@ -153,6 +153,8 @@ class Predictor:
         if tokens is not None:
             if workload is not None or fields:
                 raise _core.UsageError("tokens: are those of a lone layer and exclude a workload")
+            if tokens < 1:
+                raise _core.UsageError(f"tokens: {tokens} is out of range (expected at least 1)")
             fields = {"phase": "prefill", "batch": 1, "prompt": tokens}
         elif workload is not None:
             if fields:

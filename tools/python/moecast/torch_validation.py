@@ -73,7 +73,8 @@ def kendall_tau(a, b):
 def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, dtype="fp32", progress=None):
     """Executes `closing` layers to learn what lies between kernels, and `cases` others that nothing is fitted to.
 
-    Returns a dict: n, mape, median, p90, within_10, tau, coverage (of the 90 % interval), noise, and rows of each case.
+    Returns a dict: n, mape, median, p90, within_10, tau, coverage (of the 90 % interval), noise,
+    kernels_ratio (median of measured over the sum of kernels alone), and rows of each case.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -104,6 +105,7 @@ def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1
         "tau": kendall_tau(value, truth),
         "coverage": float(covered.mean()),
         "noise": float(numpy.mean(noises[closing:])),
+        "kernels_ratio": float(numpy.median(seconds / columns["latency_s"])),
         "cases": [
             {
                 **layer,
