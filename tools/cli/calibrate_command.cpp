@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -163,11 +162,11 @@ int run_calibrate(const CalibrateOptions& options) {
 
 }  // namespace
 
-void add_calibrate_command(CLI::App& app, CommandLine& line) {
+void add_calibrate_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<CalibrateOptions>();
-  CLI::App& command = *app.add_subcommand("calibrate", "Make a profile's calibration again from its samples");
+  const Command command = app.add_subcommand("calibrate", "Make a profile's calibration again from its samples");
   command.add_option("profile", options->profile, "name of `list hw` or a folder (default: this-machine)");
-  command.add_option("--add", options->add, "tables whose rows become part of the profile first")->type_name("FILE");
+  command.add_option("--add", options->add, "tables whose rows become part of the profile first").type_name("FILE");
   add_text_option(command, "--backend", options->backend, "FRAMEWORK-VERSION",
                   "with --add: whose kernels these are (default: the file's name)");
   add_text_option(command, "--operator", options->layout, "KIND", "with --add: moe, gemm, ... (default: the columns)");

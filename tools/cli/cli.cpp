@@ -127,13 +127,6 @@ int report(const Error& error, int code, const char* fallback = "") {
 
 }  // namespace
 
-void add_text_option(CLI::App& command, const std::string& name, std::string& value, const std::string& type,
-                     const std::string& help) {
-  command.add_option(name, value, help)->type_name(type)->check(not_empty);
-}
-
-std::string not_empty(const std::string& given) { return given.empty() ? "is empty" : ""; }
-
 std::vector<std::string> split_list(const std::string& text, const std::string& where) {
   std::vector<std::string> parts;
   for (std::size_t start = 0; start <= text.size();) {
@@ -145,7 +138,12 @@ std::vector<std::string> split_list(const std::string& text, const std::string& 
   return parts;
 }
 
-void parse_words(CLI::App& app, std::vector<std::string> words, const std::string& command) {
+std::set<std::string> parse_words(const std::string& text, const std::string& command,
+                                  const std::function<void(const Command&)>& add) {
+  CLI::App app("", command);
+  app.set_help_flag("");
+  add(Command(app));
+  std::vector<std::string> words = CLI::detail::split_up(text);
   refuse_typos(app, words, command);
   std::ranges::reverse(words);  // as CLI11 takes them
   try {
@@ -153,6 +151,11 @@ void parse_words(CLI::App& app, std::vector<std::string> words, const std::strin
   } catch (const CLI::ParseError& error) {
     refuse_parse(app, error, command + " --help");
   }
+  std::set<std::string> given;
+  for (const std::string& name : option_names(app)) {
+    if (app.count(name) > 0) given.insert(name);
+  }
+  return given;
 }
 
 int run_cli(int argc, char** argv) {
@@ -160,23 +163,24 @@ int run_cli(int argc, char** argv) {
     CLI::App app("Predicts how long Mixture-of-Experts models take on hardware that has been measured.", "moecast");
     app.footer(std::string(kExamples) + "\n" + kExitCodes);
     app.set_version_flag("--version", fmt::format("moecast {} ({})", MOECAST_VERSION, MOECAST_BUILD_TYPE));
+    const Command root(app);
     CommandLine line;
     line.argv = argv;
-    add_predict_command(app, line);
-    add_explain_command(app, line);
-    add_compare_command(app, line);
-    add_sweep_command(app, line);
-    add_trace_command(app, line);
-    add_describe_command(app, line);
-    add_list_command(app, line);
-    add_profile_command(app, line);
-    add_recommend_command(app, line);
-    add_serve_command(app, line);
-    add_search_command(app, line);
-    add_validate_command(app, line);
-    add_calibrate_command(app, line);
-    add_import_command(app, line);
-    add_doctor_command(app, line);
+    add_predict_command(root, line);
+    add_explain_command(root, line);
+    add_compare_command(root, line);
+    add_sweep_command(root, line);
+    add_trace_command(root, line);
+    add_describe_command(root, line);
+    add_list_command(root, line);
+    add_profile_command(root, line);
+    add_recommend_command(root, line);
+    add_serve_command(root, line);
+    add_search_command(root, line);
+    add_validate_command(root, line);
+    add_calibrate_command(root, line);
+    add_import_command(root, line);
+    add_doctor_command(root, line);
     return parse_and_run(app, line, argc, argv);
   } catch (const UsageError& error) {
     return report(error, 2, "moecast COMMAND --help says what each flag takes");

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -61,17 +60,14 @@ QueryOptions inherited(QueryOptions options, const QueryOptions& typed) {
 /// A's options with what stands after --versus in their place.
 QueryOptions second_question(const CompareOptions& options) {
   constexpr const char* kCommand = "moecast predict";
-  const std::vector<std::string> words = CLI::detail::split_up(options.versus);
-  if (words.empty()) {
+  if (options.versus.find_first_not_of(' ') == std::string::npos) {
     throw UsageError("--versus", "is missing", "write the flags that the second question changes: --versus \"--ep 8\"");
   }
   const auto parse = [&](QueryOptions& into) {
-    CLI::App app("B", kCommand);
-    app.set_help_flag("");
-    add_query_options(app, into);
-    parse_words(app, words, kCommand);
+    const auto given =
+        parse_words(options.versus, kCommand, [&](const Command& flags) { add_query_options(flags, into); });
     for (const char* flag : {"--format", "--data"}) {
-      if (app.count(flag) > 0) throw UsageError(flag, "is of the whole comparison", "write it before --versus");
+      if (given.contains(flag)) throw UsageError(flag, "is of the whole comparison", "write it before --versus");
     }
   };
   QueryOptions typed;
@@ -121,9 +117,10 @@ int run_compare(const CompareOptions& options) {
 
 }  // namespace
 
-void add_compare_command(CLI::App& app, CommandLine& line) {
+void add_compare_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<CompareOptions>();
-  CLI::App& command = *app.add_subcommand("compare", "Two answers side by side, and what their difference is made of");
+  const Command command =
+      app.add_subcommand("compare", "Two answers side by side, and what their difference is made of");
   add_text_option(command, "--versus", options->versus, "\"FLAGS\"",
                   "Flags of predict that the second question (B) has instead of the first one's (A)");
   add_query_options(command, options->query);

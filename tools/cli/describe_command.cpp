@@ -1,4 +1,3 @@
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -27,9 +26,9 @@ int run_describe(const DescribeOptions& options) {
 
 }  // namespace
 
-void add_describe_command(CLI::App& app, CommandLine& line) {
+void add_describe_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<DescribeOptions>();
-  CLI::App& command = *app.add_subcommand("describe", "Print a model as an own description, to be edited and used");
+  const Command command = app.add_subcommand("describe", "Print a model as an own description, to be edited and used");
   add_text_option(command, "model", options->model, "NAME|FILE", "Name (moecast list models), config.json or own file");
   add_text_option(command, "--data", options->data, "FOLDER", "Data folder of moecast (models/zoo, hwprofiles)");
   command.footer("Examples:\n  moecast describe mixtral-8x7b\n  moecast describe ./config.json > mine.json\n");

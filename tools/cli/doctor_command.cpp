@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -66,9 +65,10 @@ int run_doctor(const std::string& format_text) {
 
 }  // namespace
 
-void add_doctor_command(CLI::App& app, CommandLine& line) {
+void add_doctor_command(const Command& app, CommandLine& line) {
   const auto format = std::make_shared<std::string>("table");
-  CLI::App& command = *app.add_subcommand("doctor", "Say what this build and machine can do, and mend what is missing");
+  const Command command =
+      app.add_subcommand("doctor", "Say what this build and machine can do, and mend what is missing");
   add_text_option(command, "--format", *format, "FORMAT", "table (default), md, csv, json, jsonl");
   command.footer("Examples:\n  moecast doctor\n  moecast doctor --format json\n");
   command.callback([format, &line] {

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
 #include <thread>
@@ -43,9 +42,9 @@ Value known_word(const std::string& text, const char* flag, std::optional<Value>
 
 }  // namespace
 
-void add_event_options(CLI::App& command, EventFlags& flags, bool with_engine) {
+void add_event_options(const Command& command, EventFlags& flags, bool with_engine) {
   const auto text = [&](const char* name, std::string& value, const char* type, const char* help) {
-    command.add_option(name, value, help)->type_name(type)->group(kGroup)->check(not_empty);
+    command.add_option(name, value, help).type_name(type).group(kGroup).not_empty();
   };
   if (with_engine) {
     text("--engine", flags.engine, "NAME",
@@ -64,15 +63,14 @@ void add_event_options(CLI::App& command, EventFlags& flags, bool with_engine) {
   text("--batches", flags.batches, "N", "2: two-batch overlap (default 1)");
   text("--shadow", flags.shadow, "N", "Most popular experts whose weights are sent to every rank (default 0)");
   text("--background", flags.background, "SHARE", "Of every link's bandwidth that other traffic takes (default 0)");
-  command
-      .add_option("--slow-rank", flags.slow_ranks, "A rank whose kernels take FACTOR times as long; may be repeated")
-      ->type_name("RANK:FACTOR")
-      ->group(kGroup);
+  command.add_option("--slow-rank", flags.slow_ranks, "A rank whose kernels take FACTOR times as long; may be repeated")
+      .type_name("RANK:FACTOR")
+      .group(kGroup);
   command
       .add_option("--slow-link", flags.slow_links,
                   "A link with FACTOR of its bandwidth (\"rank 3 port out:0.5\"); may be repeated")
-      ->type_name("LINK:FACTOR")
-      ->group(kGroup);
+      .type_name("LINK:FACTOR")
+      .group(kGroup);
 }
 
 Engine engine_of(const EventFlags& flags) {

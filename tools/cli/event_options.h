@@ -9,6 +9,8 @@
 
 namespace moecast {
 
+class Command;
+
 /// What was typed about the event engine, as text.
 struct EventFlags {
   std::string engine = "analytic";
@@ -28,7 +30,7 @@ struct EventFlags {
 };
 
 /// @param with_engine  adds --engine and --samples too (`predict`); else the command is of the event engine.
-void add_event_options(CLI::App& command, EventFlags& flags, bool with_engine);
+void add_event_options(const Command& command, EventFlags& flags, bool with_engine);
 
 /// @throws UsageError on another word than analytic and event, and on flags of the event engine without it.
 Engine engine_of(const EventFlags& flags);

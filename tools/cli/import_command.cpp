@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -181,10 +180,10 @@ int run_import(const ImportOptions& options) {
 namespace {
 
 /// What every kind of measurement needs to be told.
-void add_common_options(CLI::App& command, const std::shared_ptr<ImportOptions>& options) {
+void add_common_options(const Command& command, const std::shared_ptr<ImportOptions>& options) {
   add_text_option(command, "--system", options->system, "NAME",
                   "machine, e.g. h200-sxm (moecast list hw), or a new name");
-  command.get_option("--system")->required();
+  command.get_option("--system").required();
   add_text_option(command, "--out", options->out, "FOLDER", "profile folder (default: an own profile of that name)");
   add_text_option(command, "--bandwidth", options->bandwidth, "RATE",
                   "memory bandwidth of a new machine, e.g. 4.8TB/s");
@@ -198,10 +197,10 @@ void add_common_options(CLI::App& command, const std::shared_ptr<ImportOptions>&
   add_text_option(command, "--format", options->format, "FORMAT", "table (default), json, jsonl, csv");
 }
 
-void add_table_command(CLI::App& import, CommandLine& line) {
+void add_table_command(const Command& import, CommandLine& line) {
   const auto options = std::make_shared<ImportOptions>();
-  CLI::App& table = *import.add_subcommand("table", "Tables of measured kernels and collectives (CSV, gzip or not)");
-  table.add_option("files", options->files, "tables, e.g. moe.vllm-0.24.0.csv.gz")->required();
+  const Command table = import.add_subcommand("table", "Tables of measured kernels and collectives (CSV, gzip or not)");
+  table.add_option("files", options->files, "tables, e.g. moe.vllm-0.24.0.csv.gz").required();
   add_text_option(table, "--framework", options->framework, "NAME", "vllm, sglang, trtllm (default: the file's name)");
   add_text_option(table, "--version", options->version, "VERSION", "of the framework (default: the file's name)");
   add_text_option(table, "--operator", options->layout, "KIND",
@@ -221,11 +220,11 @@ void add_table_command(CLI::App& import, CommandLine& line) {
   table.callback([options, &line] { line.run = [options] { return run_import(*options); }; });
 }
 
-void add_nccl_tests_command(CLI::App& import, CommandLine& line) {
+void add_nccl_tests_command(const Command& import, CommandLine& line) {
   const auto options = std::make_shared<ImportOptions>();
   options->nccl_tests = true;
-  CLI::App& tests = *import.add_subcommand("nccl-tests", "What all_reduce_perf and its sisters printed");
-  tests.add_option("files", options->files, "saved outputs, one collective each")->required();
+  const Command tests = import.add_subcommand("nccl-tests", "What all_reduce_perf and its sisters printed");
+  tests.add_option("files", options->files, "saved outputs, one collective each").required();
   add_text_option(tests, "--operation", options->operation, "NAME",
                   "all_gather, reduce_scatter, alltoall, all_reduce (default: named in the output)");
   add_text_option(tests, "--version", options->version, "VERSION", "of NCCL (default: named in the output)");
@@ -244,8 +243,8 @@ void add_nccl_tests_command(CLI::App& import, CommandLine& line) {
 
 }  // namespace
 
-void add_import_command(CLI::App& app, CommandLine& line) {
-  CLI::App& command = *app.add_subcommand("import", "Take measurements of other tools into a profile");
+void add_import_command(const Command& app, CommandLine& line) {
+  const Command command = app.add_subcommand("import", "Take measurements of other tools into a profile");
   command.require_subcommand(1);
   add_table_command(command, line);
   add_nccl_tests_command(command, line);

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -173,10 +172,10 @@ int run_list(const ListOptions& options) {
 
 }  // namespace
 
-void add_list_command(CLI::App& app, CommandLine& line) {
+void add_list_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<ListOptions>();
-  CLI::App& command =
-      *app.add_subcommand("list", "Show known models, hardware profiles, clusters, backends or search spaces");
+  const Command command =
+      app.add_subcommand("list", "Show known models, hardware profiles, clusters, backends or search spaces");
   add_text_option(command, "what", options->what, "models|hw|clusters|backends|spaces", "What to list");
   add_text_option(command, "--format", options->format, "table|md|csv|json|jsonl", "How to print it");
   add_text_option(command, "--data", options->data, "FOLDER", "Data folder of moecast (models/zoo, hwprofiles)");

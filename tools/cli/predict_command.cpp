@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -136,9 +135,10 @@ int run_explain(const QueryOptions& options) {
 
 }  // namespace
 
-void add_predict_command(CLI::App& app, CommandLine& line) {
+void add_predict_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<QueryOptions>();
-  CLI::App& command = *app.add_subcommand("predict", "Predict the latency of one step of a model, or of a MoE layer");
+  const Command command =
+      app.add_subcommand("predict", "Predict the latency of one step of a model, or of a MoE layer");
   const auto events = std::make_shared<EventFlags>();
   add_query_options(command, *options);
   add_event_options(command, *events, true);
@@ -156,9 +156,9 @@ void add_predict_command(CLI::App& app, CommandLine& line) {
       [options, events, &line] { line.run = [options, events] { return run_predict(*options, *events); }; });
 }
 
-void add_explain_command(CLI::App& app, CommandLine& line) {
+void add_explain_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<QueryOptions>();
-  CLI::App& command = *app.add_subcommand("explain", "Show where the predicted time goes and what was assumed");
+  const Command command = app.add_subcommand("explain", "Show where the predicted time goes and what was assumed");
   add_query_options(command, *options);
   command.footer(
       "Examples:\n"

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -130,7 +129,7 @@ int profile_a_gpu(const ProfileOptions& options) {
   return run_gpu_profile(gpu);
 }
 
-int profile_ranks(const CLI::App& command, const ProfileOptions& options) {
+int profile_ranks(const Command& command, const ProfileOptions& options) {
   for (const char* flag : {"--budget", "--threads", "--dtype", "--backend", "--name", "--fresh"}) {
     if (command.count(flag) > 0) throw UsageError(flag, "means nothing with --device mpi", "leave it out");
   }
@@ -140,7 +139,7 @@ int profile_ranks(const CLI::App& command, const ProfileOptions& options) {
   return run_mpi_profile(mpi);
 }
 
-void refuse_rank_options(const CLI::App& command) {
+void refuse_rank_options(const Command& command) {
   for (const char* flag : {"--ranks", "--mpirun", "--matrix", "--repeats"}) {
     if (command.count(flag) > 0) throw UsageError(flag, "goes with --device mpi", "write --device mpi");
   }
@@ -186,9 +185,9 @@ int run_profile(const ProfileOptions& options) {
 
 }  // namespace
 
-void add_profile_command(CLI::App& app, CommandLine& line) {
+void add_profile_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<ProfileOptions>();
-  CLI::App& command = *app.add_subcommand("profile", "Measure this machine's kernels and calibrate from them");
+  const Command command = app.add_subcommand("profile", "Measure this machine's kernels and calibrate from them");
   add_text_option(command, "--device", options->device, "DEVICE",
                   "cpu (default), cuda, cuda:1 for the second GPU, mpi for what lies between ranks");
   add_text_option(command, "--budget", options->budget, "TIME",
@@ -215,8 +214,8 @@ void add_profile_command(CLI::App& app, CommandLine& line) {
       "  moecast profile --out ./my-machine --format json\n"
       "  moecast profile --device cuda --dtype bf16\n"
       "  moecast profile --device mpi --ranks 4 --mpirun \"mpirun --host a,b,c,d\" --matrix bytes.json\n");
-  command.callback([options, &line, &command] {
-    line.run = [options, &line, &command] {
+  command.callback([options, &line, command] {
+    line.run = [options, &line, command] {
       if (options->device == "mpi") return profile_ranks(command, *options);
       refuse_rank_options(command);
       restart_with_openblas_core(line.argv);

@@ -14,11 +14,9 @@
 #include "sim/predictor.h"
 #include "tools/cli/data_folders.h"
 
-namespace CLI {
-class App;
-}
-
 namespace moecast {
+
+class Command;
 
 /// What was typed after `predict` and `explain`, as text; numeric flags may be ranges.
 struct QueryOptions {
@@ -61,7 +59,7 @@ struct Query {
 };
 
 /// Adds all flags of a query to a command.
-void add_query_options(CLI::App& command, QueryOptions& options);
+void add_query_options(const Command& command, QueryOptions& options);
 
 /// Neither a model nor a layer is asked about.
 bool asks_nothing(const QueryOptions& options);

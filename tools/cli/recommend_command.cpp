@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -185,10 +184,10 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_recommend_command(CLI::App& app, CommandLine& line) {
+void add_recommend_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command =
-      *app.add_subcommand("recommend", "The cheapest deployments that meet goals of TTFT, TPOT and memory");
+  const Command command =
+      app.add_subcommand("recommend", "The cheapest deployments that meet goals of TTFT, TPOT and memory");
   add_text_option(command, "--model", options->model, "NAME|FILE", "model: a name of `list models` or a config.json");
   add_text_option(command, "--hw", options->hw, "NAMES", "GPUs to choose from: names of `list hw`, or folders");
   add_text_option(command, "--gpus", options->gpus, "RANGE", "GPUs of an instance, powers of two of it (default 1-8)");

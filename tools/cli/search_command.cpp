@@ -1,6 +1,5 @@
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -28,12 +27,11 @@ int become_python(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-void add_search_command(CLI::App& app, CommandLine& line) {
-  CLI::App& command = *app.add_subcommand(
+void add_search_command(const Command& app, CommandLine& line) {
+  const Command command = app.add_subcommand(
       "search", "Search a space of architectures (needs the Python package: pip install '.[search]')");
-  command.set_help_flag();  // its own help says more
-  command.prefix_command();
-  command.callback([&command, &line] { line.run = [&command] { return become_python(command.remaining()); }; });
+  command.pass_all_words();  // its own help says more
+  command.callback([command, &line] { line.run = [command] { return become_python(command.remaining()); }; });
 }
 
 }  // namespace moecast

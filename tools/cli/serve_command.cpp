@@ -1,4 +1,3 @@
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <memory>
@@ -74,9 +73,10 @@ int run(const ServeOptions& options) {
 
 }  // namespace
 
-void add_serve_command(CLI::App& app, CommandLine& line) {
+void add_serve_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<ServeOptions>();
-  CLI::App& command = *app.add_subcommand("serve", "TTFT and TPOT of a deployment under load, by simulating requests");
+  const Command command =
+      app.add_subcommand("serve", "TTFT and TPOT of a deployment under load, by simulating requests");
   add_serve_options(command, *options);
   command.footer(
       "Continuous batching: a step holds the running sequences and chunks of the prompts that wait, first come first\n"

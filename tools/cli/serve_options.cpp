@@ -5,7 +5,7 @@
 namespace moecast {
 namespace {
 
-void add_deployment_options(CLI::App& command, ServeOptions& options) {
+void add_deployment_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--model", options.model, "NAME|FILE", "model: a name of `list models` or a config.json");
   add_text_option(command, "--hw", options.hw, "NAME", "GPU: a name of `list hw`, or a folder");
   add_text_option(command, "--backend", options.backend, "ENGINE", "vllm (default), sglang, trtllm");
@@ -34,7 +34,7 @@ void add_deployment_options(CLI::App& command, ServeOptions& options) {
 
 }  // namespace
 
-void add_serve_options(CLI::App& command, ServeOptions& options) {
+void add_serve_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--rate", options.rate, "RATES", "requests a second that arrive at random, e.g. 8 or 2,4,8");
   add_text_option(command, "--concurrency", options.concurrency, "RANGE",
                   "instead: clients that send the next request when one ends");

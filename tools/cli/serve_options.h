@@ -1,11 +1,9 @@
 #pragma once
 #include <string>
 
-namespace CLI {
-class App;
-}
-
 namespace moecast {
+
+class Command;
 
 /// What was typed after `serve`, as text.
 struct ServeOptions {
@@ -21,6 +19,6 @@ struct ServeOptions {
 };
 
 /// Adds all flags of `serve` to a command.
-void add_serve_options(CLI::App& command, ServeOptions& options);
+void add_serve_options(const Command& command, ServeOptions& options);
 
 }  // namespace moecast

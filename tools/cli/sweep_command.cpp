@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <memory>
@@ -180,17 +179,17 @@ int run_sweep_command(const SweepOptions& options) {
 
 }  // namespace
 
-void add_sweep_command(CLI::App& app, CommandLine& line) {
+void add_sweep_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<SweepOptions>();
-  CLI::App& command = *app.add_subcommand("sweep", "Answers for every combination of ranges and lists, to a file");
+  const Command command = app.add_subcommand("sweep", "Answers for every combination of ranges and lists, to a file");
   options->query.format.clear();
   command.add_option("-o,--out", options->out, "File to write: .csv or .jsonl (default: standard output)")
-      ->type_name("FILE")
-      ->check(not_empty);
+      .type_name("FILE")
+      .not_empty();
   add_text_option(command, "--jobs", options->jobs, "N", "Threads (default: all cores); rows are the same with any");
   command.add_flag("--force", options->force, "Replace the file, and forget what is unfinished");
   add_query_options(command, options->query);
-  command.get_option("--format")->description("csv or jsonl (default: as the file is called, else csv)");
+  command.get_option("--format").description("csv or jsonl (default: as the file is called, else csv)");
   command.footer(
       "Numeric flags take ranges: 1,8,64 or 1-64*2 or 1-8. --model, --hw, --backend, --load, --dtype, --strategy and "
       "--phase take lists: a,b,c.\n"

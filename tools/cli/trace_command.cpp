@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -119,10 +118,10 @@ int run_trace(const TraceOptions& options) {
 
 }  // namespace
 
-void add_trace_command(CLI::App& app, CommandLine& line) {
+void add_trace_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<TraceOptions>();
-  CLI::App& command = *app.add_subcommand("trace", "Write a simulated step as a file that Perfetto opens");
-  command.add_option("-o,--out", options->out, "File to write, e.g. run.perfetto.json")->type_name("FILE");
+  const Command command = app.add_subcommand("trace", "Write a simulated step as a file that Perfetto opens");
+  command.add_option("-o,--out", options->out, "File to write, e.g. run.perfetto.json").type_name("FILE");
   add_text_option(command, "--layers", options->layers, "N", "MoE layers that are drawn, of GPUs (default 2)");
   add_text_option(command, "--sample", options->sample, "N", "Which sampled routing (default 0, the first)");
   add_query_options(command, options->query);

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -61,7 +60,7 @@ void choose_model(const ValidateOptions& options, ValidateRequest& request) {
 }
 
 /// Layers over ranks instead of on this machine alone.
-int run_over_ranks(const CLI::App& command, const ValidateOptions& options) {
+int run_over_ranks(const Command& command, const ValidateOptions& options) {
   for (const char* flag :
        {"--hw", "--model", "--tokens", "--context", "--rounds", "--timing", "--backend", "--dtype", "--threads"}) {
     if (command.count(flag) > 0) throw UsageError(flag, "means nothing with --ep", "leave it out");
@@ -74,7 +73,7 @@ int run_over_ranks(const CLI::App& command, const ValidateOptions& options) {
   return run_validate_ep(ep);
 }
 
-void refuse_rank_options(const CLI::App& command) {
+void refuse_rank_options(const Command& command) {
   for (const char* flag : {"--cluster", "--ranks", "--mpirun", "--repeats"}) {
     if (command.count(flag) > 0) throw UsageError(flag, "goes with --ep", "write --ep too");
   }
@@ -117,10 +116,10 @@ int run_validate(const ValidateOptions& options) {
 
 }  // namespace
 
-void add_validate_command(CLI::App& app, CommandLine& line) {
+void add_validate_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<ValidateOptions>();
-  CLI::App& command =
-      *app.add_subcommand("validate", "Execute layers and models that were not profiled, and compare the predictions");
+  const Command command =
+      app.add_subcommand("validate", "Execute layers and models that were not profiled, and compare the predictions");
   add_text_option(command, "--hw", options->hw, "NAME", "this-machine (default), a name of `list hw` or a folder");
   add_text_option(command, "--cases", options->cases, "COUNT", "layers and models to draw (default 40)");
   add_text_option(command, "--seed", options->seed, "NUMBER", "another seed, other cases (default 1)");
@@ -160,9 +159,9 @@ void add_validate_command(CLI::App& app, CommandLine& line) {
   add_validate_kernels_command(command, line);
   add_validate_steps_command(command, line);
   add_validate_serving_command(command, line);
-  command.callback([options, &line, &command] {
-    if (!command.get_subcommands().empty()) return;  // `validate kernels` has set its own
-    line.run = [options, &line, &command] {
+  command.callback([options, &line, command] {
+    if (command.has_subcommand()) return;  // `validate kernels` has set its own
+    line.run = [options, &line, command] {
       if (options->ep) return run_over_ranks(command, *options);
       refuse_rank_options(command);
       restart_with_openblas_core(line.argv);

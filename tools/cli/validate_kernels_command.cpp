@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -112,15 +111,15 @@ int run(const Options& options) {
 
 namespace {
 
-CLI::App& add_table_command(CLI::App& validate, CommandLine& line, const char* name, const char* purpose) {
+Command add_table_command(const Command& validate, CommandLine& line, const char* name, const char* purpose) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command = *validate.add_subcommand(name, purpose);
+  const Command command = validate.add_subcommand(name, purpose);
   add_text_option(command, "--hw", options->hw, "NAME", "profile: a name of `list hw` or a folder");
-  command.get_option("--hw")->required();
+  command.get_option("--hw").required();
   command.add_option("--table", options->tables, "measured table, e.g. moe.vllm-0.24.0.csv.gz; several may follow")
-      ->type_name("FILE")
-      ->required()
-      ->take_all();
+      .type_name("FILE")
+      .required()
+      .take_all();
   add_text_option(command, "--backend", options->backend, "FRAMEWORK-VERSION",
                   "whose kernels these are (default: the file's name)");
   add_text_option(command, "--operator", options->layout, "KIND",
@@ -143,7 +142,7 @@ CLI::App& add_table_command(CLI::App& validate, CommandLine& line, const char* n
 
 }  // namespace
 
-void add_validate_kernels_command(CLI::App& validate, CommandLine& line) {
+void add_validate_kernels_command(const Command& validate, CommandLine& line) {
   add_table_command(validate, line, "kernels", "Predict every row of a table of measured kernels")
       .footer(
           "No row of the table is used for its prediction beyond what the profile holds.\n\n"

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -133,12 +132,13 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_validate_serving_command(CLI::App& validate, CommandLine& line) {
+void add_validate_serving_command(const Command& validate, CommandLine& line) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command = *validate.add_subcommand("serving", "Predict measured TTFT and TPOT of deployments that serve");
+  const Command command =
+      validate.add_subcommand("serving", "Predict measured TTFT and TPOT of deployments that serve");
   command.add_option("--table", options->table, "measured loads, e.g. aggregated_ttft_tpot.csv.gz")
-      ->type_name("FILE")
-      ->required();
+      .type_name("FILE")
+      .required();
   add_text_option(command, "--leave-out", options->leave_out, "GROUP",
                   "model, system, or model,system: laws of the engines fitted to the other groups of this table");
   command.add_flag("--fit", options->fit, "fit the laws of the engines to this table, and show them");

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -115,16 +114,16 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_validate_steps_command(CLI::App& validate, CommandLine& line) {
+void add_validate_steps_command(const Command& validate, CommandLine& line) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command = *validate.add_subcommand("steps", "Predict every recorded step of a serving engine");
+  const Command command = validate.add_subcommand("steps", "Predict every recorded step of a serving engine");
   add_text_option(command, "--model", options->model, "NAME|FILE", "model: a name of `list models` or a config.json");
   add_text_option(command, "--hw", options->hw, "NAME", "profile: a name of `list hw` or a folder");
   add_text_option(command, "--backend", options->backend, "ENGINE-VERSION", "engine, and the version of its kernels");
   command.add_option("--table", options->table, "recorded steps, e.g. MODEL.SYSTEM.ENGINE.tp.tp2_ep2.csv.gz")
-      ->type_name("FILE")
-      ->required();
-  for (const char* flag : {"--model", "--hw", "--backend"}) command.get_option(flag)->required();
+      .type_name("FILE")
+      .required();
+  for (const char* flag : {"--model", "--hw", "--backend"}) command.get_option(flag).required();
   add_text_option(command, "--dtype", options->dtype, "FORMAT", "of the weights (default: the model's)");
   add_text_option(command, "--tp", options->tp, "COUNT", "tensor parallelism (default 1)");
   add_text_option(command, "--ep", options->ep, "COUNT", "expert parallelism (default 1)");

@@ -1,0 +1,78 @@
+#include "tools/cli/command.h"
+
+#include <CLI/CLI.hpp>
+#include <utility>
+
+namespace moecast {
+
+Flag Flag::type_name(const std::string& text) const {
+  option_->type_name(text);
+  return *this;
+}
+
+Flag Flag::group(const std::string& heading) const {
+  option_->group(heading);
+  return *this;
+}
+
+Flag Flag::description(const std::string& text) const {
+  option_->description(text);
+  return *this;
+}
+
+Flag Flag::required() const {
+  option_->required();
+  return *this;
+}
+
+Flag Flag::not_empty() const {
+  option_->check([](const std::string& given) { return std::string(given.empty() ? "is empty" : ""); });
+  return *this;
+}
+
+Flag Flag::take_all() const {
+  option_->take_all();
+  return *this;
+}
+
+Command Command::add_subcommand(const std::string& name, const std::string& description) const {
+  return Command(*app_->add_subcommand(name, description));
+}
+
+Flag Command::add_option(const std::string& name, std::string& value, const std::string& help) const {
+  return Flag(*app_->add_option(name, value, help));
+}
+
+Flag Command::add_option(const std::string& name, std::vector<std::string>& values, const std::string& help) const {
+  return Flag(*app_->add_option(name, values, help));
+}
+
+Flag Command::add_flag(const std::string& name, bool& value, const std::string& help) const {
+  return Flag(*app_->add_flag(name, value, help));
+}
+
+Flag Command::get_option(const std::string& name) const { return Flag(*app_->get_option(name)); }
+
+void Command::footer(const std::string& text) const { app_->footer(text); }
+
+void Command::callback(std::function<void()> chosen) const { app_->callback(std::move(chosen)); }
+
+void Command::require_subcommand(int count) const { app_->require_subcommand(count); }
+
+void Command::pass_all_words() const {
+  app_->set_help_flag();
+  app_->prefix_command();
+}
+
+std::vector<std::string> Command::remaining() const { return app_->remaining(); }
+
+std::size_t Command::count(const std::string& flag) const { return app_->count(flag); }
+
+bool Command::has_subcommand() const { return !app_->get_subcommands().empty(); }
+
+void add_text_option(const Command& command, const std::string& name, std::string& value, const std::string& type,
+                     const std::string& help) {
+  command.add_option(name, value, help).type_name(type).not_empty();
+}
+
+}  // namespace moecast
