@@ -29,6 +29,7 @@ struct ValidateOptions {
   std::string rounds = "4";
   std::string timing = "interleaved";
   std::string model;
+  std::string configurations;
   std::string tokens;
   std::string context;
   std::string threads;
@@ -48,6 +49,10 @@ bool parse_timing(const std::string& text) {
 
 /// The model to execute instead of drawn cases.
 void choose_model(const ValidateOptions& options, ValidateRequest& request) {
+  request.configurations = options.configurations;
+  if (!options.configurations.empty() && !options.model.empty()) {
+    throw UsageError("--configurations", "a file and --model at once", "leave one out");
+  }
   if (options.model.empty()) {
     for (const auto& [flag, text] : {std::pair("--tokens", options.tokens), std::pair("--context", options.context)}) {
       if (!text.empty()) throw UsageError(flag, "means nothing without --model", "write --model NAME");
@@ -61,8 +66,8 @@ void choose_model(const ValidateOptions& options, ValidateRequest& request) {
 
 /// Layers over ranks instead of on this machine alone.
 int run_over_ranks(const Command& command, const ValidateOptions& options) {
-  for (const char* flag :
-       {"--hw", "--model", "--tokens", "--context", "--rounds", "--timing", "--backend", "--dtype", "--threads"}) {
+  for (const char* flag : {"--hw", "--model", "--configurations", "--tokens", "--context", "--rounds", "--timing",
+                           "--backend", "--dtype", "--threads"}) {
     if (command.count(flag) > 0) throw UsageError(flag, "means nothing with --ep", "leave it out");
   }
   EpValidateOptions ep = options.over_ranks;
@@ -124,6 +129,9 @@ void add_validate_command(const Command& app, CommandLine& line) {
   add_text_option(command, "--cases", options->cases, "COUNT", "layers and models to draw (default 40)");
   add_text_option(command, "--seed", options->seed, "NUMBER", "another seed, other cases (default 1)");
   add_text_option(command, "--model", options->model, "NAME|FILE", "execute this model or layer instead of drawn ones");
+  add_text_option(
+      command, "--configurations", options->configurations, "FILE",
+      "execute those of this file, one JSON object a line with architecture, phase, batch, context, prompt");
   add_text_option(command, "--tokens", options->tokens, "RANGE",
                   "with --model: sequences of a step (default 1,16,128)");
   add_text_option(command, "--context", options->context, "COUNT",

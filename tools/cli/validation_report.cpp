@@ -90,6 +90,8 @@ std::vector<Json> case_records(const ValidationReport& report) {
               {"backend", asked.deployment.backend},
               {"dtype", asked.deployment.dtype ? Json(to_string(*asked.deployment.dtype)) : Json()},
               {"threads", asked.deployment.threads},
+              {"name", asked.architecture.name},
+              {"phase", to_string(asked.workload.phase)},
               {"hidden", asked.architecture.hidden},
               {"layers", asked.architecture.decoder.size()},
               {"tokens", step_tokens(asked.workload)},
@@ -108,6 +110,10 @@ std::vector<Json> case_records(const ValidationReport& report) {
     json["roofline_s"] = c.outcome.roofline_s ? Json(*c.outcome.roofline_s) : Json();
     json["nearest_s"] = c.outcome.nearest_s ? Json(*c.outcome.nearest_s) : Json();
     json["rerun_ratio"] = c.outcome.rerun_ratio ? Json(*c.outcome.rerun_ratio) : Json();
+    json["executed_low_s"] = c.executed.timing.low.value();
+    json["executed_high_s"] = c.executed.timing.high.value();
+    json["executions"] = c.executed.timing.samples;
+    json["preempted"] = c.executed.timing.preempted;
     records.push_back(std::move(json));
   }
   return records;

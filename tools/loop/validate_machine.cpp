@@ -9,6 +9,7 @@
 #include "profiler/reference/support.h"
 #include "sim/make_predictor.h"
 #include "tools/loop/closure.h"
+#include "tools/loop/configuration_file.h"
 #include "tools/loop/profile_plan.h"
 
 namespace moecast {
@@ -62,6 +63,7 @@ std::vector<ValidationCase> cases_of_model(const ValidateRequest& request,
 
 std::vector<ValidationCase> cases_of(const ValidateRequest& request, const std::vector<Combination>& combinations) {
   if (request.model) return cases_of_model(request, combinations);
+  if (!request.configurations.empty()) return read_configurations(request.configurations, combinations);
   CaseOptions cases;
   cases.cases = request.cases;
   cases.seed = request.seed;

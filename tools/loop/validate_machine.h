@@ -16,6 +16,7 @@ struct ValidateRequest {
   std::uint64_t seed = 1;
   /// Instead of drawn cases: this model (or layer) for each of these numbers of tokens, one a sequence.
   std::optional<Architecture> model;
+  std::string configurations;  ///< or those of this file (configuration_file.h)
   std::vector<std::int64_t> tokens;
   std::int64_t context = 0;  ///< earlier tokens of each sequence, for models with attention
   int rounds = 4;
