@@ -6,6 +6,8 @@ import torch
 from moecast._core import Architecture, UsageError
 from moecast.adaptation import Correction
 from moecast.predictor import Predictor
+from moecast.runners import TorchTranslation
+from moecast.spaces import SpaceTimes, load_space
 from moecast.torch_reference import layer_of, measure
 
 
@@ -70,27 +72,12 @@ def kendall_tau(a, b):
     return float((x * y).sum() / numpy.sqrt((x != 0).sum() * (y != 0).sum()))
 
 
-def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, dtype="fp32", progress=None):
-    """Executes `closing` layers to learn what lies between kernels, and `cases` others that nothing is fitted to.
+def judged(columns, seconds, noises, closing):
+    """Errors of all rows but the first `closing`, which a Correction of the sums of kernels is fitted to.
 
-    Returns a dict: n, mape, median, p90, within_10, tau, coverage (of the 90 % interval), noise,
-    kernels_ratio (median of measured over the sum of kernels alone), and rows of each case.
+    Returns (result, answer): n, mape, median, p90, within_10, tau, coverage (of the 90 % interval), noise,
+    kernels_ratio (median of measured over the sum of kernels alone), false_feasible (see there); and the columns.
     """
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    predictor = Predictor(hw, backend="torch", threads=threads, strategy="per-expert-loop", dtype=dtype)
-    layers = draw_layers(closing + cases, seed)
-    runs, seconds, noises = [], [], []
-    for number, layer in enumerate(layers):
-        architecture, rows, time, noise = execute(
-            layer, least_s, {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-        )
-        runs.append((architecture, layer, rows))
-        seconds.append(time)
-        noises.append(noise)
-        if progress:
-            progress(number + 1, len(layers))
-    columns, seconds = predicted(predictor, runs), numpy.array(seconds)
     correction = Correction({k: v[:closing] for k, v in columns.items()}, seconds[:closing])
     answer = correction.apply({k: v[closing:] for k, v in columns.items()})
     truth, value = seconds[closing:], answer["latency_s"]
@@ -106,32 +93,104 @@ def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1
         "coverage": float(covered.mean()),
         "noise": float(numpy.mean(noises[closing:])),
         "kernels_ratio": float(numpy.median(seconds / columns["latency_s"])),
-        "cases": [
-            {
-                **layer,
-                "rows": rows,
-                "measured_s": float(s),
-                "predicted_s": float(p),
-                "low_s": float(lo),
-                "high_s": float(hi),
-                "noise_ratio": float(n),
-            }
-            for (_, layer, rows), s, p, lo, hi, n in zip(
-                runs[closing:], truth, value, answer["latency_low_s"], answer["latency_high_s"], noises[closing:]
-            )
-        ],
-    }
+        "false_feasible": false_feasible(truth, answer["latency_high_s"]),
+    }, answer
+
+
+def false_feasible(measured_s, high_s):
+    """Share of what a constraint at 95 % (the upper end of a 90 % interval) lets through that breaks it when executed.
+
+    Over constraints at each measured latency, so that every one of them has configurations close to it.
+    """
+    measured_s, high_s = numpy.asarray(measured_s), numpy.asarray(high_s)
+    passed = high_s[:, None] <= measured_s[None, :]
+    broken = passed & (measured_s[:, None] > measured_s[None, :])
+    return float(broken.sum() / max(passed.sum(), 1))
+
+
+def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, dtype="fp32", progress=None):
+    """Executes `closing` layers to learn what lies between kernels, and `cases` others that nothing is fitted to.
+
+    Returns what `judged` does, and `cases` with the rows of each.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    predictor = Predictor(hw, backend="torch", threads=threads, strategy="per-expert-loop", dtype=dtype)
+    layers = draw_layers(closing + cases, seed)
+    runs, seconds, noises = [], [], []
+    for number, layer in enumerate(layers):
+        architecture, rows, time, noise = execute(
+            layer, least_s, {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+        )
+        runs.append((architecture, layer, rows))
+        seconds.append(time)
+        noises.append(noise)
+        if progress:
+            progress(number + 1, len(layers))
+    seconds = numpy.array(seconds)
+    result, answer = judged(predicted(predictor, runs), seconds, noises, closing)
+    result["cases"] = [
+        {**layer, "rows": rows, **case}
+        for (_, layer, rows), case in zip(runs[closing:], _cases(seconds, answer, noises, closing))
+    ]
+    return result
+
+
+def _cases(seconds, answer, noises, closing):
+    return [
+        {
+            "measured_s": float(s),
+            "predicted_s": float(p),
+            "low_s": float(low),
+            "high_s": float(high),
+            "noise_ratio": float(noise),
+        }
+        for s, p, low, high, noise in zip(
+            seconds[closing:],
+            answer["latency_s"],
+            answer["latency_low_s"],
+            answer["latency_high_s"],
+            noises[closing:],
+        )
+    ]
+
+
+def validate_translation(
+    hw, *, cases=60, closing=20, seed=1, threads=1, dtype="fp32", space="automoe-wmt14-en-de", progress=None
+):
+    """AutoMoE's encoder-decoders end to end: one sentence encoded, every token of five beams generated.
+
+    Returns what `judged` does, and `cases` with the genome of each.
+    """
+    space = load_space(space)
+    base = Predictor(hw, backend="torch", threads=threads, strategy="per-expert-loop", dtype=dtype)
+    times = SpaceTimes(space, base)
+    genomes = space.random(closing + cases, seed)
+    runtime = TorchTranslation(times.workload, threads=threads, dtype=dtype)
+    executions = []
+    for number, genome in enumerate(genomes):
+        executions += runtime.run([space.architecture(genome)])
+        if progress:
+            progress(number + 1, len(genomes))
+    seconds = numpy.array([e.latency_s for e in executions])
+    noises = [e.noise_ratio for e in executions]
+    result, answer = judged(times.predict(genomes), seconds, noises, closing)
+    result["cases"] = [
+        {"genome": genome.tolist(), **case}
+        for genome, case in zip(genomes[closing:], _cases(seconds, answer, noises, closing))
+    ]
+    return result
 
 
 def report(result, title):
     """The table of docs/nas.md as Markdown."""
     noise = result["noise"]
-    columns = ["what", "n", "MAPE", "median", "p90", "within 10 %", "Kendall tau", "covers", "noise"]
+    columns = ["what", "n", "MAPE", "median", "p90", "within 10 %", "Kendall tau", "covers", "false-feasible", "noise"]
     header = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
     line = (
         f"| {title} | {result['n']} | {100 * result['mape']:.1f} % | {100 * result['median']:.1f} % "
         f"| {100 * result['p90']:.1f} % | {result['within_10']:.2f} | {result['tau']:.3f} "
-        f"| {100 * result['coverage']:.0f} % | {100 * noise:.1f} % |"
+        f"| {100 * result['coverage']:.0f} % | {100 * result['false_feasible']:.1f} % | {100 * noise:.1f} % |"
     )
     return f"{header}\n{line}\n"
 
@@ -146,6 +205,9 @@ def main():
     from moecast.torch_profile import profile
 
     parser = argparse.ArgumentParser(prog="python -m moecast.torch_validation", description=__doc__)
+    parser.add_argument(
+        "--what", default="blocks", choices=["blocks", "translation"], help="lone MoE blocks, or whole AutoMoE models"
+    )
     parser.add_argument("--hw", help="a profile of moecast profile --backend torch; default: measured now")
     parser.add_argument("--cases", type=int, default=150)
     parser.add_argument(
@@ -172,7 +234,8 @@ def main():
             seed=options.seed,
             progress=show("profile"),
         )
-        result = validate_layers(
+        validate = validate_layers if options.what == "blocks" else validate_translation
+        result = validate(
             hw,
             cases=options.cases,
             closing=options.closing,
@@ -184,7 +247,8 @@ def main():
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
-    print(report(result, f"PyTorch {torch.__version__} MoE blocks, {options.dtype}, {options.threads} threads"))
+    kind = "MoE blocks" if options.what == "blocks" else "AutoMoE, one sentence"
+    print(report(result, f"PyTorch {torch.__version__} {kind}, {options.dtype}, {options.threads} threads"))
     return 0
 
 

@@ -1,0 +1,97 @@
+"""Executed architectures: the file that ships, the runtimes that made it, and broken files."""
+
+import gzip
+import json
+
+import moecast
+import numpy
+import pytest
+from moecast.dataset import PATH, load_dataset, write_dataset
+from moecast.runners import Runtime
+
+HEADER = {
+    "setups": {
+        "a": {"space": "automoe-180", "runtime": "onednn", "threads": 1, "workload": {"phase": "decode", "batch": 2}}
+    }
+}
+ROW = {"setup": "a", "genome": [0, 0, 0, 0], "latency_s": 0.5, "noise_ratio": 0.01}
+
+
+@pytest.mark.skipif(not PATH.is_file(), reason="the dataset is no part of this build")
+def test_the_dataset_that_ships_holds_executed_architectures_of_both_spaces():
+    dataset = load_dataset()
+    assert len(dataset) >= 1500
+    assert PATH.stat().st_size < 3e6
+    spaces = set()
+    for setup in dataset.header["setups"]:
+        genomes, columns = dataset.of(setup)
+        space = dataset.space(setup)
+        spaces.add(space.name)
+        assert len(genomes) > 0
+        assert numpy.array_equal(space.checked(genomes), genomes)
+        assert (columns["latency_s"] > 0).all() and numpy.isfinite(columns["noise_ratio"]).all()
+        assert space.architecture(genomes[0]).total_parameters > 1e6
+        assert dataset.workload(setup).steps()
+    assert {"automoe-wmt14-en-de", "llm-moe"} <= spaces
+
+
+def test_a_written_dataset_reads_back(tmp_path):
+    write_dataset(tmp_path / "d.jsonl.gz", HEADER, [ROW, {**ROW, "latency_s": 0.25}])
+    first = (tmp_path / "d.jsonl.gz").read_bytes()
+    write_dataset(tmp_path / "d.jsonl.gz", HEADER, [ROW, {**ROW, "latency_s": 0.25}])
+    assert (tmp_path / "d.jsonl.gz").read_bytes() == first
+    dataset = load_dataset(tmp_path / "d.jsonl.gz")
+    genomes, columns = dataset.of("a")
+    assert genomes.shape == (2, 4)
+    assert columns["latency_s"].tolist() == [0.5, 0.25]
+    assert dataset.workload("a").batch == 2
+    with pytest.raises(moecast.InputError, match="'b' is not known"):
+        dataset.of("b")
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ("{", "line 2: is damaged"),
+        ("[1]", "line 2: is damaged"),
+        (json.dumps({**ROW, "latency_s": -1}), "line 2: latency_s -1 is no time"),
+        (json.dumps({**ROW, "latency_s": None}), "line 2: latency_s None is no time"),
+        (json.dumps({**ROW, "setup": "b"}), "line 2: has no known setup"),
+        (json.dumps({**ROW, "genome": "0"}), "line 2: has no known setup or no genome"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, line, problem):
+    path = tmp_path / "d.jsonl.gz"
+    header = json.dumps({"moecast_dataset": 1, **HEADER})
+    path.write_bytes(gzip.compress(f"{header}\n{line}\n".encode()))
+    with pytest.raises(moecast.InputError, match=problem):
+        load_dataset(path)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    for content in (b"no gzip", gzip.compress(b"{}\n"), gzip.compress(b"x" * 100)[:-9], b""):
+        (tmp_path / "d.jsonl.gz").write_bytes(content)
+        with pytest.raises(moecast.InputError):
+            load_dataset(tmp_path / "d.jsonl.gz")
+    with pytest.raises(moecast.InputError, match="cannot be read"):
+        load_dataset(tmp_path / "missing.gz")
+
+
+def test_the_runtime_executes_architectures_in_order():
+    space = moecast.load_space("llm-moe")
+    small = {"decoder.hidden": 512, "decoder.layers": 4, "decoder.width": 1024, "decoder.experts": 1}
+    large = {**small, "decoder.layers": 12, "decoder.hidden": 1024, "decoder.width": 3072}
+    architectures = [space.architecture(space.encode(c)) for c in (large, small)]
+    runs = Runtime("amd-epyc-2cpu", rounds=2).run(architectures, moecast.Workload("decode", batch=1, context=16))
+    # 12 layers of 3072 x 1024 against 4 of 1024 x 512 are 18 times the weights.
+    assert runs[0].latency_s > 3 * runs[1].latency_s
+    assert all(run.predicted_low_s < run.predicted_s < run.predicted_high_s for run in runs)
+
+
+def test_the_runtime_refuses_what_it_does_not_execute():
+    space = moecast.load_space("automoe-180")
+    with pytest.raises(moecast.InputError, match="encoder: not supported yet"):
+        Runtime("amd-epyc-2cpu").run([space.architecture(space.random(1, 1)[0])], moecast.Workload("decode"))
+    layer = moecast.Architecture.moe_layer(64, 64, experts=2, top_k=1)
+    with pytest.raises(moecast.InputError, match="mixed"):
+        Runtime("amd-epyc-2cpu").run([layer], moecast.Workload("mixed"))

@@ -1,0 +1,161 @@
+"""Executes architectures of the search spaces and makes the dataset that the Python package ships.
+
+usage: build/venv-torch/bin/python tools/dev/collect_dataset.py --journal FILE [--hw this-machine] [--seconds N] [--write]
+
+A journal that is there is continued. --seconds: stops after about so long (execute in pieces while the machine is
+quiet). --write: makes tools/python/moecast/dataset/executed.jsonl.gz of a complete journal.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+
+import moecast
+import numpy
+from moecast.dataset import write_dataset
+from moecast.predictor import Request, Workload
+from moecast.runners import Runtime, TorchTranslation
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TRANSLATION = Request(batch=1, prompt=30, target=30, beams=5, encoder_decoder=True)
+MOST_PARAMETERS = 250e6  # of decoders: what 1 GB holds in fp32
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What is executed how; `twin` names the setup whose first genomes are executed again."""
+
+    space: str
+    runtime: str
+    threads: int
+    workload: object
+    count: int
+    twin: str = ""
+
+
+SETUPS = {
+    "llm-decode": Setup("llm-moe", "onednn", 1, Workload("decode", batch=1, context=512), 420),
+    "llm-decode-16": Setup("llm-moe", "onednn", 1, Workload("decode", batch=16, context=256), 210),
+    "llm-prefill": Setup("llm-moe", "onednn", 1, Workload("prefill", batch=1, prompt=96), 210),
+    "llm-decode-2-threads": Setup("llm-moe", "onednn", 2, Workload("decode", batch=1, context=512), 150, "llm-decode"),
+    "automoe": Setup("automoe-wmt14-en-de", "torch", 1, TRANSLATION, 450),
+    "automoe-2-threads": Setup("automoe-wmt14-en-de", "torch", 2, TRANSLATION, 110, "automoe"),
+}
+
+
+@functools.cache
+def genomes_of(name):
+    """The genomes of a setup: the same ones every time."""
+    setup = SETUPS[name]
+    if setup.twin:
+        return genomes_of(setup.twin)[: setup.count]
+    space = moecast.load_space(setup.space)
+    generator = numpy.random.default_rng(sum(map(ord, name)))
+    chosen = []
+    while len(chosen) < setup.count:
+        genome = space.random(1, generator)[0]
+        if setup.runtime == "torch" or space.architecture(genome).total_parameters <= MOST_PARAMETERS:
+            chosen.append(genome)
+    return chosen
+
+
+def execute(setup, architectures, hw):
+    if setup.runtime == "torch":
+        return TorchTranslation(setup.workload, threads=setup.threads).run(architectures)
+    return Runtime(hw, backend=setup.runtime, threads=setup.threads).run(architectures, setup.workload)
+
+
+def read_journal(path):
+    """Rows of complete lines; a line that was cut off is removed."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    if complete != content:
+        path.write_bytes(complete)
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def collect(path, hw, seconds):
+    """Executes what is missing, setups in turn so that each lies all over the time. Returns whether all is there."""
+    rows = read_journal(path)
+    done = {name: sum(row["setup"] == name for row in rows) for name in SETUPS}
+    start = time.monotonic()
+    with path.open("a", encoding="utf-8") as journal:
+        while any(done[name] < setup.count for name, setup in SETUPS.items()):
+            name = min(SETUPS, key=lambda n: done[n] / SETUPS[n].count)
+            setup = SETUPS[name]
+            batch = genomes_of(name)[done[name] : done[name] + (4 if setup.runtime == "torch" else 10)]
+            space = moecast.load_space(setup.space)
+            for genome, execution in zip(batch, execute(setup, [space.architecture(g) for g in batch], hw)):
+                row = {"setup": name, "genome": [int(i) for i in genome]}
+                row.update({k: v for k, v in dataclasses.asdict(execution).items() if v is not None})
+                journal.write(json.dumps(row) + "\n")
+            journal.flush()
+            done[name] += len(batch)
+            if sys.stderr.isatty():
+                print(f"\r{sum(done.values())} of {sum(s.count for s in SETUPS.values())} ", end="", file=sys.stderr)
+            if time.monotonic() - start > seconds:
+                break
+    return all(done[name] >= setup.count for name, setup in SETUPS.items())
+
+
+def header():
+    import torch
+
+    model = [line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "machine": {
+            "cpu": model[0].split(":")[1].strip(),
+            "cores": os.cpu_count(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "kernel": platform.release(),
+            "virtual": True,
+        },
+        "libraries": {"moecast": moecast.__version__, "torch": torch.__version__, "onednn": "2.6.3 (Debian 12)"},
+        "collected": time.strftime("%Y-%m-%d", time.gmtime()),
+        "setups": {
+            name: {
+                "space": setup.space,
+                "runtime": setup.runtime,
+                "dtype": "fp32",
+                "threads": setup.threads,
+                "workload": {
+                    **({"kind": "request"} if isinstance(setup.workload, Request) else {}),
+                    **dataclasses.asdict(setup.workload),
+                },
+            }
+            for name, setup in SETUPS.items()
+        },
+    }
+
+
+def rounded(row):
+    """Four digits are more than the noise leaves; predictions are not data."""
+    return {
+        k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items() if not k.startswith("predicted")
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--journal", required=True, type=pathlib.Path)
+    parser.add_argument("--hw", default="this-machine")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    if options.write:
+        rows = read_journal(options.journal)
+        write_dataset(ROOT / "tools/python/moecast/dataset/executed.jsonl.gz", header(), [rounded(row) for row in rows])
+        return 0
+    return 0 if collect(options.journal, options.hw, options.seconds) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
