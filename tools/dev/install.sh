@@ -20,7 +20,7 @@ install_python_package() {
   fi
   # Debian's torch was built for NumPy 1, which newer pyarrow refuses.
   "$venv/bin/pip" install -q --disable-pip-version-check 'numpy<2' scikit-build-core nanobind 'pymoo>=0.6.2' 'pyarrow<19' optuna \
-    deap 'distributed>=2023.5'
+    deap 'distributed>=2023.5' hypothesis
   # The compiler by the name that the other builds use: their cache serves this one.
   CXX=c++ "$venv/bin/pip" install -q --disable-pip-version-check --no-build-isolation --no-deps .
 }

@@ -148,3 +148,46 @@ def test_blocks_not_profiled_are_predicted(tmp_path):
     # The kernels alone must account for the blocks: a stage law gone wild shows here, before anything is fitted to it.
     assert 0.5 < report["kernels_ratio"] < 2.5
     assert report["noise"] is not None and 0 <= report["coverage"] <= 1
+
+
+def test_translation_end_to_end_is_predicted(tmp_path):
+    """A handful of AutoMoE's models, on a space that is small enough for a test."""
+    from moecast.torch_profile import profile
+    from moecast.torch_validation import validate_translation
+
+    fields = {
+        "vocabulary": 1000,
+        "encoder.hidden": [128, 256],
+        "encoder.layers": 2,
+        "encoder.heads": 4,
+        "encoder.width": 256,
+        "encoder.experts": {"per_layer": [1, 2, 4]},
+        "decoder.hidden": [128, 256],
+        "decoder.layers": [1, 2, 3],
+        "decoder.heads": 4,
+        "decoder.width": {"per_layer": [256, 1024]},
+        "decoder.experts": {"per_layer": [1, 2, 4]},
+    }
+    request = {"kind": "request", "prompt": 8, "target": 6, "beams": 2, "encoder_decoder": True}
+    space = {"moecast_space": 1, "name": "tiny", "family": "encoder-decoder", "fields": fields, "workload": request}
+    folder = profile(tmp_path / "torch", name="torch-test", gemms=60, stages=10, budget_s=0.01)
+    report = validate_translation(folder, cases=6, closing=6, seed=1, space=space)
+    assert report["n"] == 6 and report["mape"] < 1.0 and 0.3 < report["kernels_ratio"] < 4
+    assert 0 <= report["false_feasible"] <= 1
+    assert len(report["cases"][0]["genome"]) == len(moecast.load_space(space).genes)
+
+
+def test_blocks_of_transformers_are_executed_and_read_alike():
+    pytest.importorskip("transformers", minversion="5")
+    from moecast.torch_hugging_face import EXPERTS, KINDS, execute, make_block
+
+    layer = {"hidden": 64, "width": 96, "experts": 8, "top_k": 2, "tokens": 5}
+    for kind in KINDS:
+        for experts in EXPERTS:
+            architecture, rows, seconds, _ = execute(kind, layer, experts, torch.float32, 0.01)
+            assert sum(rows) == 10 and seconds > 0
+            block = make_block(kind, layer, experts)
+            matrices = sum(p.numel() for p in block.parameters() if p.ndim >= 2)
+            assert architecture.total_parameters == matrices
+    with pytest.raises(moecast.UsageError, match="write one of mixtral"):
+        make_block("mixtrla", layer)

@@ -1,10 +1,12 @@
 """Predictions of PyTorch modules beside their execution. Needs torch."""
 
+import functools
+
 import numpy
 import torch
 
 from moecast._core import Architecture, UsageError
-from moecast.adaptation import Correction
+from moecast.accuracy import judged, report
 from moecast.predictor import Predictor
 from moecast.runners import TorchTranslation
 from moecast.spaces import SpaceTimes, load_space
@@ -64,50 +66,6 @@ def predicted(predictor, cases):
     return {name: numpy.array(values, float) for name, values in columns.items()}
 
 
-def kendall_tau(a, b):
-    """Kendall's tau b."""
-    upper = numpy.triu_indices(len(a), 1)
-    x = numpy.sign(a[:, None] - a[None, :])[upper]
-    y = numpy.sign(b[:, None] - b[None, :])[upper]
-    return float((x * y).sum() / numpy.sqrt((x != 0).sum() * (y != 0).sum()))
-
-
-def judged(columns, seconds, noises, closing):
-    """Errors of all rows but the first `closing`, which a Correction of the sums of kernels is fitted to.
-
-    Returns (result, answer): n, mape, median, p90, within_10, tau, coverage (of the 90 % interval), noise,
-    kernels_ratio (median of measured over the sum of kernels alone), false_feasible (see there); and the columns.
-    """
-    correction = Correction({k: v[:closing] for k, v in columns.items()}, seconds[:closing])
-    answer = correction.apply({k: v[closing:] for k, v in columns.items()})
-    truth, value = seconds[closing:], answer["latency_s"]
-    error = numpy.abs(value / truth - 1)
-    covered = (answer["latency_low_s"] <= truth) & (truth <= answer["latency_high_s"])
-    return {
-        "n": len(truth),
-        "mape": float(error.mean()),
-        "median": float(numpy.median(error)),
-        "p90": float(numpy.quantile(error, 0.9)),
-        "within_10": float((error <= 0.1).mean()),
-        "tau": kendall_tau(value, truth),
-        "coverage": float(covered.mean()),
-        "noise": float(numpy.mean(noises[closing:])),
-        "kernels_ratio": float(numpy.median(seconds / columns["latency_s"])),
-        "false_feasible": false_feasible(truth, answer["latency_high_s"]),
-    }, answer
-
-
-def false_feasible(measured_s, high_s):
-    """Share of what a constraint at 95 % (the upper end of a 90 % interval) lets through that breaks it when executed.
-
-    Over constraints at each measured latency, so that every one of them has configurations close to it.
-    """
-    measured_s, high_s = numpy.asarray(measured_s), numpy.asarray(high_s)
-    passed = high_s[:, None] <= measured_s[None, :]
-    broken = passed & (measured_s[:, None] > measured_s[None, :])
-    return float(broken.sum() / max(passed.sum(), 1))
-
-
 def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, dtype="fp32", progress=None):
     """Executes `closing` layers to learn what lies between kernels, and `cases` others that nothing is fitted to.
 
@@ -155,6 +113,39 @@ def _cases(seconds, answer, noises, closing):
     ]
 
 
+def validate_hugging_face(
+    hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, dtype="fp32", experts="eager", progress=None
+):
+    """The same for blocks that transformers makes: Mixtral, Qwen3-MoE, OLMoE, DeepSeek-V3 in turn.
+
+    `experts`: eager (one after another) or grouped_mm; each is a strategy of the backend of its own.
+    """
+    from moecast.torch_hugging_face import EXPERTS, draw_blocks
+    from moecast.torch_hugging_face import execute as execute_block
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    predictor = Predictor(hw, backend="torch", threads=threads, strategy=EXPERTS[experts], dtype=dtype)
+    blocks = draw_blocks(draw_layers(closing + cases, seed))
+    runs, seconds, noises = [], [], []
+    for number, (kind, layer) in enumerate(blocks):
+        architecture, rows, time, noise = execute_block(
+            kind, layer, experts, {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype], least_s
+        )
+        runs.append((architecture, layer, rows))
+        seconds.append(time)
+        noises.append(noise)
+        if progress:
+            progress(number + 1, len(blocks))
+    seconds = numpy.array(seconds)
+    result, answer = judged(predicted(predictor, runs), seconds, noises, closing)
+    result["cases"] = [
+        {"kind": kind, **layer, **case}
+        for (kind, layer), case in zip(blocks[closing:], _cases(seconds, answer, noises, closing))
+    ]
+    return result
+
+
 def validate_translation(
     hw, *, cases=60, closing=20, seed=1, threads=1, dtype="fp32", space="automoe-wmt14-en-de", progress=None
 ):
@@ -182,17 +173,12 @@ def validate_translation(
     return result
 
 
-def report(result, title):
-    """The table of docs/nas.md as Markdown."""
-    noise = result["noise"]
-    columns = ["what", "n", "MAPE", "median", "p90", "within 10 %", "Kendall tau", "covers", "false-feasible", "noise"]
-    header = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
-    line = (
-        f"| {title} | {result['n']} | {100 * result['mape']:.1f} % | {100 * result['median']:.1f} % "
-        f"| {100 * result['p90']:.1f} % | {result['within_10']:.2f} | {result['tau']:.3f} "
-        f"| {100 * result['coverage']:.0f} % | {100 * result['false_feasible']:.1f} % | {100 * noise:.1f} % |"
-    )
-    return f"{header}\n{line}\n"
+_VALIDATIONS = {
+    "blocks": validate_layers,
+    "eager": functools.partial(validate_hugging_face, experts="eager"),
+    "grouped": functools.partial(validate_hugging_face, experts="grouped_mm"),
+    "translation": validate_translation,
+}
 
 
 def main():
@@ -206,7 +192,10 @@ def main():
 
     parser = argparse.ArgumentParser(prog="python -m moecast.torch_validation", description=__doc__)
     parser.add_argument(
-        "--what", default="blocks", choices=["blocks", "translation"], help="lone MoE blocks, or whole AutoMoE models"
+        "--what",
+        default="blocks",
+        choices=sorted(_VALIDATIONS),
+        help="lone MoE blocks, those of transformers (eager or grouped), or AutoMoE models",
     )
     parser.add_argument("--hw", help="a profile of moecast profile --backend torch; default: measured now")
     parser.add_argument("--cases", type=int, default=150)
@@ -234,8 +223,7 @@ def main():
             seed=options.seed,
             progress=show("profile"),
         )
-        validate = validate_layers if options.what == "blocks" else validate_translation
-        result = validate(
+        result = _VALIDATIONS[options.what](
             hw,
             cases=options.cases,
             closing=options.closing,
@@ -247,8 +235,7 @@ def main():
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
-    kind = "MoE blocks" if options.what == "blocks" else "AutoMoE, one sentence"
-    print(report(result, f"PyTorch {torch.__version__} {kind}, {options.dtype}, {options.threads} threads"))
+    print(report(result, f"PyTorch {torch.__version__} {options.what}, {options.dtype}, {options.threads} threads"))
     return 0
 
 
