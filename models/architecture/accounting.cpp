@@ -240,12 +240,35 @@ Flops attention_flops(const AttentionBlock& block, std::int64_t hidden, double t
   return Flops(flops + visible * value(block.heads) * per_key);
 }
 
+namespace {
+
+/// Cross attention: queries and results have the decoder's width, keys and values are projected from `source` encoded
+/// tokens of the encoder's width, all of which every new token sees.
+double cross_attention_flops(const AttentionBlock& block, double hidden, double source_hidden, double tokens,
+                             double source, double sequences) {
+  AttentionBlock bare = block;
+  bare.bias_qkv = bare.bias_out = bare.qk_norm = false;
+  const double all = attention_parameters(bare, hidden, source_hidden);
+  const double keys = all - attention_parameters(bare, hidden, 0);
+  const double value_size = value(block.value_head_dim > 0 ? block.value_head_dim : block.head_dim);
+  const double seen = source * value(block.source_layers);
+  return 2 * ((all - keys) * tokens + keys * sequences * seen) +
+         2 * tokens * seen * value(block.heads) * (value(block.head_dim) + value_size);
+}
+
+}  // namespace
+
 Flops step_flops(const Architecture& architecture, double sequences, double new_tokens, double context) {
   const double tokens = sequences * new_tokens;
   std::int64_t hidden = architecture.hidden;
   double flops = 0;
   const auto add = Overloaded{
       [&](const AttentionBlock& b) {
+        if (b.kind == AttentionKind::cross) {  // of as many tokens as the encoder has new ones
+          flops += cross_attention_flops(b, value(hidden), value(stack_hidden(architecture, true)), tokens, new_tokens,
+                                         sequences);
+          return;
+        }
         flops += attention_flops(b, hidden, tokens, sequences * visible_keys(b, new_tokens, context)).value();
       },
       [&](const MoeBlock& b) { flops += 2 * tokens * moe_parameters(b, hidden).active; },

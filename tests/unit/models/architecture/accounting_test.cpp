@@ -136,6 +136,25 @@ TEST(AttentionFlops, PrefillAndDecodeCountTheirKeys) {
   EXPECT_DOUBLE_EQ(step_flops(a, 2, 1, 9).value(), 2 * projections + 2 * 4 * 4 * 32);
 }
 
+TEST(AttentionFlops, CrossAttentionProjectsKeysFromTheEncodersWidth) {
+  AttentionBlock cross;
+  cross.kind = AttentionKind::cross;
+  cross.heads = cross.kv_heads = 4;
+  cross.head_dim = 8;
+  cross.causal = false;
+  Architecture a;
+  a.hidden = 32;
+  a.encoder_hidden = 100;
+  a.decoder = {{{cross}}};
+  // Two sequences of 3 tokens that see 3 encoded ones: query and output 32 x 32 each, keys and values 100 x 64.
+  const double projections = 2.0 * 6 * (2 * 32 * 32 + 100 * 64);
+  EXPECT_DOUBLE_EQ(step_flops(a, 2, 3, 0).value(), projections + 6 * 3 * 4 * 4 * 8);
+  // A wider encoder costs its own width more, the decoder's stays.
+  Architecture wider = a;
+  wider.encoder_hidden = 200;
+  EXPECT_DOUBLE_EQ(step_flops(wider, 2, 3, 0).value() - step_flops(a, 2, 3, 0).value(), 2.0 * 6 * 100 * 64);
+}
+
 TEST(KvBytes, OfEveryKindOfAttention) {
   AttentionBlock grouped;
   grouped.heads = 32;
