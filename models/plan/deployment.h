@@ -14,18 +14,45 @@ enum class KernelStrategy { per_expert_loop, sorted_grouped, capacity_padded, de
 std::string_view to_string(KernelStrategy strategy);
 std::optional<KernelStrategy> find_strategy(std::string_view text);
 
-/// How a model is spread over devices. world = tp * dp * pp; experts are spread over ep * moe_tp = tp * dp ranks.
+/// Pipeline stages that take a layer more where the stages do not divide the layers: the first ones, or those just
+/// before the last one, which has the head.
+enum class ExtraLayers { first, before_last };
+
+/// How a model is spread over devices. world = tp * dp * cp * pp; experts are spread over ep * moe_tp = tp * dp * cp
+/// ranks.
 struct Deployment {
   int tp = 1;
   int ep = 1;
   int dp = 1;
   int pp = 1;
-  std::optional<int> moe_tp;  ///< nullopt: tp * dp / ep
+  std::optional<int> moe_tp;  ///< nullopt: tp * dp * cp / ep
   int threads = 1;            ///< CPU only
   std::string backend;        ///< "onednn", "vllm-0.24.0"; empty = the profile's default
   KernelStrategy strategy = KernelStrategy::sorted_grouped;
   std::optional<DType> dtype;  ///< overrides the architecture's
   std::int64_t kv_block_tokens = 16;
+  int cp = 1;                        ///< context-parallel ranks: share the new tokens of prompts, and the KV cache
+  std::optional<int> micro_batches;  ///< that a step passes through the stages in; nullopt: one a stage
+  ExtraLayers extra_layers = ExtraLayers::before_last;  ///< the engine's way to split layers
+  int redundant_experts = 0;  ///< copies of popular experts beside the model's own, spread over ep with them
+
+  friend bool operator==(const Deployment&, const Deployment&) = default;
 };
+
+/// Ranks of one pipeline stage: tp * dp * cp.
+inline int stage_ranks(const Deployment& d) { return d.tp * d.dp * d.cp; }
+
+/// Ranks that share an expert's matrices. At least 1.
+inline int expert_tensor_ranks(const Deployment& d) {
+  const int shared = d.ep > 0 ? stage_ranks(d) / d.ep : 1;
+  return d.moe_tp.value_or(shared > 1 ? shared : 1);
+}
+
+/// Micro-batches that so many sequences of a rank make: no more than sequences, at least 1.
+inline std::int64_t micro_batches_of(const Deployment& d, std::int64_t sequences) {
+  const std::int64_t wanted = d.micro_batches.value_or(d.pp);
+  const std::int64_t most = sequences < wanted ? sequences : wanted;
+  return most > 1 ? most : 1;
+}
 
 }  // namespace moecast

@@ -55,6 +55,36 @@ void add_sizes(const JsonView& range, std::vector<double>& sizes) {
   }
 }
 
+/// One of two words.
+template <class Choice>
+Choice parse_choice(const JsonView& text, std::string_view a, Choice if_a, std::string_view b, Choice if_b) {
+  const std::string word = text.as_string();
+  if (word == a) return if_a;
+  if (word == b) return if_b;
+  throw InputError(text.where(), "\"" + word + "\" is not known",
+                   "write \"" + std::string(a) + "\" or \"" + std::string(b) + "\"");
+}
+
+void parse_parallelism(const JsonView& root, EngineSpec& engine) {
+  if (const auto exchange = root.at("collectives").find_string("experts_between_nodes")) {
+    if (*exchange != "deepep") {
+      throw InputError(root.at("collectives").where(), "\"" + *exchange + "\" carries no rows to experts",
+                       "write \"deepep\", or leave experts_between_nodes out");
+    }
+    engine.deepep_between_nodes = true;
+  }
+  const JsonView pipeline = root.at("pipeline");
+  pipeline.refuse_unknown_keys({"extra_layers", "tensors", "sliced", "source"});
+  engine.pipeline.extra_layers =
+      parse_choice(pipeline.at("extra_layers"), "first", ExtraLayers::first, "before_last", ExtraLayers::before_last);
+  engine.pipeline.tensors = static_cast<int>(pipeline.at("tensors").as_int(1, 8));
+  engine.pipeline.sliced = pipeline.at("sliced").as_bool();
+  const JsonView context = root.at("context_parallel");
+  context.refuse_unknown_keys({"prefill", "source"});
+  engine.context_exchange =
+      parse_choice(context.at("prefill"), "all_gather", ContextExchange::all_gather, "ring", ContextExchange::ring);
+}
+
 }  // namespace
 
 std::array<double, EngineHost::kCount> EngineHost::values() const {
@@ -84,7 +114,7 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   const Json json = parse_json(text, where);
   const JsonView root(json, where);
   root.refuse_unknown_keys({"schema_version", "name", "graph_rows", "largest_prefill_graph", "mixed_expert_parallelism",
-                            "collectives", "kernels", "host", "interval", "service"});
+                            "collectives", "pipeline", "context_parallel", "kernels", "host", "interval", "service"});
   static_cast<void>(root.at("schema_version").as_int(kSchemaVersion, kSchemaVersion));
   EngineSpec engine;
   engine.name = root.at("name").as_string();
@@ -93,6 +123,7 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   engine.largest_prefill_graph = root.at("largest_prefill_graph").as_number(0, 1e9);
   engine.mixed_expert_parallelism = root.at("mixed_expert_parallelism").as_bool();
   if (root.has("kernels")) engine.prefill_kernel = root.at("kernels").find_string("attention_prefill").value_or("");
+  parse_parallelism(root, engine);
   const JsonView host = root.at("host");
   for (const HostField& field : kHost) {
     engine.host.*field.field = host.at(field.name).at("value").as_number(0, 1e6);

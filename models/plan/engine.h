@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "models/plan/deployment.h"
+
 namespace moecast {
 
 /// What a serving engine's host adds to kernels. Layers are those of the model.
@@ -36,6 +38,16 @@ struct EngineService {
   double first_token_layer_s = 0;  ///< host part of a first token: of a MoE layer; a quarter for others
 };
 
+/// How an engine passes a step through pipeline stages.
+struct EnginePipeline {
+  ExtraLayers extra_layers = ExtraLayers::before_last;
+  int tensors = 1;      ///< rows of the hidden width that a token takes to the next stage: hidden state, residual
+  bool sliced = false;  ///< each tensor-parallel rank sends its share, which the next stage gathers; else all of it
+};
+
+/// How context-parallel ranks come to the keys and values of each other's tokens of a prompt.
+enum class ContextExchange { all_gather, ring };
+
 /// models/plan/engines/<name>.json: what an engine issues, and what its host costs.
 struct EngineSpec {
   std::string name;
@@ -43,6 +55,9 @@ struct EngineSpec {
   double largest_prefill_graph = 0;  ///< rows of a step with prefill that piecewise graphs serve
   /// Experts may be spread over some ranks and each be split over the others; else over all, or all split over all.
   bool mixed_expert_parallelism = true;
+  bool deepep_between_nodes = false;  ///< rows travel to experts on several nodes by DeepEP, else by collectives
+  EnginePipeline pipeline;
+  ContextExchange context_exchange = ContextExchange::all_gather;
   std::string prefill_kernel;  ///< of attention, where the profile holds it; empty: the nearest measured
   EngineHost host;
   EngineService service;

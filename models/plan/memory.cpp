@@ -7,6 +7,7 @@
 #include "models/architecture/accounting.h"
 #include "models/core/error.h"
 #include "models/plan/graph.h"
+#include "models/plan/stages.h"
 
 namespace moecast {
 namespace {
@@ -20,18 +21,18 @@ void require_divides(std::int64_t what, int ranks, const std::string& name, cons
   }
 }
 
-int expert_shards(const Deployment& d) { return d.ep * d.moe_tp.value_or(std::max(1, d.tp * d.dp / d.ep)); }
-
 /// Weight bytes of one block on a rank.
 double block_weights(const Block& block, const Architecture& a, std::int64_t hidden, const Deployment& d) {
   const double weight = bytes_per_weight(d.dtype.value_or(a.dtype));
   const ParameterCount count = block_parameters(block, hidden, stack_hidden(a, true));
   if (const auto* moe = std::get_if<MoeBlock>(&block)) {
-    require_divides(moe->expert_count(), d.ep, "experts", "ep");
+    require_divides(moe->expert_count() + d.redundant_experts, d.ep, "experts", "ep");
     const double expert_weight = a.expert_dtype && !d.dtype ? bytes_per_weight(*a.expert_dtype) : weight;
     const double replicated = router_parameters(moe->router, moe->expert_count() + moe->zero_experts, hidden);
     const double shared = count.total - count.routed_experts - replicated;
-    return count.routed_experts / expert_shards(d) * expert_weight + (shared / d.tp + replicated) * weight;
+    const double copies = 1 + d.redundant_experts / value(std::max<std::int64_t>(1, moe->expert_count()));
+    return count.routed_experts * copies / (d.ep * expert_tensor_ranks(d)) * expert_weight +
+           (shared / d.tp + replicated) * weight;
   }
   if (const auto* attention = std::get_if<AttentionBlock>(&block))
     require_divides(attention->heads, d.tp, "heads", "tp");
@@ -47,8 +48,9 @@ double block_cache(const Block& block, const Architecture& a, const Deployment& 
   if (attention == nullptr || attention->linear) return sequences * state;
   const std::int64_t fresh = w.phase == Phase::decode ? 1 : w.prompt;
   const bool crosses = attention->kind == AttentionKind::cross;
-  const std::int64_t kept =
+  std::int64_t kept =
       crosses ? source_tokens(w) * attention->source_layers : kept_tokens(*attention, w.context + fresh);
+  kept = (kept + d.cp - 1) / d.cp;  // context-parallel ranks take turns in keeping tokens
   const double blocks = std::ceil(value(kept) / value(std::max<std::int64_t>(1, d.kv_block_tokens)));
   // The latent row is on every rank; a KV head is the least that can be split off.
   const double split =
@@ -56,25 +58,37 @@ double block_cache(const Block& block, const Architecture& a, const Deployment& 
   return sequences * blocks * value(d.kv_block_tokens) * kv_bytes_per_token(*attention, dtype).value() / split;
 }
 
-}  // namespace
-
-MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, const Workload& w) {
-  for (const int degree : {d.tp, d.ep, d.dp, d.pp}) {
-    if (degree < 1) throw InputError("", "a degree of parallelism must be at least 1");
+/// Layers of a stack that a stage holds. A stack of fewer layers than stages lies on the first stage as a whole.
+StageLayers held_layers(const std::vector<Layer>& stack, const Deployment& d, std::size_t stage) {
+  if (stack.size() >= static_cast<std::size_t>(d.pp)) {
+    return stage_layers(stack.size(), d.pp, d.extra_layers)[stage];
   }
+  return stage == 0 ? StageLayers{0, stack.size()} : StageLayers{};
+}
+
+/// Tokens of the largest micro-batch of a rank.
+double tokens_at_once(const Deployment& d, const Workload& w) {
+  const std::int64_t sequences = (w.batch + w.prefill_batch + d.dp - 1) / d.dp;
+  const double tokens = std::ceil(step_tokens(w) / d.dp);
+  return d.pp == 1 ? tokens : std::ceil(tokens / value(micro_batches_of(d, sequences)));
+}
+
+MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, const Workload& w, std::size_t stage) {
   const double weight = bytes_per_weight(d.dtype.value_or(a.dtype));
   const double element = bytes_per_element(d.dtype.value_or(a.dtype));
-  const double tokens = std::ceil(step_tokens(w) / d.dp);
+  const double all_tokens = tokens_at_once(d, w);
+  const double tokens = w.phase == Phase::decode ? all_tokens : std::ceil(all_tokens / d.cp);
   double weights = 0;
   double cache = 0;
   double widest = 0;
   double workspace = 0;
   for (const auto* stack : {&a.encoder, &a.decoder}) {
     const double hidden = value(stack_hidden(a, stack == &a.encoder));
-    for (const Layer& layer : *stack) {
-      for (const Block& block : layer.blocks) {
-        weights += (block_weights(block, a, stack_hidden(a, stack == &a.encoder), d) + hidden * weight) / d.pp;
-        if (stack == &a.decoder) cache += block_cache(block, a, d, w) / d.pp;
+    const StageLayers held = held_layers(*stack, d, stage);
+    for (std::size_t i = held.first; i < held.first + held.count; ++i) {
+      for (const Block& block : (*stack)[i].blocks) {
+        weights += block_weights(block, a, stack_hidden(a, stack == &a.encoder), d) + hidden * weight;
+        if (stack == &a.decoder) cache += block_cache(block, a, d, w);
         double width = hidden;
         if (const auto* f = std::get_if<DenseFfnBlock>(&block))
           width = value(f->ffn.width) * (f->ffn.gated ? 2 : 1) / d.tp;
@@ -97,16 +111,38 @@ MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, cons
     }
   }
   const double hidden = value(std::max(a.hidden, a.encoder_hidden));
-  double widths = value(a.hidden) * (a.tied_embeddings ? 1 : 2);
-  if (!a.encoder.empty() && stack_hidden(a, true) != a.hidden) widths += value(a.encoder_hidden);
+  const bool first = stage == 0;
+  const bool last = stage + 1 == static_cast<std::size_t>(d.pp);
+  // Tied embeddings lie on both ends of a pipeline.
+  double widths = 0;
+  if (first) widths += value(a.hidden);
+  if (last && (!a.tied_embeddings || !first)) widths += value(a.hidden);
+  if (first && !a.encoder.empty() && stack_hidden(a, true) != a.hidden) widths += value(a.encoder_hidden);
   weights += value(a.vocabulary) * widths * weight / d.tp;
-  weights += (a.other_parameters + a.position_embedding_parameters) * weight;
+  if (first) weights += (a.other_parameters + a.position_embedding_parameters) * weight;
   MemoryBreakdown memory;
   memory.weights = Bytes(weights);
   memory.kv_cache = Bytes(cache);
   memory.activations = Bytes(tokens * (2 * hidden + widest) * element);
   memory.workspace = Bytes(workspace);
   return memory;
+}
+
+}  // namespace
+
+MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, const Workload& w) {
+  for (const int degree : {d.tp, d.ep, d.dp, d.pp, d.cp}) {
+    if (degree < 1) throw InputError("", "a degree of parallelism must be at least 1");
+  }
+  if (const std::size_t layers = std::max(a.encoder.size(), a.decoder.size()); layers > 0) {
+    static_cast<void>(stage_layers(layers, d.pp, d.extra_layers));
+  }
+  MemoryBreakdown fullest = memory_of_stage(a, d, w, 0);
+  for (std::size_t stage = 1; stage < static_cast<std::size_t>(d.pp); ++stage) {
+    const MemoryBreakdown memory = memory_of_stage(a, d, w, stage);
+    if (memory.total() > fullest.total()) fullest = memory;
+  }
+  return fullest;
 }
 
 }  // namespace moecast

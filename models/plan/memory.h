@@ -15,9 +15,10 @@ struct MemoryBreakdown {
   [[nodiscard]] Bytes total() const { return weights + kv_cache + activations + workspace; }
 };
 
-/// Tensor parallelism splits attention and dense networks, experts are spread over ep * moe_tp ranks, pp takes a share
-/// of the layers, dp copies everything but the experts. Router, norms and shared experts' gates are on every rank.
-/// @throws InputError when a degree does not divide what it splits.
+/// Tensor parallelism splits attention and dense networks, experts are spread over ep * moe_tp ranks, dp and cp copy
+/// everything but the experts, cp splits the cache. Router, norms and shared experts' gates are on every rank. Pipeline
+/// stages hold their layers, the first one the embedding, the last one the head: the fullest stage is what is returned.
+/// @throws InputError when a degree does not divide what it splits, or a stage would have no layer.
 MemoryBreakdown memory_per_rank(const Architecture& architecture, const Deployment& deployment,
                                 const Workload& workload);
 

@@ -60,6 +60,10 @@ RoutingPolicy policy_of(const MoeBlock& block) {
 
 /// Whole experts over ep ranks; where nobody says otherwise, attention is data-parallel over as many.
 Deployment spread(Deployment deployment) {
+  if (deployment.cp != 1) throw InputError("cp", "means nothing to MoE layers alone", "leave it out");
+  if (deployment.redundant_experts != 0) {
+    throw InputError("redundant_experts", "are slots of a placement here", "write --placement balanced --slots N");
+  }
   if (deployment.pp != 1) {
     throw InputError("pp", fmt::format("{} pipeline stages", deployment.pp),
                      "the MoE layers of all stages together are asked about: --pp 1");

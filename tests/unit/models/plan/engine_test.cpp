@@ -25,6 +25,14 @@ TEST(Engine, EveryShippedOneIsReadByItsBackend) {
   EXPECT_THROW(read_engine(kFolder, "vlm"), InputError);
 }
 
+TEST(Engine, SaysHowItSplitsLayersAndSharesContexts) {
+  EXPECT_EQ(read_engine(kFolder, "vllm").pipeline.extra_layers, ExtraLayers::before_last);
+  EXPECT_EQ(read_engine(kFolder, "trtllm").pipeline.extra_layers, ExtraLayers::first);
+  EXPECT_EQ(read_engine(kFolder, "trtllm").context_exchange, ContextExchange::ring);
+  EXPECT_TRUE(read_engine(kFolder, "sglang").deepep_between_nodes);
+  EXPECT_FALSE(read_engine(kFolder, "vllm").deepep_between_nodes);
+}
+
 TEST(Engine, BrokenFilesAreRefusedWithTheirPointer) {
   const std::string good = read_text_file(kFolder + "/vllm.json");
   const auto why = [](std::string text, const std::string& from, const std::string& to) {
@@ -40,6 +48,9 @@ TEST(Engine, BrokenFilesAreRefusedWithTheirPointer) {
   EXPECT_THAT(why(good, "\"schema_version\": 1", "\"schema_version\": 2"), ::testing::HasSubstr("schema_version"));
   EXPECT_THAT(why(good, "\"graph_rows\"", "\"graph_row\""), ::testing::HasSubstr("graph_row"));
   EXPECT_NE(why(good, "\"name\": \"vllm\"", "\"name\": 3"), "accepted");
+  EXPECT_THAT(why(good, "\"before_last\"", "\"last\""),
+              ::testing::HasSubstr("/pipeline/extra_layers: \"last\" is not known"));
+  EXPECT_THAT(why(good, "\"prefill\": \"all_gather\"", "\"prefill\": \"tree\""), ::testing::HasSubstr("tree"));
 }
 
 }  // namespace
