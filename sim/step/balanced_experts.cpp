@@ -1,0 +1,106 @@
+#include "sim/step/balanced_experts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "models/core/error.h"
+#include "models/routing/assignment.h"
+#include "models/routing/load.h"
+#include "models/routing/placement.h"
+
+namespace moecast {
+namespace {
+
+constexpr std::array<std::size_t, 12> kTokens{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
+constexpr int kDraws = 60;
+
+RankLoad fullest_of(const std::vector<std::vector<double>>& rows_of_rank) {
+  RankLoad fullest;
+  for (const std::vector<double>& rows : rows_of_rank) {
+    const RankLoad load = rank_load_of(rows);
+    if (load.rows > fullest.rows) fullest = load;
+  }
+  return fullest;
+}
+
+/// Adds the fullest rank at each of kTokens of one draw.
+void add_draw(const Assignment& assignment, const Placement& placement, std::vector<RankLoad>& sums) {
+  const auto experts = static_cast<std::size_t>(placement.experts());
+  std::vector<std::vector<double>> rows(static_cast<std::size_t>(placement.ranks()), std::vector<double>(experts, 0.0));
+  std::vector<std::size_t> turn(experts, 0);
+  std::size_t at = 0;
+  for (std::size_t token = 0; token < assignment.tokens(); ++token) {
+    for (const std::int32_t expert : assignment.of(token)) {
+      const auto ranks = placement.ranks_of(expert);
+      const auto e = static_cast<std::size_t>(expert);
+      ++rows[static_cast<std::size_t>(ranks[turn[e]++ % ranks.size()])][e];
+    }
+    if (token + 1 < kTokens[at]) continue;
+    const RankLoad fullest = fullest_of(rows);
+    sums[at].rows += fullest.rows;
+    sums[at].distinct += fullest.distinct;
+    sums[at].fullest += fullest.fullest;
+    ++at;
+  }
+}
+
+}  // namespace
+
+BalancedExperts::BalancedExperts(int experts, int top_k, int ranks, int copies, double sigma) : loads_(kTokens.size()) {
+  if ((experts + copies) % ranks != 0) {
+    throw InputError("redundant_experts",
+                     fmt::format("{} ranks do not divide {} experts and {} copies", ranks, experts, copies),
+                     "choose as many copies as make a multiple of ep");
+  }
+  if (copies > experts * (ranks - 1)) {
+    throw InputError("redundant_experts", fmt::format("{} copies: no rank holds an expert twice", copies),
+                     fmt::format("at most {}", experts * (ranks - 1)));
+  }
+  RoutingPolicy policy;
+  policy.top_k = top_k;
+  Assignment assignment;
+  for (int i = 0; i < kDraws; ++i) {
+    ExpertLoad load;
+    load.kind = LoadKind::log_normal;
+    load.parameter = sigma;
+    load.seed = static_cast<std::uint64_t>(i) + 1;
+    const std::vector<double> popularity = expert_popularity(load, experts);
+    const Placement placement =
+        balanced_placement(inclusion_probability(popularity, top_k), ranks, (experts + copies) / ranks);
+    Router router(policy, popularity);
+    Random random(load.seed + 1000);
+    router.draw(static_cast<std::int64_t>(kTokens.back()), random, assignment);
+    add_draw(assignment, placement, loads_);
+  }
+  for (const std::size_t tokens : kTokens) log_tokens_.push_back(std::log2(static_cast<double>(tokens)));
+  for (RankLoad& load : loads_) {
+    load.rows /= kDraws;
+    load.distinct /= kDraws;
+    load.fullest /= kDraws;
+  }
+}
+
+RankLoad BalancedExperts::at(double tokens) const {
+  const double x = std::log2(std::max(1.0, tokens));
+  const auto above = std::ranges::upper_bound(log_tokens_, x);
+  if (above == log_tokens_.end()) {
+    RankLoad load = loads_.back();
+    const double factor = std::exp2(x - log_tokens_.back());
+    load.rows *= factor;
+    load.fullest *= factor;
+    return load;
+  }
+  const auto i = static_cast<std::size_t>(above - log_tokens_.begin());
+  const double share = (x - log_tokens_[i - 1]) / (log_tokens_[i] - log_tokens_[i - 1]);
+  // Rows are nearly proportional to tokens, touched experts to their logarithm.
+  const auto between = [&](double low, double high) { return low * std::pow(high / low, share); };
+  const RankLoad& low = loads_[i - 1];
+  const RankLoad& high = loads_[i];
+  return {between(low.rows, high.rows), low.distinct + share * (high.distinct - low.distinct),
+          between(low.fullest, high.fullest)};
+}
+
+}  // namespace moecast

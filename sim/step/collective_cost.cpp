@@ -1,0 +1,44 @@
+#include "sim/step/collective_cost.h"
+
+#include <algorithm>
+
+#include "sim/cost/kernel/ready_kernel.h"
+
+namespace moecast {
+namespace {
+
+/// Where no table helps: start of a collective, s, and the share of a link that it reaches.
+constexpr double kUsualStart = 10e-6;
+constexpr double kUsualBandwidth = 0.7;
+/// Links that no datasheet of the profile knows, B/s: PCIe 4.0 x16 and a NIC of 400 Gbit/s.
+constexpr double kAssumedLink = 25e9;
+constexpr double kAssumedNic = 50e9;
+
+}  // namespace
+
+CollectiveCost collective_cost(const KernelCalibration& calibration, std::string_view operation, int ranks,
+                               double nodes) {
+  const bool pair = operation == "point_to_point";
+  const KernelLayout& layout = *find_kernel_layout("nccl");
+  KernelRowValues row(layout);
+  row.set("message_size", 1).set("num_gpus", ranks).set("element_bytes", kActivationBytes).set("node_num", nodes);
+  row.set("eager", 0);
+  const KernelWanted wanted{"nccl", pair ? "alltoall" : operation, "", "nccl", "", {}};
+  if (const ReadyKernel kernel = find_ready_kernel(calibration, wanted, row)) {
+    const double buffer = pair ? 2 : 1;
+    const std::string stands = pair ? " (all-to-all of two ranks stands for point to point)" : "";
+    return {kernel->model.key.text() + stands,
+            [kernel, row, buffer, size = layout.column("message_size")](double elements) {
+              KernelRowValues asked = row;
+              return kernel->seconds(asked.set(size, std::max(1.0, buffer * elements)));
+            }};
+  }
+  const DeviceLimits& device = calibration.device;
+  const double known = nodes > 1 ? device.nic : device.link;
+  const double rate = kUsualBandwidth * (known > 0 ? known : nodes > 1 ? kAssumedNic : kAssumedLink);
+  // Of its buffer a rank sends all but its own part; a reduction travels there and back.
+  const double share = pair ? 1 : (operation == "all_reduce" ? 2.0 : 1.0) * (ranks - 1) / ranks;
+  return {"physics", [=](double elements) { return kUsualStart + share * elements * kActivationBytes / rate; }};
+}
+
+}  // namespace moecast
