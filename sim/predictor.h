@@ -63,6 +63,22 @@ struct StepDistribution {
   int contended_layers = 0;   ///< of all samples: those in which something was shared, so that events were simulated
 };
 
+/// A step that passes through pipeline stages.
+struct PipelineReport {
+  struct Stage {
+    std::int64_t first_layer = 0;
+    std::int64_t layers = 0;
+    Seconds latency;  ///< of the largest micro-batch
+  };
+  std::vector<Stage> stages;
+  std::vector<Seconds> transfers;      ///< from each stage to the next, of the largest micro-batch
+  std::int64_t micro_batches = 1;      ///< of a rank
+  Seconds fill_drain;                  ///< a step with nothing before and nothing after it
+  Seconds period;                      ///< between two tokens of a sequence while generation goes on
+  double fill_drain_bubble_ratio = 0;  ///< share of that time that stages wait
+  double period_bubble_ratio = 0;
+};
+
 struct Prediction {
   Status status = Status::ok;
   std::string reason;              ///< empty when ok
@@ -81,6 +97,7 @@ struct Prediction {
   std::vector<OperatorCost> operators;
   std::vector<std::string> warnings;
   std::optional<StepDistribution> distribution;  ///< event engine only
+  std::optional<PipelineReport> pipeline;        ///< several pipeline stages on GPUs only
 };
 
 /// analytic: closed form. event: the same operators as tasks that share the memory bus.

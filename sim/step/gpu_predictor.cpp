@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -9,10 +10,14 @@
 #include "models/architecture/accounting.h"
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/deployment_rules.h"
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
+#include "models/plan/stages.h"
+#include "sim/step/context_parallel.h"
+#include "sim/step/pipeline_schedule.h"
 #include "sim/step/popularity.h"
-#include "sim/step/step_model.h"
+#include "sim/step/step_pipeline.h"
 
 namespace moecast {
 namespace {
@@ -21,6 +26,47 @@ constexpr std::size_t kMostModels = 64;
 
 bool is_communication(StepGroup group) { return group == StepGroup::communication; }
 bool is_router(const StepOperator& op) { return op.name == "router"; }
+
+/// A micro-batch on one stage.
+struct StageAnswer {
+  StepTimes times{};
+  StepCost cost;
+  double half_width = 0;
+  double kernels_s = 0;
+  double memory_s = 0;
+  double communication_s = 0;
+  double router_s = 0;
+  double flops = 0;
+  std::vector<OperatorCost> operators;
+};
+
+/// Operators of equal name, kind and kernel are one.
+void merge(std::vector<OperatorCost>& all, const std::vector<OperatorCost>& more) {
+  for (const OperatorCost& cost : more) {
+    const auto same = std::ranges::find_if(all, [&](const OperatorCost& known) {
+      return known.name == cost.name && known.kind == cost.kind && known.stage == cost.stage;
+    });
+    if (same == all.end()) {
+      all.push_back(cost);
+    } else {
+      same->count += cost.count;
+      same->latency += cost.latency;
+    }
+  }
+}
+
+/// One after the other; what errs, errs together.
+void append(StageAnswer& all, const StageAnswer& more) {
+  all.half_width = (all.half_width * all.cost.seconds + more.half_width * more.cost.seconds) /
+                   (all.cost.seconds + more.cost.seconds);
+  all.cost.seconds += more.cost.seconds;
+  all.kernels_s += more.kernels_s;
+  all.memory_s += more.memory_s;
+  all.communication_s += more.communication_s;
+  all.router_s += more.router_s;
+  all.flops += more.flops;
+  all.operators.insert(all.operators.end(), more.operators.begin(), more.operators.end());
+}
 
 class GpuPredictor final : public Predictor {
  public:
@@ -31,18 +77,16 @@ class GpuPredictor final : public Predictor {
 
   [[nodiscard]] Prediction predict(const Architecture& architecture, const Deployment& asked, const Workload& workload,
                                    const Without& without) const override {
-    if (workload.phase == Phase::encode || !architecture.encoder.empty()) {
-      throw InputError("phase", "encoders on GPUs are not supported yet", "ask for a decoder-only model");
-    }
+    refuse_phase(architecture, asked, workload);
     if (!workload.rows_per_expert.empty()) {
       throw InputError("rows_per_expert", "are not supported yet on GPUs", "write --load");
     }
     Deployment deployment = asked;
     if (deployment.backend.empty()) deployment.backend = "vllm";
-    const std::shared_ptr<const StepModel> model =
-        model_of(architecture, deployment, popularity_sigma(architecture, workload.load));
-    const std::shared_ptr<const StepModel> even =
-        without.expert_imbalance ? model_of(architecture, deployment, 0) : nullptr;
+    const EngineSpec& engine = engine_of(deployment.backend);
+    deployment.extra_layers = engine.pipeline.extra_layers;
+    const Passes passes = passes_of(architecture, deployment, engine, workload, without);
+    if (!is_lone_block(architecture)) require_allowed(architecture, deployment, engine);
     Prediction prediction;
     prediction.memory = memory_of(architecture, deployment, workload);
     const ParameterCount count = count_parameters(architecture);
@@ -55,41 +99,93 @@ class GpuPredictor final : public Predictor {
                           " are there: " + format_bytes(memory.total() - *memory.capacity) + " too much";
       return prediction;
     }
-    if (!model->operators().not_executed.empty()) {
-      prediction.status = Status::outside_range;
-      prediction.reason = model->operators().not_executed.front() + " is not supported yet on GPUs";
-      return prediction;
+    for (const Pass& pass : passes) {
+      if (const std::vector<std::string> missing = pass.model->not_executed(); !missing.empty()) {
+        prediction.status = Status::outside_range;
+        prediction.reason = missing.front() + " is not supported yet on GPUs";
+        return prediction;
+      }
     }
-    fill(*model, even.get(), architecture, workload, without, prediction);
-    warn(*model, architecture, workload, prediction);
+    fill(passes, architecture, deployment, workload, without, prediction);
+    for (const Pass& pass : passes) warn(*pass.model, architecture, workload, prediction);
     return prediction;
   }
 
  private:
+  /// A stack of the model and what it computes in the step.
+  struct Pass {
+    std::shared_ptr<const StepPipeline> model;
+    std::shared_ptr<const StepPipeline> even;  ///< experts chosen alike, where imbalance is to be removed; else null
+    Workload workload;
+    bool encodes = false;
+  };
+  using Passes = std::vector<Pass>;
+
+  static void refuse_phase(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
+    const bool encodes = workload.phase == Phase::encode;
+    if ((encodes ? architecture.encoder : architecture.decoder).empty()) {
+      throw InputError("phase", architecture.name + " has no " + (encodes ? "encoder" : "decoder") + " layers to run",
+                       encodes ? "choose decode, prefill or mixed" : "choose encode");
+    }
+    if (architecture.encoder.empty()) return;
+    if (deployment.pp > 1) throw InputError("pp", "stages of an encoder are not supported yet", "leave it out");
+    if (deployment.cp > 1) throw InputError("cp", "encoders are not split over contexts", "leave it out");
+  }
+
+  /// Encoders run before the prompts of the decoder.
+  [[nodiscard]] Passes passes_of(const Architecture& architecture, const Deployment& deployment,
+                                 const EngineSpec& engine, const Workload& workload, const Without& without) const {
+    const double sigma = popularity_sigma(architecture, workload.load);
+    Passes passes;
+    const auto add = [&](const Architecture& stack, const Workload& work, bool encodes) {
+      passes.push_back({model_of(stack, deployment, engine, sigma),
+                        without.expert_imbalance ? model_of(stack, deployment, engine, 0) : nullptr, work, encodes});
+    };
+    const std::int64_t prompts = workload.phase == Phase::mixed    ? workload.prefill_batch
+                                 : workload.phase == Phase::decode ? 0
+                                                                   : workload.batch;
+    if (!architecture.encoder.empty() && prompts > 0) {
+      Architecture encoder = architecture;
+      encoder.hidden = stack_hidden(architecture, true);
+      encoder.decoder = architecture.encoder;
+      encoder.encoder.clear();
+      encoder.vocabulary = 0;
+      Workload encode = workload;
+      encode.phase = Phase::prefill;
+      encode.batch = prompts;
+      encode.context = encode.prefill_batch = 0;
+      encode.prompt = workload.phase == Phase::encode ? workload.prompt : source_tokens(workload);
+      add(encoder, encode, true);
+    }
+    if (workload.phase != Phase::encode) add(architecture, workload, false);
+    return passes;
+  }
+
   struct Known {
     Architecture architecture;
     Deployment deployment;
     double sigma;
-    std::shared_ptr<const StepModel> model;
+    std::shared_ptr<const StepPipeline> model;
   };
 
-  static bool same(const Deployment& a, const Deployment& b) {
-    return a.tp == b.tp && a.ep == b.ep && a.dp == b.dp && a.pp == b.pp && a.moe_tp == b.moe_tp &&
-           a.backend == b.backend && a.dtype == b.dtype;
+  const EngineSpec& engine_of(const std::string& backend) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = engine_specs_.find(backend);
+    if (found != engine_specs_.end()) return found->second;
+    return engine_specs_.emplace(backend, read_engine(engines_, backend)).first->second;
   }
 
-  std::shared_ptr<const StepModel> model_of(const Architecture& architecture, const Deployment& deployment,
-                                            double sigma) const {
+  std::shared_ptr<const StepPipeline> model_of(const Architecture& architecture, Deployment deployment,
+                                               const EngineSpec& engine, double sigma) const {
+    deployment.micro_batches.reset();  // the same kernels serve any number
     const std::lock_guard lock(mutex_);
     for (const Known& known : known_) {
-      if (known.sigma == sigma && same(known.deployment, deployment) && known.architecture == architecture) {
+      if (known.sigma == sigma && known.deployment == deployment && known.architecture == architecture) {
         return known.model;
       }
     }
-    EngineSpec engine = read_engine(engines_, deployment.backend);
-    StepOperators operators = make_step_operators(architecture, deployment, engine, kernels_, {sigma});
     auto model =
-        std::make_shared<const StepModel>(std::move(operators), std::move(engine), deployment, kernels_.device);
+        std::make_shared<const StepPipeline>(make_step_pipeline(architecture, deployment, engine, kernels_, {sigma}));
     if (known_.size() >= kMostModels) known_.erase(known_.begin());
     known_.push_back({architecture, deployment, sigma, model});
     return model;
@@ -103,23 +199,34 @@ class GpuPredictor final : public Predictor {
     return memory;
   }
 
-  static StepShape shape_of(const StepModel& model, const Workload& w, StepTerms& terms) {
+  static std::int64_t on_rank(const StepModel& model, std::int64_t sequences) {
+    const std::int64_t dp = model.deployment().dp;
+    return (sequences + dp - 1) / dp;
+  }
+
+  static MicroBatch whole_batch(const StepModel& model, const Workload& w) {
+    MicroBatch all;
+    if (w.phase != Phase::prefill) all.decodes = on_rank(model, w.batch);
+    if (w.phase != Phase::decode) all.prompts = on_rank(model, w.phase == Phase::mixed ? w.prefill_batch : w.batch);
+    return all;
+  }
+
+  static StepShape shape_of(const StepModel& model, const Workload& w, const MicroBatch& batch, StepTerms& terms) {
     const double dp = model.deployment().dp;
-    const auto on_rank = [&](std::int64_t sequences) { return std::ceil(static_cast<double>(sequences) / dp); };
     StepShape shape;
-    if (w.phase != Phase::prefill) {
-      shape.decodes = on_rank(w.batch);
-      shape.decode_kv = static_cast<double>(w.context) + 1;
-    }
-    if (w.phase != Phase::decode) {
-      shape.prompts = on_rank(w.phase == Phase::mixed ? w.prefill_batch : w.batch);
-      shape.context = shape.prompts * static_cast<double>(w.prompt);
-      if (w.phase == Phase::prefill) shape.prefix = shape.prompts * static_cast<double>(w.context);
-    }
+    shape.decodes = static_cast<double>(batch.decodes);
+    if (batch.decodes > 0) shape.decode_kv = static_cast<double>(w.context) + 1;
+    shape.prompts = static_cast<double>(batch.prompts);
+    shape.source = static_cast<double>(source_tokens(w));
+    shape.context = shape.prompts * static_cast<double>(w.prompt);
+    if (w.phase == Phase::prefill) shape.prefix = shape.prompts * static_cast<double>(w.context);
+    const double all_ranks = shape.decodes + shape.context;
+    const int cp = model.deployment().cp;
+    shape = context_share(shape, cp);
     terms.tokens = shape.decodes + shape.context;
     terms.launch = model.launch_of(terms.tokens, shape.context > 0);
     shape.rows = model.padded(terms.tokens);
-    shape.expert_rows = shape.rows * dp;
+    shape.expert_rows = (cp == 1 ? shape.rows : std::max(shape.rows, all_ranks)) * dp;
     return shape;
   }
 
@@ -132,22 +239,17 @@ class GpuPredictor final : public Predictor {
   }
 
   /// @param even  the same with experts chosen alike, where their imbalance is to be removed; may be null.
-  void fill(const StepModel& model, const StepModel* even, const Architecture& architecture, const Workload& workload,
-            const Without& without, Prediction& prediction) const {
-    const bool lone = is_lone_block(architecture);
+  [[nodiscard]] StageAnswer answer_of(const StepModel& model, const StepModel* even, const MicroBatch& batch, bool lone,
+                                      const Workload& workload, const Without& without) const {
     StepTerms terms;
-    StepShape shape = shape_of(model, workload, terms);
+    StepShape shape = shape_of(model, workload, batch, terms);
     if (lone) {  // a layer by itself, replayed: no engine pads it
       terms.launch = StepLaunch::graph;
       shape.rows = terms.tokens;
       shape.expert_rows = shape.rows * model.deployment().dp;
       shape.decodes = shape.prompts = shape.context = 0;
     }
-    StepTimes times{};
-    double memory_s = 0;
-    double communication_s = 0;
-    double router_s = 0;
-    double flops = 0;
+    StageAnswer answer;
     const std::vector<StepOperator>& operators = model.operators().operators;
     for (std::size_t i = 0; i < operators.size(); ++i) {
       const StepOperator& op = operators[i];
@@ -160,69 +262,191 @@ class GpuPredictor final : public Predictor {
       const double computing = work.flops / kernels_.device.peak_bf16;
       const double share = moving + computing > 0 ? moving / (moving + computing) : 0;
       const double seconds = remaining(op, whole, share, without);
-      times[static_cast<std::size_t>(op.group)] += seconds;
-      flops += op.count * work.flops;
+      answer.times[static_cast<std::size_t>(op.group)] += seconds;
+      answer.flops += op.count * work.flops;
       if (is_communication(op.group)) {
-        communication_s += seconds;
+        answer.communication_s += seconds;
       } else if (is_router(op)) {
-        router_s += seconds;
+        answer.router_s += seconds;
       } else {
-        memory_s += seconds == whole ? seconds * share : 0;
+        answer.memory_s += seconds == whole ? seconds * share : 0;
       }
-      prediction.operators.push_back({std::string(to_string(op.group)), op.name, op.kernel, op.count, Seconds(seconds),
-                                      op.kernel == "physics" ? Origin::assumed : Origin::fitted});
+      answer.operators.push_back({std::string(to_string(op.group)), op.name, op.kernel, op.count, Seconds(seconds),
+                                  op.kernel == "physics" ? Origin::assumed : Origin::fitted});
     }
-    terms.kernels_s = sum(times);
+    answer.kernels_s = terms.kernels_s = sum(answer.times);
     EngineHost host = model.engine().host;
     if (lone) host = {};
-    const StepCost cost = model.cost(terms, host);
-    const auto add = [&](const char* name, double seconds, Origin origin) {
+    const StepCost cost = answer.cost = model.cost(terms, host);
+    const auto add = [&](const char* name, double seconds) {
       if (seconds <= 0) return;
-      prediction.operators.push_back({"host", name, model.engine().name, 1, Seconds(seconds), origin});
+      answer.operators.push_back({"host", name, model.engine().name, 1, Seconds(seconds), Origin::fitted});
     };
-    add("norms, rotary, gates, sampler", cost.other_s, Origin::fitted);
-    add("elementwise kernels of prompts", cost.elementwise_s, Origin::fitted);
-    add("launch and preparation beyond the kernels", cost.seconds - terms.kernels_s - cost.other_s - cost.elementwise_s,
-        Origin::fitted);
+    add("norms, rotary, gates, sampler", cost.other_s);
+    add("elementwise kernels of prompts", cost.elementwise_s);
+    add("launch and preparation beyond the kernels",
+        cost.seconds - terms.kernels_s - cost.other_s - cost.elementwise_s);
+    answer.half_width = model.half_width(answer.times, cost, terms.launch);
+    return answer;
+  }
+
+  /// All stages and micro-batches of a step; the answer of the largest micro-batch on all stages is what is returned,
+  /// its cost the time of the step.
+  StageAnswer pass_stages(const StepPipeline& pipeline, const StepPipeline* even, const Workload& workload,
+                          const Without& without, const Deployment& deployment, std::size_t layers,
+                          PipelineReport& report) const {
+    const StepModel& first = pipeline.front();
+    const MicroBatch all = whole_batch(first, workload);
+    const std::vector<MicroBatch> kinds =
+        split_batch(all.decodes, all.prompts, micro_batches_of(deployment, all.decodes + all.prompts));
+    std::vector<MicroBatchTimes> schedule;
+    std::vector<double> flops(pipeline.stages.size(), 0.0);
+    StageAnswer largest;
+    double path_s = 0;
+    for (const MicroBatch& kind : kinds) {
+      MicroBatchTimes times;
+      StageAnswer sum;
+      double wide = 0;
+      for (std::size_t s = 0; s < pipeline.stages.size(); ++s) {
+        const StepModel* flat = even != nullptr ? &even->stages[s] : nullptr;
+        const StageAnswer stage = answer_of(pipeline.stages[s], flat, kind, false, workload, without);
+        times.stages.push_back(stage.cost.seconds);
+        wide += stage.half_width * stage.cost.seconds;
+        sum.kernels_s += stage.kernels_s;
+        sum.memory_s += stage.memory_s;
+        sum.communication_s += stage.communication_s;
+        sum.router_s += stage.router_s;
+        flops[s] += stage.flops * static_cast<double>(kind.places.size());
+        merge(sum.operators, stage.operators);
+      }
+      StepTerms terms;
+      const StepShape shape = shape_of(first, workload, kind, terms);
+      for (const StageLink& link : pipeline.links) {
+        const double sent = without.all_to_all ? 0 : link.seconds(shape.rows);
+        times.transfers.push_back(sent);
+        if (sent > 0) {
+          merge(sum.operators, {{"point_to_point", "stages.send", link.kernel, 1, Seconds(sent),
+                                 link.kernel == "physics" ? Origin::assumed : Origin::fitted}});
+        }
+        sum.communication_s += sent;
+        sum.kernels_s += sent;
+      }
+      const PipelineTimes alone = pipeline_times({&times, 1});
+      for (const std::size_t place : kind.places) {
+        schedule.resize(std::max(schedule.size(), place + 1));
+        schedule[place] = times;
+      }
+      if (alone.longest_path_s <= path_s) continue;
+      path_s = alone.longest_path_s;
+      largest = std::move(sum);
+      largest.half_width = wide / path_s;
+      report.stages.clear();
+      const auto split = stage_layers(layers, first.deployment().pp, first.deployment().extra_layers);
+      for (std::size_t s = 0; s < split.size(); ++s) {
+        report.stages.push_back({static_cast<std::int64_t>(split[s].first), static_cast<std::int64_t>(split[s].count),
+                                 Seconds(times.stages[s])});
+      }
+      report.transfers.clear();
+      for (const double sent : times.transfers) report.transfers.emplace_back(sent);
+    }
+    const PipelineTimes times = pipeline_times(schedule);
+    report.micro_batches = static_cast<std::int64_t>(schedule.size());
+    report.fill_drain = Seconds(times.fill_drain_s);
+    report.period = Seconds(times.period_s);
+    report.fill_drain_bubble_ratio = times.fill_drain_bubble_ratio;
+    report.period_bubble_ratio = times.period_bubble_ratio;
+    // Generation never drains: a sequence waits a period for its next token.
+    largest.cost.seconds = workload.phase == Phase::decode ? times.period_s : times.fill_drain_s;
+    if (const double waited = largest.cost.seconds - path_s; waited > 0) {
+      largest.operators.push_back(
+          {"pipeline", "waiting for other micro-batches", first.engine().name, 1, Seconds(waited), Origin::fitted});
+    }
+    largest.flops = *std::ranges::max_element(flops);
+    // What others compute meanwhile is work of the same kinds.
+    const double stretch = largest.cost.seconds / path_s;
+    for (double* part : {&largest.kernels_s, &largest.memory_s, &largest.communication_s, &largest.router_s}) {
+      *part *= stretch;
+    }
+    return largest;
+  }
+
+  /// @param deployment  as asked for: models are kept for any number of micro-batches.
+  void fill(const Passes& passes, const Architecture& architecture, const Deployment& deployment,
+            const Workload& workload, const Without& without, Prediction& prediction) const {
+    const StepModel& model = passes.front().model->front();
+    StageAnswer answer;
+    for (const Pass& pass : passes) {
+      const StepPipeline* even = pass.even.get();
+      StageAnswer one;
+      if (pass.model->stages.size() == 1) {
+        one = answer_of(pass.model->front(), even != nullptr ? &even->front() : nullptr,
+                        whole_batch(pass.model->front(), pass.workload), is_lone_block(architecture), pass.workload,
+                        without);
+      } else {
+        one = pass_stages(*pass.model, even, pass.workload, without, deployment, architecture.decoder.size(),
+                          prediction.pipeline.emplace());
+      }
+      if (pass.encodes && passes.size() > 1) {
+        for (OperatorCost& cost : one.operators) cost.name = "encoder." + cost.name;
+      }
+      if (&pass == &passes.front()) {
+        answer = std::move(one);
+      } else {
+        append(answer, one);
+      }
+    }
+    prediction.operators = std::move(answer.operators);
+    const double seconds = answer.cost.seconds;
     const EngineSpec& engine = model.engine();
-    const double half = model.half_width(times, cost, terms.launch);
-    const bool calibrated = architecture.name == engine.calibrated_model && profile_.name == engine.calibrated_system;
-    prediction.latency = Seconds(cost.seconds);
-    prediction.low = Seconds(cost.seconds * std::exp(-(calibrated ? half : std::max(half, engine.tpot_interval[0]))));
-    prediction.high = Seconds(cost.seconds * std::exp(calibrated ? half : std::max(half, engine.tpot_interval[1])));
+    const double half = answer.half_width;
+    const bool calibrated = architecture.name == engine.calibrated_model && profile_.name == engine.calibrated_system &&
+                            model.deployment().pp == 1 && model.deployment().cp == 1;
+    prediction.latency = Seconds(seconds);
+    prediction.low = Seconds(seconds * std::exp(-(calibrated ? half : std::max(half, engine.tpot_interval[0]))));
+    prediction.high = Seconds(seconds * std::exp(calibrated ? half : std::max(half, engine.tpot_interval[1])));
     prediction.origin = Origin::fitted;
-    prediction.flops = Flops(flops);
-    prediction.throughput_tokens_per_s = step_tokens(workload) / cost.seconds;
+    prediction.flops = Flops(answer.flops);
+    prediction.throughput_tokens_per_s = step_tokens(workload) / seconds;
     Factors& factors = prediction.factors;
-    factors.all_to_all = Seconds(communication_s);
-    factors.routing_overhead = Seconds(router_s);
-    factors.memory_bandwidth = Seconds(memory_s);
-    factors.compute = Seconds(std::max(0.0, cost.seconds - communication_s - router_s - memory_s));
+    factors.all_to_all = Seconds(answer.communication_s);
+    factors.routing_overhead = Seconds(answer.router_s);
+    factors.memory_bandwidth = Seconds(answer.memory_s);
+    factors.compute = Seconds(std::max(0.0, seconds - answer.communication_s - answer.router_s - answer.memory_s));
     if (model.deployment().ep == 1) factors.expert_parallel_efficiency_ratio = 1;
-    const double launch = cost.seconds - terms.kernels_s;
+    const double launch = seconds - answer.kernels_s;
     const std::array<std::pair<double, const char*>, 5> causes{
-        {{communication_s, "all_to_all"},
-         {router_s, "router"},
-         {memory_s, "memory_bandwidth"},
-         {terms.kernels_s - communication_s - router_s - memory_s, "compute"},
+        {{answer.communication_s, "all_to_all"},
+         {answer.router_s, "router"},
+         {answer.memory_s, "memory_bandwidth"},
+         {answer.kernels_s - answer.communication_s - answer.router_s - answer.memory_s, "compute"},
          {launch, "launch"}}};
     prediction.bottleneck = std::ranges::max_element(causes)->second;
   }
 
-  static void warn(const StepModel& model, const Architecture& architecture, const Workload& workload,
+  static void warn(const StepPipeline& pipeline, const Architecture& architecture, const Workload& workload,
                    Prediction& prediction) {
+    const StepModel& model = pipeline.front();
+    const auto add = [&](const std::string& text) {
+      if (std::ranges::find(prediction.warnings, text) == prediction.warnings.end()) {
+        prediction.warnings.push_back(text);
+      }
+    };
     const std::int64_t longest = workload.context + (workload.phase == Phase::decode ? 1 : workload.prompt);
     if (architecture.max_context > 0 && longest > architecture.max_context) {
-      prediction.warnings.push_back("sequences of " + std::to_string(longest) + " tokens exceed the " +
-                                    std::to_string(architecture.max_context) + " that " + architecture.name +
-                                    " is made for");
+      add("sequences of " + std::to_string(longest) + " tokens exceed the " + std::to_string(architecture.max_context) +
+          " that " + architecture.name + " is made for");
+    }
+    if (model.deployment().pp * model.deployment().cp > 1) {
+      add("pipeline stages and context parallelism: no step with them was measured; the interval is that of "
+          "deployments "
+          "that were not seen");
     }
     if (!is_lone_block(architecture)) {
-      prediction.warnings.push_back("host of " + model.engine().name + ": " + model.engine().host_source);
+      add("host of " + model.engine().name + ": " + model.engine().host_source);
     }
-    for (const std::string& note : model.operators().notes) prediction.warnings.push_back(note);
+    for (const std::string& note : pipeline.notes()) add(note);
     if (!architecture.multi_token_prediction.empty()) {
-      prediction.warnings.emplace_back("the layers of multi-token prediction are not part of the step");
+      add("the layers of multi-token prediction are not part of the step");
     }
   }
 
@@ -231,6 +455,7 @@ class GpuPredictor final : public Predictor {
   std::string engines_;
   mutable std::mutex mutex_;
   mutable std::vector<Known> known_;
+  mutable std::map<std::string, EngineSpec> engine_specs_;  ///< never erased: references stay
 };
 
 }  // namespace

@@ -43,6 +43,7 @@ std::vector<LoggedStep> logged_steps(const StepModel& model, std::span<const Ste
       shape.expert_rows = prefill ? shape.rows + (dp - 1) * model.padded(record.decodes + 1) : shape.rows * dp;
       const StepTimes times = model.times(shape);
       for (std::size_t i = 0; i < times.size(); ++i) step.times[i] += times[i] / variants;
+      step.roofline_s += model.roofline_s(shape) / variants;
     }
     step.terms.kernels_s = sum(step.times);
     steps.push_back(step);

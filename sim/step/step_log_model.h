@@ -11,6 +11,7 @@ namespace moecast {
 struct LoggedStep {
   StepTerms terms;
   StepTimes times{};
+  double roofline_s = 0;  ///< StepModel::roofline_s
 };
 
 /// Kernel sums of every recorded step. Under data-parallel attention the other ranks are not in the log: a decode step

@@ -10,6 +10,9 @@ namespace {
 
 /// Elementwise kernels reach this share of the datasheet's bandwidth.
 constexpr double kElementwiseBandwidth = 0.7;
+/// Shares of the datasheet that the trivial predictor takes for granted.
+constexpr double kRooflineBandwidth = 0.7;
+constexpr double kRooflinePeak = 0.5;
 /// Of elementwise traffic: what tensor parallelism does not split (residual and norms), and what it does.
 constexpr double kWhole = 0.29;
 constexpr double kSplit = 0.71;
@@ -30,7 +33,7 @@ StepModel::StepModel(StepOperators operators, EngineSpec engine, Deployment depl
     : operators_(std::move(operators)),
       engine_(std::move(engine)),
       deployment_(std::move(deployment)),
-      bandwidth_(device.bandwidth) {}
+      device_(device) {}
 
 StepTimes StepModel::times(const StepShape& shape) const {
   StepTimes times{};
@@ -38,6 +41,17 @@ StepTimes StepModel::times(const StepShape& shape) const {
     times[static_cast<std::size_t>(op.group)] += op.count * op.seconds(shape);
   }
   return times;
+}
+
+double StepModel::roofline_s(const StepShape& shape) const {
+  double seconds = 0;
+  for (const StepOperator& op : operators_.operators) {
+    if (!op.work) continue;
+    const StepWork work = op.work(shape);
+    seconds += op.count * std::max(work.bytes / (kRooflineBandwidth * device_.bandwidth),
+                                   work.flops / (kRooflinePeak * device_.peak_bf16));
+  }
+  return seconds;
 }
 
 StepLaunch StepModel::launch_of(double tokens, bool prefill) const {
@@ -58,7 +72,7 @@ StepCost StepModel::cost(const StepTerms& terms, const EngineHost& host) const {
   }
   const bool eager = terms.launch == StepLaunch::eager;
   cost.elementwise_s = terms.tokens * layers * operators_.hidden * host.token_bytes /
-                       (kElementwiseBandwidth * bandwidth_) * (kWhole + kSplit / deployment_.tp);
+                       (kElementwiseBandwidth * device_.bandwidth) * (kWhole + kSplit / deployment_.tp);
   device += cost.elementwise_s + (eager ? host.eager_gap_s * layers : 0);
   const double launch = eager ? host.eager_launch_s * layers + host.collective_launch_s * operators_.collectives
                               : host.piece_launch_s * layers;

@@ -38,6 +38,9 @@ class StepModel {
   [[nodiscard]] const Deployment& deployment() const { return deployment_; }
 
   [[nodiscard]] StepTimes times(const StepShape& shape) const;
+  /// The trivial predictor: each operator's bytes at 0.7 of the bandwidth or its operations at half of the bf16 peak,
+  /// whichever takes longer; nothing for launches, collectives and the host.
+  [[nodiscard]] double roofline_s(const StepShape& shape) const;
   [[nodiscard]] StepLaunch launch_of(double tokens, bool prefill) const;
   /// @param host  instead of the engine's own: fits.
   [[nodiscard]] StepCost cost(const StepTerms& terms, const EngineHost& host) const;
@@ -56,7 +59,7 @@ class StepModel {
   StepOperators operators_;
   EngineSpec engine_;
   Deployment deployment_;
-  double bandwidth_;
+  DeviceLimits device_;
 };
 
 double sum(const StepTimes& times);

@@ -8,7 +8,12 @@
 
 #include "models/core/error.h"
 #include "sim/cost/kernel/ready_kernel.h"
+#include "sim/step/attention_view.h"
+#include "sim/step/balanced_experts.h"
+#include "sim/step/collective_cost.h"
+#include "sim/step/context_parallel.h"
 #include "sim/step/distinct_experts.h"
+#include "sim/step/expert_exchange.h"
 
 namespace moecast {
 namespace {
@@ -27,20 +32,20 @@ constexpr double kSkewedLoad = 1.01;
 constexpr double kVerySkewedLoad = 1.2;
 constexpr double kVerySkewedSigma = 1.3;
 constexpr double kEvenSigma = 0.05;
-constexpr double kElement = 2;  ///< bytes of an activation
-constexpr int kDevicesPerNode = 8;
+constexpr double kElement = kActivationBytes;
 
 double value(std::int64_t x) { return static_cast<double>(x); }
 
 class Maker {
  public:
   Maker(const Architecture& architecture, const Deployment& deployment, const EngineSpec& engine,
-        const KernelCalibration& calibration, const StepRouting& routing)
+        const KernelCalibration& calibration, const StepRouting& routing, const StepStage& stage)
       : architecture_(architecture),
         deployment_(deployment),
         engine_(engine),
         calibration_(calibration),
-        routing_(routing) {
+        routing_(routing),
+        stage_(stage) {
     std::tie(framework_, version_) = split_backend(deployment.backend);
     if (framework_.empty()) framework_ = engine.name;
     dtype_ = deployment.dtype.value_or(architecture.dtype);
@@ -49,7 +54,6 @@ class Maker {
   }
 
   StepOperators make() {
-    if (deployment_.pp > 1) throw InputError("pp", "pipeline stages of a GPU step are not supported yet");
     for (const Layer& layer : architecture_.decoder) {
       const auto same = std::ranges::find_if(seen_, [&](const auto& known) { return *known.first == layer; });
       if (same == seen_.end()) {
@@ -71,7 +75,7 @@ class Maker {
   }
 
  private:
-  enum class Rows { tokens, sequences };
+  enum class Rows { tokens, sequences, encoded };
 
   static std::int64_t divide(std::int64_t what, int ranks, const std::string& name, const std::string& degree) {
     if (what % ranks != 0) {
@@ -79,6 +83,15 @@ class Maker {
                        "choose a degree that divides it");
     }
     return what / ranks;
+  }
+
+  static double count_of(Rows rows, const StepShape& shape) {
+    switch (rows) {
+      case Rows::tokens: return shape.rows;
+      case Rows::sequences: return shape.decodes + shape.prompts;
+      case Rows::encoded: return shape.prompts * shape.source;
+    }
+    return shape.rows;
   }
 
   StepOperator& add(std::string name, std::string kernel, StepGroup group, double count,
@@ -125,12 +138,15 @@ class Maker {
     const std::size_t m = layout.column("m");
     add(name, described(*kernel), group, count, [kernel, other, row, m, rows](const StepShape& shape) {
       KernelRowValues asked = row;
-      asked.set(m, std::max(1.0, rows == Rows::tokens ? shape.rows : shape.decodes + shape.prompts));
+      const double asked_rows = count_of(rows, shape);
+      if (rows == Rows::encoded && asked_rows == 0) return 0.0;  // encoded before: its keys and values are kept
+      asked.set(m, std::max(1.0, asked_rows));
       const double seconds = kernel->seconds(asked);
       return other ? std::min(seconds, other->seconds(asked)) : seconds;
     }).work = [rows, wide = value(n), deep = value(k), weight = bytes_per_weight(wanted)](const StepShape& shape) {
-      const double m = rows == Rows::tokens ? shape.rows : shape.decodes + shape.prompts;
-      return StepWork{weight * wide * deep + kElement * m * (wide + deep), 2 * m * wide * deep};
+      const double done = count_of(rows, shape);
+      if (done == 0) return StepWork{};
+      return StepWork{weight * wide * deep + kElement * done * (wide + deep), 2 * done * wide * deep};
     };
   }
 
@@ -161,6 +177,9 @@ class Maker {
   }
 
   void add_attention(const AttentionBlock& block, double count) {
+    if (deployment_.cp > 1 && (block.linear || block.window > 0)) {
+      return refuse("context parallelism of recurrent, windowed or chunked attention");
+    }
     switch (block.kind) {
       case AttentionKind::full:
       case AttentionKind::sliding_window:
@@ -170,7 +189,8 @@ class Maker {
         refuse("the indexer of sparse attention: dense latent attention stands for it");
         return add_latent(block, count);
       case AttentionKind::gated_delta_net: return add_delta_net(block, count);
-      default: refuse("attention that is neither grouped-query, latent nor a gated delta net");
+      case AttentionKind::cross: return add_cross(block, count);
+      default: refuse("attention that is neither grouped-query, cross, latent nor a gated delta net");
     }
   }
 
@@ -184,69 +204,64 @@ class Maker {
              heads * dim * (block.output_gate ? 2 : 1) + kv_heads * (dim + (block.shared_kv ? 0 : value_dim)),
              architecture_.hidden, count);
     add_gemm("attention.out", StepGroup::gemm, architecture_.hidden, heads * value_dim, count);
+    const AttentionPairs pairs = block.causal ? AttentionPairs::causal : AttentionPairs::all;
+    add_cores("attention", block, heads, kv_heads, pairs, count);
+    share_context(value(kv_heads * (dim + (block.shared_kv ? 0 : value_dim))), heads, value_dim, count);
+  }
+
+  /// Attention proper, of steps that generate and of prompts.
+  void add_cores(const std::string& prefix, const AttentionBlock& block, std::int64_t heads, std::int64_t kv_heads,
+                 AttentionPairs pairs, double count) {
+    const std::int64_t dim = block.head_dim;
+    const std::vector<std::string> formats{"bfloat16+bfloat16", "bfloat16+fp8"};
     for (const bool prefill : {false, true}) {
       const KernelLayout& layout = *find_kernel_layout(prefill ? "context_attention" : "generation_attention");
       KernelRowValues row(layout);
       row.set("batch_size", 1).set("isl", 1).set("num_heads", value(heads)).set("num_key_value_heads", value(kv_heads));
       row.set("head_dim", value(dim)).set("window_size", value(block.window));
-      const std::vector<std::string> formats{"bfloat16+bfloat16", "bfloat16+fp8"};
       ReadyKernel kernel;
       if (prefill && !engine_.prefill_kernel.empty()) {
         kernel = find(layout.name, "", formats, row, engine_.prefill_kernel);
       }
       if (!kernel) kernel = find(layout.name, "", formats, row);
-      const std::string name = prefill ? "attention.prefill" : "attention.decode";
+      const AttentionView view{prefill, pairs, value(std::max<std::int64_t>(1, block.source_layers))};
+      const std::string name = prefix + (prefill ? ".prefill" : ".decode");
       if (!kernel) {
-        add_attention_physics(name, prefill, 2 * kv_heads * dim, 4 * value(heads * dim), count);
+        add_attention_physics(name, view, 2 * kv_heads * dim, 4 * value(heads * dim), count);
       } else {
-        add(name, described(*kernel), StepGroup::attention, count, attention_cost(kernel, row, layout, prefill)).work =
-            attention_work(prefill, 2 * kv_heads * dim, 4 * value(heads * dim));
+        add(name, described(*kernel), StepGroup::attention, count, attention_seconds(kernel, row, layout, view)).work =
+            attention_work(view, 2 * kv_heads * dim, 4 * value(heads * dim));
       }
     }
   }
 
-  static std::function<double(const StepShape&)> attention_cost(const ReadyKernel& kernel, const KernelRowValues& row,
-                                                                const KernelLayout& layout, bool prefill) {
-    const std::size_t batch = layout.column("batch_size");
-    const std::size_t isl = layout.column("isl");
-    const std::size_t step = layout.column("step");
-    return [=](const StepShape& shape) {
-      KernelRowValues asked = row;
-      if (prefill) {
-        if (shape.prompts == 0) return 0.0;
-        asked.set(batch, shape.prompts).set(isl, std::max(1.0, prompt_without_prefix(shape)));
-      } else {
-        if (shape.decodes == 0) return 0.0;
-        asked.set(batch, shape.decodes).set(step, std::max(0.0, shape.decode_kv - 1));
-      }
-      return kernel->seconds(asked);
-    };
+  /// Queries of the decoder, keys and values of what the encoder returned: projected when it is new.
+  void add_cross(const AttentionBlock& block, double count) {
+    if (deployment_.cp > 1) return refuse("context parallelism of cross attention");
+    const int tp = deployment_.tp;
+    const std::int64_t heads = divide(block.heads, tp, "heads", "tp");
+    const std::int64_t kv_heads = std::max<std::int64_t>(1, block.kv_heads / tp);
+    const std::int64_t value_dim = block.value_head_dim > 0 ? block.value_head_dim : block.head_dim;
+    add_gemm("cross.q", StepGroup::gemm, heads * block.head_dim, architecture_.hidden, count);
+    add_gemm("cross.kv", StepGroup::gemm, kv_heads * (block.head_dim + value_dim), stack_hidden(architecture_, true),
+             count * value(std::max<std::int64_t>(1, block.source_layers)), Rows::encoded);
+    add_gemm("cross.out", StepGroup::gemm, architecture_.hidden, heads * value_dim, count);
+    add_cores("cross", block, heads, kv_heads, AttentionPairs::encoded, count);
   }
 
-  /// @param cached  elements of a token in the cache. @param flops  a pair of query and key.
-  static std::function<StepWork(const StepShape&)> attention_work(bool prefill, std::int64_t cached, double flops) {
-    const double bytes = kElement * value(cached);
-    return [=](const StepShape& shape) {
-      if (prefill) {
-        if (shape.prompts == 0) return StepWork{};
-        const double length = prompt_without_prefix(shape);
-        return StepWork{shape.prompts * length * bytes, shape.prompts * flops * length * length / 2};
-      }
-      return StepWork{shape.decodes * shape.decode_kv * bytes, shape.decodes * shape.decode_kv * flops};
-    };
+  /// After attention.prefill has been added: what context-parallel ranks exchange in such layers.
+  void share_context(double cached, std::int64_t heads, std::int64_t value_dim, double count) {
+    if (deployment_.cp == 1) return;
+    context_attention_.push_back(
+        {count, cached, value(heads * value_dim), value(heads), result_.operators.back().seconds});
   }
 
-  /// Length of a prompt without prefix that attends to as many pairs.
-  static double prompt_without_prefix(const StepShape& shape) {
-    const double fresh = std::max(1.0, shape.context / shape.prompts);
-    return std::sqrt(fresh * fresh + 2 * fresh * shape.prefix / shape.prompts);
-  }
-
-  void add_attention_physics(const std::string& name, bool prefill, std::int64_t cached, double flops, double count) {
-    const auto work = attention_work(prefill, cached, flops);
+  void add_attention_physics(const std::string& name, const AttentionView& view, std::int64_t cached, double flops,
+                             double count) {
+    const auto work = attention_work(view, cached, flops);
     const auto cost = physics();
     add(name, "physics", StepGroup::attention, count, [=](const StepShape& shape) {
-      if ((prefill ? shape.prompts : shape.decodes) == 0) return 0.0;
+      if ((view.prefill ? shape.prompts : shape.decodes) == 0) return 0.0;
       const StepWork done = work(shape);
       return cost(done.bytes, done.flops);
     }).work = work;
@@ -276,8 +291,10 @@ class Maker {
     };
     result_.notes.emplace_back(
         "latent attention: physics; its tables are bound by the host at the lengths that decode asks for");
-    add_attention_physics("attention.decode", false, cached, 2 * value(heads * (cached + latent.kv_rank)), count);
-    add_attention_physics("attention.prefill", true, cached, 2 * value(heads * (query + latent.value_head_dim)), count);
+    add_attention_physics("attention.decode", {false}, cached, 2 * value(heads * (cached + latent.kv_rank)), count);
+    add_attention_physics("attention.prefill", {true}, cached, 2 * value(heads * (query + latent.value_head_dim)),
+                          count);
+    share_context(value(cached), heads, latent.kv_rank, count);
   }
 
   void add_delta_net(const AttentionBlock& block, double count) {
@@ -359,20 +376,36 @@ class Maker {
     }
     if (block.dense_residual) add_ffn("dense_residual", StepGroup::shared, *block.dense_residual, 1, count);
     add_experts(block, expert, inner, count);
+    routed_.push_back({count, value(inner), value(block.expert_count()), value(block.router.top_k)});
   }
 
   void add_experts(const MoeBlock& block, const ExpertSpec& expert, std::int64_t inner, double count) {
     const int ep = deployment_.ep;
     const std::int64_t experts = block.expert_count();
     const int top_k = block.router.top_k;
-    const int moe_tp = deployment_.moe_tp.value_or(std::max(1, deployment_.tp * deployment_.dp / ep));
-    static_cast<void>(divide(experts, ep, "experts", "ep"));
+    const int moe_tp = expert_tensor_ranks(deployment_);
+    std::shared_ptr<const BalancedExperts> balanced;
+    if (deployment_.redundant_experts > 0 || is_wide()) {
+      balanced = std::make_shared<const BalancedExperts>(static_cast<int>(experts), top_k, ep,
+                                                         deployment_.redundant_experts, routing_.sigma);
+    } else {
+      static_cast<void>(divide(experts, ep, "experts", "ep"));
+    }
     static_cast<void>(divide(expert.width, moe_tp, "expert width", "moe_tp"));
     const KernelLayout& layout = *find_kernel_layout("moe");
     KernelRowValues even(layout);
     even.set("num_tokens", 1).set("hidden_size", value(inner)).set("inter_size", value(expert.width));
-    even.set("topk", top_k).set("num_experts", value(experts)).set("moe_tp_size", moe_tp).set("moe_ep_size", ep);
+    // Ranks divide experts in the tables; copies make up for those that do not.
+    const std::int64_t places = experts % ep == 0 ? experts : experts + deployment_.redundant_experts;
+    even.set("topk", top_k).set("num_experts", value(places)).set("moe_tp_size", moe_tp).set("moe_ep_size", ep);
     even.set(kMatricesColumn, expert.gated ? 3 : 2).set(kDistributionColumn, 0);
+    // Behind a dispatch a kernel sees the rows that arrived: those of a layer of the rank's own experts.
+    double local_top_k = 0;
+    if (is_wide()) {
+      const std::int64_t local = (experts + deployment_.redundant_experts) / ep;
+      local_top_k = value(std::min<std::int64_t>(top_k, local));
+      even.set("topk", local_top_k).set("num_experts", value(local)).set("moe_ep_size", 1);
+    }
     KernelRowValues skewed = even;
     if (routing_.sigma > kEvenSigma) {
       skewed.set(kDistributionColumn, routing_.sigma > kVerySkewedSigma ? kVerySkewedLoad : kSkewedLoad);
@@ -383,7 +416,8 @@ class Maker {
     };
     std::vector<ReadyKernel> few = find_all(even);
     if (few.empty()) {
-      formats = {"fp8_block", "fp8", "bfloat16"};
+      formats = bytes_per_weight(expert_dtype_) > 1.5 ? std::vector<std::string>{"bfloat16"}
+                                                      : std::vector<std::string>{"fp8_block", "fp8", "bfloat16"};
       few = find_all(even);
       if (few.empty()) {
         throw InputError(calibration_.profile, "holds no expert kernel", "moecast explain --hw lists kernels");
@@ -399,30 +433,43 @@ class Maker {
       for (std::size_t i = 1; i < kernels.size(); ++i) least = std::min(least, kernels[i]->seconds(row, load));
       return least;
     };
-    const DistinctExperts distinct(static_cast<int>(experts), top_k, ep, routing_.sigma);
+    std::function<double(double)> distinct;
+    if (balanced) {
+      distinct = [balanced](double rows) { return balanced->at(rows).distinct; };
+    } else {
+      distinct = [of_rank = DistinctExperts(static_cast<int>(experts), top_k, ep, routing_.sigma)](double rows) {
+        return of_rank.at(rows);
+      };
+    }
     const std::size_t tokens = layout.column("num_tokens");
     const double rank_share = static_cast<double>(ep) / top_k;
     add("experts", described(*few.front()), StepGroup::experts, count * expert.depth,
         [=](const StepShape& shape) {
           const double rows = std::max(1.0, shape.expert_rows);
+          if (local_top_k > 0) {
+            const RankLoad load = balanced->at(rows);
+            KernelRowValues asked = even;
+            return fastest(few, asked.set(tokens, std::max(1.0, load.rows / local_top_k)), load);
+          }
           const double share = std::clamp(std::log2(rows / kFewTokens) / std::log2(kManyTokens / kFewTokens), 0.0, 1.0);
           double seconds = 0;
           if (share < 1) {
             // The balanced curve where it touches as many experts: a row each.
-            const double touched = distinct.at(rows);
+            const double touched = distinct(rows);
             KernelRowValues asked = even;
             asked.set(tokens, std::max(1.0, touched * rank_share));
             seconds += (1 - share) * fastest(few, asked, RankLoad{touched, touched, 1});
           }
           if (share > 0) {
             KernelRowValues asked = skewed;
-            seconds += share * fastest(many, asked.set(tokens, rows), std::nullopt);
+            const std::optional<RankLoad> load = balanced ? std::optional(balanced->at(rows)) : std::nullopt;
+            seconds += share * fastest(many, asked.set(tokens, rows), load);
           }
           return seconds;
         })
         .work = [=, per_expert = value(expert.gated ? 3 : 2) * value(inner) * value(expert.width) / moe_tp,
                  weight = bytes_per_weight(expert_dtype_)](const StepShape& shape) {
-      return StepWork{weight * distinct.at(shape.expert_rows) * per_expert,
+      return StepWork{weight * distinct(shape.expert_rows) * per_expert,
                       2 * shape.expert_rows * top_k / ep * per_expert};
     };
   }
@@ -431,8 +478,8 @@ class Maker {
                       double count, double StepShape::* rows) {
     const KernelLayout* layout = find_kernel_layout(layout_name);
     // Tensor parallelism stays inside a node, replicas of attention lie across nodes.
-    const int world = deployment_.tp * deployment_.dp;
-    const int nodes = std::min(deployment_.dp, (world + kDevicesPerNode - 1) / kDevicesPerNode);
+    const int world = stage_ranks(deployment_);
+    const int nodes = std::min(ranks, (world + kNodeDevices - 1) / kNodeDevices);
     const double spanned = rows == &StepShape::expert_rows ? std::max(1, nodes) : 1;
     const auto row_of = [&](const KernelLayout& of) {
       KernelRowValues row(of);
@@ -464,14 +511,30 @@ class Maker {
     });
   }
 
+  /// Rows travel to experts on several nodes by DeepEP.
+  [[nodiscard]] bool is_wide() const {
+    return engine_.deepep_between_nodes && is_wide_expert_parallelism(deployment_) &&
+           std::ranges::any_of(calibration_.kernels, [](const KernelModel& k) {
+             return k.key.layout == "wideep_deepep_ll" || k.key.layout == "wideep_deepep_normal";
+           });
+  }
+
   void add_communication() {
     if (deployment_.tp > 1) {
-      add_collective("all_reduce", "custom_allreduce", "all_reduce", deployment_.tp, all_reduces_ + 1,
-                     &StepShape::rows);
+      add_collective("all_reduce", "custom_allreduce", "all_reduce", deployment_.tp,
+                     all_reduces_ + (stage_.embeds ? 1 : 0), &StepShape::rows);
     }
-    if (deployment_.tp * deployment_.dp > kDevicesPerNode) {
-      result_.notes.push_back(
-          fmt::format("nodes of {} devices; collectives between nodes by their law", kDevicesPerNode));
+    if (stage_ranks(deployment_) > kNodeDevices) {
+      result_.notes.push_back(fmt::format("nodes of {} devices; collectives between nodes by their law", kNodeDevices));
+    }
+    if (deployment_.cp > 1) {
+      add_context_parallel(context_attention_, deployment_, engine_, calibration_, result_);
+      return;
+    }
+    if (is_wide() && !routed_.empty() && std::ranges::all_of(routed_, [&](const RoutedLayers& layers) {
+          return add_deepep_exchange(layers, deployment_, calibration_, result_);
+        })) {
+      return;
     }
     if (deployment_.dp > 1 && result_.moe_layers > 0) {
       add_collective("all_gather", "nccl", "all_gather", deployment_.dp, result_.moe_layers, &StepShape::expert_rows);
@@ -485,10 +548,13 @@ class Maker {
   const EngineSpec& engine_;
   const KernelCalibration& calibration_;
   StepRouting routing_;
+  StepStage stage_;
   std::string framework_, version_;
   DType dtype_ = DType::bf16;
   DType expert_dtype_ = DType::bf16;
   double all_reduces_ = 0;
+  std::vector<ContextAttention> context_attention_;
+  std::vector<RoutedLayers> routed_;
   std::vector<std::pair<const Layer*, double>> seen_;
   StepOperators result_;
 };
@@ -503,8 +569,8 @@ std::string_view to_string(StepGroup group) {
 
 StepOperators make_step_operators(const Architecture& architecture, const Deployment& deployment,
                                   const EngineSpec& engine, const KernelCalibration& calibration,
-                                  const StepRouting& routing) {
-  return Maker(architecture, deployment, engine, calibration, routing).make();
+                                  const StepRouting& routing, const StepStage& stage) {
+  return Maker(architecture, deployment, engine, calibration, routing, stage).make();
 }
 
 }  // namespace moecast

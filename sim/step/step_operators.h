@@ -21,6 +21,7 @@ struct StepShape {
   double prompts = 0;      ///< sequences that these belong to
   double prefix = 0;       ///< KV entries that the prompts already hold, of all together
   double expert_rows = 0;  ///< rows of all data-parallel ranks together
+  double source = 0;       ///< encoded tokens of a sequence, which cross attention sees; those of prompts are new
 };
 
 /// Kernels of one kind share their error over all layers of a step.
@@ -50,6 +51,11 @@ struct StepRouting {
   double sigma = 1.0;  ///< of ln(popularity of an expert); 0: all alike
 };
 
+/// Which part of the model a pipeline stage is.
+struct StepStage {
+  bool embeds = true;  ///< it has the embedding
+};
+
 struct StepOperators {
   std::vector<StepOperator> operators;
   std::vector<std::string> not_executed;  ///< parts of the model that no operator stands for
@@ -60,15 +66,17 @@ struct StepOperators {
   double collectives = 0;  ///< of a step
 };
 
-/// What an engine executes in a step of a model on one of tp * dp ranks, each operator with its calibrated kernel.
+/// What an engine executes in a step of a model (of one pipeline stage of it) on one of tp * dp * cp ranks, each
+/// operator with its calibrated kernel.
 ///
 /// Tensor parallelism: heads, widths and vocabulary are split over tp ranks, two all-reduces a layer and one of the
 /// embedding. Data-parallel attention: rows are gathered before and scattered after each MoE layer over dp ranks.
-/// Experts are spread over ep ranks, each expert over moe_tp.
+/// Experts are spread over ep ranks, each expert over moe_tp. Context-parallel ranks share the new tokens of prompts
+/// and the cache of all sequences: StepShape is what one of them has; rows that generate are on all of them.
 /// @param calibration  must outlive the operators.
 /// @throws InputError when a degree does not divide what it splits, or the profile has no GEMM or expert kernel at all.
 StepOperators make_step_operators(const Architecture& architecture, const Deployment& deployment,
                                   const EngineSpec& engine, const KernelCalibration& calibration,
-                                  const StepRouting& routing = {});
+                                  const StepRouting& routing = {}, const StepStage& stage = {});
 
 }  // namespace moecast

@@ -1,0 +1,25 @@
+#pragma once
+#include "models/plan/deployment.h"
+#include "sim/cost/kernel/kernel_calibration.h"
+#include "sim/step/step_operators.h"
+
+namespace moecast {
+
+/// MoE layers that are alike, as what carries their rows sees them.
+struct RoutedLayers {
+  double count = 1;
+  double hidden = 0;  ///< width of what is routed
+  double experts = 0;
+  double top_k = 1;
+};
+
+/// Adds dispatch and combine of DeepEP: low latency (a copy a chosen expert) in steps that only generate, normal mode
+/// (a copy a rank, between nodes one a node) in steps with prompts.
+/// @return false, nothing added, where the machine holds no such kernel.
+bool add_deepep_exchange(const RoutedLayers& layers, const Deployment& deployment, const KernelCalibration& calibration,
+                         StepOperators& operators);
+
+/// Attention of every rank by itself and experts over all ranks of several whole nodes: what DeepEP is for.
+bool is_wide_expert_parallelism(const Deployment& deployment);
+
+}  // namespace moecast

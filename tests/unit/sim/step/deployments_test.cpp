@@ -1,0 +1,163 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "models/architecture/reader.h"
+#include "models/core/error.h"
+#include "models/plan/deployment_rules.h"
+#include "models/plan/memory.h"
+#include "sim/step/balanced_experts.h"
+#include "sim/step/distinct_experts.h"
+#include "sim/step/gpu_predictor.h"
+
+namespace moecast {
+namespace {
+
+const std::string kRoot = MOECAST_SOURCE_DIR;
+
+const Predictor& b300() {
+  static const auto predictor = load_gpu_predictor(kRoot + "/hwprofiles/b300-sxm", kRoot + "/models/plan/engines");
+  return *predictor;
+}
+
+Workload decode(std::int64_t batch) {
+  Workload w;
+  w.batch = batch;
+  w.context = 1023;
+  w.load.kind = LoadKind::log_normal;
+  w.load.parameter = 1;
+  return w;
+}
+
+/// Every tp, dp, ep and moe_tp that are powers of two up to the ranks.
+template <class Visit>
+void walk(int world, const Visit& visit) {
+  for (int tp = 1; tp <= world; tp *= 2) {
+    for (int ep = 1; ep <= world; ep *= 2) {
+      for (int moe_tp = 1; moe_tp <= world; moe_tp *= 2) {
+        Deployment d;
+        d.tp = tp;
+        d.dp = world / tp;
+        d.ep = ep;
+        d.moe_tp = moe_tp;
+        visit(d);
+      }
+    }
+  }
+}
+
+TEST(Deployments, EveryCombinationOfRanksIsAnsweredOrRefusedByRule) {
+  const Architecture qwen = load_architecture(kRoot + "/models/zoo/qwen3.6-35b-a3b.json");
+  for (const char* backend : {"vllm", "trtllm"}) {
+    const bool mixed = std::string(backend) == "trtllm";
+    for (const int world : {8, 16}) {
+      int answered = 0;
+      int refused = 0;
+      walk(world, [&](Deployment d) {
+        d.backend = backend;
+        const std::string what = std::string(backend) + " tp" + std::to_string(d.tp) + " dp" + std::to_string(d.dp) +
+                                 " ep" + std::to_string(d.ep) + " moe_tp" + std::to_string(*d.moe_tp);
+        try {
+          const Prediction p = b300().predict(qwen, d, decode(64));
+          ++answered;
+          ASSERT_EQ(p.status, Status::ok) << what;
+          EXPECT_GT(p.latency->value(), 1e-3) << what;  // no GPU does it in a millisecond
+          EXPECT_LT(p.latency->value(), 0.1) << what;
+          EXPECT_EQ(d.ep * *d.moe_tp, world) << what;
+          EXPECT_TRUE(mixed || d.ep == 1 || d.ep == world) << what;
+          // Both kinds of communication where both kinds of ranks are.
+          std::map<std::string, double> parts;
+          for (const OperatorCost& cost : p.operators) parts[cost.name] += cost.latency.value();
+          EXPECT_EQ(parts.contains("all_reduce"), d.tp > 1) << what;
+          EXPECT_EQ(parts.contains("all_gather"), d.dp > 1) << what;
+          EXPECT_EQ(parts.contains("reduce_scatter"), d.dp > 1) << what;
+        } catch (const InputError& error) {
+          ++refused;
+          EXPECT_THAT(error.what(), testing::AnyOf(testing::HasSubstr("tp x dp x cp"),    // ep * moe_tp
+                                                   testing::HasSubstr("or over none"),    // no mixed experts
+                                                   testing::HasSubstr("do not divide")))  // heads, widths
+              << what;
+        }
+      });
+      EXPECT_GE(answered, mixed ? 12 : 6) << backend << " " << world;
+      EXPECT_GT(refused, answered) << backend << " " << world;
+    }
+  }
+}
+
+TEST(Deployments, TheRulesNameTheDegreeThatBreaksThem) {
+  const Architecture qwen = load_architecture(kRoot + "/models/zoo/qwen3-30b-a3b.json");
+  const EngineSpec vllm = read_engine(kRoot + "/models/plan/engines", "vllm");
+  const auto where = [&](int tp, int dp, int ep, std::optional<int> moe_tp) -> std::string {
+    Deployment d;
+    d.tp = tp;
+    d.dp = dp;
+    d.ep = ep;
+    d.moe_tp = moe_tp;
+    try {
+      require_allowed(qwen, d, vllm);
+    } catch (const InputError& error) {
+      return error.where();
+    }
+    return "allowed";
+  };
+  EXPECT_EQ(where(2, 2, 4, std::nullopt), "allowed");
+  EXPECT_EQ(where(2, 2, 1, std::nullopt), "allowed");
+  EXPECT_EQ(where(2, 2, 1, 4), "allowed");
+  EXPECT_EQ(where(2, 2, 1, 2), "moe_tp");
+  EXPECT_EQ(where(1, 1, 8, std::nullopt), "ep");
+  EXPECT_EQ(where(4, 2, 4, std::nullopt), "ep");
+}
+
+TEST(RedundantExperts, BalanceTheFullestRankAndTakeMemory) {
+  const BalancedExperts none(256, 8, 32, 0, 1.0);
+  const BalancedExperts some(256, 8, 32, 32, 1.0);
+  for (const double tokens : {64.0, 512.0, 4096.0}) {
+    const double even = tokens * 8 / 32;
+    EXPECT_LT(some.at(tokens).rows, none.at(tokens).rows);
+    EXPECT_GE(some.at(tokens).rows, even * (1 - 1e-9));
+    EXPECT_LE(some.at(tokens).distinct, 9 + 1e-9);  // 288 places on 32 ranks
+    EXPECT_LE(some.at(tokens).fullest, some.at(tokens).rows);
+  }
+  // Proportional beyond what is drawn.
+  EXPECT_NEAR(some.at(16384).rows, 4 * some.at(4096).rows, 1e-6 * some.at(16384).rows);
+  EXPECT_THROW(BalancedExperts(256, 8, 32, 5, 1.0), InputError);
+  // Even popularity has nothing to balance: the mean is nearly reached with and without copies.
+  EXPECT_NEAR(BalancedExperts(256, 8, 32, 32, 0).at(4096).rows / (4096.0 / 4), 1, 0.1);
+  const Architecture deepseek = load_architecture(kRoot + "/models/zoo/deepseek-v3.json");
+  Deployment d;
+  d.dp = d.ep = 32;
+  const double before = memory_per_rank(deepseek, d, decode(32)).weights.value();
+  d.redundant_experts = 32;
+  const double after = memory_per_rank(deepseek, d, decode(32)).weights.value();
+  // One expert more a rank in each of 58 layers: 3 matrices of 7168 x 2048.
+  const double expert = 3.0 * 7168 * 2048 * bytes_per_weight(deepseek.expert_dtype.value_or(deepseek.dtype));
+  EXPECT_NEAR(after - before, 58 * expert, 1e-6 * after);
+}
+
+TEST(RedundantExperts, MakePromptsOfWideExpertParallelismFaster) {
+  const auto h200 = load_gpu_predictor(kRoot + "/hwprofiles/h200-sxm", kRoot + "/models/plan/engines");
+  const Architecture deepseek = load_architecture(kRoot + "/models/zoo/deepseek-v3.json");
+  Workload w = decode(32);
+  w.phase = Phase::prefill;
+  w.context = 0;
+  w.prompt = 1024;
+  Deployment d;
+  d.dp = d.ep = 32;
+  d.backend = "sglang";
+  const auto experts = [&](int copies) {
+    d.redundant_experts = copies;
+    double sum = 0;
+    for (const OperatorCost& cost : h200->predict(deepseek, d, w).operators) {
+      if (cost.name == "experts") sum += cost.latency.value();
+    }
+    return sum;
+  };
+  EXPECT_LT(experts(32), experts(0));
+  EXPECT_GT(experts(32), 0.3 * experts(0));
+}
+
+}  // namespace
+}  // namespace moecast
