@@ -104,6 +104,35 @@ std::string distribution_line(const StepDistribution& d, int ranks) {
   return text;
 }
 
+Json pipeline_json(const std::optional<PipelineReport>& pipeline) {
+  if (!pipeline) return {};
+  const PipelineReport& p = *pipeline;
+  Json json{{"micro_batches", p.micro_batches},
+            {"fill_drain_s", p.fill_drain.value()},
+            {"period_s", p.period.value()},
+            {"fill_drain_bubble_ratio", p.fill_drain_bubble_ratio},
+            {"period_bubble_ratio", p.period_bubble_ratio},
+            {"stages", Json::array()},
+            {"transfers_s", Json::array()}};
+  for (const PipelineReport::Stage& stage : p.stages) {
+    json["stages"].push_back(
+        {{"first_layer", stage.first_layer}, {"layers", stage.layers}, {"latency_s", stage.latency.value()}});
+  }
+  for (const Seconds transfer : p.transfers) json["transfers_s"].push_back(transfer.value());
+  return json;
+}
+
+std::string pipeline_line(const PipelineReport& p, bool generates) {
+  const auto slowest =
+      std::ranges::max_element(p.stages, [](const auto& a, const auto& b) { return a.latency < b.latency; });
+  return fmt::format(
+      "{} stages, {} micro-batches; slowest stage {} ({} layers); a step alone {} (bubbles {}), "
+      "a token while generating {} (bubbles {}){}",
+      p.stages.size(), p.micro_batches, format_seconds(slowest->latency), slowest->layers, format_seconds(p.fill_drain),
+      format_percent(p.fill_drain_bubble_ratio), format_seconds(p.period), format_percent(p.period_bubble_ratio),
+      generates ? ", which is the latency" : "");
+}
+
 std::string interval(const Prediction& prediction) {
   if (!prediction.low || !prediction.high) return "–";
   return fmt::format("{} to {}", format_seconds(*prediction.low), format_seconds(*prediction.high));
@@ -171,6 +200,7 @@ Json prediction_json(const Answer& answer) {
   json["inputs"] = inputs_json(answer.query.inputs);
   json["warnings"] = prediction.warnings;
   json["distribution"] = distribution_json(prediction.distribution);
+  json["pipeline"] = pipeline_json(prediction.pipeline);
   return json;
 }
 
@@ -183,6 +213,9 @@ std::string summary_text(const Answer& answer) {
                                         interval(prediction), to_string(prediction.origin)));
     if (prediction.distribution)
       text += line("routing", distribution_line(*prediction.distribution, answer.query.deployment.ep));
+    if (prediction.pipeline) {
+      text += line("pipeline", pipeline_line(*prediction.pipeline, answer.query.workload.phase == Phase::decode));
+    }
     text += line("throughput", throughput(prediction) + " (tokens)");
     text += line("bottleneck", prediction.bottleneck);
     text += line("factors", factor_line(prediction));

@@ -9,11 +9,19 @@
 namespace moecast {
 
 void blame_flag(const InputError& error, const std::string& model) {
-  static const std::map<std::string, const char*> flags{{"tp", "--tp"},           {"ep", "--ep"},
-                                                        {"pp", "--pp"},           {"moe_tp", "--moe-tp"},
-                                                        {"phase", "--phase"},     {"copies", "--copies"},
-                                                        {"load", "--load"},       {"rows_per_expert", "--rows"},
-                                                        {"cluster", "--cluster"}, {"slow rank", "--slow-rank"},
+  static const std::map<std::string, const char*> flags{{"tp", "--tp"},
+                                                        {"ep", "--ep"},
+                                                        {"pp", "--pp"},
+                                                        {"moe_tp", "--moe-tp"},
+                                                        {"cp", "--cp"},
+                                                        {"micro_batches", "--micro-batches"},
+                                                        {"redundant_experts", "--redundant-experts"},
+                                                        {"phase", "--phase"},
+                                                        {"copies", "--copies"},
+                                                        {"load", "--load"},
+                                                        {"rows_per_expert", "--rows"},
+                                                        {"cluster", "--cluster"},
+                                                        {"slow rank", "--slow-rank"},
                                                         {"backend", "--backend"}};
   if (const auto flag = flags.find(error.where()); flag != flags.end()) {
     throw UsageError(flag->second, error.problem(), error.hint());

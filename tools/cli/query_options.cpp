@@ -39,6 +39,12 @@ constexpr std::array kNumbers{
     NumberFlag{"--ep", "ep", 1, 4096, "1", kDeploymentGroup, "Expert-parallel ranks"},
     NumberFlag{"--dp", "dp", 1, 4096, "1", kDeploymentGroup, "Data-parallel ranks"},
     NumberFlag{"--pp", "pp", 1, 4096, "1", kDeploymentGroup, "Pipeline stages"},
+    NumberFlag{"--micro-batches", "micro_batches", 1, 4096, "", kDeploymentGroup,
+               "Parts of a rank's batch that pass the pipeline stages one after another (default: one a stage)"},
+    NumberFlag{"--cp", "cp", 1, 4096, "1", kDeploymentGroup,
+               "Context-parallel ranks: share the tokens of prompts and the KV cache"},
+    NumberFlag{"--redundant-experts", "redundant_experts", 0, 65536, "0", kDeploymentGroup,
+               "Copies of popular experts beside the model's own (GPUs)"},
     NumberFlag{"--moe-tp", "moe_tp", 1, 4096, "", kDeploymentGroup, "Tensor-parallel ranks inside an expert"},
     NumberFlag{"--threads", "threads", 1, 4096, "", kDeploymentGroup, "CPU threads (default: all that were profiled)"},
     NumberFlag{"--batch", "batch", 1, kMaxSize, "1", kWorkloadGroup, "Sequences in the step"},
@@ -87,6 +93,9 @@ Deployment deployment_of(const QueryOptions& options, const Combination& values,
   deployment.ep = values.as_int("--ep");
   deployment.dp = values.as_int("--dp");
   deployment.pp = values.as_int("--pp");
+  if (values.has("--micro-batches")) deployment.micro_batches = values.as_int("--micro-batches");
+  deployment.cp = values.as_int("--cp");
+  deployment.redundant_experts = values.as_int("--redundant-experts");
   if (values.has("--moe-tp")) deployment.moe_tp = values.as_int("--moe-tp");
   deployment.threads = values.has("--threads") ? values.as_int("--threads") : default_threads;
   deployment.backend = options.backend;
