@@ -82,6 +82,10 @@ std::string report_text(const ServingValidationReport& report, const Options& op
   text += fmt::format("90 % of rows lie within x{:.2f} below and x{:.2f} above (tpot), x{:.2f} and x{:.2f} (ttft)\n",
                       std::exp(report.tpot_low), std::exp(report.tpot_high), std::exp(report.ttft_low),
                       std::exp(report.ttft_high));
+  text += "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs):\n";
+  for (const DeploymentRanking& ranking : report.rankings) {
+    text += fmt::format("  {:<20} {:.3f}  {}\n", ranking.model, ranking.kendall_tau, ranking.pairs);
+  }
   for (const auto& [reason, rows] : report.not_judged) text += fmt::format("not judged: {} rows: {}\n", rows, reason);
   for (const std::string& note : report.notes) text += "note: " + note + "\n";
   return text;
@@ -114,6 +118,11 @@ int run(const Options& options) {
     json["laws"] = Json::object();
     for (const auto& [engine, law] : report.laws) json["laws"][engine.empty() ? "all" : engine] = law_json(law);
     json["spread"] = {{"tpot", {report.tpot_low, report.tpot_high}}, {"ttft", {report.ttft_low, report.ttft_high}}};
+    json["rankings"] = Json::array();
+    for (const DeploymentRanking& ranking : report.rankings) {
+      json["rankings"].push_back(
+          {{"model", ranking.model}, {"pairs", ranking.pairs}, {"kendall_tau", ranking.kendall_tau}});
+    }
     json["not_judged"] = Json::object();
     for (const auto& [reason, rows] : report.not_judged) json["not_judged"][reason] = rows;
     json["notes"] = report.notes;

@@ -22,6 +22,7 @@ struct Options {
   std::string backend;
   std::string tp = "1", ep = "1", dp = "1", moe_tp;
   std::string table;
+  std::string reference;
   bool fit = false;
   std::string data;
   std::string format = "table";
@@ -41,6 +42,8 @@ std::string report_text(const StepValidationReport& report, const Options& optio
   std::string text = strata_text(report.strata, format);
   text += fmt::format(
       "\nerror = |predicted - logged| / logged; in 90 % = share of logged values inside their 90 % interval;\n"
+      "roofline = bytes at 0.7 of the bandwidth or operations at half of the peak, an operator after the other;\n"
+      "nearest = the nearest step of --reference as it was logged;\n"
       "time of the whole run, predicted over measured: {:.3f}\n",
       report.run_ratio);
   text += options.fit ? "host constants fitted to this very table: its errors judge nothing\n"
@@ -79,6 +82,7 @@ int run(const Options& options) {
     }
   }
   request.fit = options.fit;
+  request.reference = options.reference;
   const StepValidationReport report = validate_steps(request);
   if (format == Format::table || format == Format::md) {
     write_stdout(report_text(report, options, format));
@@ -99,10 +103,16 @@ int run(const Options& options) {
       json["operators"].push_back(
           {{"name", op.name}, {"kind", to_string(op.group)}, {"count", op.count}, {"kernel", op.kernel}});
     }
-    json["inputs"] = {
-        {"hw_folder", request.hw_folder}, {"table", options.table},      {"model", options.model},
-        {"backend", options.backend},     {"tp", request.deployment.tp}, {"ep", request.deployment.ep},
-        {"dp", request.deployment.dp},    {"fit", options.fit},          {"host_source", report.host_source}};
+    json["inputs"] = {{"hw_folder", request.hw_folder},
+                      {"table", options.table},
+                      {"model", options.model},
+                      {"backend", options.backend},
+                      {"tp", request.deployment.tp},
+                      {"ep", request.deployment.ep},
+                      {"dp", request.deployment.dp},
+                      {"fit", options.fit},
+                      {"reference", options.reference.empty() ? Json() : Json(options.reference)},
+                      {"host_source", report.host_source}};
     write_stdout(render_records({json}, format, true));
   } else {
     std::vector<Json> records;
@@ -129,6 +139,10 @@ void add_validate_steps_command(const Command& validate, CommandLine& line) {
   add_text_option(command, "--ep", options->ep, "COUNT", "expert parallelism (default 1)");
   add_text_option(command, "--dp", options->dp, "COUNT", "replicas of attention (default 1)");
   add_text_option(command, "--moe-tp", options->moe_tp, "COUNT", "ranks that split an expert (default: tp dp / ep)");
+  command
+      .add_option("--reference", options->reference,
+                  "steps of another deployment: the nearest of them is the baseline \"nearest\" (default: none)")
+      ->type_name("FILE");
   command.add_flag("--fit", options->fit, "fit the engine's host constants to this table, and show them");
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT",

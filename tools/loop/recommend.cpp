@@ -5,6 +5,7 @@
 #include <set>
 
 #include "models/core/error.h"
+#include "models/plan/deployment_rules.h"
 #include "models/plan/memory.h"
 
 namespace moecast {
@@ -14,13 +15,6 @@ namespace {
 constexpr double kUsableMemory = 0.9;
 constexpr int kMostTensorRanks = 8;
 constexpr std::int64_t kMostConcurrency = 1 << 16;
-
-bool has_experts(const Architecture& architecture) {
-  return std::ranges::any_of(architecture.decoder, [](const Layer& layer) {
-    return std::ranges::any_of(layer.blocks,
-                               [](const Block& block) { return std::holds_alternative<MoeBlock>(block); });
-  });
-}
 
 /// Every way of an engine to use so many GPUs as one instance.
 std::vector<Deployment> deployments_of(int gpus, bool experts, bool mixed, const std::optional<DType>& dtype,
@@ -50,6 +44,7 @@ class Search {
 
   void examine(const ServiceMachine& machine, const KernelCalibration& kernels, double capacity,
                const EngineSpec& engine, const Deployment& deployment) {
+    if (!architecture_.encoder.empty()) return refuse("services of models with an encoder are not supported yet");
     std::optional<StepModel> model;
     try {
       StepOperators operators = make_step_operators(architecture_, deployment, engine, kernels);

@@ -109,6 +109,13 @@ std::string architecture_of(const ServingRow& row) {
   return row.model.starts_with("deepseek") ? "deepseek-v3" : row.model.substr(row.model.find('/') + 1);
 }
 
+std::string load_of(const ServingRow& row) { return fmt::format("{} {} {}", row.prompt, row.output, row.concurrency); }
+
+std::string deployment_of(const ServingRow& row) {
+  return fmt::format("{} {} {} {} tp{} dp{} moe_tp{} ep{}", row.system, row.engine, row.gemm_dtype, row.expert_dtype,
+                     row.tp, row.dp, row.moe_tp, row.ep);
+}
+
 std::string group_of(const ServingRow& row, const std::string& leave_out) {
   if (leave_out == "model") return architecture_of(row);
   if (leave_out == "system") return row.system;
@@ -199,6 +206,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   if (rows.empty()) throw InputError(request.table, "holds no row that can be judged");
   const std::vector<EngineService> laws = laws_of(request, rows, machines, report);
   Strata strata;
+  std::vector<RankedService> services;
   std::array<std::vector<double>, 2> ratios;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const ServingRow& row = rows[i].row;
@@ -219,6 +227,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
     };
     if (rows[i].clean) {
       add("tpot", tpot);
+      services.push_back({architecture_of(row), load_of(row), deployment_of(row), tpot.predicted_s, tpot.measured_s});
       ratios[0].push_back(std::log(row.tpot_s / tpot.predicted_s));
     }
     const bool saturated = prefill_share(terms, row.tpot_s) >= kMostPrefillShare || row.ttft_s >= kSaturatedSeconds;
@@ -242,6 +251,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   };
   spread(ratios[0], report.tpot_low, report.tpot_high);
   spread(ratios[1], report.ttft_low, report.ttft_high);
+  report.rankings = rank_deployments(services);
   report.strata = strata.summaries(kOrder);
   report.notes.assign(machines.notes().begin(), machines.notes().end());
   return report;

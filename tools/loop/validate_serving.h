@@ -8,6 +8,7 @@
 #include "hwprofiles/serving_table.h"
 #include "models/architecture/architecture.h"
 #include "models/plan/engine.h"
+#include "tools/loop/deployment_ranking.h"
 #include "tools/loop/strata.h"
 
 namespace moecast {
@@ -26,7 +27,8 @@ struct ServingValidation {
 };
 
 struct ServingValidationReport {
-  std::vector<Stratum> strata;  ///< "tpot", "ttft", then each by model, system and engine; "tpot every row"
+  std::vector<Stratum> strata;              ///< "tpot", "ttft", then each by model, system and engine; "tpot every row"
+  std::vector<DeploymentRanking> rankings;  ///< by TPOT, of the clean rows
   std::map<std::string, std::int64_t> not_judged;
   std::int64_t read = 0;
   std::map<std::string, EngineService> laws;  ///< with `fit`

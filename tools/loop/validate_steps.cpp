@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 #include <span>
 
 #include "models/core/statistics.h"
 #include "sim/step/step_log_model.h"
+#include "tools/loop/nearest_step.h"
 
 namespace moecast {
 namespace {
@@ -48,6 +50,8 @@ StepValidationReport validate_steps(const StepValidation& request) {
   report.host = request.fit ? fit_engine_host(model, records, steps) : engine.host;
   report.host_source = engine.host_source;
   const std::vector<double> predicted = logged_seconds(model, steps, report.host);
+  const std::optional<NearestStep> nearest =
+      request.reference.empty() ? std::nullopt : std::optional<NearestStep>(read_step_log(request.reference));
   Strata strata;
   double all_predicted = 0;
   double all_measured = 0;
@@ -64,6 +68,8 @@ StepValidationReport validate_steps(const StepValidation& request) {
     outcome.low_s = predicted[i] * std::exp(-half);
     outcome.high_s = predicted[i] * std::exp(half);
     outcome.measured_s = records[i].latency_s;
+    outcome.roofline_s = steps[i].roofline_s;
+    if (nearest) outcome.nearest_s = nearest->seconds(records[i]);
     strata.add("all", outcome);
     strata.add(stratum_of(records[i]), outcome);
     strata.add(band_of(records[i]), outcome);

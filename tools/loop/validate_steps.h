@@ -18,7 +18,10 @@ struct StepValidation {
   std::string table;
   Architecture architecture;
   Deployment deployment;  ///< backend: engine and version
-  bool fit = false;       ///< host constants from this table instead of the engine's: judges nothing
+  /// Steps of another deployment, of which the nearest in tokens, sequences and cache is the trivial predictor
+  /// "nearest"; empty: none.
+  std::string reference;
+  bool fit = false;  ///< host constants from this table instead of the engine's: judges nothing
 };
 
 struct StepValidationReport {

@@ -1,0 +1,39 @@
+#include "tools/loop/deployment_ranking.h"
+
+#include <map>
+#include <utility>
+
+namespace moecast {
+
+std::vector<DeploymentRanking> rank_deployments(std::span<const RankedService> services) {
+  std::map<std::pair<std::string, std::string>, std::vector<const RankedService*>> groups;
+  for (const RankedService& service : services) groups[{service.model, service.load}].push_back(&service);
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>> counts;  // pairs, pairs in order less those that are not
+  for (const auto& [key, group] : groups) {
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      for (std::size_t j = 0; j < i; ++j) {
+        if (group[i]->deployment == group[j]->deployment) continue;
+        const double order =
+            (group[i]->predicted_s - group[j]->predicted_s) * (group[i]->measured_s - group[j]->measured_s);
+        if (order == 0) continue;
+        auto& [pairs, balance] = counts[key.first];
+        ++pairs;
+        balance += order > 0 ? 1 : -1;
+      }
+    }
+  }
+  std::vector<DeploymentRanking> rankings;
+  std::int64_t all_pairs = 0;
+  std::int64_t all_balance = 0;
+  for (const auto& [model, count] : counts) {
+    rankings.push_back({model, count.first, static_cast<double>(count.second) / static_cast<double>(count.first)});
+    all_pairs += count.first;
+    all_balance += count.second;
+  }
+  if (all_pairs > 0) {
+    rankings.push_back({"all", all_pairs, static_cast<double>(all_balance) / static_cast<double>(all_pairs)});
+  }
+  return rankings;
+}
+
+}  // namespace moecast
