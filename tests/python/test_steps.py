@@ -48,6 +48,17 @@ def test_steps_of_a_server(name, tp, ep, dp, decode, mixed, prefill):
 
 
 @needs_data
+def test_steps_stand_beside_trivial_predictors():
+    """Half of the roofline's error and less than the nearest step of the deployment that constants were fitted to."""
+    report = steps("tp.tp2_ep2", 2, 2, 1, "--reference", DATA / f"steps/{LOG}.tp.tp1_ep1.csv.gz")
+    for name in ("decode", "mixed"):
+        stratum = strata(report)[name]
+        assert stratum["mape"] < stratum["baselines"]["roofline"] / 2
+        assert stratum["mape"] < stratum["baselines"]["nearest"]
+    assert strata(steps("tp.tp2_ep2", 2, 2, 1))["decode"]["baselines"]["nearest"] is None
+
+
+@needs_data
 def test_the_host_constants_are_those_of_one_deployment():
     """A fit to tp1_ep1 that starts at the shipped constants stays there."""
     report = steps("tp.tp1_ep1", 1, 1, 1, "--fit")
@@ -106,7 +117,9 @@ def test_more_work_takes_longer_and_elsewhere_is_less_sure():
 @pytest.mark.parametrize("arguments,code,words", [
     (["--model", MODEL, "--hw", "b300-sxm", "--backend", "vlm"], 2, "--backend"),
     (["--model", MODEL, "--hw", "b300-sxm", "--tp", "3"], 2, "--tp"),
-    (["--model", "nllb-moe-54b", "--hw", "b300-sxm"], 2, "encoders")])
+    (["--model", "nllb-moe-54b", "--hw", "b300-sxm", "--pp", "2"], 2, "encoder"),
+    (["--model", MODEL, "--hw", "b300-sxm", "--tp", "4", "--dp", "2", "--ep", "2"], 2, "over all 8 ranks or over none"),
+    (["--model", MODEL, "--hw", "b300-sxm", "--micro-batches", "2"], 2, "--micro-batches")])
 def test_what_cannot_be_asked(arguments, code, words):
     done = subprocess.run([MOECAST, "predict", *arguments], capture_output=True, text=True)
     assert done.returncode == code

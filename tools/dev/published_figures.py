@@ -129,6 +129,8 @@ def step_of(row):
     context, each = int(row["context_len"]), int(row["batch_per_gpu"])
     flags = ["--model", "deepseek-v3", "--hw", machine, "--backend", "sglang", "--dp", ranks, "--ep", ranks]
     flags += ["--redundant-experts", experts_of(ranks)]
+    if "profile-data" in row["system"] or "perfect" in row["system"]:
+        flags += ["--load", "uniform"]  # both state a balanced router
     if row["phase"] == "prefill":
         flags += ["--phase", "prefill", "--batch", ranks * max(1, each // context), "--prompt", context]
     else:
