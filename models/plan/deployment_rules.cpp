@@ -17,7 +17,7 @@ bool has_experts(const Architecture& architecture) {
          std::ranges::any_of(architecture.encoder, expert_layer);
 }
 
-void require_allowed(const Architecture& architecture, const Deployment& d, const EngineSpec& engine) {
+void require_consistent(const Architecture& architecture, const Deployment& d) {
   if (d.pp == 1 && d.micro_batches.value_or(1) > 1) {
     throw InputError("micro_batches", std::to_string(*d.micro_batches) + " need pipeline stages, there is one",
                      "write --pp 2 or more, or leave them out");
@@ -34,12 +34,13 @@ void require_allowed(const Architecture& architecture, const Deployment& d, cons
                      std::to_string(expert_tensor_ranks(d)) + " times ep = " + std::to_string(d.ep) + " is not " + all,
                      "leave it out: it follows from the others");
   }
-  if (!engine.mixed_expert_parallelism && d.ep != 1 && d.ep != ranks) {
-    throw InputError("ep",
-                     engine.name + " spreads experts over all " + std::to_string(ranks) +
-                         " ranks or over none, not over " + std::to_string(d.ep),
-                     "choose ep 1 or " + std::to_string(ranks) + ", or another --backend");
-  }
+}
+
+std::string not_offered(const Architecture& architecture, const Deployment& d, const EngineSpec& engine) {
+  const int ranks = stage_ranks(d);
+  if (engine.mixed_expert_parallelism || !has_experts(architecture) || d.ep == 1 || d.ep == ranks) return {};
+  return engine.name + " spreads experts over all " + std::to_string(ranks) +
+         " ranks or over none: it does not run ep " + std::to_string(d.ep);
 }
 
 }  // namespace moecast

@@ -86,7 +86,7 @@ class GpuPredictor final : public Predictor {
     const EngineSpec& engine = engine_of(deployment.backend);
     deployment.extra_layers = engine.pipeline.extra_layers;
     const Passes passes = passes_of(architecture, deployment, engine, workload, without);
-    if (!is_lone_block(architecture)) require_allowed(architecture, deployment, engine);
+    if (!is_lone_block(architecture)) require_consistent(architecture, deployment);
     Prediction prediction;
     prediction.memory = memory_of(architecture, deployment, workload);
     const ParameterCount count = count_parameters(architecture);
@@ -108,6 +108,10 @@ class GpuPredictor final : public Predictor {
     }
     fill(passes, architecture, deployment, workload, without, prediction);
     for (const Pass& pass : passes) warn(*pass.model, architecture, workload, prediction);
+    if (const std::string missing = not_offered(architecture, deployment, engine);
+        !missing.empty() && !is_lone_block(architecture)) {
+      prediction.warnings.push_back(missing);
+    }
     return prediction;
   }
 

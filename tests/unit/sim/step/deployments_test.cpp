@@ -1,7 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <algorithm>
 #include <map>
 
 #include "models/architecture/reader.h"
@@ -66,7 +66,10 @@ TEST(Deployments, EveryCombinationOfRanksIsAnsweredOrRefusedByRule) {
           EXPECT_GT(p.latency->value(), 1e-3) << what;  // no GPU does it in a millisecond
           EXPECT_LT(p.latency->value(), 0.1) << what;
           EXPECT_EQ(d.ep * *d.moe_tp, world) << what;
-          EXPECT_TRUE(mixed || d.ep == 1 || d.ep == world) << what;
+          const bool offered = mixed || d.ep == 1 || d.ep == world;
+          const bool warned = std::ranges::any_of(
+              p.warnings, [](const std::string& text) { return text.find("does not run ep") != std::string::npos; });
+          EXPECT_EQ(warned, !offered) << what;
           // Both kinds of communication where both kinds of ranks are.
           std::map<std::string, double> parts;
           for (const OperatorCost& cost : p.operators) parts[cost.name] += cost.latency.value();
@@ -76,12 +79,11 @@ TEST(Deployments, EveryCombinationOfRanksIsAnsweredOrRefusedByRule) {
         } catch (const InputError& error) {
           ++refused;
           EXPECT_THAT(error.what(), testing::AnyOf(testing::HasSubstr("tp x dp x cp"),    // ep * moe_tp
-                                                   testing::HasSubstr("or over none"),    // no mixed experts
                                                    testing::HasSubstr("do not divide")))  // heads, widths
               << what;
         }
       });
-      EXPECT_GE(answered, mixed ? 12 : 6) << backend << " " << world;
+      EXPECT_GE(answered, 12) << backend << " " << world;
       EXPECT_GT(refused, answered) << backend << " " << world;
     }
   }
@@ -89,7 +91,6 @@ TEST(Deployments, EveryCombinationOfRanksIsAnsweredOrRefusedByRule) {
 
 TEST(Deployments, TheRulesNameTheDegreeThatBreaksThem) {
   const Architecture qwen = load_architecture(kRoot + "/models/zoo/qwen3-30b-a3b.json");
-  const EngineSpec vllm = read_engine(kRoot + "/models/plan/engines", "vllm");
   const auto where = [&](int tp, int dp, int ep, std::optional<int> moe_tp) -> std::string {
     Deployment d;
     d.tp = tp;
@@ -97,7 +98,7 @@ TEST(Deployments, TheRulesNameTheDegreeThatBreaksThem) {
     d.ep = ep;
     d.moe_tp = moe_tp;
     try {
-      require_allowed(qwen, d, vllm);
+      require_consistent(qwen, d);
     } catch (const InputError& error) {
       return error.where();
     }
@@ -108,7 +109,16 @@ TEST(Deployments, TheRulesNameTheDegreeThatBreaksThem) {
   EXPECT_EQ(where(2, 2, 1, 4), "allowed");
   EXPECT_EQ(where(2, 2, 1, 2), "moe_tp");
   EXPECT_EQ(where(1, 1, 8, std::nullopt), "ep");
-  EXPECT_EQ(where(4, 2, 4, std::nullopt), "ep");
+  EXPECT_EQ(where(4, 2, 4, std::nullopt), "allowed");
+  Deployment mixed;
+  mixed.tp = 4;
+  mixed.dp = 2;
+  mixed.ep = 4;
+  const auto said = [&](const char* engine) {
+    return not_offered(qwen, mixed, read_engine(kRoot + "/models/plan/engines", engine));
+  };
+  EXPECT_EQ(said("trtllm"), "");
+  EXPECT_THAT(said("vllm"), testing::HasSubstr("all 8 ranks or over none"));
 }
 
 TEST(RedundantExperts, BalanceTheFullestRankAndTakeMemory) {
