@@ -104,24 +104,33 @@ std::string read_text_file(const std::string& path, std::uint64_t limit_bytes) {
 }
 
 void read_lines(const std::string& path, const std::function<void(std::uint64_t, std::string_view)>& line) {
+  read_lines_while(path, [&](std::uint64_t number, std::string_view text) {
+    line(number, text);
+    return true;
+  });
+}
+
+void read_lines_while(const std::string& path, const std::function<bool(std::uint64_t, std::string_view)>& line) {
   const GzFile file = open_for_reading(path, std::numeric_limits<std::uint64_t>::max());
   std::string pending;
   std::uint64_t number = 0;
   const auto emit = [&](std::string_view text) {
     if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
-    line(++number, text);
+    return line(++number, text);
   };
   std::array<char, 1U << 16> buffer{};
   while (const std::size_t got = read_some(file.get(), path, buffer.data(), buffer.size())) {
     std::string_view rest(buffer.data(), got);
     for (std::size_t end = rest.find('\n'); end != std::string_view::npos; end = rest.find('\n')) {
+      bool more = false;
       if (pending.empty()) {
-        emit(rest.substr(0, end));
+        more = emit(rest.substr(0, end));
       } else {
         pending.append(rest.substr(0, end));
-        emit(pending);
+        more = emit(pending);
         pending.clear();
       }
+      if (!more) return;
       rest.remove_prefix(end + 1);
     }
     pending.append(rest);
@@ -130,7 +139,7 @@ void read_lines(const std::string& path, const std::function<void(std::uint64_t,
                        "this is not a file of the expected kind");
     }
   }
-  if (!pending.empty()) emit(pending);
+  if (!pending.empty()) static_cast<void>(emit(pending));
 }
 
 void write_file_atomically(const std::string& path, std::string_view content) {

@@ -17,6 +17,9 @@ std::string read_text_file(const std::string& path, std::uint64_t limit_bytes = 
 /// Calls `line` for each line without its end (number from 1); memory stays bounded. gzip is recognised.
 /// @throws InputError as above, and on a line above 1 MiB.
 void read_lines(const std::string& path, const std::function<void(std::uint64_t number, std::string_view line)>& line);
+/// The same until `line` says false.
+void read_lines_while(const std::string& path,
+                      const std::function<bool(std::uint64_t number, std::string_view line)>& line);
 
 /// Writes a temporary file beside `path`, syncs it and renames it: a reader sees the old content or the new one.
 /// A path that ends in ".gz" is compressed (no time stamp inside: equal content gives equal bytes).

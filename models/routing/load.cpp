@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "models/core/error.h"
+#include "models/routing/routing_trace.h"
 #include "models/routing/row_classes.h"
 
 namespace moecast {
@@ -63,6 +64,10 @@ std::vector<double> raw_weights(const ExpertLoad& load, std::size_t experts) {
                          "write one weight for each expert");
       }
       weights = load.histogram;
+      break;
+    case LoadKind::trace:
+      if (!load.trace) throw InputError("load", "names no recorded routing", "write trace:FILE");
+      weights = trace_popularity(*load.trace, static_cast<std::int64_t>(experts));
       break;
   }
   return weights;

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -8,7 +9,9 @@
 
 namespace moecast {
 
-enum class LoadKind { uniform, zipf, power_law, dirichlet, log_normal, histogram };
+struct RoutingTrace;
+
+enum class LoadKind { uniform, zipf, power_law, dirichlet, log_normal, histogram, trace };
 
 std::string_view to_string(LoadKind kind);
 std::optional<LoadKind> find_load_kind(std::string_view text);
@@ -19,6 +22,7 @@ struct ExpertLoad {
   double parameter = 0;
   std::vector<double> histogram;  ///< kind histogram: one weight an expert, any scale
   std::uint64_t seed = 1;
+  std::shared_ptr<const RoutingTrace> trace{};  ///< kind trace: what was recorded (see trace_popularity)
 };
 
 /// Selection weight of each expert, sums to 1. @throws InputError on experts < 1 or a histogram of another length.

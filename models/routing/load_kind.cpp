@@ -4,8 +4,8 @@
 
 namespace moecast {
 namespace {
-constexpr std::array<std::string_view, 6> kKinds{"uniform",   "zipf",       "power-law",
-                                                 "dirichlet", "log-normal", "histogram"};
+constexpr std::array<std::string_view, 7> kKinds{"uniform",    "zipf",      "power-law", "dirichlet",
+                                                 "log-normal", "histogram", "trace"};
 }
 
 std::string_view to_string(LoadKind kind) { return kKinds[static_cast<std::size_t>(kind)]; }
