@@ -72,6 +72,8 @@ class Topology {
   [[nodiscard]] double port_bandwidth() const { return port_; }
   /// Of a device's share of its NIC, one direction, B/s; 0: one node.
   [[nodiscard]] double nic_bandwidth() const;
+  /// Seconds of a message to a peer of the same node, or across nodes, where the cluster's file says them.
+  [[nodiscard]] std::optional<double> message_latency(bool across_nodes) const;
   /// Numbers that no file and no datasheet said.
   [[nodiscard]] const std::vector<std::string>& assumed() const { return assumed_; }
 

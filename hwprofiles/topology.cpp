@@ -71,6 +71,11 @@ double Topology::nic_bandwidth() const {
   return nics == 0 ? nic_ : nic_ * std::min(1.0, static_cast<double>(nics) / per_node_);
 }
 
+std::optional<double> Topology::message_latency(bool across_nodes) const {
+  const Fabric& fabric = across_nodes ? cluster_.scale_out : cluster_.scale_up;
+  return fabric.latency ? std::optional(fabric.latency->value) : std::nullopt;
+}
+
 int Topology::nic_of(int rank) const {
   const int nics = cluster_.scale_out.nics_per_node == 0 ? per_node_ : cluster_.scale_out.nics_per_node;
   return node_of(rank) * nics + rank % per_node_ * nics / per_node_;

@@ -184,6 +184,7 @@ class CostMaker {
   }
 
   [[nodiscard]] std::string_view exchange_part(std::size_t i) const {
+    if (layer_.exchange == ExchangeAlgorithm::all_gather) return i == 0 ? "all_gather" : "reduce_scatter";
     if (layer_.method == DispatchMethod::nccl) return "alltoall";
     return i == 0 ? "dispatch" : "combine";
   }
@@ -274,7 +275,8 @@ class CostMaker {
     constexpr double kElement = 2;
     const double copies =
         distinct_groups(ranks(), static_cast<double>(layer_.experts), static_cast<double>(layer_.top_k));
-    const double elements = layer_.tokens_per_rank * copies * hidden;
+    const bool gathered = layer_.exchange == ExchangeAlgorithm::all_gather;
+    const double elements = layer_.tokens_per_rank * (gathered ? ranks() : copies) * hidden;
     KernelRowValues base(layout);
     base.set("num_gpus", ranks()).set("element_bytes", kElement).set("node_num", topology_.nodes()).set("eager", 0);
     if (ranks() > 1) {
@@ -285,11 +287,15 @@ class CostMaker {
         return row.set("message_size", std::max(1.0, elements * imbalance));
       });
       framework_ = framework;
-      result_.notes.emplace_back("NCCL's all-to-all of rows in bf16, a copy a rank; graph replay");
+      result_.notes.emplace_back(gathered
+                                     ? "NCCL's all-gather of all tokens in bf16, and its reduce-scatter; graph replay"
+                                     : "NCCL's all-to-all of rows in bf16, a copy a rank; graph replay");
     } else {
       result_.costs.dispatch_s = result_.costs.combine_s = [](double) { return 0.0; };
     }
-    result_.traffic.deduplication = Deduplication::per_rank;
+    const bool by_node = layer_.exchange == ExchangeAlgorithm::hierarchical && topology_.nodes() > 1;
+    result_.traffic.deduplication = by_node ? Deduplication::per_node : Deduplication::per_rank;
+    result_.traffic.ranks_per_node = topology_.ranks_per_node();
     result_.traffic.dispatch_row_bytes = hidden * kElement;
   }
 
@@ -398,6 +404,12 @@ std::optional<DispatchMethod> find_dispatch_method(std::string_view name) {
 
 EpCosts make_ep_costs(const std::shared_ptr<const KernelCalibration>& calibration, const EpLayer& layer,
                       const Topology& measured) {
+  if (layer.exchange != ExchangeAlgorithm::direct && layer.method != DispatchMethod::nccl) {
+    throw InputError(
+        "exchange",
+        fmt::format("{} kernels send as they do, not {}", to_string(layer.method), to_string(layer.exchange)),
+        "--dispatch nccl, or --exchange direct");
+  }
   return CostMaker(calibration, layer, measured).make();
 }
 

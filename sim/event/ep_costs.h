@@ -34,6 +34,7 @@ struct EpLayer {
   std::string kernel;             ///< of the experts; empty: the one measured nearest to the shape
   DType dtype = DType::bf16;      ///< of the experts
   DispatchMethod method = DispatchMethod::normal;
+  ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;  ///< another one: of method nccl only
 };
 
 /// What one piece of a layer was predicted from.

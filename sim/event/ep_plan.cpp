@@ -81,6 +81,16 @@ Deployment spread(Deployment deployment) {
   return deployment;
 }
 
+/// What a recorded routing is said to be, where the model has other layers.
+void note_layers(const EpPlan& plan, const Workload& workload, std::vector<std::string>& notes) {
+  if (!workload.load.trace) return;
+  const std::size_t recorded = workload.load.trace->layers.size();
+  if (recorded == plan.study_of.size()) return;
+  notes.push_back(fmt::format("the trace holds {} layers, the model {} with experts: {}", recorded,
+                              plan.study_of.size(),
+                              recorded < plan.study_of.size() ? "they take turns" : "the first ones are used"));
+}
+
 std::vector<double> popularity_of(const Workload& workload, std::int64_t experts) {
   if (workload.rows_per_expert.empty()) return expert_popularity(workload.load, experts);
   ExpertLoad exact;
@@ -114,6 +124,20 @@ std::vector<double> slowdowns(const EpOptions& options, int ranks) {
   return factors;
 }
 
+/// What a round of an exchange waits for the one before, where the cluster does not say it: a step of NCCL's Simple
+/// protocol over NVLink, and a message between hosts over a NIC (a step of its all-to-all between nodes).
+constexpr double kStepInside = 1.5e-6;
+constexpr double kStepAcross = 5e-6;
+
+double round_start_s(const Topology& topology, std::vector<std::string>& notes) {
+  const bool across = topology.nodes() > 1;
+  if (const auto known = topology.message_latency(across)) return *known;
+  const double assumed = across ? kStepAcross : kStepInside;
+  const std::string text = fmt::format("a round of the exchange: {:.1f} us assumed", 1e6 * assumed);
+  if (std::ranges::find(notes, text) == notes.end()) notes.push_back(text);
+  return assumed;
+}
+
 /// Equal blocks and how often they occur, in the order of the layers.
 struct Kind {
   const MoeBlock* block;
@@ -121,14 +145,21 @@ struct Kind {
   int count;
 };
 
-std::vector<Kind> kinds_of(const Architecture& architecture) {
+struct Kinds {
   std::vector<Kind> kinds;
+  std::vector<int> of_layer;  ///< of each MoE layer
+};
+
+Kinds kinds_of(const Architecture& architecture) {
+  Kinds found;
+  std::vector<Kind>& kinds = found.kinds;
   const auto scan = [&](const std::vector<Layer>& layers, const char* prefix) {
     for (std::size_t i = 0; i < layers.size(); ++i) {
       for (const Block& block : layers[i].blocks) {
         const auto* moe = std::get_if<MoeBlock>(&block);
         if (moe == nullptr) continue;
         const auto same = std::ranges::find_if(kinds, [&](const Kind& kind) { return *kind.block == *moe; });
+        found.of_layer.push_back(static_cast<int>(same - kinds.begin()));
         if (same != kinds.end()) {
           ++same->count;
         } else {
@@ -139,7 +170,7 @@ std::vector<Kind> kinds_of(const Architecture& architecture) {
   };
   scan(architecture.encoder, "encoder.");
   scan(architecture.decoder, "layers.");
-  return kinds;
+  return found;
 }
 
 }  // namespace
@@ -161,12 +192,16 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   for (const auto& [link, factor] : options.slow_links) topology.scale_link(link, factor);
   const double tokens = step_tokens(workload);
   const double tokens_per_rank = tokens / ranks / options.batches;
-  plan.method = options.dispatch.value_or(usual_dispatch_method(*machine.kernels, measured, tokens_per_rank));
+  const bool direct = options.exchange == ExchangeAlgorithm::direct;
+  plan.method = options.dispatch.value_or(direct ? usual_dispatch_method(*machine.kernels, measured, tokens_per_rank)
+                                                 : DispatchMethod::nccl);
   for (const std::string& assumed : topology.assumed()) plan.notes.push_back(assumed);
-  const std::vector<Kind> kinds = kinds_of(architecture);
+  const auto [kinds, of_layer] = kinds_of(architecture);
+  plan.study_of = of_layer;
   if (kinds.empty()) {
     throw InputError(architecture.name, "has no MoE layer", "the event engine of GPUs answers for MoE layers");
   }
+  note_layers(plan, workload, plan.notes);
   for (const Kind& kind : kinds) {
     const MoeBlock& block = *kind.block;
     if (const std::string what = unsupported(block); !what.empty()) {
@@ -194,6 +229,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.kernel = options.kernel;
     layer.dtype = dtype;
     layer.method = plan.method;
+    layer.exchange = options.exchange;
     EpCosts costs = make_ep_costs(machine.kernels, layer, measured);
     study.policy = policy_of(block);
     study.capacity = block.capacity;
@@ -206,6 +242,9 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.options.slowdown = slowdowns(options, ranks);
     study.options.every_rank = options.every_rank;
     study.options.two_streams = options.chunks > 1 || options.batches > 1;
+    study.options.exchange = options.exchange;
+    study.options.ranks_per_node = topology.ranks_per_node();
+    if (!direct) study.options.round_s = round_start_s(topology, plan.notes);
     study.options.memory_bandwidth = machine.kernels->device.bandwidth;
     const double expert_bytes =
         layer.matrices * static_cast<double>(layer.hidden * layer.width) * plan.bytes_per_weight;
@@ -218,8 +257,22 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.background_share = options.background_share;
     const int slots =
         options.slots_per_rank > 0 ? options.slots_per_rank : static_cast<int>((experts + ranks - 1) / ranks) + 1;
-    study.placements = make_placements(options.placement, study.popularity, std::max(1, study.policy.groups), ranks,
-                                       kind.count, slots, options.seed);
+    const int groups = std::max(1, study.policy.groups);
+    // The balancer sees rows, as a server counts them.
+    const auto rows = [&] {
+      return study.policy.kind == RoutingPolicyKind::token_choice
+                 ? inclusion_probability(study.popularity, study.policy.top_k)
+                 : study.popularity;
+    };
+    if (options.orders.active()) {
+      study.orders = options.orders;
+      study.orders_seed = options.seed;
+      study.popularity = ordered_popularity(std::move(study.popularity), groups);
+      ExpertOrders orders(static_cast<int>(experts), groups, kind.count, study.orders, study.orders_seed);
+      study.placements = place_ordered(options.placement, rows(), orders, ranks, kind.count, slots);
+    } else {
+      study.placements = make_placements(options.placement, rows(), groups, ranks, kind.count, slots, options.seed);
+    }
     for (const std::string& note : costs.notes) {
       if (std::ranges::find(plan.notes, note) == plan.notes.end()) plan.notes.push_back(note);
     }

@@ -117,7 +117,8 @@ StepDistribution distribution_of(const std::vector<double>& steps, const EpOptio
 }  // namespace
 
 Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
-                      const Deployment& asked, const Workload& workload, const EpOptions& options) {
+                      const Deployment& asked, const Workload& workload, const EpOptions& wanted) {
+  EpOptions options = wanted;
   const EpPlan plan = plan_ep(machine, cluster, architecture, asked, workload, options);
   Prediction prediction;
   prediction.memory = memory_of(machine.profile, architecture, plan.deployment, workload);
@@ -136,12 +137,20 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
     return prediction;
   }
 
-  std::vector<double> steps(static_cast<std::size_t>(options.samples));
   std::vector<std::vector<StepSample>> all;
-  for (std::size_t i = 0; i < plan.studies.size(); ++i) {
-    all.push_back(run_study(plan.studies[i].study, options.seed + i * 1'000'003, options.samples, options.threads,
-                            options.progress, options.stop));
-    for (std::size_t s = 0; s < steps.size(); ++s) steps[s] += all.back()[s].step_s;
+  if (const auto& trace = workload.load.trace) {
+    const std::int64_t windows = trace_windows(*trace, plan.studies.front().study.tokens);
+    options.samples = static_cast<int>(std::min<std::int64_t>(options.samples, windows));
+    all = sample_trace(plan, *trace, options.samples, options);
+  } else {
+    for (std::size_t i = 0; i < plan.studies.size(); ++i) {
+      all.push_back(run_study(plan.studies[i].study, options.seed + i * 1'000'003, options.samples, options.threads,
+                              options.progress, options.stop));
+    }
+  }
+  std::vector<double> steps(static_cast<std::size_t>(options.samples));
+  for (const std::vector<StepSample>& samples_of : all) {
+    for (std::size_t s = 0; s < steps.size(); ++s) steps[s] += samples_of[s].step_s;
   }
   if (options.stop != nullptr && options.stop->load()) return prediction;
 

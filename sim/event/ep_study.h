@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "hwprofiles/cluster.h"
+#include "models/routing/routing_trace.h"
 #include "sim/event/ep_costs.h"
 #include "sim/event/routing_study.h"
 #include "sim/predictor.h"
@@ -19,15 +20,18 @@ namespace moecast {
 struct EpOptions {
   int samples = 200;
   std::uint64_t seed = 1;
-  int threads = 1;                         ///< of the simulation; the result does not depend on it
-  std::optional<DispatchMethod> dispatch;  ///< nullopt: usual_dispatch_method
-  std::string kernel;                      ///< of the experts; empty: the one measured nearest
+  int threads = 1;  ///< of the simulation; the result does not depend on it
+  /// nullopt: usual_dispatch_method; nccl where the exchange is not direct.
+  std::optional<DispatchMethod> dispatch;
+  ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;
+  std::string kernel;  ///< of the experts; empty: the one measured nearest
   PlacementKind placement = PlacementKind::contiguous;
   int slots_per_rank = 0;  ///< of balanced placement; 0: one more than experts a rank
   int chunks = 1;
   int batches = 1;
   int shadowed_experts = 0;
   double background_share = 0;
+  OrderSeries orders;  ///< popularity ranks over layers and samples, which then are successive steps
   std::vector<std::pair<int, double>> slow_ranks;          ///< rank, factor on the time of its kernels
   std::vector<std::pair<std::string, double>> slow_links;  ///< link, factor on its bandwidth
   bool every_rank = false;                                 ///< a task a rank, with its memory bus: for pictures
@@ -46,6 +50,7 @@ struct EpStudy {
 /// Everything that `predict_ep` simulates; pictures draw it too.
 struct EpPlan {
   std::vector<EpStudy> studies;  ///< one a kind of layer
+  std::vector<int> study_of;     ///< of each MoE layer, in the order of the model
   Deployment deployment;         ///< dp filled in
   DispatchMethod method = DispatchMethod::normal;
   double bytes_per_weight = 2;
@@ -65,6 +70,12 @@ GpuMachine read_gpu_machine(const std::string& folder);
 /// lacks.
 EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                const Deployment& deployment, const Workload& workload, const EpOptions& options);
+
+/// Samples of every study of a plan from windows of a recorded routing: window w is step w, the token of a line goes to
+/// the next free place of its window. Layer i of the model takes the trace's layer i modulo its number of layers.
+/// @param windows  at most as many as `trace_windows` says.
+std::vector<std::vector<StepSample>> sample_trace(const EpPlan& plan, const RoutingTrace& trace, std::int64_t windows,
+                                                  const EpOptions& options);
 
 /// The MoE layers of one step over sampled routings: latency is their mean, `distribution` its percentiles, the
 /// interval that of the kernels' costs. Attention, norms and head are not part of it, and a warning says so.

@@ -89,6 +89,14 @@ struct EventTimes {
   bool contended = false;  ///< some resource was shared, so that events were simulated
 };
 
+/// Bytes from one rank to another.
+struct Transfer {
+  int from = 0;
+  int to = 0;
+  double bytes = 0;
+  friend bool operator==(const Transfer&, const Transfer&) = default;
+};
+
 /// The links of a topology as resources, and traffic over them.
 class NetworkPorts {
  public:
@@ -98,12 +106,16 @@ class NetworkPorts {
   /// Port model: bytes that each link carries, one demand a link that carries any.
   /// @param back  the way back: every rank returns what it received. The spans live until the next call.
   std::span<const Demand> demands(const ByteMatrix& bytes, bool back = false);
+  /// The same of single transfers.
+  /// @throws InputError on a rank that the topology lacks, or a rank that no link reaches.
+  std::span<const Demand> demands(std::span<const Transfer> transfers);
   /// Seconds of the fullest link of the last `demands`.
   [[nodiscard]] double fullest_s() const { return fullest_s_; }
   /// Multiplies what the last `demands` returned.
   void rescale(double factor);
   /// Exact model: one demand a pair of ranks, through all links of its route.
   std::span<const Demand> flows(const ByteMatrix& bytes, double scale = 1);
+  std::span<const Demand> flows(std::span<const Transfer> transfers, double scale = 1);
   /// Seconds until the fullest link is done: what `demands` take alone.
   double bound_s(const ByteMatrix& bytes, bool back = false);
   /// Resource of a link of the topology.
@@ -111,6 +123,11 @@ class NetworkPorts {
 
  private:
   void load(const ByteMatrix& bytes, bool back);
+  void load(std::span<const Transfer> transfers);
+  std::span<const Demand> demands_of_loads();
+  void check(const ByteMatrix& bytes) const;
+  /// @throws InputError where there is none.
+  [[nodiscard]] std::span<const int> route_of(const Transfer& transfer);
   [[nodiscard]] std::span<const int> route(int from, int to);
 
   Topology topology_;
@@ -121,6 +138,7 @@ class NetworkPorts {
   std::vector<int> routes_;  ///< of all pairs, where ranks are few enough to keep them
   std::vector<std::uint32_t> route_first_;
   std::vector<int> scratch_;
+  std::vector<Transfer> transfers_;
   std::vector<Demand> demands_;
   std::vector<int> demand_resources_;
 };

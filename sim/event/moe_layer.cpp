@@ -81,10 +81,14 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
   after_.clear();
   after_.push_back(after);
   if (last >= 0 && last != after) after_.push_back(last);
+  const int stream = kind == TaskKind::dispatch ? kDispatch : kCombine;
+  if (options_.exchange != ExchangeAlgorithm::direct) {
+    last = exchange_in_rounds(kind, dispatched, start_s, cost, share, stream);
+    return last;
+  }
   const std::span<const Demand> loads = ports_.demands(dispatched, kind == TaskKind::combine);
   const double bound = ports_.fullest_s();
   if (kind == TaskKind::dispatch) dispatch_bound_s_ += bound;
-  const int stream = kind == TaskKind::dispatch ? kDispatch : kCombine;
   if (bound <= 0) {  // nothing leaves its rank
     last = graph_.add_task(kind, -1, stream, ranks_ > 1 ? start_s * share : 0, {}, after_);
     return last;
@@ -95,6 +99,22 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
   ports_.rescale(flow / bound);
   last = graph_.add_task(kind, -1, stream, start_s, loads, after_);
   return last;
+}
+
+/// As one exchange, link by link: what the law says of the fullest links of all rounds together is shared out by bytes.
+int MoeEvents::exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, double start_s,
+                                  const std::function<double(double)>& cost, double share, int stream) {
+  ExchangeRounds rounds = all_to_all_rounds(options_.exchange, dispatched, options_.ranks_per_node);
+  if (kind == TaskKind::combine) rounds = reversed(std::move(rounds));
+  const double bound = cost_of_rounds(ports_, rounds, options_.ranks_per_node, 0).fullest_s;
+  if (kind == TaskKind::dispatch) dispatch_bound_s_ += bound;
+  if (bound <= 0) return graph_.add_task(kind, -1, stream, ranks_ > 1 ? start_s * share : 0, {}, after_);
+  const double whole = cost(bound / (share * uniform_bound_s_));
+  const double flow = std::max(0.0, whole - start_s) * share;
+  const std::vector<int> after = after_;
+  // The law's own start holds the first round's.
+  return add_rounds(graph_, ports_, rounds, kind, stream, std::max(0.0, start_s - options_.round_s), options_.round_s,
+                    flow / bound, FlowModel::port, after);
 }
 
 int MoeEvents::experts(const MoeLayerCosts& costs, const MoeTraffic& part, int dispatched) {

@@ -6,6 +6,7 @@
 #include "models/routing/rank_load.h"
 #include "models/routing/traffic.h"
 #include "sim/event/event_graph.h"
+#include "sim/event/exchange.h"
 
 namespace moecast {
 
@@ -39,6 +40,9 @@ struct MoeEventOptions {
   bool every_rank = false;
   /// Of a rank, B/s; with `every_rank`, experts take their bytes from a bus of this bandwidth. 0: no bus.
   double memory_bandwidth = 0;
+  ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;  ///< of dispatch; combine is its way back
+  int ranks_per_node = 1;                                  ///< of a hierarchical exchange
+  double round_s = 0;                                      ///< between two rounds of an exchange, on top of its law
 };
 
 /// Layers of expert parallelism as tasks: route, dispatch, experts, combine.
@@ -69,6 +73,8 @@ class MoeEvents {
   int compute(TaskKind kind, int rank, double seconds, const char* name, double bytes = 0);
   int exchange(TaskKind kind, const ByteMatrix& dispatched, double start_s, const std::function<double(double)>& cost,
                double share, int after);
+  int exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, double start_s,
+                         const std::function<double(double)>& cost, double share, int stream);
   int route(const MoeLayerCosts& costs, int batch);
   int experts(const MoeLayerCosts& costs, const MoeTraffic& part, int dispatched);
 

@@ -42,10 +42,26 @@ std::span<const int> NetworkPorts::route(int from, int to) {
   return std::span(routes_).subspan(route_first_[at], route_first_[at + 1] - route_first_[at]);
 }
 
-void NetworkPorts::load(const ByteMatrix& bytes, bool back) {
+void NetworkPorts::check(const ByteMatrix& bytes) const {
   if (bytes.ranks() != topology_.ranks()) {
     throw InputError("network", fmt::format("a matrix of {} ranks on {} ranks", bytes.ranks(), topology_.ranks()));
   }
+}
+
+std::span<const int> NetworkPorts::route_of(const Transfer& transfer) {
+  const auto& [from, to, bytes] = transfer;
+  if (std::min(from, to) < 0 || std::max(from, to) >= topology_.ranks()) {
+    throw InputError("network", fmt::format("rank {} sends to rank {}; there are {}", from, to, topology_.ranks()));
+  }
+  const std::span<const int> links = route(from, to);
+  if (links.empty()) {
+    throw InputError("network", fmt::format("no link leads from rank {} to rank {}", from, to));
+  }
+  return links;
+}
+
+void NetworkPorts::load(const ByteMatrix& bytes, bool back) {
+  check(bytes);
   std::fill(loads_.begin(), loads_.end(), 0.0);
   const int ranks = bytes.ranks();
   for (int from = 0; from < ranks; ++from) {
@@ -58,8 +74,24 @@ void NetworkPorts::load(const ByteMatrix& bytes, bool back) {
   }
 }
 
+void NetworkPorts::load(std::span<const Transfer> transfers) {
+  std::fill(loads_.begin(), loads_.end(), 0.0);
+  for (const Transfer& transfer : transfers) {
+    for (const int link : route_of(transfer)) loads_[static_cast<std::size_t>(link)] += transfer.bytes;
+  }
+}
+
 std::span<const Demand> NetworkPorts::demands(const ByteMatrix& bytes, bool back) {
   load(bytes, back);
+  return demands_of_loads();
+}
+
+std::span<const Demand> NetworkPorts::demands(std::span<const Transfer> transfers) {
+  load(transfers);
+  return demands_of_loads();
+}
+
+std::span<const Demand> NetworkPorts::demands_of_loads() {
   demands_.clear();
   demand_resources_.clear();
   demand_resources_.reserve(loads_.size());  // spans point into it
@@ -78,20 +110,24 @@ void NetworkPorts::rescale(double factor) {
 }
 
 std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scale) {
-  if (bytes.ranks() != topology_.ranks()) {
-    throw InputError("network", fmt::format("a matrix of {} ranks on {} ranks", bytes.ranks(), topology_.ranks()));
+  check(bytes);
+  transfers_.clear();
+  for (int from = 0; from < bytes.ranks(); ++from) {
+    for (int to = 0; to < bytes.ranks(); ++to) {
+      if (from != to && bytes.at(from, to) != 0) transfers_.push_back({from, to, bytes.at(from, to)});
+    }
   }
+  return flows(transfers_, scale);
+}
+
+std::span<const Demand> NetworkPorts::flows(std::span<const Transfer> transfers, double scale) {
   demands_.clear();
   demand_resources_.clear();
-  const int ranks = bytes.ranks();
   std::vector<std::size_t> first;
-  for (int from = 0; from < ranks; ++from) {
-    for (int to = 0; to < ranks; ++to) {
-      if (from == to || bytes.at(from, to) == 0) continue;
-      first.push_back(demand_resources_.size());
-      for (const int link : route(from, to)) demand_resources_.push_back(first_ + link);
-      demands_.push_back({bytes.at(from, to) * scale, std::numeric_limits<double>::infinity(), {}});
-    }
+  for (const Transfer& transfer : transfers) {
+    first.push_back(demand_resources_.size());
+    for (const int link : route_of(transfer)) demand_resources_.push_back(first_ + link);
+    demands_.push_back({transfer.bytes * scale, std::numeric_limits<double>::infinity(), {}});
   }
   first.push_back(demand_resources_.size());
   for (std::size_t i = 0; i < demands_.size(); ++i) {

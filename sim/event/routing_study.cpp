@@ -32,6 +32,16 @@ CapacityOverflow overflow_of(const CapacitySpec& capacity) {
   }
 }
 
+/// Every rank's tokens at every rank.
+void gather_matrix(std::int64_t tokens, double row_bytes, ByteMatrix& out) {
+  const int ranks = out.ranks();
+  for (int from = 0; from < ranks; ++from) {
+    // Token t starts on rank t * ranks / tokens.
+    const std::int64_t own = ((from + 1) * tokens + ranks - 1) / ranks - (from * tokens + ranks - 1) / ranks;
+    for (int to = 0; to < ranks; ++to) out.at(from, to) = static_cast<double>(own) * row_bytes;
+  }
+}
+
 std::vector<int> by_popularity(std::span<const double> popularity) {
   std::vector<int> order(popularity.size());
   std::iota(order.begin(), order.end(), 0);
@@ -71,6 +81,8 @@ void check(const RoutingStudy& study) {
   need(study.shadowed_experts >= 0 && study.shadowed_experts <= std::ssize(study.popularity),
        fmt::format("{} of {} experts cannot be shadowed", study.shadowed_experts, study.popularity.size()));
   need(study.shadowed_experts == 0 || study.batches == 1, "shadowed experts are sent for one batch, not for two");
+  need(study.shadowed_experts == 0 || !study.orders.active(),
+       "shadowed experts are those of one order of popularity: no correlation and no drift beside them");
   need(study.background_share >= 0 && study.background_share < 1,
        fmt::format("background traffic of {} of the links; at least 0 and below 1", study.background_share));
 }
@@ -121,6 +133,26 @@ std::vector<Placement> make_placements(PlacementKind kind, std::span<const doubl
   return placements;
 }
 
+std::vector<Placement> place_ordered(PlacementKind kind, std::span<const double> popularity, ExpertOrders& orders,
+                                     int ranks, int layers, int slots_per_rank) {
+  const int experts = static_cast<int>(popularity.size());
+  if (kind != PlacementKind::balanced) {
+    const bool even = kind == PlacementKind::contiguous && experts % ranks == 0;
+    return {static_cast<std::size_t>(layers),
+            even ? contiguous_placement(experts, ranks) : round_robin_placement(experts, ranks)};
+  }
+  orders.go_to(0);
+  std::vector<Placement> placements;
+  std::vector<double> own(popularity.size());
+  for (int layer = 0; layer < layers; ++layer) {
+    const std::span<const std::int32_t> order = orders.at(layer);
+    for (std::size_t place = 0; place < own.size(); ++place)
+      own[static_cast<std::size_t>(order[place])] = popularity[place];
+    placements.push_back(balanced_placement(own, ranks, slots_per_rank));
+  }
+  return placements;
+}
+
 double uniform_bound_s(const RoutingStudy& study) {
   EventGraph graph;
   NetworkPorts ports(graph, study.measured);
@@ -132,6 +164,13 @@ double uniform_bound_s(const RoutingStudy& study) {
   const int ranks = study.measured.ranks();
   TrafficOptions options = study.traffic;
   options.own_copy_first = false;
+  if (study.options.exchange == ExchangeAlgorithm::all_gather) {
+    ByteMatrix gathered(ranks);
+    gather_matrix(study.tokens / study.batches, options.dispatch_row_bytes, gathered);
+    const ExchangeRounds rounds = all_to_all_rounds(study.options.exchange, gathered, 1);
+    return cost_of_rounds(ports, rounds, 1, 0).fullest_s;
+  }
+  if (study.options.exchange == ExchangeAlgorithm::hierarchical) options.deduplication = Deduplication::per_rank;
   TrafficCounter counter(
       experts % ranks == 0 ? contiguous_placement(experts, ranks) : round_robin_placement(experts, ranks), options);
   Assignment assignment;
@@ -151,6 +190,9 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
       ports_(graph_, study.topology),
       uniform_bound_s_(uniform_bound_s(study)),
       router_(study.policy, study.popularity) {
+  if (study.orders.active()) {
+    orders_.emplace(router_.experts(), std::max(1, study.policy.groups), study.layers, study.orders, study.orders_seed);
+  }
   const std::vector<int> order = by_popularity(study.popularity);
   TrafficOptions traffic = study.traffic;
   traffic.own_copy_first = traffic.own_copy_first || study.shadowed_experts > 0;
@@ -167,8 +209,7 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
   parts_.resize(static_cast<std::size_t>(std::max(study.chunks, study.batches)));
 }
 
-void RoutingSimulator::draw(int layer, Random& random, std::int64_t tokens, MoeTraffic& out, StepSample& sample) {
-  router_.draw(tokens, random, assignment_);
+void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, StepSample& sample) {
   const double parts = static_cast<double>(study_.layers) * study_.chunks * study_.batches;
   const auto slots = capacity_slots(study_.capacity, tokens, study_.policy.top_k, router_.experts());
   if (slots) {
@@ -177,10 +218,17 @@ void RoutingSimulator::draw(int layer, Random& random, std::int64_t tokens, MoeT
         limit_assignment(assignment_, *slots, overflow_of(study_.capacity), study_.popularity);
     if (asked > 0) sample.dropped_ratio += static_cast<double>(outcome.dropped + outcome.queued) / asked / parts;
   }
+  if (orders_) {
+    const std::span<const std::int32_t> order = orders_->at(layer);
+    for (std::int32_t& expert : assignment_.expert) expert = order[static_cast<std::size_t>(expert)];
+  }
   TrafficCounter& counter = counters_[static_cast<std::size_t>(layer)];
   counter.count(assignment_, traffic_);
   const int ranks = counter.placement().ranks();
-  if (traffic_by_node_) {
+  if (study_.options.exchange == ExchangeAlgorithm::all_gather) {
+    if (out.dispatch.ranks() != ranks) out.dispatch = ByteMatrix(ranks);
+    gather_matrix(tokens, study_.traffic.dispatch_row_bytes, out.dispatch);
+  } else if (traffic_by_node_) {
     out.dispatch = traffic_.all();
   } else {
     std::swap(out.dispatch, traffic_.inside);  // counted as one node: all of it
@@ -264,34 +312,69 @@ StepSample RoutingSimulator::run(std::uint64_t seed, std::uint64_t index, const 
   StepSample sample;
   const int parts = std::max(study_.chunks, study_.batches);
   const bool batches = study_.batches > 1;
-  double bounds = 0;
+  if (orders_) orders_->go_to(static_cast<std::int64_t>(index));
   if (batches) events_->clear(study_.batches);
   for (int layer = 0; layer < study_.layers; ++layer) {
     for (int part = 0; part < parts; ++part) {
       const std::int64_t tokens = study_.tokens * (part + 1) / parts - study_.tokens * part / parts;
-      draw(layer, random, tokens, parts_[static_cast<std::size_t>(part)], sample);
+      router_.draw(tokens, random, assignment_);
+      take(layer, tokens, parts_[static_cast<std::size_t>(part)], sample);
     }
     if (batches) {
       events_->add_layer_of_batches(study_.costs, parts_);
       continue;
     }
-    events_->clear();
-    for (int i = 0; i < study_.shadowed_experts; ++i) {
-      const auto at = static_cast<std::size_t>(layer * study_.shadowed_experts + i);
-      events_->add_weights(owners_[at], study_.expert_bytes, study_.costs.dispatch_start_s);
-    }
-    events_->add_layer(study_.costs, parts_);
-    bounds += events_->dispatch_bound_s();
-    finish(sample, observer);
+    simulate_layer(layer, sample, observer);
   }
   if (batches) {
-    bounds += events_->dispatch_bound_s();
+    add_imbalance(sample);
     finish(sample, observer);
   }
-  if (uniform_bound_s_ > 0) {
-    sample.port_imbalance = bounds / (uniform_bound_s_ * study_.batches * study_.layers);
-  }
   return sample;
+}
+
+/// Of the dispatches since the graph was cleared.
+void RoutingSimulator::add_imbalance(StepSample& sample) const {
+  if (uniform_bound_s_ <= 0) return;
+  sample.port_imbalance += events_->dispatch_bound_s() / (uniform_bound_s_ * study_.batches * study_.layers);
+}
+
+void RoutingSimulator::simulate_layer(int layer, StepSample& sample, const Observer& observer) {
+  events_->clear();
+  for (int i = 0; i < study_.shadowed_experts; ++i) {
+    const auto at = static_cast<std::size_t>(layer * study_.shadowed_experts + i);
+    events_->add_weights(owners_[at], study_.expert_bytes, study_.costs.dispatch_start_s);
+  }
+  events_->add_layer(study_.costs, parts_);
+  add_imbalance(sample);
+  finish(sample, observer);
+}
+
+void RoutingSimulator::add_recorded(int layer, const Assignment& assignment, StepSample& sample) {
+  if (study_.batches > 1) {
+    throw InputError("load", "a recorded routing is simulated layer by layer; overlapping batches span layers",
+                     "--batches 1");
+  }
+  if (orders_) {
+    throw InputError("load", "a recorded routing has the correlation and the drift that it has",
+                     "leave out --correlation and --drift");
+  }
+  if (static_cast<std::int64_t>(assignment.tokens()) != study_.tokens) {
+    throw InputError("load",
+                     fmt::format("a recorded step of {} tokens; {} are asked for", assignment.tokens(), study_.tokens));
+  }
+  for (int part = 0; part < study_.chunks; ++part) {
+    const auto begin = static_cast<std::size_t>(study_.tokens * part / study_.chunks);
+    const auto end = static_cast<std::size_t>(study_.tokens * (part + 1) / study_.chunks);
+    assignment_.experts = assignment.experts;
+    assignment_.expert.assign(assignment.expert.begin() + assignment.first[begin],
+                              assignment.expert.begin() + assignment.first[end]);
+    assignment_.first.assign(assignment.first.begin() + static_cast<std::ptrdiff_t>(begin),
+                             assignment.first.begin() + static_cast<std::ptrdiff_t>(end) + 1);
+    for (std::uint32_t& first : assignment_.first) first -= assignment.first[begin];
+    take(layer, static_cast<std::int64_t>(end - begin), parts_[static_cast<std::size_t>(part)], sample);
+  }
+  simulate_layer(layer, sample, {});
 }
 
 std::vector<StepSample> run_study(const RoutingStudy& study, std::uint64_t seed, int samples, int threads,

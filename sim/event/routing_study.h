@@ -10,6 +10,7 @@
 
 #include "models/routing/assignment.h"
 #include "models/routing/capacity.h"
+#include "models/routing/expert_orders.h"
 #include "models/routing/metrics.h"
 #include "sim/event/moe_layer.h"
 
@@ -23,7 +24,11 @@ struct RoutingStudy {
   /// The cluster whose uniform traffic the laws were measured on: no taper, no slow link.
   Topology measured;
   RoutingPolicy policy;
-  std::vector<double> popularity;     ///< of the experts of every layer, in an order of its own
+  std::vector<double> popularity;  ///< of the experts of every layer, in an order of its own
+  /// Where active, `popularity` is that of places (ordered_popularity), which experts take in an order that layers
+  /// share in part and steps (samples) change; placements are of experts. Else placements hold each layer's order.
+  OrderSeries orders;
+  std::uint64_t orders_seed = 1;
   std::vector<Placement> placements;  ///< one a layer
   CapacitySpec capacity;              ///< of every part of a batch that is routed by itself
   TrafficOptions traffic;
@@ -46,7 +51,7 @@ struct StepSample {
   double kernels_s = 0;       ///< of the slowest rank of every layer
   double mean_kernels_s = 0;  ///< of the mean rank
   double row_imbalance = 0;   ///< rows of the fullest rank over the mean, mean of the layers
-  double port_imbalance = 0;  ///< fullest link over that of uniform routing, mean of the layers
+  double port_imbalance = 0;  ///< fullest link (of all rounds) over that of uniform routing, mean of the layers
   double distinct_ratio = 0;  ///< experts with at least one row, share of all
   double dropped_ratio = 0;   ///< rows that a capacity drops or keeps for a later step, share of all
   int contended_layers = 0;   ///< in which something was shared
@@ -62,9 +67,16 @@ class RoutingSimulator {
   using Observer = std::function<void(const EventGraph&, const EventTimes&)>;
   /// Deterministic for (seed, sample).
   StepSample run(std::uint64_t seed, std::uint64_t sample, const Observer& observer = {});
+  /// Adds a layer whose routing was recorded to a step. Layers may come in any order.
+  /// @param assignment  of all tokens of the step. @throws InputError for another number of tokens, or where batches
+  /// overlap.
+  void add_recorded(int layer, const Assignment& assignment, StepSample& sample);
 
  private:
-  void draw(int layer, Random& random, std::int64_t tokens, MoeTraffic& out, StepSample& sample);
+  /// Limits, counts and loads what `assignment_` holds.
+  void take(int layer, std::int64_t tokens, MoeTraffic& out, StepSample& sample);
+  void simulate_layer(int layer, StepSample& sample, const Observer& observer);
+  void add_imbalance(StepSample& sample) const;
   void add_others();
   void finish(StepSample& sample, const Observer& observer);
 
@@ -74,6 +86,7 @@ class RoutingSimulator {
   double uniform_bound_s_;
   std::unique_ptr<MoeEvents> events_;
   Router router_;
+  std::optional<ExpertOrders> orders_;
   bool traffic_by_node_ = false;
   std::vector<TrafficCounter> counters_;  ///< one a layer
   std::vector<int> owners_;               ///< of shadowed experts, layer by layer
@@ -84,7 +97,8 @@ class RoutingSimulator {
   EventTimes times_;
 };
 
-/// Seconds of the fullest link for uniform routing: the mean of draws with a fixed seed.
+/// Seconds of the fullest link for uniform routing that is exchanged as the law was measured (all ranks with all at
+/// once, or gathered from all): the mean of draws with a fixed seed.
 double uniform_bound_s(const RoutingStudy& study);
 
 /// Where a layer's experts lie before anything is moved. balanced: by popularity, with replicas (EPLB).
@@ -94,6 +108,11 @@ enum class PlacementKind { contiguous, round_robin, balanced };
 std::optional<PlacementKind> find_placement_kind(std::string_view name);
 std::vector<Placement> make_placements(PlacementKind kind, std::span<const double> popularity, int groups, int ranks,
                                        int layers, int slots_per_rank, std::uint64_t seed);
+
+/// Placements of layers whose orders of popularity are a series: contiguous or round-robin by number, or balanced for
+/// what each layer has in step 0. @param popularity  of places.
+std::vector<Placement> place_ordered(PlacementKind kind, std::span<const double> popularity, ExpertOrders& orders,
+                                     int ranks, int layers, int slots_per_rank);
 
 /// Samples 0..samples-1 on so many threads: the same for any number of threads.
 /// @param progress  called with the number of finished samples, one call at a time; may be empty.

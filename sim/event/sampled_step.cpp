@@ -9,6 +9,7 @@
 #include "models/plan/graph.h"
 #include "models/routing/load.h"
 #include "models/routing/metrics.h"
+#include "models/routing/routing_trace.h"
 #include "sim/analytic/analytic.h"
 #include "sim/cost/calibration.h"
 #include "sim/event/engine.h"
@@ -46,13 +47,16 @@ RoutedLayers routed_layers(const Architecture& architecture) {
 }  // namespace
 
 Prediction sample_step(const Predictor& predictor, const Architecture& architecture, const Deployment& deployment,
-                       const Workload& workload, int samples, std::uint64_t seed,
+                       const Workload& workload, int most, std::uint64_t seed,
                        const std::function<void(int done)>& progress, const std::atomic<bool>* stop) {
   Prediction prediction = predictor.predict(architecture, deployment, workload);
   const RoutedLayers routed = routed_layers(architecture);
   if (!prediction.latency || routed.layers == 0 || !workload.rows_per_expert.empty()) return prediction;
   const std::vector<double> popularity = expert_popularity(workload.load, routed.experts);
   const auto tokens = static_cast<std::int64_t>(step_tokens(workload));
+  const RoutingTrace* const trace = workload.load.trace.get();
+  const int samples =
+      trace == nullptr ? most : static_cast<int>(std::min<std::int64_t>(most, trace_windows(*trace, tokens)));
   const double expected = prediction.latency->value();
   StepDistribution d;
   d.samples = samples;
@@ -60,21 +64,38 @@ Prediction sample_step(const Predictor& predictor, const Architecture& architect
   d.row_imbalance = d.distinct_ratio = 0;
   std::vector<double> steps;
   Workload drawn = workload;
-  for (int sample = 0; sample < samples; ++sample) {
+  drawn.load = {};
+  // A step whose layers all route like this one.
+  const auto step_of = [&](std::vector<std::int64_t> rows, int layers) {
+    const std::vector<double> load(rows.begin(), rows.end());
+    d.row_imbalance += load_metrics(load).max_over_mean / samples / layers;
+    d.distinct_ratio += static_cast<double>(std::ranges::count_if(rows, [](std::int64_t r) { return r > 0; })) /
+                        static_cast<double>(routed.experts) / samples / layers;
+    drawn.rows_per_expert = std::move(rows);
+    return predictor.predict(architecture, deployment, drawn).latency->value() / layers;
+  };
+  if (trace) {
+    const int layers = static_cast<int>(trace->layers.size());
+    std::vector<int> complete(static_cast<std::size_t>(samples), 0);
+    steps.assign(static_cast<std::size_t>(samples), 0);
+    read_trace_windows(trace->path, static_cast<int>(routed.experts), tokens, samples,
+                       [&](std::size_t /*layer*/, std::int64_t window, const Assignment& assignment) {
+                         if (stop != nullptr && stop->load()) return false;
+                         const auto at = static_cast<std::size_t>(window);
+                         steps[at] += step_of(assignment.rows_per_expert(), layers);
+                         if (++complete[at] == layers && progress) progress(static_cast<int>(at) + 1);
+                         return true;
+                       });
+  }
+  for (int sample = 0; sample < samples && !trace; ++sample) {
     if (stop != nullptr && stop->load()) break;
     double sum = 0;
     for (int layer = 0; layer < routed.layers; ++layer) {
       const std::uint64_t own = static_cast<std::uint64_t>(sample) * static_cast<std::uint64_t>(routed.layers) +
                                 static_cast<std::uint64_t>(layer);
-      drawn.rows_per_expert = sample_rows(popularity, tokens, routed.top_k, seed * 0x9e3779b97f4a7c15ULL + own);
-      sum += predictor.predict(architecture, deployment, drawn).latency->value();
-      const auto& rows = drawn.rows_per_expert;
-      const std::vector<double> load(rows.begin(), rows.end());
-      d.row_imbalance += load_metrics(load).max_over_mean / samples / routed.layers;
-      d.distinct_ratio += static_cast<double>(std::ranges::count_if(rows, [](std::int64_t r) { return r > 0; })) /
-                          static_cast<double>(routed.experts) / samples / routed.layers;
+      sum += step_of(sample_rows(popularity, tokens, routed.top_k, seed * 0x9e3779b97f4a7c15ULL + own), routed.layers);
     }
-    steps.push_back(sum / routed.layers);
+    steps.push_back(sum);
     if (progress) progress(sample + 1);
   }
   if (steps.empty()) return prediction;

@@ -14,9 +14,10 @@ namespace moecast {
 ///
 /// A layer's operators depend on its rows alone, so that a step is the mean over its MoE layers of steps in which all
 /// layers have the rows of one.
+/// @param most  samples; a recorded routing may hold fewer windows of a step's tokens.
 /// @param predictor  of the machine, either engine. @throws InputError where layers have different numbers of experts.
 Prediction sample_step(const Predictor& predictor, const Architecture& architecture, const Deployment& deployment,
-                       const Workload& workload, int samples, std::uint64_t seed,
+                       const Workload& workload, int most, std::uint64_t seed,
                        const std::function<void(int done)>& progress = {}, const std::atomic<bool>* stop = nullptr);
 
 /// One step's operators as tasks, and when each ran.

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "models/routing/load.h"
 #include "sim/event/engine.h"
 #include "sim/event/routing_study.h"
@@ -55,6 +57,70 @@ TEST(MoeLayer, TimesOfALayerAddUp) {
   const EventTimes times = simulate(graph);
   EXPECT_FALSE(times.contended);
   EXPECT_NEAR(times.makespan_s, 4e-6 + 55e-6 + 70e-6 + 95e-6, 1e-12);
+}
+
+/// Alone: 4 us route, 55 us dispatch, 40 us experts, 95 us combine; the fullest link carries 7 MB in 17.5 us.
+double uniform_layer_s(const Topology& topology, MoeEventOptions options, double background = 0) {
+  const RoutingStudy study = study_of(0);
+  EventGraph graph;
+  NetworkPorts ports(graph, topology);
+  MoeTraffic traffic;
+  traffic.dispatch = ByteMatrix::uniform(8, 8e6);
+  traffic.loads.assign(8, RankLoad{100, 2, 50});
+  MoeEvents events(graph, ports, 8, std::move(options), 17.5e-6);
+  events.add_layer(study.costs, std::span(&traffic, 1));
+  const int last = graph.tasks();
+  if (background > 0) {
+    for (int link = 0; link < 16; ++link) events.add_background(link, 400e9 * background, 400e9 * background);
+  }
+  const EventTimes times = simulate(graph);
+  return *std::max_element(times.end_s.begin(), times.end_s.begin() + last);
+}
+
+TEST(MoeLayer, ADegradedLinkTakesItsFactorLonger) {
+  Topology topology = eight_ranks();
+  EXPECT_NEAR(uniform_layer_s(topology, {}), 194e-6, 1e-12);
+  topology.scale_link("rank 2 port in", 0.5);
+  // Into rank 2 both ways take twice as long: 5 + 100 and 5 + 180 us.
+  EXPECT_NEAR(uniform_layer_s(topology, {}), 4e-6 + 105e-6 + 40e-6 + 185e-6, 1e-12);
+}
+
+TEST(MoeLayer, ASlowRankHoldsAllUp) {
+  MoeEventOptions options;
+  options.slowdown = {1, 1, 1, 2, 1, 1, 1, 1};
+  EXPECT_NEAR(uniform_layer_s(eight_ranks(), options), 8e-6 + 55e-6 + 80e-6 + 95e-6, 1e-12);
+}
+
+TEST(MoeLayer, OthersTrafficTakesItsShareOfTheLinks) {
+  // Half of every link is somebody else's: bytes flow for 100 and 180 us instead of 50 and 90.
+  const double expected = 4e-6 + 105e-6 + 40e-6 + 185e-6;
+  EXPECT_NEAR(uniform_layer_s(eight_ranks(), {}, 0.5), expected, 1e-6 * expected);
+}
+
+TEST(MoeLayer, RoundsTakeWhatTheirFullestLinksDo) {
+  MoeEventOptions options;
+  options.exchange = ExchangeAlgorithm::pairwise;
+  options.ranks_per_node = 8;
+  options.round_s = 2e-6;
+  // Even pairs fill every round alike: as direct, and six more rounds wait for the one before.
+  const double pairwise = uniform_layer_s(eight_ranks(), options);
+  EXPECT_NEAR(pairwise, 194e-6 + 2 * 6 * 2e-6, 1e-12);
+  // Around the ring a port carries 7 + 6 + ... + 1 = 28 blocks instead of 7.
+  options.exchange = ExchangeAlgorithm::ring;
+  EXPECT_NEAR(uniform_layer_s(eight_ranks(), options), 194e-6 + 3 * (50e-6 + 90e-6) + 2 * 6 * 2e-6, 1e-12);
+}
+
+TEST(MoeLayer, GatheringFromAllDoesNotCareForSkew) {
+  RoutingStudy even = study_of(0);
+  even.costs.experts_s = [](const RankLoad&) { return 30e-6; };
+  even.options.exchange = ExchangeAlgorithm::all_gather;
+  even.options.ranks_per_node = 8;
+  RoutingStudy skewed = study_of(1.5);
+  skewed.costs.experts_s = even.costs.experts_s;
+  skewed.options = even.options;
+  EXPECT_NEAR(mean_step(skewed) / mean_step(even), 1, 1e-9);
+  skewed.options.exchange = ExchangeAlgorithm::pairwise;
+  EXPECT_GT(mean_step(skewed), 1.2 * mean_step(even));
 }
 
 TEST(MoeLayer, TheSameForAnyNumberOfThreads) {

@@ -1,0 +1,238 @@
+#include "sim/event/exchange.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+constexpr std::array<std::string_view, 5> kNames{"direct", "pairwise", "ring", "hierarchical", "all-gather"};
+
+std::size_t index(int at) { return static_cast<std::size_t>(at); }
+
+void add(ExchangeRounds& rounds, ExchangeRound round) {
+  if (!round.empty()) rounds.push_back(std::move(round));
+}
+
+ExchangeRound pairs_at_distance(const ByteMatrix& bytes, int distance) {
+  ExchangeRound round;
+  for (int from = 0; from < bytes.ranks(); ++from) {
+    const int to = (from + distance) % bytes.ranks();
+    if (bytes.at(from, to) > 0) round.push_back({from, to, bytes.at(from, to)});
+  }
+  return round;
+}
+
+ExchangeRounds ring_rounds(const ByteMatrix& bytes) {
+  const int ranks = bytes.ranks();
+  // Bytes of each rank for those at least so far ahead: what is still under way in the round of that number.
+  std::vector<std::vector<double>> left(index(ranks), std::vector<double>(index(ranks) + 1, 0.0));
+  for (int owner = 0; owner < ranks; ++owner) {
+    for (int distance = ranks - 1; distance > 0; --distance) {
+      left[index(owner)][index(distance)] =
+          left[index(owner)][index(distance) + 1] + bytes.at(owner, (owner + distance) % ranks);
+    }
+  }
+  ExchangeRounds rounds;
+  for (int number = 1; number < ranks; ++number) {
+    ExchangeRound round;
+    for (int from = 0; from < ranks; ++from) {
+      const double amount = left[index((from - number + 1 + ranks) % ranks)][index(number)];
+      if (amount > 0) round.push_back({from, (from + 1) % ranks, amount});
+    }
+    add(rounds, std::move(round));
+  }
+  return rounds;
+}
+
+ExchangeRound pairs_if(const ByteMatrix& bytes, int ranks_per_node, bool same_node) {
+  ExchangeRound round;
+  for (int from = 0; from < bytes.ranks(); ++from) {
+    for (int to = 0; to < bytes.ranks(); ++to) {
+      const bool same = from / ranks_per_node == to / ranks_per_node;
+      if (from != to && same == same_node && bytes.at(from, to) > 0) round.push_back({from, to, bytes.at(from, to)});
+    }
+  }
+  return round;
+}
+
+void check_node(int ranks_per_node) {
+  if (ranks_per_node < 1) throw InputError("exchange", fmt::format("{} ranks a node", ranks_per_node), "at least 1");
+}
+
+void check_block(double bytes) {
+  if (!std::isfinite(bytes) || bytes < 0) {
+    throw InputError("exchange", fmt::format("a block of {} bytes", bytes), "finite and not negative");
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(ExchangeAlgorithm algorithm) { return kNames[static_cast<std::size_t>(algorithm)]; }
+
+std::optional<ExchangeAlgorithm> find_exchange_algorithm(std::string_view name) {
+  const auto found = std::ranges::find(kNames, name);
+  if (found == kNames.end()) return std::nullopt;
+  return static_cast<ExchangeAlgorithm>(found - kNames.begin());
+}
+
+ByteMatrix through_nodes(const ByteMatrix& bytes, int ranks_per_node) {
+  check_node(ranks_per_node);
+  const int ranks = bytes.ranks();
+  ByteMatrix out(ranks);
+  for (int from = 0; from < ranks; ++from) {
+    for (int to = 0; to < ranks; ++to) {
+      const double amount = bytes.at(from, to);
+      if (amount == 0) continue;
+      const int first = to / ranks_per_node * ranks_per_node;
+      if (from / ranks_per_node == to / ranks_per_node) {
+        out.at(from, to) += amount;
+        continue;
+      }
+      const int size = std::min(ranks_per_node, ranks - first);
+      const int forwarder = first + from % ranks_per_node % size;
+      out.at(from, forwarder) += amount;
+      if (forwarder != to) out.at(forwarder, to) += amount;
+    }
+  }
+  return out;
+}
+
+ExchangeRounds all_to_all_rounds(ExchangeAlgorithm algorithm, const ByteMatrix& bytes, int ranks_per_node) {
+  check_node(ranks_per_node);
+  const int ranks = bytes.ranks();
+  ExchangeRounds rounds;
+  switch (algorithm) {
+    case ExchangeAlgorithm::direct: {
+      ExchangeRound all;
+      for (int distance = 1; distance < ranks; ++distance) {
+        const ExchangeRound some = pairs_at_distance(bytes, distance);
+        all.insert(all.end(), some.begin(), some.end());
+      }
+      add(rounds, std::move(all));
+      break;
+    }
+    case ExchangeAlgorithm::pairwise:
+      for (int distance = 1; distance < ranks; ++distance) add(rounds, pairs_at_distance(bytes, distance));
+      break;
+    case ExchangeAlgorithm::ring: return ring_rounds(bytes);
+    case ExchangeAlgorithm::hierarchical: {
+      const ByteMatrix forwarded = through_nodes(bytes, ranks_per_node);
+      add(rounds, pairs_if(forwarded, ranks_per_node, false));
+      add(rounds, pairs_if(forwarded, ranks_per_node, true));
+      break;
+    }
+    case ExchangeAlgorithm::all_gather: {
+      std::vector<double> blocks(index(ranks), 0);
+      for (int from = 0; from < ranks; ++from) {
+        for (int to = 0; to < ranks; ++to) {
+          if (from != to) blocks[index(from)] = std::max(blocks[index(from)], bytes.at(from, to));
+        }
+      }
+      return all_gather_rounds(blocks);
+    }
+  }
+  return rounds;
+}
+
+ExchangeRounds reversed(ExchangeRounds rounds) {
+  std::ranges::reverse(rounds);
+  for (ExchangeRound& round : rounds) {
+    for (Transfer& transfer : round) std::swap(transfer.from, transfer.to);
+  }
+  return rounds;
+}
+
+ExchangeRounds all_gather_rounds(std::span<const double> block_bytes) {
+  if (block_bytes.empty()) throw InputError("exchange", "has no ranks");
+  std::ranges::for_each(block_bytes, check_block);
+  const int ranks = static_cast<int>(block_bytes.size());
+  ExchangeRounds rounds;
+  for (int number = 0; number < ranks - 1; ++number) {
+    ExchangeRound round;
+    for (int from = 0; from < ranks; ++from) {
+      const double amount = block_bytes[index((from - number + ranks) % ranks)];
+      if (amount > 0) round.push_back({from, (from + 1) % ranks, amount});
+    }
+    add(rounds, std::move(round));
+  }
+  return rounds;
+}
+
+ExchangeRounds reduce_scatter_rounds(std::span<const double> block_bytes) {
+  return reversed(all_gather_rounds(block_bytes));
+}
+
+ExchangeRounds all_reduce_rounds(int ranks, double bytes) {
+  if (ranks < 1) throw InputError("exchange", fmt::format("has {} ranks", ranks), "at least 1");
+  const std::vector<double> blocks(index(ranks), bytes / ranks);
+  ExchangeRounds rounds = reduce_scatter_rounds(blocks);
+  for (ExchangeRound& round : all_gather_rounds(blocks)) rounds.push_back(std::move(round));
+  return rounds;
+}
+
+ExchangeRounds parameter_server_rounds(int ranks, int server, double bytes) {
+  check_block(bytes);
+  if (ranks < 2 || server < 0 || server >= ranks) {
+    throw InputError("exchange", fmt::format("rank {} of {} cannot serve the others", server, ranks),
+                     "a rank from 0, and at least one worker");
+  }
+  ExchangeRound push;
+  for (int worker = 0; worker < ranks && bytes > 0; ++worker) {
+    if (worker != server) push.push_back({worker, server, bytes});
+  }
+  ExchangeRounds rounds;
+  add(rounds, push);
+  for (ExchangeRound& pull : reversed(rounds)) rounds.push_back(std::move(pull));
+  return rounds;
+}
+
+RoundsCost cost_of_rounds(NetworkPorts& ports, const ExchangeRounds& rounds, int ranks_per_node, double round_s) {
+  check_node(ranks_per_node);
+  RoundsCost cost;
+  std::vector<double> carried;
+  for (const ExchangeRound& round : rounds) {
+    for (const Demand& demand : ports.demands(round)) {
+      const auto link = static_cast<std::size_t>(demand.resources.front() - ports.resource(0));
+      carried.resize(std::max(carried.size(), link + 1), 0);
+      carried[link] += demand.amount;
+    }
+    cost.fullest_s += ports.fullest_s();
+    cost.seconds += round_s + ports.fullest_s();
+    for (const Transfer& transfer : round) {
+      if (transfer.from / ranks_per_node != transfer.to / ranks_per_node) cost.between_nodes += transfer.bytes;
+    }
+  }
+  for (std::size_t link = 0; link < carried.size(); ++link) {
+    if (carried[link] <= cost.busiest_bytes) continue;
+    cost.busiest_bytes = carried[link];
+    cost.busiest_link = static_cast<int>(link);
+  }
+  return cost;
+}
+
+int add_rounds(EventGraph& graph, NetworkPorts& ports, const ExchangeRounds& rounds, TaskKind kind, int stream,
+               double start_s, double round_s, double scale, FlowModel model, std::span<const int> after) {
+  int last = -1;
+  for (const ExchangeRound& round : rounds) {
+    std::span<const Demand> demands;
+    if (model == FlowModel::port) {
+      demands = ports.demands(round);
+      ports.rescale(scale);
+    } else {
+      demands = ports.flows(round, scale);
+    }
+    const bool first = last < 0;
+    last = graph.add_task(kind, -1, stream, (first ? start_s : 0) + round_s, demands,
+                          first ? after : std::span<const int>(&last, 1));
+  }
+  return last;
+}
+
+}  // namespace moecast
