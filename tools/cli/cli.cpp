@@ -171,6 +171,8 @@ int run_cli(int argc, char** argv) {
     add_compare_command(root, line);
     add_sweep_command(root, line);
     add_trace_command(root, line);
+    add_routing_command(root, line);
+    add_exchange_command(root, line);
     add_describe_command(root, line);
     add_list_command(root, line);
     add_profile_command(root, line);

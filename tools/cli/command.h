@@ -68,6 +68,8 @@ void add_explain_command(const Command& app, CommandLine& line);
 void add_compare_command(const Command& app, CommandLine& line);
 void add_sweep_command(const Command& app, CommandLine& line);
 void add_trace_command(const Command& app, CommandLine& line);
+void add_exchange_command(const Command& app, CommandLine& line);
+void add_routing_command(const Command& app, CommandLine& line);
 void add_profile_command(const Command& app, CommandLine& line);
 void add_calibrate_command(const Command& app, CommandLine& line);
 void add_validate_command(const Command& app, CommandLine& line);

@@ -43,7 +43,8 @@ std::uint64_t seed_of(const Query& query) { return query.workload.load.seed; }
 
 std::vector<Answer> cpu_answers(const QueryOptions& options, const EventFlags& flags, Progress& progress,
                                 std::vector<Query> queries, const HardwareChoice& hardware) {
-  if (!flags.cluster.empty() || !flags.dispatch.empty() || !flags.slow_links.empty() || !flags.slow_ranks.empty()) {
+  if (!flags.cluster.empty() || !flags.dispatch.empty() || !flags.exchange.empty() || !flags.correlation.empty() ||
+      !flags.drift.empty() || !flags.slow_links.empty() || !flags.slow_ranks.empty()) {
     throw UsageError("--cluster", "a CPU profile is one rank: there are no links", "name a GPU: moecast list hw");
   }
   refuse_backend_typo(options.backend, hardware);

@@ -55,6 +55,8 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
   text("--cluster", flags.cluster, "NAME|FILE", "How ranks are wired (moecast list clusters; default: the device's)");
   text("--dispatch", flags.dispatch, "NAME",
        "deepep-low-latency, deepep-normal, nvlink-one-sided, nccl (default: by tokens and cluster)");
+  text("--exchange", flags.exchange, "NAME",
+       "direct (default), pairwise, ring, hierarchical, all-gather (and reduce-scatter): of NCCL's kernels");
   text("--kernel", flags.kernel, "NAME",
        "Kernel of the experts (default: measured nearest; moecast explain --hw NAME)");
   text("--placement", flags.placement, "NAME", "contiguous (default), round-robin, balanced (by popularity, replicas)");
@@ -63,6 +65,10 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
   text("--batches", flags.batches, "N", "2: two-batch overlap (default 1)");
   text("--shadow", flags.shadow, "N", "Most popular experts whose weights are sent to every rank (default 0)");
   text("--background", flags.background, "SHARE", "Of every link's bandwidth that other traffic takes (default 0)");
+  text("--correlation", flags.correlation, "RATIO",
+       "Of the experts' popularity ranks in neighbouring layers, 0 (default) to 1 (the same order)");
+  text("--drift", flags.drift, "RATIO",
+       "Change of a layer's ranks from one sample to the next, 0 (default) to 1 (a new order): samples are steps");
   command.add_option("--slow-rank", flags.slow_ranks, "A rank whose kernels take FACTOR times as long; may be repeated")
       .type_name("RANK:FACTOR")
       .group(kGroup);
@@ -86,6 +92,7 @@ Engine engine_of(const EventFlags& flags) {
   refuse(!flags.samples.empty(), "--samples");
   refuse(!flags.cluster.empty(), "--cluster");
   refuse(!flags.dispatch.empty(), "--dispatch");
+  refuse(!flags.exchange.empty(), "--exchange");
   refuse(!flags.kernel.empty(), "--kernel");
   refuse(!flags.placement.empty(), "--placement");
   refuse(!flags.slots.empty(), "--slots");
@@ -93,6 +100,8 @@ Engine engine_of(const EventFlags& flags) {
   refuse(!flags.batches.empty(), "--batches");
   refuse(!flags.shadow.empty(), "--shadow");
   refuse(!flags.background.empty(), "--background");
+  refuse(!flags.correlation.empty(), "--correlation");
+  refuse(!flags.drift.empty(), "--drift");
   refuse(!flags.jobs.empty(), "--jobs");
   refuse(!flags.slow_ranks.empty(), "--slow-rank");
   refuse(!flags.slow_links.empty(), "--slow-link");
@@ -108,6 +117,10 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
   if (!flags.dispatch.empty()) {
     options.dispatch = known_word(flags.dispatch, "--dispatch", find_dispatch_method,
                                   {"deepep-low-latency", "deepep-normal", "nvlink-one-sided", "nccl"});
+  }
+  if (!flags.exchange.empty()) {
+    options.exchange = known_word(flags.exchange, "--exchange", find_exchange_algorithm,
+                                  {"direct", "pairwise", "ring", "hierarchical", "all-gather"});
   }
   options.kernel = flags.kernel;
   if (!flags.placement.empty()) {
@@ -125,6 +138,8 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
   }
   options.shadowed_experts = whole(flags.shadow, "--shadow", 0, 0, 65536);
   if (!flags.background.empty()) options.background_share = parse_number(flags.background, "--background", 0, 0.99);
+  if (!flags.correlation.empty()) options.orders.correlation = parse_number(flags.correlation, "--correlation", 0, 1);
+  if (!flags.drift.empty()) options.orders.drift = parse_number(flags.drift, "--drift", 0, 1);
   for (const std::string& text : flags.slow_ranks) {
     const auto [rank, factor] = named_factor(text, "--slow-rank", "--slow-rank 3:1.5");
     options.slow_ranks.emplace_back(static_cast<int>(parse_count(rank, "--slow-rank", 0, 1'000'000)), factor);
@@ -166,12 +181,15 @@ void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::ve
   };
   inputs.push_back({"engine", std::string("event"), true});
   count("samples", options.samples, flags.samples);
+  inputs.push_back({"exchange", std::string(to_string(options.exchange)), !flags.exchange.empty()});
   inputs.push_back({"placement", flags.placement.empty() ? "contiguous" : flags.placement, !flags.placement.empty()});
   if (options.placement == PlacementKind::balanced) count("slots_per_rank", options.slots_per_rank, flags.slots);
   count("chunks", options.chunks, flags.chunks);
   count("batches", options.batches, flags.batches);
   count("shadowed_experts", options.shadowed_experts, flags.shadow);
   inputs.push_back({"background_ratio", options.background_share, !flags.background.empty()});
+  inputs.push_back({"correlation_ratio", options.orders.correlation, !flags.correlation.empty()});
+  inputs.push_back({"drift_ratio", options.orders.drift, !flags.drift.empty()});
   for (const auto& [rank, factor] : options.slow_ranks) {
     inputs.push_back({fmt::format("slow_rank_{}_ratio", rank), factor, true});
   }

@@ -17,6 +17,7 @@ struct EventFlags {
   std::string samples;
   std::string cluster;
   std::string dispatch;
+  std::string exchange;
   std::string kernel;
   std::string placement;
   std::string slots;
@@ -24,6 +25,8 @@ struct EventFlags {
   std::string batches;
   std::string shadow;
   std::string background;
+  std::string correlation;
+  std::string drift;
   std::string jobs;
   std::vector<std::string> slow_ranks;
   std::vector<std::string> slow_links;

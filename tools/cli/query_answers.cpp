@@ -22,6 +22,7 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"rows_per_expert", "--rows"},
                                                         {"cluster", "--cluster"},
                                                         {"slow rank", "--slow-rank"},
+                                                        {"exchange", "--exchange"},
                                                         {"backend", "--backend"}};
   if (const auto flag = flags.find(error.where()); flag != flags.end()) {
     throw UsageError(flag->second, error.problem(), error.hint());

@@ -11,6 +11,7 @@
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "models/core/quantity_text.h"
+#include "models/routing/routing_trace.h"
 #include "tools/cli/command.h"
 #include "tools/cli/model_choice.h"
 
@@ -137,11 +138,33 @@ void refuse_idle_flags(Phase phase, const Combination& values, const Architectur
   }
 }
 
-Workload workload_of(const QueryOptions& options, const Combination& values, const Architecture* model) {
+ExpertLoad load_of(const QueryOptions& options) {
+  return parse_load(options.load.empty() ? "uniform" : options.load,
+                    static_cast<std::uint64_t>(parse_count(options.seed, "--seed")));
+}
+
+/// A recorded routing is of models that choose as many experts.
+void refuse_other_trace(const Query& query) {
+  const auto& trace = query.workload.load.trace;
+  if (!trace) return;
+  for (const auto* stack : {&query.architecture.encoder, &query.architecture.decoder}) {
+    for (const Layer& layer : *stack) {
+      for (const Block& block : layer.blocks) {
+        const auto* moe = std::get_if<MoeBlock>(&block);
+        if (moe == nullptr || moe->router.top_k == trace->top_k) continue;
+        throw InputError(trace->path,
+                         fmt::format("holds {} experts a token, the model chooses {}", trace->top_k, moe->router.top_k),
+                         "is it the trace of another model?");
+      }
+    }
+  }
+}
+
+Workload workload_of(const QueryOptions& options, const ExpertLoad& load, const Combination& values,
+                     const Architecture* model) {
   Workload workload;
   const bool layer = model == nullptr;
-  workload.load = parse_load(options.load.empty() ? "uniform" : options.load,
-                             static_cast<std::uint64_t>(parse_count(options.seed, "--seed")));
+  workload.load = load;
   workload.copies = values.at("--copies");
   if (!options.rows.empty()) {
     if (!layer) throw UsageError("--rows", "are those of a single MoE layer, not of a whole model", "write --load");
@@ -286,7 +309,8 @@ void add_query_options(const Command& command, QueryOptions& options) {
   text("--phase", options.phase, "NAME", kWorkloadGroup,
        "decode (default), prefill, mixed, encode (default of models without a decoder)");
   text("--load", options.load, "LOAD", kWorkloadGroup,
-       "uniform (default), zipf:1.0, power-law:1.2, dirichlet:0.5, log-normal:1.05, histogram:3,1,1");
+       "uniform (default), zipf:1.0, power-law:1.2, dirichlet:0.5, log-normal:1.05, histogram:3,1,1, trace:FILE "
+       "(CSV layer,token,expert_0,... or JSON lines; gzip too)");
   text("--rows", options.rows, "N,N,...", kWorkloadGroup, "Exact rows of each expert of a layer, instead of --load");
   text("--seed", options.seed, "N", kWorkloadGroup, "Seed of a random load (default 1)");
   command.add_flag("--gated", options.gated, "Experts have gate and up matrices (default)").group(kLayerGroup);
@@ -319,7 +343,10 @@ void drop_idle_numbers(QueryOptions& options, const std::string& phase, const Ar
 
 QuerySet::QuerySet(QueryOptions options, std::shared_ptr<const Architecture> model, int default_threads,
                    std::size_t most)
-    : options_(std::move(options)), model_(std::move(model)), default_threads_(default_threads) {
+    : options_(std::move(options)),
+      model_(std::move(model)),
+      default_threads_(default_threads),
+      load_(load_of(options_)) {
   for (const NumberFlag& flag : kNumbers) {
     const std::string& text = options_.numbers.at(flag.name);
     axes_.push_back(text.empty() ? std::vector<std::int64_t>() : parse_range(text, flag.name, flag.low, flag.high));
@@ -331,7 +358,7 @@ QuerySet::QuerySet(QueryOptions options, std::shared_ptr<const Architecture> mod
   // What is wrong whatever the numbers are is said before the first combination.
   const Combination values(axes_, 0);
   static_cast<void>(deployment_of(options_, values, default_threads_));
-  static_cast<void>(workload_of(options_, values, model_.get()));
+  static_cast<void>(workload_of(options_, load_, values, model_.get()));
   static_cast<void>(parse_without(options_.without));
   if (model_) return;
   LayerChoice layer = layer_of(options_, values);
@@ -343,10 +370,11 @@ Query QuerySet::at(std::size_t index) const {
   const Combination values(axes_, index);
   Query query{model_ ? *model_ : make_layer(layer_of(options_, values)),
               deployment_of(options_, values, default_threads_),
-              workload_of(options_, values, model_.get()),
+              workload_of(options_, load_, values, model_.get()),
               parse_without(options_.without),
               {},
               {}};
+  refuse_other_trace(query);
   query.inputs = inputs_of(options_, query, values, !model_);
   for (std::size_t i = 0; i < kNumbers.size(); ++i) {
     if (axes_[i].size() > 1) query.varied[kNumbers[i].name] = values.at(kNumbers[i].name);

@@ -92,6 +92,7 @@ class QuerySet {
   QueryOptions options_;
   std::shared_ptr<const Architecture> model_;
   int default_threads_;
+  ExpertLoad load_;
   std::vector<std::vector<std::int64_t>> axes_;  ///< a numeric flag each; empty = not given
   std::size_t size_ = 1;
 };
@@ -101,7 +102,8 @@ class QuerySet {
 /// @throws UsageError on contradicting or wrong flags, InputError on a bad model file.
 std::vector<Query> make_queries(const QueryOptions& options, const DataFolders& folders, int default_threads);
 
-/// "zipf:1.0", "uniform", "histogram:3,1,1". @throws UsageError with the known forms.
+/// "zipf:1.0", "uniform", "histogram:3,1,1", "trace:FILE" (read here). @throws UsageError with the known forms,
+/// InputError on a bad file.
 ExpertLoad parse_load(const std::string& text, std::uint64_t seed);
 /// "sorted-grouped", "grouped", "loop", ... @throws UsageError with the nearest name.
 KernelStrategy parse_strategy(const std::string& text);

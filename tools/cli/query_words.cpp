@@ -1,11 +1,13 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <memory>
 #include <utility>
 
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "models/core/quantity_text.h"
+#include "models/routing/routing_trace.h"
 #include "tools/cli/command.h"
 #include "tools/cli/query_options.h"
 
@@ -63,9 +65,13 @@ DType parse_dtype_flag(const std::string& text) {
 }
 
 ExpertLoad parse_load(const std::string& text, std::uint64_t seed) {
-  static const Words<LoadKind> words{{"uniform", LoadKind::uniform},       {"zipf", LoadKind::zipf},
-                                     {"power-law", LoadKind::power_law},   {"dirichlet", LoadKind::dirichlet},
-                                     {"log-normal", LoadKind::log_normal}, {"histogram", LoadKind::histogram}};
+  static const Words<LoadKind> words{{"uniform", LoadKind::uniform},
+                                     {"zipf", LoadKind::zipf},
+                                     {"power-law", LoadKind::power_law},
+                                     {"dirichlet", LoadKind::dirichlet},
+                                     {"log-normal", LoadKind::log_normal},
+                                     {"histogram", LoadKind::histogram},
+                                     {"trace", LoadKind::trace}};
   const std::size_t colon = text.find(':');
   const std::string argument = colon == std::string::npos ? "" : text.substr(colon + 1);
   ExpertLoad load;
@@ -77,7 +83,13 @@ ExpertLoad parse_load(const std::string& text, std::uint64_t seed) {
   }
   if (argument.empty()) {
     throw UsageError("--load", fmt::format("\"{}\" needs a parameter", text),
-                     load.kind == LoadKind::histogram ? "write e.g. \"histogram:3,1,1\"" : "write e.g. \"zipf:1.0\"");
+                     load.kind == LoadKind::histogram ? "write e.g. \"histogram:3,1,1\""
+                     : load.kind == LoadKind::trace   ? "write e.g. \"trace:routing.csv.gz\""
+                                                      : "write e.g. \"zipf:1.0\"");
+  }
+  if (load.kind == LoadKind::trace) {
+    load.trace = std::make_shared<const RoutingTrace>(read_routing_trace(argument));
+    return load;
   }
   if (load.kind != LoadKind::histogram) {
     load.parameter = parse_number(argument, "--load", 0, 100);

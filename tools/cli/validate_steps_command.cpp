@@ -142,7 +142,7 @@ void add_validate_steps_command(const Command& validate, CommandLine& line) {
   command
       .add_option("--reference", options->reference,
                   "steps of another deployment: the nearest of them is the baseline \"nearest\" (default: none)")
-      ->type_name("FILE");
+      .type_name("FILE");
   command.add_flag("--fit", options->fit, "fit the engine's host constants to this table, and show them");
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT",

@@ -1,0 +1,272 @@
+// `moecast routing`, `moecast exchange` and recorded routings, as people run them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "tests/cli/program.h"
+
+namespace moecast::test {
+namespace {
+
+using testing::HasSubstr;
+using Json = nlohmann::json;
+
+std::vector<std::string> with(std::vector<std::string> arguments, const std::vector<std::string>& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+const std::vector<std::string> kLayer{"routing", "--tokens", "4096", "--load", "zipf:1"};
+const std::vector<std::string> kRouting = with(kLayer, {"--experts", "64", "--top-k", "4", "--ranks", "8"});
+
+Json answer(const std::vector<std::string>& more, const std::vector<std::string>& base = kRouting) {
+  const Finished finished = run_moecast(with(base, with(more, {"--format", "json"})));
+  EXPECT_EQ(finished.code, 0) << finished.err;
+  return Json::parse(finished.out);
+}
+
+double sum_of(const Json& numbers) {
+  double sum = 0;
+  for (const Json& number : numbers) sum += number.is_array() ? sum_of(number) : number.get<double>();
+  return sum;
+}
+
+TEST(RoutingCommand, ConservesRowsAndCountsBytes) {
+  const Json a = answer({"--hidden", "4096", "--dispatch-dtype", "fp8_block", "--deduplicate", "expert"});
+  EXPECT_TRUE(a.at("samples").is_null()) << "closed form";
+  EXPECT_NEAR(sum_of(a.at("experts").at("rows")), 4096 * 4, 1e-6);
+  EXPECT_NEAR(sum_of(a.at("ranks").at("rows")), 4096 * 4, 1e-6);
+  EXPECT_NEAR(sum_of(a.at("dispatch_tokens")), 4096 * 4, 1e-6) << "a copy a selected expert";
+  // A row of 4096 fp8 elements and a scale of four bytes per 128; bf16 on the way back.
+  EXPECT_NEAR(sum_of(a.at("dispatch_bytes")), 4096.0 * 4 * (4096 + 32 * 4), 1);
+  EXPECT_NEAR(sum_of(a.at("combine_bytes")), 4096.0 * 4 * 8192, 1);
+  EXPECT_NEAR(a.at("dispatch_tokens")[1][2].get<double>() * 8192, a.at("combine_bytes")[2][1].get<double>(), 1e-6);
+  EXPECT_TRUE(a.at("wasted_flops").is_null()) << "unknown without --width";
+}
+
+TEST(RoutingCommand, SamplesHaveTheExpectationAsTheirMean_B5) {
+  const Json expected = answer({});
+  const Json sampled = answer({"--samples", "200"});
+  for (std::size_t e = 0; e < 64; ++e) {
+    const double mean = expected.at("experts").at("rows")[e];
+    // A percent, and four standard deviations of counting.
+    EXPECT_NEAR(sampled.at("experts").at("rows")[e].get<double>() / mean, 1, 0.01 + 4 / std::sqrt(200 * mean)) << e;
+  }
+  EXPECT_EQ(answer({"--samples", "3"}), answer({"--samples", "3"}));
+  EXPECT_NE(answer({"--samples", "3"}), answer({"--samples", "3", "--seed", "2"}));
+}
+
+TEST(RoutingCommand, ACopyANodeTravelsLessThanACopyARankThanACopyAnExpert) {
+  const auto between = [](const char* by) {
+    const Json a = answer({"--experts", "64", "--top-k", "4", "--ranks", "16", "--deduplicate", by}, kLayer);
+    double sum = 0;
+    for (std::size_t from = 0; from < 16; ++from) {
+      for (std::size_t to = 0; to < 16; ++to) {
+        if (from / 8 != to / 8) sum += a.at("dispatch_tokens")[from][to].get<double>();
+      }
+    }
+    return sum;
+  };
+  EXPECT_LT(between("node"), between("rank"));
+  EXPECT_LT(between("rank"), between("expert"));
+}
+
+TEST(RoutingCommand, CapacityDropsMovesQueuesAndPads) {
+  const auto limited = [](const std::vector<std::string>& more) {
+    return answer(with({"--capacity-factor", "1.25", "--samples", "20", "--hidden", "1024", "--width", "4096"}, more));
+  };
+  const Json drop = limited({});
+  EXPECT_EQ(drop.at("slots_per_expert"), 320);
+  EXPECT_GT(drop.at("dropped_rows"), 1000);
+  EXPECT_NEAR(drop.at("kept_rows").get<double>() + drop.at("dropped_rows").get<double>(), 16384, 1e-6);
+  EXPECT_EQ(drop.at("wasted_flops"), 0);
+  EXPECT_GT(limited({"--overflow", "next-best"}).at("moved_rows"), 1000);
+  EXPECT_GT(limited({"--overflow", "queue"}).at("queued_rows"), 1000);
+  const Json padded = limited({"--pad"});
+  EXPECT_NEAR(padded.at("padded_rows").get<double>(), 64 * 320 - padded.at("kept_rows").get<double>(), 1e-6);
+  EXPECT_NEAR(padded.at("wasted_flops").get<double>(), padded.at("padded_rows").get<double>() * 2 * 3 * 1024 * 4096,
+              1e3);
+  EXPECT_EQ(limited({"--capacity-of", "tokens"}).at("slots_per_expert"), 80);
+  EXPECT_EQ(answer({"--capacity-factor", "1.001", "--rounding", "floor", "--samples", "1"}).at("slots_per_expert"),
+            256);
+  EXPECT_EQ(answer({"--capacity-factor", "1.001", "--samples", "1"}).at("slots_per_expert"), 257);
+}
+
+TEST(RoutingCommand, TheBalancerPlacesReplicasAndSaysWhatTheyCost) {
+  const Json plain = answer({});
+  const Json balanced = answer({"--placement", "balanced", "--hidden", "1024", "--width", "1024", "--link", "50GB/s"});
+  EXPECT_LT(balanced.at("ranks").at("max_over_mean_ratio"), plain.at("ranks").at("max_over_mean_ratio"));
+  EXPECT_TRUE(plain.at("move").is_null());
+  const double copies = balanced.at("move").at("copies");
+  EXPECT_GT(copies, 0);
+  EXPECT_NEAR(balanced.at("move").at("bytes").get<double>(), copies * 3 * 1024 * 1024 * 2, 1);
+  EXPECT_GE(balanced.at("move").at("latency_s").get<double>(), copies / 8 * 3 * 1024 * 1024 * 2 / 50e9);
+  const Json mapped =
+      answer({"--experts", "4", "--top-k", "1", "--ranks", "2", "--placement", "map:0,1,0+1,1"}, kLayer);
+  EXPECT_EQ(mapped.at("placement"), Json::parse("[[0],[1],[0,1],[1]]"));
+  const Json servers = answer({"--placement", "servers:1"});
+  EXPECT_NEAR(servers.at("ranks").at("max_over_mean_ratio").get<double>(), 8, 1e-9) << "one rank computes all";
+}
+
+TEST(RoutingCommand, StepsOfFeedbackAreATimeline_C9) {
+  const Json steps = answer({"--steps", "300", "--bias-step", "0.02", "--samples", "0"}).at("steps");
+  ASSERT_EQ(steps.size(), 300U);
+  EXPECT_GT(steps.front().at("expert_max_over_mean_ratio"), 5);
+  EXPECT_LT(steps.back().at("expert_max_over_mean_ratio"), 1.1);
+  const Json schedule =
+      answer({"--steps", "4", "--capacity-schedule", "2x2,1.25", "--overflow", "queue", "--samples", "1"}).at("steps");
+  EXPECT_EQ(schedule[1].at("capacity_factor"), 2.0);
+  EXPECT_EQ(schedule[2].at("capacity_factor"), 1.25);
+  EXPECT_GT(schedule[3].at("waiting_rows"), schedule[1].at("waiting_rows"));
+  const Finished csv = run_moecast(with(kRouting, {"--steps", "3", "--rebalance", "1", "--format", "csv"}));
+  EXPECT_THAT(csv.out, HasSubstr("step,capacity_factor,slots_per_expert,asked_rows"));
+  EXPECT_EQ(std::count(csv.out.begin(), csv.out.end(), '\n'), 4);
+}
+
+TEST(RoutingCommand, WritesTheFormatsThatAreAskedFor) {
+  const Finished table = run_moecast(kRouting);
+  EXPECT_THAT(table.out, HasSubstr("max / mean"));
+  const Finished matrix = run_moecast(with(kRouting, {"--show", "matrix", "--format", "csv"}));
+  EXPECT_THAT(matrix.out, HasSubstr("sender,rank_0_tokens"));
+  EXPECT_EQ(std::count(matrix.out.begin(), matrix.out.end(), '\n'), 9);
+  const Finished ranks = run_moecast(with(kRouting, {"--show", "ranks", "--format", "md"}));
+  EXPECT_THAT(ranks.out, HasSubstr("| rank |"));
+  const Finished lines = run_moecast(with(kRouting, {"--show", "experts", "--format", "jsonl"}));
+  EXPECT_EQ(std::count(lines.out.begin(), lines.out.end(), '\n'), 64);
+}
+
+TEST(RoutingCommand, RefusesWhatContradictsItself) {
+  const auto refusal = [](const std::vector<std::string>& more, const char* what, int code = 2) {
+    const Finished finished = run_moecast(with(kRouting, more));
+    EXPECT_EQ(finished.code, code) << finished.err;
+    EXPECT_THAT(finished.err, HasSubstr(what));
+    EXPECT_EQ(finished.out, "");
+  };
+  refusal({"--policy", "token-choise"}, "did you mean \"token-choice\"?");
+  refusal({"--samples", "0", "--capacity-factor", "1"}, "closed form");
+  refusal({"--pad"}, "--capacity-factor");
+  refusal({"--bias-step", "0.1"}, "--steps");
+  refusal({"--width", "64"}, "--hidden");
+  refusal({"--show", "expert"}, "did you mean \"experts\"?");
+  refusal({"--show", "steps"}, "--steps");
+  refusal({"--slots", "3"}, "--placement balanced");
+  refusal({"--placement", "balanced", "--slots", "2"}, "slots");
+  refusal({"--placement", "map:0,9"}, "--placement");
+  refusal({"--groups", "3", "--groups-kept", "2"}, "");
+  refusal({"--load", "trace:/no/such.csv"}, "no such file", 3);
+}
+
+class RecordedRoutingCommand : public testing::Test {
+ protected:
+  /// Four steps of 256 tokens, two layers.
+  std::string trace() const {
+    const std::string path = folder_ + "/trace.csv.gz";
+    const Finished written =
+        run_moecast({"routing", "--experts", "16", "--top-k", "2", "--tokens", "256", "--load", "zipf:1", "--steps",
+                     "4", "--layers", "2", "--correlation", "0.5", "--write-trace", path});
+    EXPECT_EQ(written.code, 0) << written.err;
+    return path;
+  }
+  static std::vector<std::string> layer(const std::string& load) {
+    return {"predict",  "--hw",      "intel-xeon-processor-2cpu",
+            "--hidden", "1024",      "--width",
+            "2048",     "--experts", "16",
+            "--top-k",  "2",         "--tokens",
+            "256",      "--load",    load,
+            "--format", "json"};
+  }
+  const std::string folder_ = fresh_folder("recorded");
+};
+
+TEST_F(RecordedRoutingCommand, IsALoadOfBothEngines) {
+  const std::string load = "trace:" + trace();
+  const Finished closed = run_moecast(layer(load));
+  ASSERT_EQ(closed.code, 0) << closed.err;
+  const Finished like = run_moecast(layer("zipf:1"));
+  const double latency = Json::parse(closed.out).at("latency_s");
+  EXPECT_NEAR(latency / Json::parse(like.out).at("latency_s").get<double>(), 1, 0.05) << "the law that was drawn from";
+  const Finished sampled = run_moecast(with(layer(load), {"--engine", "event"}));
+  ASSERT_EQ(sampled.code, 0) << sampled.err;
+  const Json a = Json::parse(sampled.out);
+  EXPECT_EQ(a.at("distribution").at("samples"), 4) << "windows of the trace";
+  EXPECT_NEAR(a.at("latency_s").get<double>() / latency, 1, 0.05);
+  EXPECT_EQ(a.at("inputs").at("load"), load);
+}
+
+TEST_F(RecordedRoutingCommand, NamesTheLineThatIsWrong) {
+  const auto refusal = [&](const std::string& text, const char* what) {
+    const std::string path = folder_ + "/bad.csv";
+    std::ofstream(path) << text;
+    const Finished finished = run_moecast(layer("trace:" + path));
+    EXPECT_EQ(finished.code, 3) << finished.err;
+    EXPECT_THAT(finished.err, HasSubstr(what));
+    EXPECT_EQ(finished.out, "");
+  };
+  const std::string head = "layer,token,expert_0,expert_1\n";
+  refusal(head + "0,0,1,2\n0,1,3\n", "line 3: has 3 cells");
+  refusal(head + "0,0,1,2\n0,1,3,16\n", "line 3: expert 16; the model has 16");
+  refusal("layer,token,expert_0\n0,0,1\n", "holds 1 experts a token, the model chooses 2");
+  refusal(head + "0,0,1,2\n1,0,1,2\n2,0,1,2\n1,1,3,4\n", "line 5: layer 1 comes after layer 2");
+}
+
+const std::vector<std::string> kExchange{"exchange", "--cluster", "h100-hgx-rail", "--ranks", "16", "--bytes", "16MB"};
+
+TEST(ExchangeCommand, ShowsEveryAlgorithmAndItsClosedForm) {
+  const Finished finished = run_moecast(with(kExchange, {"--format", "json", "--round-start", "5us"}));
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  const Json ways = Json::parse(finished.out);
+  ASSERT_EQ(ways.size(), 5U);
+  for (const Json& way : ways) {
+    EXPECT_NEAR(way.at("latency_s").get<double>() / way.at("closed_form_s").get<double>(), 1, 1e-3) << way;
+  }
+  const auto bytes = [&](std::size_t i) { return ways[i].at("between_nodes_bytes").get<double>(); };
+  EXPECT_EQ(ways[3].at("exchange"), "hierarchical");
+  EXPECT_NEAR(bytes(3) / bytes(0), 1, 1e-12) << "two levels carry what one does";
+  EXPECT_EQ(ways[3].at("rounds"), 2);
+  EXPECT_EQ(ways[1].at("rounds"), 15);
+}
+
+TEST(ExchangeCommand, OthersTrafficASlowLinkAndCollectives) {
+  const auto latency = [](const std::vector<std::string>& more) {
+    const Finished finished = run_moecast(with(kExchange, with(more, {"--format", "json"})));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out).at("latency_s").get<double>();
+  };
+  const double usual = latency({"--exchange", "direct"});
+  EXPECT_NEAR(latency({"--exchange", "direct", "--slow-link", "nic 3 out:0.5"}) / usual, 2, 1e-6);
+  EXPECT_NEAR(latency({"--exchange", "direct", "--background", "0.5"}) / usual, 2, 1e-4);
+  EXPECT_NEAR(latency({"--operation", "all-reduce"}) / latency({"--operation", "all-gather"}), 2, 1e-6);
+  // Eight workers of the other node fill the server's NIC (50 GB/s) with 16 MB each, and it sends as much back.
+  EXPECT_GE(latency({"--operation", "parameter-server"}), 2 * 8 * 16e6 / 50e9 * (1 - 1e-6));
+}
+
+TEST(ExchangeCommand, RefusesWhatCannotBe) {
+  const auto refusal = [](const std::vector<std::string>& arguments, int code, const char* what) {
+    const Finished finished = run_moecast(arguments);
+    EXPECT_EQ(finished.code, code) << finished.err;
+    EXPECT_THAT(finished.err, HasSubstr(what));
+    EXPECT_EQ(finished.out, "");
+  };
+  refusal(with(kExchange, {"--exchange", "rings"}), 2, "--exchange");
+  refusal(with(kExchange, {"--operation", "all-reduse"}), 2, "did you mean \"all-reduce\"?");
+  refusal({"exchange", "--cluster", "h100-hgx-rail", "--ranks", "1000000", "--bytes", "1MB"}, 2, "--ranks");
+  refusal({"exchange", "--cluster", "h100-hgx-rail", "--ranks", "4"}, 2, "--bytes");
+  const std::string path = fresh_folder("matrix") + "/m.json";
+  const auto matrix = [&](const char* text, const char* what) {
+    std::ofstream(path) << text;
+    refusal({"exchange", "--cluster", "h100-hgx-rail", "--ranks", "2", "--matrix", path}, 3, what);
+  };
+  matrix("[[0, 1], [-1, 0]]", "/1/0");
+  matrix("[[0, 1]]", "no matrix of 2 rows");
+  matrix("[[0, 1], [1]]", "square");
+  matrix("[[5, 0], [0, 5]]", "sums to nothing");
+}
+
+}  // namespace
+}  // namespace moecast::test
