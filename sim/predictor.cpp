@@ -9,19 +9,13 @@
 #include "models/core/quantity_text.h"
 #include "models/plan/memory.h"
 #include "sim/analytic/analytic.h"
+#include "sim/analytic/training_run.h"
 #include "sim/event/engine.h"
 #include "sim/event/graph_engine.h"
 #include "sim/make_predictor.h"
 
 namespace moecast {
 namespace {
-
-std::optional<Flops> flops_of(const OperatorGraph& graph) {
-  if (!graph.not_executed.empty()) return std::nullopt;
-  Flops sum;
-  for (const Operator& op : graph.operators) sum += op.flops * op.count;
-  return sum;
-}
 
 void warn_of_context(const Architecture& architecture, const Workload& workload, Prediction& prediction) {
   const std::int64_t longest =
@@ -64,6 +58,7 @@ class AnalyticPredictor final : public Predictor {
       const LayerTerms terms{closures.factor(deployment.backend, dtype, deployment.threads, deployment.strategy),
                              closures.interval_ratio};
       prediction = evaluate(graph, deployment, workload, *model_, terms, without);
+      if (prediction.training) describe_training(architecture, deployment, workload, graph, *prediction.training);
       if (engine_ == Engine::event) run_events(graph, deployment, workload, terms.factor, prediction);
       if (prediction.origin == Origin::extrapolated) {
         prediction.warnings.emplace_back("some shapes lie outside what was measured: the interval is wider");
@@ -107,13 +102,17 @@ class AnalyticPredictor final : public Predictor {
     prediction.latency = *prediction.latency * ratio;
     prediction.low = *prediction.low * ratio;
     prediction.high = *prediction.high * ratio;
+    if (prediction.training) {
+      for (Seconds& phase : prediction.training->latency) phase *= ratio;
+    }
     if (events.makespan_s > 0) prediction.throughput_tokens_per_s = step_tokens(workload) / prediction.latency->value();
   }
 
   [[nodiscard]] MemoryPerRank memory_of(const Architecture& architecture, const Deployment& deployment,
                                         const Workload& workload) const {
     const MemoryBreakdown needed = memory_per_rank(architecture, deployment, workload);
-    MemoryPerRank memory{needed.weights, needed.kv_cache, needed.activations, needed.workspace, std::nullopt};
+    MemoryPerRank memory{needed.weights, needed.kv_cache,  needed.activations,      needed.workspace,
+                         std::nullopt,   needed.gradients, needed.optimizer_states, needed.saved_activations};
     if (const HardwareQuantity* capacity = profile_.find("memory_capacity")) memory.capacity = Bytes(capacity->value);
     return memory;
   }

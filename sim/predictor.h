@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include "models/core/origin.h"
 #include "models/core/units.h"
 #include "models/plan/deployment.h"
+#include "models/plan/operator.h"
 #include "models/plan/workload.h"
 
 namespace moecast {
@@ -21,7 +23,12 @@ struct MemoryPerRank {
   Bytes activations;
   Bytes workspace;
   std::optional<Bytes> capacity;  ///< nullopt = the profile does not know
-  [[nodiscard]] Bytes total() const { return weights + kv_cache + activations + workspace; }
+  Bytes gradients{};              ///< these three: training only
+  Bytes optimizer_states{};
+  Bytes saved_activations{};
+  [[nodiscard]] Bytes total() const {
+    return weights + kv_cache + activations + workspace + gradients + optimizer_states + saved_activations;
+  }
 };
 
 /// The four factors of every answer, and compute. Seconds are exclusive shares of the latency.
@@ -49,6 +56,15 @@ struct OperatorCost {
   double count = 1;
   Seconds latency;  ///< all `count` executions
   Origin origin = Origin::assumed;
+  TrainingPhase phase = TrainingPhase::forward;
+};
+
+/// What a training step is made of. Phases come one after another and sum to the step.
+struct TrainingCosts {
+  std::array<Seconds, kTrainingPhases> latency{};  ///< by TrainingPhase
+  std::array<Flops, kTrainingPhases> flops{};      ///< the same, of a rank
+  double trained_parameters = 0;                   ///< of the whole model
+  double devices = 1;                              ///< that the step occupies
 };
 
 /// One step over sampled routings.
@@ -98,6 +114,7 @@ struct Prediction {
   std::vector<std::string> warnings;
   std::optional<StepDistribution> distribution;  ///< event engine only
   std::optional<PipelineReport> pipeline;        ///< several pipeline stages on GPUs only
+  std::optional<TrainingCosts> training;         ///< training steps that have a latency
 };
 
 /// analytic: closed form. event: the same operators as tasks that share the memory bus.

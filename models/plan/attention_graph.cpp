@@ -57,6 +57,8 @@ void GraphBuilder::attention_core(const AttentionBlock& block, const std::string
   op.activation_bytes =
       Bytes(kv + value(part.batch * part.query * heads) * (value(key_dim) * element_ + 4.0 * value(value_dim)));
   op.flops = Flops(2 * value(part.batch) * visible * value(heads) * value(key_dim + value_dim));
+  // Scores again, then the gradients of queries and keys (each over key_dim) and of weights and values (value_dim).
+  op.backward_flops = Flops(2 * value(part.batch) * visible * value(heads) * value(3 * key_dim + 2 * value_dim));
   kv_bytes_ += kv * repeat_;
 }
 

@@ -2,6 +2,7 @@
 
 #include "models/core/error.h"
 #include "models/plan/graph_builder.h"
+#include "models/plan/training_graph.h"
 
 namespace moecast {
 namespace {
@@ -25,13 +26,20 @@ double step_tokens(const Workload& workload) {
     case Phase::decode: return batch;
     case Phase::mixed: return batch + static_cast<double>(workload.prefill_batch) * prompt;
     case Phase::prefill:
+    case Phase::train:
     case Phase::encode: return batch * prompt;
   }
   return batch;
 }
 
 OperatorGraph build_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
-  const bool encodes = workload.phase == Phase::encode;
+  if (workload.phase == Phase::train) return training_graph(architecture, deployment, workload);
+  return forward_graph(architecture, deployment, workload);
+}
+
+OperatorGraph forward_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
+  const bool trains = workload.phase == Phase::train;
+  const bool encodes = workload.phase == Phase::encode || (trains && architecture.decoder.empty());
   const auto& stack = encodes ? architecture.encoder : architecture.decoder;
   if (stack.empty()) {
     throw InputError("phase", architecture.name + " has no " + (encodes ? "encoder" : "decoder") + " layers to run",
@@ -45,7 +53,7 @@ OperatorGraph build_graph(const Architecture& architecture, const Deployment& de
   const bool transformer = !is_lone_block(architecture);
   const bool has_words = architecture.vocabulary > 0;
   const bool encodes_first =
-      workload.phase == Phase::prefill || (workload.phase == Phase::mixed && workload.prefill_batch > 0);
+      trains || workload.phase == Phase::prefill || (workload.phase == Phase::mixed && workload.prefill_batch > 0);
   if (encodes || (encodes_first && !architecture.encoder.empty())) {
     builder.begin_stack(true);
     if (has_words) builder.embedding();
@@ -56,6 +64,7 @@ OperatorGraph build_graph(const Architecture& architecture, const Deployment& de
     if (has_words) builder.embedding();
     add_stack(architecture.decoder, "layers.", transformer, builder);
     if (has_words) builder.head();
+    if (has_words && trains) builder.loss();
   }
   builder.stage_transfers();
   return builder.finish();

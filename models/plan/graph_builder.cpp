@@ -61,7 +61,8 @@ void GraphBuilder::begin_stack(bool encoder) {
   const std::int64_t prefilled = w.phase == Phase::mixed ? w.prefill_batch : w.batch;
   parts_.clear();
   if (encoder) {
-    parts_.push_back({on_rank(prefilled), w.phase == Phase::encode ? w.prompt : source});
+    const bool alone = w.phase == Phase::encode || architecture_.decoder.empty();
+    parts_.push_back({on_rank(prefilled), alone ? w.prompt : source});
   } else {
     if (w.phase == Phase::decode || w.phase == Phase::mixed) {
       parts_.push_back({on_rank(w.batch), 1, w.context, true, source});
@@ -97,18 +98,20 @@ Operator& GraphBuilder::add(OperatorKind kind, std::string name, std::string sta
   op.stage = std::move(stage);
   op.dtype = dtype_;
   op.count = repeat_;
+  op.block = block_;
   if (!graph_.operators.empty()) op.depends_on = {static_cast<int>(graph_.operators.size()) - 1};
   graph_.operators.push_back(std::move(op));
   return graph_.operators.back();
 }
 
 Operator& GraphBuilder::gemm(std::string name, std::string stage, std::int64_t m, std::int64_t n, std::int64_t k,
-                             std::optional<Bytes> input_reuse) {
+                             const GemmInput& input) {
   Operator& op = add(OperatorKind::gemm, std::move(name), std::move(stage));
   op.shape.m = m;
   op.shape.n = n;
   op.shape.k = k;
-  op.input_reuse = input_reuse;
+  op.input_reuse = input.reuse;
+  op.reads_block_input = input.of_block;
   op.weight_bytes = Bytes(value(n) * value(k) * bytes_per_weight(dtype_));
   op.activation_bytes = Bytes(value(m) * value(k) * element_ + 4 * value(m) * value(n));
   op.flops = Flops(2 * value(m) * value(n) * value(k));
@@ -134,7 +137,7 @@ Operator& GraphBuilder::grouped_gemm(std::string name, std::string stage, const 
   return op;
 }
 
-std::optional<Bytes> GraphBuilder::block_input() const { return normed_ ? std::optional(Bytes(0)) : std::nullopt; }
+GemmInput GraphBuilder::block_input() const { return {normed_ ? std::optional(Bytes(0)) : std::nullopt, true}; }
 
 double GraphBuilder::expert_bytes(const ExpertSpec& spec, double rows, std::int64_t hidden) const {
   const std::int64_t up = spec.width * (spec.gated ? 2 : 1);
@@ -158,6 +161,7 @@ void GraphBuilder::expert_layers(const ExpertSpec& spec, const std::string& name
     Operator& up =
         grouped_gemm(base + (spec.gated ? ".gate_up" : ".up"), stage, rows, spec.width * (spec.gated ? 2 : 1), hidden);
     up.input_reuse = hop == 0 ? reuse.input : Bytes(0);
+    up.reads_block_input = hop == 0 && reuse.of_block;
     up.output_reuse = one;
     Operator& activation = add(OperatorKind::activation, base + ".activation", stage);
     activation.rows = rows;
@@ -186,7 +190,7 @@ void GraphBuilder::dense(const ExpertSpec& spec, const std::string& name, const 
   }
   for (int hop = 0; hop < spec.depth; ++hop) {
     gemm(name + (spec.gated ? ".gate_up" : ".up"), stage, tokens_, shard.width * (spec.gated ? 2 : 1), hidden_,
-         hop == 0 ? block_input() : Bytes(0));
+         hop == 0 ? block_input() : GemmInput(Bytes(0)));
     Operator& activation = add(OperatorKind::activation, name + ".activation", stage);
     activation.shape.m = tokens_;
     activation.shape.width = shard.width;
@@ -231,8 +235,13 @@ void GraphBuilder::layer(const Layer& layer, const std::string& name, double rep
   repeat_ = repeat;
   normed_ = transformer;
   current_layer_ = current_activations_ = 0;
+  const std::size_t begin = graph_.operators.size();
   for (const Block& block : layer.blocks) {
-    if (transformer) norm(name + ".norm", tokens_, hidden_);
+    block_ = blocks_++;
+    if (transformer) {
+      norm(name + ".norm", tokens_, hidden_);
+      graph_.operators.back().reads_block_input = true;
+    }
     if (const auto* a = std::get_if<AttentionBlock>(&block)) {
       attention(*a, name + ".attention");
     } else if (const auto* m = std::get_if<MoeBlock>(&block)) {
@@ -251,6 +260,8 @@ void GraphBuilder::layer(const Layer& layer, const std::string& name, double rep
     }
     if (transformer) residual(name + ".residual", tokens_);
   }
+  block_ = -1;
+  graph_.layers.push_back({begin, graph_.operators.size(), repeat});
   stored_weights_ += current_layer_ * repeat;
   layer_weights_ = std::max(layer_weights_, current_layer_);
   layer_activations_ = std::max(layer_activations_, current_activations_);
@@ -268,10 +279,20 @@ void GraphBuilder::head() {
   repeat_ = 1;
   current_layer_ = 0;
   std::int64_t rows = 0;
-  for (const SequencePart& part : parts_) rows += part.batch;
+  const bool every = workload_.phase == Phase::train;  // a loss for every token
+  for (const SequencePart& part : parts_) rows += part.batch * (every ? part.query : 1);
   norm("head.norm", rows, hidden_);
   gemm("head", "head", rows, divide(architecture_.vocabulary, deployment_.tp, "vocabulary", "tp"), hidden_, Bytes(0));
   stored_weights_ += current_layer_;
+}
+
+void GraphBuilder::loss() {
+  const OperatorShape head = graph_.operators.back().shape;
+  Operator& op = add(OperatorKind::elementwise, "loss", "head");
+  op.shape.m = head.m;
+  op.shape.width = head.n;
+  op.input_reuse = Bytes(0);
+  op.activation_bytes = Bytes(8 * value(head.m) * value(head.n));
 }
 
 void GraphBuilder::stage_transfers() {

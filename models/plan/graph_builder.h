@@ -10,10 +10,20 @@ namespace moecast {
 /// Width of what an expert or dense network returns.
 std::int64_t output_width(const ExpertSpec& spec, std::int64_t inputs);
 
+/// Where the input rows of a GEMM come from.
+struct GemmInput {
+  std::optional<Bytes> reuse;   ///< bytes touched since they were; nullopt: a layer
+  bool of_block = true;         ///< they are the block's, or another stack's, and not the result of its own operators
+  GemmInput(std::nullopt_t) {}  // NOLINT(google-explicit-constructor): what is no result of the block
+  GemmInput(Bytes bytes) : reuse(bytes), of_block(false) {}  // NOLINT(google-explicit-constructor): a result
+  GemmInput(std::optional<Bytes> bytes, bool block) : reuse(bytes), of_block(block) {}
+};
+
 /// Where the rows of the experts of a block lie.
 struct ExpertReuse {
   std::optional<Bytes> input;   ///< bytes touched since an expert's input rows were written
   bool scratch_output = false;  ///< every expert writes its result to the same place
+  bool of_block = true;         ///< the rows are those of the block, and not of a projection before the experts
 };
 
 /// Sequences of a step that are alike: each adds `query` new tokens to `context` earlier ones.
@@ -38,6 +48,8 @@ class GraphBuilder {
   void layer(const Layer& layer, const std::string& name, double repeat, bool transformer);
   void embedding();
   void head();
+  /// Cross entropy of the head's rows.
+  void loss();
   /// Hidden states that pipeline stages hand on.
   void stage_transfers();
   OperatorGraph finish();
@@ -68,7 +80,7 @@ class GraphBuilder {
                      const std::vector<RowGroup>& rows, std::int64_t hidden, const ExpertReuse& reuse);
   Operator& add(OperatorKind kind, std::string name, std::string stage);
   Operator& gemm(std::string name, std::string stage, std::int64_t m, std::int64_t n, std::int64_t k,
-                 std::optional<Bytes> input_reuse);
+                 const GemmInput& input);
   Operator& grouped_gemm(std::string name, std::string stage, const std::vector<RowGroup>& rows, std::int64_t n,
                          std::int64_t k);
   /// Stored weights of an expert and the rows that its GEMMs and activation touch.
@@ -85,7 +97,7 @@ class GraphBuilder {
                                     const std::string& degree) const;
 
   /// A norm has just written the input of a transformer's block; a lone block finds it where the last step left it.
-  [[nodiscard]] std::optional<Bytes> block_input() const;
+  [[nodiscard]] GemmInput block_input() const;
   [[nodiscard]] ExpertReuse reuse_of_experts(const ExpertSpec& spec, const std::vector<RowGroup>& rows,
                                              std::int64_t hidden) const;
 
@@ -99,6 +111,8 @@ class GraphBuilder {
   std::int64_t tokens_ = 0;  ///< new ones of all parts
   double repeat_ = 1;
   bool normed_ = false;
+  int blocks_ = 0;             ///< so far
+  int block_ = -1;             ///< under construction
   double stored_weights_ = 0;  ///< of the whole step
   double layer_weights_ = 0;   ///< of the layer with the most
   double current_layer_ = 0;
@@ -107,5 +121,8 @@ class GraphBuilder {
   double current_activations_ = 0;
   OperatorGraph graph_;
 };
+
+/// One step without what training adds: the forward pass of a step in any phase.
+OperatorGraph forward_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload);
 
 }  // namespace moecast

@@ -8,6 +8,7 @@
 #include "models/core/error.h"
 #include "models/plan/graph.h"
 #include "models/plan/stages.h"
+#include "models/plan/training_memory.h"
 
 namespace moecast {
 namespace {
@@ -88,7 +89,7 @@ MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, cons
     for (std::size_t i = held.first; i < held.first + held.count; ++i) {
       for (const Block& block : (*stack)[i].blocks) {
         weights += block_weights(block, a, stack_hidden(a, stack == &a.encoder), d) + hidden * weight;
-        if (stack == &a.decoder) cache += block_cache(block, a, d, w);
+        if (stack == &a.decoder && w.phase != Phase::train) cache += block_cache(block, a, d, w);
         double width = hidden;
         if (const auto* f = std::get_if<DenseFfnBlock>(&block))
           width = value(f->ffn.width) * (f->ffn.gated ? 2 : 1) / d.tp;
@@ -130,17 +131,26 @@ MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, cons
 
 }  // namespace
 
-MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, const Workload& w) {
+MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, const Workload& asked) {
   for (const int degree : {d.tp, d.ep, d.dp, d.pp, d.cp}) {
     if (degree < 1) throw InputError("", "a degree of parallelism must be at least 1");
   }
   if (const std::size_t layers = std::max(a.encoder.size(), a.decoder.size()); layers > 0) {
     static_cast<void>(stage_layers(layers, d.pp, d.extra_layers));
   }
+  const bool trains = asked.phase == Phase::train;
+  Workload w = asked;
+  if (trains) w.batch = micro_batch(asked, d);
   MemoryBreakdown fullest = memory_of_stage(a, d, w, 0);
   for (std::size_t stage = 1; stage < static_cast<std::size_t>(d.pp); ++stage) {
     const MemoryBreakdown memory = memory_of_stage(a, d, w, stage);
     if (memory.total() > fullest.total()) fullest = memory;
+  }
+  if (trains) {
+    const TrainingMemory training = training_memory(a, d, asked);
+    fullest.gradients = training.gradients;
+    fullest.optimizer_states = training.optimizer_states;
+    fullest.saved_activations = training.saved_activations;
   }
   return fullest;
 }

@@ -8,11 +8,16 @@ namespace moecast {
 
 /// What one rank has to hold, before any latency is asked for.
 struct MemoryBreakdown {
-  Bytes weights;      ///< by precision: routed experts in their own where they have one
-  Bytes kv_cache;     ///< in whole blocks of Deployment::kv_block_tokens, constant states included
-  Bytes activations;  ///< the widest layer of the step, reused by all layers
-  Bytes workspace;    ///< scores, positions and rows in flight of the MoE layer
-  [[nodiscard]] Bytes total() const { return weights + kv_cache + activations + workspace; }
+  Bytes weights;            ///< by precision: routed experts in their own where they have one
+  Bytes kv_cache;           ///< in whole blocks of Deployment::kv_block_tokens, constant states included
+  Bytes activations;        ///< the widest layer of the step, reused by all layers
+  Bytes workspace;          ///< scores, positions and rows in flight of the MoE layer
+  Bytes gradients;          ///< training: of trained weights
+  Bytes optimizer_states;   ///< training: fp32 copies of trained weights included
+  Bytes saved_activations;  ///< training: kept from the forward to the backward pass of a micro-batch
+  [[nodiscard]] Bytes total() const {
+    return weights + kv_cache + activations + workspace + gradients + optimizer_states + saved_activations;
+  }
 };
 
 /// Tensor parallelism splits attention and dense networks, experts are spread over ep * moe_tp ranks, dp and cp copy

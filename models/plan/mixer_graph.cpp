@@ -89,7 +89,8 @@ void GraphBuilder::convolution(const ConvolutionBlock& block, const std::string&
   op.shape.m = tokens_;
   op.shape.n = block.out_channels;
   op.shape.k = block.in_channels * block.kernel_height * block.kernel_width / std::max<std::int64_t>(1, block.groups);
-  op.input_reuse = block_input();
+  op.input_reuse = block_input().reuse;
+  op.reads_block_input = true;
   op.weight_bytes = Bytes(value(op.shape.n) * value(op.shape.k) * bytes_per_weight(dtype_));
   op.activation_bytes = Bytes(value(tokens_) * value(block.in_channels + block.out_channels) * element_);
   op.flops = Flops(2 * value(tokens_) * value(op.shape.n) * value(op.shape.k));

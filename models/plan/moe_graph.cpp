@@ -178,10 +178,11 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   if (heads > 1) {
     gemm(name + ".heads_in", "dispatch", tokens_, hidden_, hidden_, block_input());
   }
-  const std::optional<Bytes> routed_input = heads > 1 ? std::optional(Bytes(0)) : block_input();
+  const GemmInput routed_input = heads > 1 ? GemmInput(Bytes(0)) : block_input();
+  const bool projected = heads > 1 || block.latent_width > 0;  // before the experts
   std::int64_t from = hidden;
   for (const std::int64_t width : block.router.mlp_widths) {
-    gemm(name + ".router.hidden", "router", tokens, width, from, from == hidden ? routed_input : Bytes(0));
+    gemm(name + ".router.hidden", "router", tokens, width, from, from == hidden ? routed_input : GemmInput(Bytes(0)));
     Operator& activation = add(OperatorKind::activation, name + ".router.activation", "router");
     activation.shape.m = tokens;
     activation.shape.width = width;
@@ -190,7 +191,7 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
     from = width;
   }
   if (block.router.network != RouterNetwork::none) {
-    gemm(name + ".router", "router", tokens, experts, from, from == hidden ? routed_input : Bytes(0));
+    gemm(name + ".router", "router", tokens, experts, from, from == hidden ? routed_input : GemmInput(Bytes(0)));
   }
   Operator& scores = add(OperatorKind::router, name + ".top_k", "router");
   scores.shape.tokens = tokens;
@@ -204,16 +205,19 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   if (deployment_.ep > 1) {
     collective(OperatorKind::all_to_all_dispatch, name + ".dispatch", "dispatch",
                value(tokens * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep);
+    graph_.operators.back().reads_block_input = !projected;
   }
   if (deployment_.dp > 1 && deployment_.ep == 1) {
     collective(OperatorKind::all_gather, name + ".dispatch", "dispatch",
                value(tokens * deployment_.dp * inner) * element_);
+    graph_.operators.back().reads_block_input = !projected;
   }
   if (!masked) {
     Operator& permute = add(OperatorKind::permute, name + ".permute", "dispatch");
     permute.shape.tokens = tokens;
     permute.shape.top_k = top_k;
     permute.shape.hidden = inner;
+    permute.reads_block_input = !projected;
     permute.activation_bytes = Bytes(value(tokens * inner) * (top_k + 1) * element_);
     current_activations_ += value(tokens * inner) * element_;
   }
@@ -234,7 +238,9 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
     rows = chunked(std::move(rows), workload_.chunks);
     const double before = current_layer_;
     const std::string suffix = block.experts.size() > 1 ? ".experts" + std::to_string(g) : ".experts";
-    expert_layers(shard, name + suffix, "experts", rows, inner, reuse_of_experts(shard, rows, inner));
+    ExpertReuse reuse = reuse_of_experts(shard, rows, inner);
+    reuse.of_block = !projected;
+    expert_layers(shard, name + suffix, "experts", rows, inner, reuse);
     // Chunks read the weights again, they do not store them again.
     if (workload_.chunks > 1 && resident > 0) {
       current_layer_ = before + (current_layer_ - before) * resident / expert_sum(rows);

@@ -57,7 +57,12 @@ constexpr std::array kKinds{
     Row{OperatorKind::host, "host", {}},
 };
 
+constexpr std::array<std::string_view, kTrainingPhases> kPhases{"forward", "recompute", "backward",
+                                                                "gradient_reduction", "optimizer"};
+
 }  // namespace
+
+std::string_view to_string(TrainingPhase phase) { return kPhases[static_cast<std::size_t>(phase)]; }
 
 std::string_view to_string(OperatorKind kind) { return kKinds[static_cast<std::size_t>(kind)].name; }
 

@@ -66,6 +66,7 @@ struct OperatorShape {
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
   std::int64_t bytes = 0;  ///< payload of copies and transfers
+  std::int64_t ranks = 0;  ///< that a gradient's collective joins; 0 = those of the deployment
   friend bool operator==(const OperatorShape&, const OperatorShape&) = default;
 };
 
@@ -80,9 +81,15 @@ struct ShapeColumn {
 /// batch query context heads kv_heads head_dim; elementwise: m width; copy, read: bytes; call: none.
 std::span<const ShapeColumn> shape_columns(OperatorKind kind);
 
+/// Part of a training step that an operator belongs to; inference is all forward.
+enum class TrainingPhase { forward, recompute, backward, gradient_reduction, optimizer };
+inline constexpr std::size_t kTrainingPhases = 5;
+std::string_view to_string(TrainingPhase phase);
+
 /// One node of an operator graph.
 ///
 /// `rows` of grouped_gemm and activation: the ragged histogram; shape.m is its sum, shape.experts the experts touched.
+/// With `ragged_depth` (weight gradients of experts) it is the depth k of each call instead, and shape.k its sum.
 struct Operator {
   OperatorKind kind = OperatorKind::gemm;
   std::string name;   ///< "layers.3.experts.gate_up"
@@ -98,18 +105,35 @@ struct Operator {
   /// 0: just before.
   std::optional<Bytes> input_reuse;
   std::optional<Bytes> output_reuse;
+  std::optional<Bytes> weight_reuse;  ///< the same of the right operand of a GEMM; nullopt: the whole step
+  bool ragged_depth = false;
+  /// Like no measured kernel in order or layout, but the same work: costed by the kind's law with a wider interval.
+  bool akin = false;
+  double work = 1;       ///< times what a kernel of this shape takes: gradients of loops touch more than the loops
+  Flops backward_flops;  ///< of the gradients of an attention core; those of other kinds follow from the shape
+  TrainingPhase phase = TrainingPhase::forward;
+  int block = -1;                  ///< residual block of the step that it is part of; -1: embedding, head, transfers
+  bool reads_block_input = false;  ///< and not the result of another operator of its block
   int rank = 0;
   int stream = 0;
   std::vector<int> depends_on;  ///< indices into OperatorGraph::operators
 };
 
+/// Operators [begin, end) of a graph that are a layer, folded `repeat` times.
+struct LayerSpan {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  double repeat = 1;
+};
+
 /// What one step executes, with the bytes that lie between two uses of the same weight.
 struct OperatorGraph {
   std::vector<Operator> operators;
-  Bytes footprint;          ///< touched weights, activations and KV of the whole step, copies included
-  Bytes layer_footprint;    ///< the same of one layer: activation buffers are used again in every layer
-  Bytes stored_weights;     ///< part of `footprint`
-  Bytes layer_activations;  ///< part of both
+  Bytes footprint;                ///< touched weights, activations and KV of the whole step, copies included
+  Bytes layer_footprint;          ///< the same of one layer: activation buffers are used again in every layer
+  Bytes stored_weights;           ///< part of `footprint`
+  Bytes layer_activations;        ///< part of both
+  std::vector<LayerSpan> layers;  ///< in order; of a training step: those of its forward pass
   /// Parts of the architecture that no operator stands for yet: the list of operators is not the whole step.
   std::vector<std::string> not_executed;
 };

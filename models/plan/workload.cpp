@@ -5,7 +5,7 @@
 
 namespace moecast {
 namespace {
-constexpr std::array<std::string_view, 4> kPhases{"prefill", "decode", "mixed", "encode"};
+constexpr std::array<std::string_view, 5> kPhases{"prefill", "decode", "mixed", "encode", "train"};
 }
 
 std::int64_t source_tokens(const Workload& workload) {

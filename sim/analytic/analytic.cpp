@@ -30,6 +30,10 @@ void add(OperatorTime& sum, const KernelCost& cost, double times) {
   sum.origin = weakest(sum.origin, cost.origin);
 }
 
+/// Half widths of operators that are only like what was measured (Operator::akin): transposed operands, gradients of
+/// loops. Not fitted: nothing measures them yet.
+constexpr double kAkinSpread = 2;
+
 /// Rows of a perfectly balanced load with the same total over all experts of the layer.
 std::vector<RowGroup> balanced(const std::vector<RowGroup>& rows, double experts) {
   double total = 0;
@@ -77,7 +81,7 @@ KernelPoint kernel_point(const Operator& op, const OperatorGraph& graph, const D
   const Bytes input = op.input_reuse.value_or(graph.layer_footprint);
   const Bytes output = op.output_reuse.value_or(graph.layer_footprint);
   if (is_gemm(op.kind)) {
-    point.footprint = graph.footprint;
+    point.footprint = op.weight_reuse.value_or(graph.footprint);
     point.input_footprint = input;
     point.output_footprint = output;
   } else {
@@ -99,30 +103,51 @@ OperatorTime time_of(const Operator& op, const OperatorGraph& graph, const Deplo
   OperatorTime time;
   if (op.rows.empty()) {
     add(time, model.cost(point), 1);
+  } else if (op.ragged_depth) {
+    KernelPoint call = point;
+    for (const RowGroup& group : op.rows) {
+      call.shape.k = std::max<std::int64_t>(1, std::llround(group.rows));
+      add(time, model.cost(call), group.experts);
+    }
   } else {
     for (const RowGroup& group : op.rows) add(time, model.cost(point, group.rows), group.experts);
   }
   if (time.latency.value() > 0) time.half_width /= time.latency.value();
-  time.latency *= op.count;
-  time.memory *= op.count;
-  time.compute *= op.count;
+  widen_if_akin(op, time);
+  const double times = op.count * op.work;
+  time.latency *= times;
+  time.memory *= times;
+  time.compute *= times;
   return time;
+}
+
+void widen_if_akin(const Operator& op, OperatorTime& time) {
+  if (!op.akin) return;
+  time.half_width *= kAkinSpread;
+  time.origin = weakest(time.origin, Origin::extrapolated);
 }
 
 Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, const Workload& workload,
                     const CostModel& model, const LayerTerms& terms, const Without& without) {
+  const TimeOf by_key = [&](const Operator& op) { return time_of(op, graph, deployment, model); };
+  return evaluate(graph, deployment, workload, by_key, terms, without);
+}
+
+Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, const Workload& workload,
+                    const TimeOf& time_of_operator, const LayerTerms& terms, const Without& without) {
   const double factor = terms.factor;
   Prediction prediction;
   prediction.origin = Origin::measured;
+  if (workload.phase == Phase::train) prediction.training.emplace();
   Totals totals;
   for (const Operator& original : graph.operators) {
-    OperatorTime time = time_of(original, graph, deployment, model);
+    OperatorTime time = time_of_operator(original);
     if (without.expert_imbalance && !original.rows.empty()) {
       Operator even = original;
       double experts = 0;
       for (const RowGroup& group : original.rows) experts += group.experts;
       even.rows = balanced(original.rows, experts);
-      const OperatorTime other = time_of(even, graph, deployment, model);
+      const OperatorTime other = time_of_operator(even);
       if (other.latency < time.latency) time = other;
     }
     if ((without.all_to_all && is_collective(original.kind)) || (without.routing_overhead && is_routing(original))) {
@@ -144,7 +169,10 @@ Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, co
     }
     prediction.origin = weakest(prediction.origin, time.origin);
     prediction.operators.push_back({std::string(to_string(original.kind)), original.name, original.stage,
-                                    original.count, time.latency * factor, time.origin});
+                                    original.count, time.latency * factor, time.origin, original.phase});
+    if (prediction.training) {
+      prediction.training->latency[static_cast<std::size_t>(original.phase)] += time.latency * factor;
+    }
   }
   const double kernels = totals.latency.value() > 0 ? half_width_of_sum(totals.spread) / totals.latency : 0;
   const double half = kernels * terms.interval_ratio;

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <string>
 
 #include "models/plan/graph.h"
@@ -39,5 +40,15 @@ struct LayerTerms {
 /// correlated by 0.3; the sum is scaled by the terms' ratio.
 Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, const Workload& workload,
                     const CostModel& model, const LayerTerms& terms, const Without& without);
+
+/// Seconds of one operator, all its executions, by whatever machine.
+using TimeOf = std::function<OperatorTime(const Operator&)>;
+
+/// The same where operators are timed by more than a key of their shape: kernels of a GPU.
+Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, const Workload& workload,
+                    const TimeOf& time_of_operator, const LayerTerms& terms, const Without& without);
+
+/// Widens the interval of an operator that is only like what was measured (Operator::akin), and says so.
+void widen_if_akin(const Operator& op, OperatorTime& time);
 
 }  // namespace moecast

@@ -69,6 +69,9 @@ StackBatch::StackBatch(Profile profile, std::shared_ptr<const Calibration> calib
       model_(make_cost_model(calibration_)),
       deployment_(complete(std::move(deployment), profile_)),
       workload_(std::move(workload)) {
+  if (workload_.phase == Phase::train) {
+    throw InputError("phase", "training steps are not asked in batches", "ask one by one: Predictor.predict");
+  }
   if (deployment_.tp * deployment_.dp * deployment_.pp * deployment_.ep != 1) {
     throw InputError("deployment", "a batch of whole models runs on one rank", "leave out tp, dp, pp and ep");
   }

@@ -184,6 +184,9 @@ GpuMachine read_gpu_machine(const std::string& folder) {
 
 EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                const Deployment& asked, const Workload& workload, const EpOptions& options) {
+  if (workload.phase == Phase::train) {
+    throw InputError("phase", "routings of a training step are not sampled", "ask the analytic engine");
+  }
   EpPlan plan;
   plan.deployment = spread(asked);
   const int ranks = plan.deployment.ep;

@@ -49,6 +49,9 @@ RoutedLayers routed_layers(const Architecture& architecture) {
 Prediction sample_step(const Predictor& predictor, const Architecture& architecture, const Deployment& deployment,
                        const Workload& workload, int most, std::uint64_t seed,
                        const std::function<void(int done)>& progress, const std::atomic<bool>* stop) {
+  if (workload.phase == Phase::train) {
+    throw InputError("phase", "routings of a training step are not sampled", "ask the analytic engine");
+  }
   Prediction prediction = predictor.predict(architecture, deployment, workload);
   const RoutedLayers routed = routed_layers(architecture);
   if (!prediction.latency || routed.layers == 0 || !workload.rows_per_expert.empty()) return prediction;

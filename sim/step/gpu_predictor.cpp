@@ -14,7 +14,10 @@
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
 #include "models/plan/stages.h"
+#include "sim/analytic/analytic.h"
+#include "sim/analytic/training_run.h"
 #include "sim/step/context_parallel.h"
+#include "sim/step/gpu_training.h"
 #include "sim/step/pipeline_schedule.h"
 #include "sim/step/popularity.h"
 #include "sim/step/step_pipeline.h"
@@ -77,6 +80,7 @@ class GpuPredictor final : public Predictor {
 
   [[nodiscard]] Prediction predict(const Architecture& architecture, const Deployment& asked, const Workload& workload,
                                    const Without& without) const override {
+    if (workload.phase == Phase::train) return predict_training(architecture, asked, workload, without);
     refuse_phase(architecture, asked, workload);
     if (!workload.rows_per_expert.empty()) {
       throw InputError("rows_per_expert", "are not supported yet on GPUs", "write --load");
@@ -165,6 +169,32 @@ class GpuPredictor final : public Predictor {
     return passes;
   }
 
+  [[nodiscard]] Prediction predict_training(const Architecture& architecture, const Deployment& deployment,
+                                            const Workload& workload, const Without& without) const {
+    const MemoryPerRank memory = memory_of(architecture, deployment, workload);
+    const OperatorGraph graph = build_graph(architecture, deployment, workload);
+    Prediction prediction;
+    if (memory.capacity && memory.total() > *memory.capacity) {
+      prediction.status = Status::does_not_fit;
+      prediction.reason = "needs " + format_bytes(memory.total()) + " a rank, " + format_bytes(*memory.capacity) +
+                          " are there: " + format_bytes(memory.total() - *memory.capacity) + " too much";
+    } else if (!graph.not_executed.empty()) {
+      prediction.status = Status::outside_range;
+      prediction.reason = graph.not_executed.front();
+    } else {
+      const GpuTrainingTimes times(kernels_, deployment);
+      prediction = evaluate(graph, deployment, workload, [&](const Operator& op) { return times.of(op); }, {}, without);
+      describe_training(architecture, deployment, workload, graph, *prediction.training);
+      prediction.warnings = times.notes();
+    }
+    prediction.memory = memory;
+    prediction.flops = flops_of(graph);
+    const ParameterCount count = count_parameters(architecture);
+    prediction.total_parameters = count.total;
+    prediction.active_parameters = count.active;
+    return prediction;
+  }
+
   struct Known {
     Architecture architecture;
     Deployment deployment;
@@ -198,7 +228,8 @@ class GpuPredictor final : public Predictor {
   [[nodiscard]] MemoryPerRank memory_of(const Architecture& architecture, const Deployment& deployment,
                                         const Workload& workload) const {
     const MemoryBreakdown needed = memory_per_rank(architecture, deployment, workload);
-    MemoryPerRank memory{needed.weights, needed.kv_cache, needed.activations, needed.workspace, std::nullopt};
+    MemoryPerRank memory{needed.weights, needed.kv_cache,  needed.activations,      needed.workspace,
+                         std::nullopt,   needed.gradients, needed.optimizer_states, needed.saved_activations};
     if (const HardwareQuantity* capacity = profile_.find("memory_capacity")) memory.capacity = Bytes(capacity->value);
     return memory;
   }

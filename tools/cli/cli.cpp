@@ -183,6 +183,7 @@ int run_cli(int argc, char** argv) {
     add_calibrate_command(root, line);
     add_import_command(root, line);
     add_doctor_command(root, line);
+    add_train_command(root, line);
     return parse_and_run(app, line, argc, argv);
   } catch (const UsageError& error) {
     return report(error, 2, "moecast COMMAND --help says what each flag takes");

@@ -30,6 +30,11 @@ Flag Flag::not_empty() const {
   return *this;
 }
 
+Flag Flag::one_word_each() const {
+  option_->allow_extra_args(false);
+  return *this;
+}
+
 Flag Flag::take_all() const {
   option_->take_all();
   return *this;

@@ -26,8 +26,9 @@ class Flag {
   Flag group(const std::string& heading) const;   ///< of the help
   Flag description(const std::string& text) const;
   Flag required() const;
-  Flag not_empty() const;  ///< its text must say something
-  Flag take_all() const;   ///< every word that follows, however often it is given
+  Flag not_empty() const;      ///< its text must say something
+  Flag one_word_each() const;  ///< of a list: it is repeated for the next one
+  Flag take_all() const;       ///< every word that follows, however often it is given
 
  private:
   CLI::Option* option_;
@@ -81,6 +82,7 @@ void add_serve_command(const Command& app, CommandLine& line);
 void add_search_command(const Command& app, CommandLine& line);
 void add_import_command(const Command& app, CommandLine& line);
 void add_describe_command(const Command& app, CommandLine& line);
+void add_train_command(const Command& app, CommandLine& line);
 
 /// Adds a text option; the command parses it, so that every wrong value gives an error of the same form.
 void add_text_option(const Command& command, const std::string& name, std::string& value, const std::string& type,

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
+#include "models/architecture/dense_twin.h"
 #include "models/core/error.h"
 #include "tools/cli/command.h"
 #include "tools/cli/comparison_report.h"
@@ -92,6 +94,31 @@ Answer answer_of(const QueryOptions& options) {
   return {std::move(queries.front()), std::move(prediction)};
 }
 
+/// "dense-flops" or "dense-parameters": A's question to a dense model.
+std::optional<Matched> dense_versus(const std::string& versus) {
+  return versus.starts_with("dense-") ? find_matched(versus.substr(6)) : std::nullopt;
+}
+
+/// The same work on the same ranks, experts replaced by one network for all tokens.
+Answer answer_of_twin(const CompareOptions& options, const Answer& first, Matched matched) {
+  const DataFolders folders = find_data_folders(options.query.data);
+  const HardwareChoice hardware = choose_hardware(options.query.hw, folders);
+  Query query = first.query;
+  query.architecture = dense_twin(query.architecture, matched, query.deployment.tp);
+  query.deployment.ep = 1;
+  query.deployment.moe_tp.reset();
+  query.workload.load = {};
+  query.workload.rows_per_expert.clear();
+  std::erase_if(query.inputs, [](const InputValue& input) {
+    return input.name == "ep" || input.name == "moe_tp" || input.name == "load" || input.name == "rows_per_expert";
+  });
+  for (InputValue& input : query.inputs) {
+    if (input.name == "model") input.value = query.architecture.name;
+  }
+  Prediction prediction = predict_query(*load_predictor(hardware, folders), query, options.query.model);
+  return {std::move(query), std::move(prediction)};
+}
+
 /// B, whose errors say that they are its own.
 Answer answer_of_second(const CompareOptions& options) try {
   return answer_of(second_question(options));
@@ -102,7 +129,10 @@ Answer answer_of_second(const CompareOptions& options) try {
 
 int run_compare(const CompareOptions& options) {
   const Format format = parse_format(options.query.format);
-  ComparedAnswers compared{answer_of(options.query), answer_of_second(options), {}};
+  Answer first = answer_of(options.query);
+  const std::optional<Matched> matched = dense_versus(options.versus);
+  Answer second = matched ? answer_of_twin(options, first, *matched) : answer_of_second(options);
+  ComparedAnswers compared{std::move(first), std::move(second), {}};
   compared.comparison = compare(compared.first.prediction, compared.second.prediction);
   show_warnings({compared.first, compared.second});
   switch (format) {
@@ -122,7 +152,8 @@ void add_compare_command(const Command& app, CommandLine& line) {
   const Command command =
       app.add_subcommand("compare", "Two answers side by side, and what their difference is made of");
   add_text_option(command, "--versus", options->versus, "\"FLAGS\"",
-                  "Flags of predict that the second question (B) has instead of the first one's (A)");
+                  "Flags of predict that the second question (B) has instead of the first one's (A); or dense-flops, "
+                  "dense-parameters: a dense model of equal FLOPs a token, or of equal weights");
   add_query_options(command, options->query);
   command.footer(
       "Stages stand in the order of how much of the difference they explain. A and B are undecided where their 90 % "
@@ -131,7 +162,8 @@ void add_compare_command(const Command& app, CommandLine& line) {
       "  moecast compare --model qwen3-235b-a22b --hw h200-sxm --tp 8 --batch 32 --versus \"--ep 8 --dp 8\"\n"
       "  moecast compare --model deepseek-v3 --hw h200-sxm --tp 8 --ep 8 --batch 64 --versus \"--hw b200-sxm\"\n"
       "  moecast compare --model olmoe-1b-7b --batch 8 --versus \"--phase prefill --prompt 256\" --format json\n"
-      "  moecast compare --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 64 --versus \"--top-k 4\"\n");
+      "  moecast compare --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 64 --versus \"--top-k 4\"\n"
+      "  moecast compare --model mixtral-8x7b --hw h200-sxm --tp 2 --batch 8 --versus dense-flops\n");
   command.callback([options, &line] { line.run = [options] { return run_compare(*options); }; });
 }
 

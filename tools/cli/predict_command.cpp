@@ -148,6 +148,8 @@ void add_predict_command(const Command& app, CommandLine& line) {
       "  moecast predict --model mixtral-8x7b --batch 8 --context 4096\n"
       "  moecast predict --model ./config.json --phase prefill --prompt 512 --dtype bf16 --format json\n"
       "  moecast predict --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 1-256*2 --load zipf:1.0\n"
+      "  moecast predict --model olmoe-1b-7b --phase train --batch 8 --prompt 512 --freeze router --recompute "
+      "selective\n"
       "  moecast predict --engine event --samples 200 --model deepseek-v3 --hw h200-sxm --ep 64 --batch 8192\n"
       "  moecast predict --engine event --model qwen3-235b-a22b --hw h100-sxm --ep 8 --batch 256 --load "
       "log-normal:1.05 "

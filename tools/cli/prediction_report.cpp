@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "models/core/quantity_text.h"
+#include "tools/cli/training_report.h"
 
 namespace moecast {
 namespace {
@@ -15,6 +16,11 @@ namespace {
 template <class T>
 Json value_or_null(const std::optional<T>& quantity) {
   return quantity ? Json(quantity->value()) : Json();
+}
+
+/// A step that keeps something for its backward pass.
+bool trains(const MemoryPerRank& memory) {
+  return (memory.gradients + memory.optimizer_states + memory.saved_activations).value() > 0;
 }
 
 Json factors_json(const Prediction& prediction) {
@@ -41,6 +47,11 @@ Json memory_json(const MemoryPerRank& memory) {
   json["workspace_bytes"] = memory.workspace.value();
   json["total_bytes"] = memory.total().value();
   json["capacity_bytes"] = value_or_null(memory.capacity);
+  if (trains(memory)) {
+    json["gradients_bytes"] = memory.gradients.value();
+    json["optimizer_states_bytes"] = memory.optimizer_states.value();
+    json["saved_activations_bytes"] = memory.saved_activations.value();
+  }
   return json;
 }
 
@@ -64,7 +75,7 @@ Json inputs_json(const std::vector<InputValue>& inputs) {
 
 namespace {
 
-Json operators_json(const std::vector<OperatorCost>& operators) {
+Json operators_json(const std::vector<OperatorCost>& operators, bool training) {
   Json list = Json::array();
   for (const OperatorCost& cost : operators) {
     Json json;
@@ -74,6 +85,7 @@ Json operators_json(const std::vector<OperatorCost>& operators) {
     json["count"] = cost.count;
     json["latency_s"] = cost.latency.value();
     json["origin"] = std::string(to_string(cost.origin));
+    if (training) json["phase"] = std::string(to_string(cost.phase));
     list.push_back(std::move(json));
   }
   return list;
@@ -144,6 +156,13 @@ std::string throughput(const Prediction& prediction) {
 }
 
 std::string memory_line(const MemoryPerRank& memory) {
+  if (trains(memory)) {
+    return fmt::format(
+        "{} a rank: weights {}, gradients {}, optimiser {}, saved activations {}, others {}; capacity {}",
+        format_bytes(memory.total()), format_bytes(memory.weights), format_bytes(memory.gradients),
+        format_bytes(memory.optimizer_states), format_bytes(memory.saved_activations),
+        format_bytes(memory.activations + memory.workspace), format_or_dash(memory.capacity, format_bytes));
+  }
   return fmt::format("{} a rank: weights {}, KV cache {}, activations {}, workspace {}; capacity {}",
                      format_bytes(memory.total()), format_bytes(memory.weights), format_bytes(memory.kv_cache),
                      format_bytes(memory.activations), format_bytes(memory.workspace),
@@ -196,7 +215,8 @@ Json outcome_json(const Prediction& prediction) {
 Json prediction_json(const Answer& answer) {
   const Prediction& prediction = answer.prediction;
   Json json = outcome_json(prediction);
-  json["operators"] = operators_json(prediction.operators);
+  json["operators"] = operators_json(prediction.operators, prediction.training.has_value());
+  if (prediction.training) json["training"] = training_json(prediction);
   json["inputs"] = inputs_json(answer.query.inputs);
   json["warnings"] = prediction.warnings;
   json["distribution"] = distribution_json(prediction.distribution);
@@ -217,6 +237,7 @@ std::string summary_text(const Answer& answer) {
       text += line("pipeline", pipeline_line(*prediction.pipeline, answer.query.workload.phase == Phase::decode));
     }
     text += line("throughput", throughput(prediction) + " (tokens)");
+    if (prediction.training) text += line("phases", training_line(prediction));
     text += line("bottleneck", prediction.bottleneck);
     text += line("factors", factor_line(prediction));
   } else {

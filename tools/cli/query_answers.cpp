@@ -23,7 +23,10 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"cluster", "--cluster"},
                                                         {"slow rank", "--slow-rank"},
                                                         {"exchange", "--exchange"},
-                                                        {"backend", "--backend"}};
+                                                        {"backend", "--backend"},
+                                                        {"accumulation", "--accumulation"},
+                                                        {"replicas", "--replicas"},
+                                                        {"batch", "--batch"}};
   if (const auto flag = flags.find(error.where()); flag != flags.end()) {
     throw UsageError(flag->second, error.problem(), error.hint());
   }

@@ -55,6 +55,11 @@ constexpr std::array kNumbers{
                "Encoder-decoder models: encoded tokens a sequence (default --prompt, in decode --context)"},
     NumberFlag{"--prefill-batch", "prefill_batch", 0, kMaxSize, "0", kWorkloadGroup, "Mixed: sequences in prefill"},
     NumberFlag{"--copies", "copies", 1, 4096, "1", kWorkloadGroup, "Equal layers cycled through (cache residency)"},
+    NumberFlag{"--accumulation", "accumulation", 1, 65536, "1", kTrainingGroup,
+               "Micro-batches of a step, one after another"},
+    NumberFlag{"--replicas", "replicas", 1, 65536, "1", kTrainingGroup,
+               "Copies of the deployment that share the batch and add up their gradients"},
+    NumberFlag{"--zero", "zero_stage", 0, 1, "0", kTrainingGroup, "1: replicas share the optimiser's states (ZeRO-1)"},
     NumberFlag{"--hidden", "hidden", 1, kMaxSize, "", kLayerGroup, "Width of a token"},
     NumberFlag{"--width", "width", 1, kMaxSize, "", kLayerGroup, "Intermediate width of an expert"},
     NumberFlag{"--experts", "experts", 1, 65536, "", kLayerGroup, "Experts"},
@@ -109,9 +114,22 @@ Deployment deployment_of(const QueryOptions& options, const Combination& values,
 Phase parse_phase(const std::string& text, const Architecture* model) {
   if (text.empty()) return model != nullptr && model->decoder.empty() ? Phase::encode : Phase::decode;
   if (const auto phase = find_phase(text)) return *phase;
-  const auto near = nearest_name(text, {"decode", "prefill", "mixed", "encode"});
+  const auto near = nearest_name(text, {"decode", "prefill", "mixed", "encode", "train"});
   throw UsageError("--phase", fmt::format("\"{}\" is not a phase", text),
-                   near ? fmt::format("did you mean \"{}\"?", *near) : "write decode, prefill, mixed or encode");
+                   near ? fmt::format("did you mean \"{}\"?", *near) : "write decode, prefill, mixed, encode or train");
+}
+
+/// Flags of training steps outside of them.
+void refuse_training_flags(const QueryOptions& options, const Combination& values) {
+  std::string typed = typed_training_flag(options.training);
+  for (const char* flag : {"--accumulation", "--replicas", "--zero"}) {
+    if (typed.empty() && values.given(flag)) typed = flag;
+  }
+  if (!typed.empty()) throw UsageError(typed, "means nothing outside of training", "write --phase train");
+}
+
+TrainingPlan plan_of(const QueryOptions& options, const Combination& values) {
+  return training_plan(options.training, {values.at("--accumulation"), values.at("--replicas"), values.at("--zero")});
 }
 
 bool encodes_and_decodes(const Architecture& model) { return !model.encoder.empty() && !model.decoder.empty(); }
@@ -119,7 +137,8 @@ bool encodes_and_decodes(const Architecture& model) { return !model.encoder.empt
 /// The phase does not read the flag.
 bool idle_in(std::string_view flag, Phase phase) {
   if (flag == "--prompt") return phase == Phase::decode;
-  if (flag == "--context") return phase == Phase::prefill || phase == Phase::encode;
+  if (flag == "--context") return phase == Phase::prefill || phase == Phase::encode || phase == Phase::train;
+  if (flag == "--accumulation" || flag == "--replicas" || flag == "--zero") return phase != Phase::train;
   if (flag == "--prefill-batch") return phase != Phase::mixed;
   return flag == "--source" && phase == Phase::encode;
 }
@@ -174,15 +193,24 @@ Workload workload_of(const QueryOptions& options, const ExpertLoad& load, const 
     }
   }
   if (layer) {
-    workload.phase = Phase::prefill;
-    workload.batch = 1;
-    workload.prompt = values.has("--tokens") ? values.at("--tokens") : 1;
+    const std::int64_t tokens = values.has("--tokens") ? values.at("--tokens") : 1;
+    const bool trains = options.phase == "train";
+    workload.phase = trains ? Phase::train : Phase::prefill;
+    workload.batch = trains ? tokens : 1;  // each token an example: micro-batches share them
+    workload.prompt = trains ? 1 : tokens;
+    if (trains) workload.training = plan_of(options, values);
+    if (!trains) refuse_training_flags(options, values);
     return workload;
   }
   workload.phase = parse_phase(options.phase, model);
+  if (workload.phase == Phase::train) {
+    workload.training = plan_of(options, values);
+  } else {
+    refuse_training_flags(options, values);
+  }
   refuse_idle_flags(workload.phase, values, *model);
   workload.batch = values.at("--batch");
-  workload.context = workload.phase == Phase::prefill || workload.phase == Phase::encode ? 0 : values.at("--context");
+  workload.context = idle_in("--context", workload.phase) ? 0 : values.at("--context");
   workload.prompt = workload.phase == Phase::decode ? 1 : values.at("--prompt");
   if (values.has("--source")) workload.source = values.at("--source");
   workload.prefill_batch = workload.phase == Phase::mixed ? values.at("--prefill-batch") : 0;
@@ -245,7 +273,9 @@ void refuse_contradictions(const QueryOptions& options, bool layer) {
       throw UsageError(name, "means nothing for a single layer", "write --tokens N");
     }
   }
-  if (!options.phase.empty()) throw UsageError("--phase", "means nothing for a single layer", "write --tokens N");
+  if (!options.phase.empty() && options.phase != "train") {
+    throw UsageError("--phase", "means nothing for a single layer", "write --tokens N, or --phase train");
+  }
 }
 
 std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& query, const Combination& values,
@@ -257,11 +287,13 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
   };
   text("model", layer ? "layer" : options.model, options.model);
   text("hw", options.hw, options.hw == "this-machine" ? "" : options.hw);
-  if (!layer) text("phase", std::string(to_string(query.workload.phase)), options.phase);
+  const bool trains = query.workload.phase == Phase::train;
+  if (!layer || trains) text("phase", std::string(to_string(query.workload.phase)), options.phase);
   for (const NumberFlag& flag : kNumbers) {
     const std::string_view name = flag.name;
     const bool of_model = flag.group == kWorkloadGroup && name != "--copies";
     if ((layer ? of_model : flag.group == kLayerGroup) || !values.has(flag.name)) continue;
+    if (flag.group == kTrainingGroup && !trains) continue;
     if (name == "--context") {
       add(flag.key, query.workload.context, values.given(flag.name));
     } else if (name == "--prompt") {
@@ -282,6 +314,7 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
   text("dtype", std::string(to_string(query.deployment.dtype.value_or(query.architecture.dtype))), options.dtype);
   text("load", options.load.empty() ? "uniform" : options.load, options.load);
   add("seed", static_cast<std::int64_t>(query.workload.load.seed), options.seed != "1");
+  if (trains) add_training_inputs(query.workload.training, options.training, inputs);
   if (!query.workload.rows_per_expert.empty()) add("rows_per_expert", query.workload.rows_per_expert, true);
   return inputs;
 }
@@ -307,7 +340,7 @@ void add_query_options(const Command& command, QueryOptions& options) {
   text("--dtype", options.dtype, "NAME", kDeploymentGroup,
        "fp32, bf16, ... (default: the model's, or what the machine was profiled in)");
   text("--phase", options.phase, "NAME", kWorkloadGroup,
-       "decode (default), prefill, mixed, encode (default of models without a decoder)");
+       "decode (default), prefill, mixed, encode (default of models without a decoder), train");
   text("--load", options.load, "LOAD", kWorkloadGroup,
        "uniform (default), zipf:1.0, power-law:1.2, dirichlet:0.5, log-normal:1.05, histogram:3,1,1, trace:FILE "
        "(CSV layer,token,expert_0,... or JSON lines; gzip too)");
@@ -319,6 +352,7 @@ void add_query_options(const Command& command, QueryOptions& options) {
   text("--capacity-factor", options.capacity_factor, "F", kLayerGroup, "Slots an expert = F T k / E (default none)");
   text("--overflow", options.overflow, "NAME", kLayerGroup, "drop (default) or next-best, where capacity is limited");
   command.add_flag("--pad", options.pad, "Compute empty slots too").group(kLayerGroup);
+  add_training_options(command, options.training);
   add_text_option(command, "--without", options.without, "FACTOR,...",
                   "Remove all-to-all, memory-bandwidth, routing-overhead or imbalance");
   add_text_option(command, "--format", options.format, "FORMAT", "table (default), md, csv, json, jsonl");

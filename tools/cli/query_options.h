@@ -13,6 +13,7 @@
 #include "models/plan/workload.h"
 #include "sim/predictor.h"
 #include "tools/cli/data_folders.h"
+#include "tools/cli/training_options.h"
 
 namespace moecast {
 
@@ -38,6 +39,7 @@ struct QueryOptions {
   bool gated = false;
   bool no_gated = false;
   bool pad = false;
+  TrainingFlags training;
   std::map<std::string, std::string> numbers;  ///< "--batch" -> "1,8,64"; empty = not given
 };
 

@@ -13,7 +13,7 @@ from moecast import _core
 class Workload:
     """One step. Sizes are numbers of sequences and tokens."""
 
-    phase: str = "decode"  #: decode, prefill, mixed or encode
+    phase: str = "decode"  #: decode, prefill, mixed, encode, or train (all weights, Adam)
     batch: int = 1  #: sequences in the step
     context: int = 1024  #: tokens already in the KV cache of each sequence (decode, mixed)
     prompt: int = 512  #: new tokens of a sequence (prefill, encode)

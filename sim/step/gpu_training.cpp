@@ -1,0 +1,173 @@
+#include "sim/step/gpu_training.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "models/core/error.h"
+
+namespace moecast {
+namespace {
+
+/// Where no table helps: shares of bandwidth and peak that such kernels usually reach, and their start.
+constexpr double kUsualBandwidth = 0.7;
+constexpr double kUsualPeak = 0.5;
+constexpr double kUsualStart = 3e-6;
+/// ln 1.6: such guesses lie within a factor of that.
+constexpr double kPhysicsHalfWidth = 0.47;
+/// Narrowest linear layer of the tables.
+constexpr std::int64_t kNarrowest = 32;
+constexpr std::int64_t kDevicesPerNode = 8;
+/// NCCL's tables count elements of two bytes.
+constexpr double kElement = 2;
+
+double value(std::int64_t x) { return static_cast<double>(x); }
+
+/// Bytes of a loop between GEMMs whose arrays are all in the operator's format.
+double loop_bytes(const Operator& op) {
+  const OperatorShape& s = op.shape;
+  const double element = bytes_per_element(op.dtype);
+  switch (op.kind) {
+    case OperatorKind::elementwise: return 3 * element * value(s.m) * value(s.width);
+    case OperatorKind::activation: return (s.gated != 0 ? 3 : 2) * element * value(s.m) * value(s.width);
+    case OperatorKind::norm:
+    case OperatorKind::embedding: return 2 * element * value(s.m) * value(s.hidden);
+    case OperatorKind::permute:
+    case OperatorKind::unpermute: return element * value(s.tokens * s.hidden) * value(s.top_k + 1);
+    default: return op.activation_bytes.value();
+  }
+}
+
+std::string_view nccl_name(OperatorKind kind) {
+  switch (kind) {
+    case OperatorKind::all_gather: return "all_gather";
+    case OperatorKind::reduce_scatter: return "reduce_scatter";
+    case OperatorKind::all_to_all_dispatch:
+    case OperatorKind::all_to_all_combine: return "alltoall";
+    default: return "all_reduce";
+  }
+}
+
+bool is_collective(OperatorKind kind) { return kind == OperatorKind::all_reduce || nccl_name(kind) != "all_reduce"; }
+
+template <class Cost>
+Cost cost_of(const CompiledKernel::Answer& answer) {
+  return {std::exp(answer.log_seconds), 0.5 * (answer.log_high - answer.log_low), answer.origin};
+}
+
+}  // namespace
+
+GpuTrainingTimes::GpuTrainingTimes(const KernelCalibration& kernels, const Deployment& deployment)
+    : kernels_(kernels), deployment_(deployment) {
+  std::tie(framework_, version_) = split_backend(deployment.backend);
+  note("a training step on a GPU: kernels of inference stand for those of training; launches are not part of it");
+}
+
+void GpuTrainingTimes::note(const std::string& text) const {
+  if (std::ranges::find(notes_, text) == notes_.end()) notes_.push_back(text);
+}
+
+GpuTrainingTimes::Cost GpuTrainingTimes::physics(double bytes, double flops) const {
+  const double moving = bytes / (kUsualBandwidth * kernels_.device.bandwidth);
+  const double computing = flops / (kUsualPeak * kernels_.device.peak_bf16);
+  return {kUsualStart + std::max(moving, computing), kPhysicsHalfWidth, Origin::assumed};
+}
+
+ReadyKernel GpuTrainingTimes::linear(std::int64_t n, std::int64_t k, DType dtype) const {
+  ReadyKernel& known = linear_[{n, k, dtype}];
+  if (known) return known;
+  const KernelLayout& layout = *find_kernel_layout("gemm");
+  KernelRowValues row(layout);
+  row.set("m", 1).set("n", value(std::max(n, kNarrowest))).set("k", value(k));
+  known = find_ready_kernel(kernels_, {"gemm", "", "", framework_, version_, table_formats(dtype), true}, row);
+  if (!known) {
+    known = find_ready_kernel(kernels_, {"gemm", "", "", framework_, version_, {"bfloat16"}, true}, row);
+    note(fmt::format("no linear layer in {}: bf16 stands for it", to_string(dtype)));
+  }
+  if (!known) throw InputError(kernels_.profile, "holds no linear layer", "moecast explain --hw lists kernels");
+  return known;
+}
+
+GpuTrainingTimes::Cost GpuTrainingTimes::gemm(const Operator& op) const {
+  const OperatorShape& s = op.shape;
+  const KernelLayout& layout = *find_kernel_layout("gemm");
+  const ReadyKernel kernel = linear(s.n, s.k, op.dtype);
+  KernelRowValues row(layout);
+  row.set("m", value(std::max<std::int64_t>(1, s.m))).set("n", value(std::max(s.n, kNarrowest))).set("k", value(s.k));
+  auto cost = cost_of<Cost>(kernel->at(row));
+  if (op.rows.empty()) return cost;
+  // One GEMM over all rows reads one expert's weights, or writes one gradient: the others' come on top.
+  const double others = value(std::max<std::int64_t>(1, s.experts) - 1);
+  const double each =
+      op.ragged_depth ? 4 * value(s.m) * value(s.n) : bytes_per_weight(op.dtype) * value(s.n) * value(s.k);
+  cost.seconds += others * each / (kUsualBandwidth * kernels_.device.bandwidth);
+  cost.half_width = std::max(cost.half_width, kPhysicsHalfWidth / 2);
+  cost.origin = weakest(cost.origin, Origin::extrapolated);
+  return cost;
+}
+
+GpuTrainingTimes::Cost GpuTrainingTimes::attention(const Operator& op) const {
+  const OperatorShape& s = op.shape;
+  const KernelLayout& layout = *find_kernel_layout("context_attention");
+  KernelRowValues row(layout);
+  row.set("batch_size", value(s.batch)).set("isl", value(s.query)).set("num_heads", value(s.heads));
+  row.set("num_key_value_heads", value(s.kv_heads)).set("head_dim", value(s.head_dim)).set("window_size", 0);
+  const ReadyKernel kernel =
+      s.visible > 0
+          ? nullptr
+          : find_ready_kernel(kernels_, {layout.name, "", "", framework_, version_, {"bfloat16+bfloat16"}, true}, row);
+  if (kernel) return cost_of<Cost>(kernel->at(row));
+  note("attention that no table holds (windows, latent attention): bytes and arithmetic at usual efficiencies");
+  const double forward = op.flops.value() / op.work;
+  return physics(op.activation_bytes.value() / 2, forward);
+}
+
+GpuTrainingTimes::Cost GpuTrainingTimes::collective(const Operator& op) const {
+  const bool experts = nccl_name(op.kind) == "alltoall";
+  std::int64_t ranks = op.shape.ranks;
+  if (ranks == 0)
+    ranks = experts ? deployment_.ep : op.kind == OperatorKind::all_reduce ? deployment_.tp : deployment_.dp;
+  const double bytes = value(op.shape.bytes);
+  const KernelLayout& layout = *find_kernel_layout("nccl");
+  KernelRowValues row(layout);
+  row.set("message_size", std::max(1.0, bytes / kElement)).set("num_gpus", value(ranks)).set("element_bytes", kElement);
+  row.set("node_num", value((ranks + kDevicesPerNode - 1) / kDevicesPerNode)).set("eager", 0);
+  const ReadyKernel kernel = find_ready_kernel(kernels_, {"nccl", nccl_name(op.kind), "", "nccl", "", {}}, row);
+  if (kernel) return cost_of<Cost>(kernel->at(row));
+  const double link = kernels_.device.link > 0 ? kernels_.device.link : 50e9;
+  note(fmt::format("{}: no measured collective; bytes over the link's bandwidth", nccl_name(op.kind)));
+  const double crossed = bytes * value(ranks - 1) / value(ranks) * (op.kind == OperatorKind::all_reduce ? 2 : 1);
+  return {kUsualStart + crossed / (kUsualBandwidth * link), kPhysicsHalfWidth, Origin::assumed};
+}
+
+OperatorTime GpuTrainingTimes::of(const Operator& op) const {
+  const bool multiplies = op.kind == OperatorKind::gemm || op.kind == OperatorKind::grouped_gemm;
+  const bool attends = op.kind == OperatorKind::attention_prefill || op.kind == OperatorKind::attention_decode;
+  Cost cost;
+  double bytes = op.weight_bytes.value() + op.activation_bytes.value();
+  if (multiplies) {
+    cost = gemm(op);
+  } else if (attends) {
+    cost = attention(op);
+  } else if (is_collective(op.kind)) {
+    cost = collective(op);
+  } else {
+    bytes = loop_bytes(op);
+    cost = physics(bytes, 0);
+  }
+  OperatorTime time;
+  const double seconds = cost.seconds * op.count * op.work;
+  const double moving = bytes / kernels_.device.bandwidth;
+  const double computing = op.flops.value() / kernels_.device.peak_bf16;
+  const double share = moving + computing > 0 ? moving / (moving + computing) : 0;
+  time.latency = Seconds(seconds);
+  time.memory = Seconds(seconds * share);
+  time.compute = Seconds(seconds * (1 - share));
+  time.half_width = cost.half_width;
+  time.origin = cost.origin;
+  widen_if_akin(op, time);
+  return time;
+}
+
+}  // namespace moecast
