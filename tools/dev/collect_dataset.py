@@ -1,9 +1,9 @@
-"""Executes architectures of the search spaces and makes the dataset that the Python package ships.
+"""Executes architectures of the search spaces and makes a dataset of them.
 
-usage: build/venv-torch/bin/python tools/dev/collect_dataset.py --journal FILE [--hw this-machine] [--seconds N] [--write]
+usage: build/venv-torch/bin/python tools/dev/collect_dataset.py --journal FILE [--hw this-machine] [--seconds N] [--write FILE]
 
 A journal that is there is continued. --seconds: stops after about so long (execute in pieces while the machine is
-quiet). --write: makes tools/python/moecast/dataset/executed.jsonl.gz of a complete journal.
+quiet). --write: makes FILE.jsonl.gz of the journal.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from moecast.dataset import write_dataset
 from moecast.predictor import Request, Workload
 from moecast.runners import Runtime, TorchTranslation
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRANSLATION = Request(batch=1, prompt=30, target=30, beams=5, encoder_decoder=True)
 MOST_PARAMETERS = 250e6  # of decoders: what 1 GB holds in fp32
 
@@ -148,11 +147,10 @@ def main():
     parser.add_argument("--journal", required=True, type=pathlib.Path)
     parser.add_argument("--hw", default="this-machine")
     parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", type=pathlib.Path, metavar="FILE")
     options = parser.parse_args()
     if options.write:
-        rows = read_journal(options.journal)
-        write_dataset(ROOT / "tools/python/moecast/dataset/executed.jsonl.gz", header(), [rounded(row) for row in rows])
+        write_dataset(options.write, header(), [rounded(row) for row in read_journal(options.journal)])
         return 0
     return 0 if collect(options.journal, options.hw, options.seconds) else 1
 

@@ -1,6 +1,6 @@
-"""Predictions beside the executed architectures of the dataset: the table of docs/nas.md.
+"""Predictions beside executed architectures.
 
-usage: build/venv/bin/python tools/dev/judge_dataset.py --hw PROFILE [--torch PROFILE] [--closing 20]
+usage: build/venv/bin/python tools/dev/judge_dataset.py --dataset FILE --hw PROFILE [--torch PROFILE] [--closing 20]
 
 --hw: a profile of the machine that executed them, --torch: one of `moecast profile --backend torch` there. Models that
 PyTorch executed are judged after `--closing` of them taught what lies between kernels; those of the runtime as they are.
@@ -12,6 +12,7 @@ import moecast
 import numpy
 from moecast.accuracy import judged, rank_correlation, report
 from moecast.adaptation import Correction
+from moecast.dataset import load_dataset
 from moecast.spaces import SpaceTimes
 
 
@@ -36,11 +37,12 @@ def few_shot(columns, seconds, count=10, draws=10):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True)
     parser.add_argument("--hw", required=True)
     parser.add_argument("--torch")
     parser.add_argument("--closing", type=int, default=20)
     options = parser.parse_args()
-    dataset = moecast.load_dataset()
+    dataset = load_dataset(options.dataset)
     for setup, what in dataset.header["setups"].items():
         torch = what["runtime"] == "torch"
         hw = options.torch if torch else options.hw

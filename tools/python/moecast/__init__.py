@@ -23,7 +23,6 @@ from moecast._core import (
 )
 from moecast.adaptation import AdaptedPredictor, adapt
 from moecast.collection import collect
-from moecast.dataset import Dataset, load_dataset
 from moecast.expectation import ExpectedLatency, expected_latency
 from moecast.hardware_aware import HardwareAwareMoE
 from moecast.predictor import Predictor, Request, Workload
@@ -35,7 +34,6 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptedPredictor",
     "Architecture",
-    "Dataset",
     "DeviceError",
     "Error",
     "ExpectedLatency",
@@ -53,7 +51,6 @@ __all__ = [
     "from_torch",
     "list_hw",
     "list_models",
-    "load_dataset",
     "load_space",
     "profile_folder",
     "search",

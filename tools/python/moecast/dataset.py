@@ -1,4 +1,4 @@
-"""The latencies of MoE architectures that ship: executed, not predicted."""
+"""Files of executed MoE architectures and their latencies: JSON lines, a header, then one execution a line."""
 
 import gzip
 import json
@@ -9,9 +9,6 @@ import numpy
 from moecast._core import InputError
 from moecast.predictor import Request, Workload
 from moecast.spaces import load_space
-
-#: JSON lines: a header, then one execution a line. Its card: dataset/README.md.
-PATH = pathlib.Path(__file__).parent / "dataset" / "executed.jsonl.gz"
 
 
 class Dataset:
@@ -49,8 +46,8 @@ class Dataset:
         return (Request if fields.pop("kind", "step") == "request" else Workload)(**fields)
 
 
-def load_dataset(path=PATH):
-    """The dataset that ships, or another file of its form. Raises InputError naming the line at fault."""
+def load_dataset(path):
+    """A file that `write_dataset` wrote. Raises InputError naming the line at fault."""
     rows = []
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
