@@ -118,7 +118,8 @@ def test_more_work_takes_longer_and_elsewhere_is_less_sure():
     (["--model", MODEL, "--hw", "b300-sxm", "--backend", "vlm"], 2, "--backend"),
     (["--model", MODEL, "--hw", "b300-sxm", "--tp", "3"], 2, "--tp"),
     (["--model", "nllb-moe-54b", "--hw", "b300-sxm", "--pp", "2"], 2, "encoder"),
-    (["--model", MODEL, "--hw", "b300-sxm", "--tp", "4", "--dp", "2", "--ep", "4", "--moe-tp", "4"], 2, "tp x dp x cp = 8"),
+    (["--model", MODEL, "--hw", "b300-sxm", "--tp", "4", "--dp", "2", "--ep", "4", "--moe-tp", "4"], 2,
+     "tp x dp x cp = 8"),
     (["--model", MODEL, "--hw", "b300-sxm", "--micro-batches", "2"], 2, "--micro-batches")])
 def test_what_cannot_be_asked(arguments, code, words):
     done = subprocess.run([MOECAST, "predict", *arguments], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Backward over forward: predicted for this kind of CPU, and measured with PyTorch in the same run (Debian's python3-torch)."""
+"""Backward over forward: predicted, and measured with PyTorch in the same run (Debian's python3-torch)."""
 
 import json
 import os

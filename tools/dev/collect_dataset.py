@@ -1,6 +1,6 @@
 """Executes architectures of the search spaces and makes a dataset of them.
 
-usage: build/venv-torch/bin/python tools/dev/collect_dataset.py --journal FILE [--hw this-machine] [--seconds N] [--write FILE]
+usage: build/venv-torch/bin/python tools/dev/collect_dataset.py --journal FILE [--hw NAME] [--seconds N] [--write FILE]
 
 A journal that is there is continued. --seconds: stops after about so long (execute in pieces while the machine is
 quiet). --write: makes FILE.jsonl.gz of the journal.

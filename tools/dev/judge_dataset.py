@@ -3,7 +3,7 @@
 usage: build/venv/bin/python tools/dev/judge_dataset.py --dataset FILE --hw PROFILE [--torch PROFILE] [--closing 20]
 
 --hw: a profile of the machine that executed them, --torch: one of `moecast profile --backend torch` there. Models that
-PyTorch executed are judged after `--closing` of them taught what lies between kernels; those of the runtime as they are.
+PyTorch executed are judged after `--closing` of them taught what lies between kernels; the runtime's as they are.
 """
 
 import argparse

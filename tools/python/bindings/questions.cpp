@@ -39,7 +39,8 @@ Workload make_workload(const std::string& phase, std::int64_t batch, std::int64_
                        std::uint64_t seed, const std::vector<std::int64_t>& rows_per_expert) {
   Workload workload;
   const auto found = find_phase(phase);
-  if (!found) throw UsageError("phase", "\"" + phase + "\" is not a phase", "write decode, prefill, mixed, encode or train");
+  if (!found)
+    throw UsageError("phase", "\"" + phase + "\" is not a phase", "write decode, prefill, mixed, encode or train");
   workload.phase = *found;
   at_least(batch, 1, "batch");
   at_least(context, 0, "context");
