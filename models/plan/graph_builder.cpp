@@ -61,7 +61,7 @@ void GraphBuilder::begin_stack(bool encoder) {
   const std::int64_t prefilled = w.phase == Phase::mixed ? w.prefill_batch : w.batch;
   parts_.clear();
   if (encoder) {
-    const bool alone = w.phase == Phase::encode || architecture_.decoder.empty();
+    const bool alone = w.phase == Phase::encode || (w.phase == Phase::train && architecture_.decoder.empty());
     parts_.push_back({on_rank(prefilled), alone ? w.prompt : source});
   } else {
     if (w.phase == Phase::decode || w.phase == Phase::mixed) {

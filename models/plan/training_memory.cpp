@@ -17,16 +17,17 @@ class Parts {
       : architecture_(architecture),
         deployment_(deployment),
         weight_(bytes_per_weight(deployment.dtype.value_or(architecture.dtype))) {
+    const bool bare = is_lone_block(architecture);
     for (const auto* stack : {&architecture.encoder, &architecture.decoder}) {
       if (stack->empty()) continue;
       const std::int64_t hidden = stack_hidden(architecture, stack == &architecture.encoder);
       for (const Layer& layer : *stack) {
         for (const Block& block : layer.blocks) {
           add_block(block, hidden);
-          add(ModelPart::norms, value(hidden));
+          if (!bare) add(ModelPart::norms, value(hidden));
         }
       }
-      add(ModelPart::norms, value(hidden));  // the final one
+      if (!bare) add(ModelPart::norms, value(hidden));  // the final one
     }
     const double table = value(architecture.vocabulary) / deployment.tp;
     double widths = value(architecture.hidden);

@@ -21,7 +21,8 @@ struct PartWeights {
 
 /// By ModelPart. Experts are spread over ep * moe_tp ranks; the router, norms and gates are on every rank; all else is
 /// split over tp. The same experts lie on one rank of each replica, everything else also on each of dp ranks.
-/// Parts of the model that are counted but not modelled (Architecture::other_parameters) are in none.
+/// A lone block has no norm. Parts of the model that are counted but not modelled (Architecture::other_parameters) are
+/// in none.
 /// @throws InputError when a degree does not divide what it splits.
 std::array<PartWeights, kModelParts> part_weights(const Architecture& architecture, const Deployment& deployment,
                                                   const TrainingPlan& plan);

@@ -52,7 +52,7 @@ std::vector<ValidationCase> read_configurations(const std::string& path, const s
       throw InputError(where, fmt::format("more than {} cases", kMostLines), "split the file");
     }
     const Json json = parse_json(text, where);
-    const JsonView line(json, where + ": ");
+    const JsonView line(json, where);
     line.refuse_unknown_keys(
         {"name", "stratum", "architecture", "phase", "batch", "context", "prompt", "copies", "zipf"});
     ValidationCase asked{line.find_string("stratum").value_or("configurations"),

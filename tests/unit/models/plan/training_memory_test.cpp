@@ -21,7 +21,9 @@ double trained(const Architecture& a) {
 TEST(TrainingMemory, PartsHoldTheParametersOfEveryModelOfTheZoo) {
   for (const std::string& name : zoo_names(kZoo)) {
     const Architecture a = load_zoo(kZoo, name);
-    const double total = count_parameters(a).total - a.other_parameters;
+    // A lone block is executed without its norm and the final one.
+    const double norms = is_lone_block(a) ? 2.0 * static_cast<double>(a.hidden) : 0;
+    const double total = count_parameters(a).total - a.other_parameters - norms;
     EXPECT_NEAR(trained(a) / total, 1, 1e-12) << name;
   }
 }

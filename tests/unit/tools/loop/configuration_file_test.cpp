@@ -27,7 +27,7 @@ class ConfigurationFile : public testing::Test {
     try {
       read(text);
     } catch (const Error& error) {
-      return error.what();
+      return error.what() + (" " + error.hint());
     }
     return "";
   }
