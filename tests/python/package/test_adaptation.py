@@ -138,7 +138,7 @@ def decoder_only(columns):
         ("wmt14ende_cpu_raspberrypi", "sum", 0.85),
     ],
 )
-def test_hat_tables_from_ten_rows(predictor, name, part, least):
+def test_hat_tables_from_ten_rows_A17(predictor, name, part, least):
     columns, measured = hat_columns(predictor, name, 600, part)
     if part == "decoder":
         columns = decoder_only(columns)
