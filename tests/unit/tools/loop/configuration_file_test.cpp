@@ -56,7 +56,7 @@ TEST_F(ConfigurationFile, GivesEachLineForEachCombination) {
 TEST_F(ConfigurationFile, RefusesWhatIsWrongWithItsLine) {
   EXPECT_THAT(problem(line() + "{\"architecture\":"), HasSubstr("configurations.jsonl:2"));
   EXPECT_THAT(problem(line(R"(,"batch":0)")), HasSubstr("configurations.jsonl:1: /batch"));
-  EXPECT_THAT(problem(line(R"(,"bacth":1)")), HasSubstr("batch"));
+  EXPECT_THAT(problem(line(R"(,"bacth":1)")), HasSubstr("\"bacth\" is not a known field"));
   EXPECT_THAT(problem(line(R"(,"phase":"mixed")")), HasSubstr("write decode or prefill"));
   EXPECT_THAT(problem(line(R"(,"prompt":9)")), HasSubstr("means nothing in decode"));
   EXPECT_THAT(problem(R"({"name":"a"})"), HasSubstr("architecture"));
