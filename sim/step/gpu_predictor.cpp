@@ -80,6 +80,21 @@ class GpuPredictor final : public Predictor {
 
   [[nodiscard]] Prediction predict(const Architecture& architecture, const Deployment& asked, const Workload& workload,
                                    const Without& without) const override {
+    const bool replicates = !is_lone_block(architecture) && asked.ep > 1 && asked.tp * asked.dp * asked.cp == 1;
+    if (!replicates) return predict_on(architecture, asked, workload, without);
+    // Experts lie on the ranks that attention lies on: with nothing said of these, each has a copy of it.
+    Deployment replicated = asked;
+    replicated.dp = asked.ep;
+    Prediction prediction = predict_on(architecture, replicated, workload, without);
+    prediction.warnings.insert(prediction.warnings.begin(),
+                               "attention has " + std::to_string(asked.ep) +
+                                   " replicas, one on each of the experts' ranks (say --tp or --dp for another split)");
+    return prediction;
+  }
+
+ private:
+  [[nodiscard]] Prediction predict_on(const Architecture& architecture, const Deployment& asked,
+                                      const Workload& workload, const Without& without) const {
     if (workload.phase == Phase::train) return predict_training(architecture, asked, workload, without);
     refuse_phase(architecture, asked, workload);
     if (!workload.rows_per_expert.empty()) {
@@ -119,7 +134,6 @@ class GpuPredictor final : public Predictor {
     return prediction;
   }
 
- private:
   /// A stack of the model and what it computes in the step.
   struct Pass {
     std::shared_ptr<const StepPipeline> model;

@@ -181,5 +181,21 @@ TEST(PredictContract, RemovingAFactorNeverSlows) {
   }
 }
 
+TEST(PredictCommand, ExpertParallelismAloneReplicatesAttentionAndSaysSo) {
+  const std::vector<std::string> words{"predict", "--model", "mixtral-8x7b", "--hw", "h200-sxm", "--ep", "8",
+                                       "--batch", "64",      "--context",    "4096", "--format", "json"};
+  const Finished alone = run_moecast(words);
+  ASSERT_EQ(alone.code, 0) << alone.err;
+  EXPECT_THAT(alone.out, testing::HasSubstr("attention has 8 replicas"));
+  std::vector<std::string> more = words;
+  more.insert(more.end(), {"--dp", "8"});
+  const Finished said = run_moecast(more);
+  EXPECT_THAT(said.out, testing::Not(testing::HasSubstr("replicas, one on each")));
+  const auto latency = [](const Finished& finished) {
+    return nlohmann::json::parse(finished.out).at("latency_s").get<double>();
+  };
+  EXPECT_EQ(latency(alone), latency(said));
+}
+
 }  // namespace
 }  // namespace moecast::test
