@@ -269,6 +269,9 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
 
   for (std::int64_t s = 0; s < block.shared.count; ++s) dense(block.shared.expert, name + ".shared", "shared");
   if (block.dense_residual) dense(*block.dense_residual, name + ".dense_residual", "shared");
+  // Ranks that share the width of an expert, or of what runs beside the experts, hold parts of the sum.
+  const bool whole = expert_tensor_ranks(deployment_) == 1 && block.shared.count == 0 && !block.dense_residual;
+  if (!whole) reduce(name, "combine");
 }
 
 }  // namespace moecast

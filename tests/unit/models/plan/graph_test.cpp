@@ -286,6 +286,24 @@ TEST(BuildGraph, ExpertsAreCostedInTheFormatThatTheyAreStoredIn) {
   EXPECT_EQ(named(build_graph(a, asked, tokens(16)), ".gate_up").dtype, DType::bf16);
 }
 
+TEST(BuildGraph, RanksThatShareAnExpertAddUpTheirParts) {
+  const auto reductions = [](const OperatorGraph& graph) {
+    return std::ranges::count(graph.operators, OperatorKind::all_reduce, &Operator::kind);
+  };
+  Deployment split;
+  split.tp = 2;
+  const auto graph = build_graph(layer_of(moe_of(8, 2, 32)), split, tokens(16));
+  ASSERT_EQ(reductions(graph), 1);
+  EXPECT_EQ(named(graph, ".all_reduce").activation_bytes.value(), 16 * 64 * 4);  // 16 tokens of 64 fp32 numbers
+  Deployment spread = split;
+  spread.ep = 2;  // whole experts: rows come back from where they were computed
+  EXPECT_EQ(reductions(build_graph(layer_of(moe_of(8, 2, 32)), spread, tokens(16))), 0);
+  MoeBlock shared = moe_of(8, 2, 32);
+  shared.shared = {1, shared.experts[0].expert};
+  EXPECT_EQ(reductions(build_graph(layer_of(shared), spread, tokens(16))), 1);
+  EXPECT_EQ(reductions(build_graph(layer_of(shared), {}, tokens(16))), 0);
+}
+
 TEST(BuildGraph, ExpertsMayReturnAnotherWidth_D7) {
   MoeBlock moe = moe_of(8, 2, 32, false);
   moe.experts[0].expert.output = 20;
