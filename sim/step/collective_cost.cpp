@@ -31,6 +31,10 @@ CollectiveCost collective_cost(const KernelCalibration& calibration, std::string
             [kernel, row, buffer, size = layout.column("message_size")](double elements) {
               KernelRowValues asked = row;
               return kernel->seconds(asked.set(size, std::max(1.0, buffer * elements)));
+            },
+            [kernel, row, buffer, size = layout.column("message_size")](double elements) {
+              KernelRowValues asked = row;
+              return kernel->at(asked.set(size, std::max(1.0, buffer * elements)));
             }};
   }
   const DeviceLimits& device = calibration.device;

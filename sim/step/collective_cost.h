@@ -15,6 +15,7 @@ struct CollectiveCost {
   std::string kernel;                                ///< key of what was measured; "physics" where nothing was
   std::function<double(double elements)> seconds{};  ///< of the whole buffer of a rank: an all-gather's output, the
                                                      ///< input of the others, what one rank sends point to point
+  std::function<CompiledKernel::Answer(double elements)> answer{};  ///< with its interval; empty: nothing was measured
 };
 
 /// NCCL's collective from the machine's tables (all_reduce, all_gather, reduce_scatter, alltoall), or point_to_point,

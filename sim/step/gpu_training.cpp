@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "models/core/error.h"
+#include "sim/step/collective_cost.h"
 
 namespace moecast {
 namespace {
@@ -18,9 +19,6 @@ constexpr double kUsualStart = 3e-6;
 constexpr double kPhysicsHalfWidth = 0.47;
 /// Narrowest linear layer of the tables.
 constexpr std::int64_t kNarrowest = 32;
-constexpr std::int64_t kDevicesPerNode = 8;
-/// NCCL's tables count elements of two bytes.
-constexpr double kElement = 2;
 
 double value(std::int64_t x) { return static_cast<double>(x); }
 
@@ -128,17 +126,12 @@ GpuTrainingTimes::Cost GpuTrainingTimes::collective(const Operator& op) const {
   std::int64_t ranks = op.shape.ranks;
   if (ranks == 0)
     ranks = experts ? deployment_.ep : op.kind == OperatorKind::all_reduce ? deployment_.tp : deployment_.dp;
-  const double bytes = value(op.shape.bytes);
-  const KernelLayout& layout = *find_kernel_layout("nccl");
-  KernelRowValues row(layout);
-  row.set("message_size", std::max(1.0, bytes / kElement)).set("num_gpus", value(ranks)).set("element_bytes", kElement);
-  row.set("node_num", value((ranks + kDevicesPerNode - 1) / kDevicesPerNode)).set("eager", 0);
-  const ReadyKernel kernel = find_ready_kernel(kernels_, {"nccl", nccl_name(op.kind), "", "nccl", "", {}}, row);
-  if (kernel) return cost_of<Cost>(kernel->at(row));
-  const double link = kernels_.device.link > 0 ? kernels_.device.link : 50e9;
+  const double nodes = value((ranks + kNodeDevices - 1) / kNodeDevices);
+  const CollectiveCost cost = collective_cost(kernels_, nccl_name(op.kind), static_cast<int>(ranks), nodes);
+  const double elements = value(op.shape.bytes) / kActivationBytes;
+  if (cost.answer) return cost_of<Cost>(cost.answer(elements));
   note(fmt::format("{}: no measured collective; bytes over the link's bandwidth", nccl_name(op.kind)));
-  const double crossed = bytes * value(ranks - 1) / value(ranks) * (op.kind == OperatorKind::all_reduce ? 2 : 1);
-  return {kUsualStart + crossed / (kUsualBandwidth * link), kPhysicsHalfWidth, Origin::assumed};
+  return {cost.seconds(elements), kPhysicsHalfWidth, Origin::assumed};
 }
 
 OperatorTime GpuTrainingTimes::of(const Operator& op) const {
