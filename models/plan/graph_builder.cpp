@@ -46,7 +46,7 @@ GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& d
   for (const int degree : {deployment.tp, deployment.ep, deployment.dp, deployment.pp, deployment.threads}) {
     if (degree < 1) throw InputError("", "a degree of parallelism must be at least 1");
   }
-  if (deployment.cp != 1) throw InputError("cp", "contexts are shared between GPUs only", "leave it out");
+  if (deployment.cp != 1) throw InputError("cp", "contexts are shared by GPUs that serve only", "leave it out");
   if (deployment.redundant_experts != 0) {
     throw InputError("redundant_experts", "experts have copies on GPUs only", "leave it out");
   }
