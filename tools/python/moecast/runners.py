@@ -83,13 +83,13 @@ class TorchTranslation:
         """An Execution each: a whole request."""
         import torch
 
-        from moecast.torch_reference import Model, measure, quick_weights
+        from moecast.torch_reference import DTYPES, Model, measure, quick_weights
 
         torch.set_num_threads(self.threads)
         executions = []
         for architecture in architectures:
             with quick_weights():
-                model = Model(architecture).to({"fp32": torch.float32, "bf16": torch.bfloat16}[self.dtype]).eval()
+                model = Model(architecture).to(DTYPES[self.dtype]).eval()
             run = model.translate(self.request.prompt, self.request.target, self.request.beams)
             with torch.no_grad():
                 executions.append(Execution(*measure(run, least_s=self.least_s, settle=1)))

@@ -2,7 +2,6 @@
 
 import importlib
 
-import numpy
 import torch
 
 from moecast._core import DeviceError, UsageError
@@ -69,16 +68,3 @@ def _chosen(block, x):
     """Experts of each token: the answer of the gate that holds whole numbers."""
     answers = block.gate(x if type(block).__name__ == "DeepseekV3MoE" else x.view(-1, x.shape[-1]))
     return next(a for a in answers if a.dtype in (torch.int64, torch.int32))
-
-
-def draw_blocks(layers):
-    """A kind for each drawn layer, in turn."""
-    return [(KINDS[i % len(KINDS)], layer) for i, layer in enumerate(layers)]
-
-
-def kinds_of(cases):
-    """Mean error of each kind, of the cases that torch_validation reports."""
-    errors = {}
-    for case in cases:
-        errors.setdefault(case["kind"], []).append(abs(case["predicted_s"] / case["measured_s"] - 1))
-    return {kind: float(numpy.mean(e)) for kind, e in errors.items()}

@@ -18,8 +18,8 @@ import torch
 
 from moecast._core import DeviceError, InputError
 from moecast.program import program
+from moecast.torch_reference import DTYPES
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 #: Largest ring of weights: well above the last level of cache.
 _RING_BYTES = 256e6
 _pools = {}
@@ -198,7 +198,7 @@ def profile(
     `gemms`, `stages`: points of GEMMs, and of each other operator. `budget_s`: of a point.
     Raises InputError on a dtype that is not measured, and where the calibration cannot be made.
     """
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not measured (write fp32 or bf16)")
     torch.set_num_threads(threads)
     g = numpy.random.default_rng(seed)
@@ -225,7 +225,7 @@ def profile(
     for turn in range(rounds):
         for number, place in enumerate(g.permutation(len(wanted))):
             kind, point_seed = wanted[place]
-            point = _tiny(_DTYPES[dtype]) if kind == "call" else _make(kind, point_seed, _DTYPES[dtype])
+            point = _tiny(DTYPES[dtype]) if kind == "call" else _make(kind, point_seed, DTYPES[dtype])
             calls[place] = _calls(point, budget_s / rounds)
             means[place].append(_time(point, calls[place]))
             if turn == rounds - 1:
@@ -317,7 +317,7 @@ def run(arguments):
     p.add_argument("--backend", choices=["torch"], required=True)
     p.add_argument("--name", default="torch-cpu", help="of the profile (default torch-cpu)")
     p.add_argument("--out", metavar="FOLDER", help="default: an own profile of that name")
-    p.add_argument("--dtype", default="fp32", choices=sorted(_DTYPES))
+    p.add_argument("--dtype", default="fp32", choices=sorted(DTYPES))
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--gemms", type=int, default=360, help="points of GEMMs (default 360)")
     p.add_argument("--seed", type=int, default=1)

@@ -10,6 +10,8 @@ from torch import nn
 
 from moecast._core import InputError
 
+#: Formats of weights and activations that are executed.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _ACTIVATIONS = {"relu": nn.functional.relu, "gelu": nn.functional.gelu, "silu": nn.functional.silu}
 
 

@@ -10,7 +10,7 @@ from moecast.accuracy import judged, report
 from moecast.predictor import Predictor
 from moecast.runners import TorchTranslation
 from moecast.spaces import SpaceTimes, load_space
-from moecast.torch_reference import layer_of, measure
+from moecast.torch_reference import DTYPES, layer_of, measure
 
 
 def draw_layers(count, seed, most_flops=2e10, most_bytes=4e8):
@@ -66,32 +66,44 @@ def predicted(predictor, cases):
     return {name: numpy.array(values, float) for name, values in columns.items()}
 
 
+def _validate_blocks(hw, execute_one, blocks, closing, *, strategy, threads, dtype, seed, progress):
+    """Executes `blocks` (dicts with `tokens`) by execute_one(block, dtype), judges all but the first `closing`."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    predictor = Predictor(hw, backend="torch", threads=threads, strategy=strategy, dtype=dtype)
+    runs, seconds, noises = [], [], []
+    for number, block in enumerate(blocks):
+        architecture, rows, time, noise = execute_one(block, DTYPES[dtype])
+        runs.append((architecture, block, rows))
+        seconds.append(time)
+        noises.append(noise)
+        if progress:
+            progress(number + 1, len(blocks))
+    seconds = numpy.array(seconds)
+    result, answer = judged(predicted(predictor, runs), seconds, noises, closing)
+    result["cases"] = [
+        {**block, "rows": rows, **case}
+        for (_, block, rows), case in zip(runs[closing:], _cases(seconds, answer, noises, closing))
+    ]
+    return result
+
+
 def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, dtype="fp32", progress=None):
     """Executes `closing` layers to learn what lies between kernels, and `cases` others that nothing is fitted to.
 
     Returns what `judged` does, and `cases` with the rows of each.
     """
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    predictor = Predictor(hw, backend="torch", threads=threads, strategy="per-expert-loop", dtype=dtype)
-    layers = draw_layers(closing + cases, seed)
-    runs, seconds, noises = [], [], []
-    for number, layer in enumerate(layers):
-        architecture, rows, time, noise = execute(
-            layer, least_s, {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-        )
-        runs.append((architecture, layer, rows))
-        seconds.append(time)
-        noises.append(noise)
-        if progress:
-            progress(number + 1, len(layers))
-    seconds = numpy.array(seconds)
-    result, answer = judged(predicted(predictor, runs), seconds, noises, closing)
-    result["cases"] = [
-        {**layer, "rows": rows, **case}
-        for (_, layer, rows), case in zip(runs[closing:], _cases(seconds, answer, noises, closing))
-    ]
-    return result
+    return _validate_blocks(
+        hw,
+        lambda layer, torch_dtype: execute(layer, least_s, torch_dtype),
+        draw_layers(closing + cases, seed),
+        closing,
+        strategy="per-expert-loop",
+        threads=threads,
+        dtype=dtype,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def _cases(seconds, answer, noises, closing):
@@ -120,30 +132,21 @@ def validate_hugging_face(
 
     `experts`: eager (one after another) or grouped_mm; each is a strategy of the backend of its own.
     """
-    from moecast.torch_hugging_face import EXPERTS, draw_blocks
-    from moecast.torch_hugging_face import execute as execute_block
+    from moecast import torch_hugging_face as hugging_face
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    predictor = Predictor(hw, backend="torch", threads=threads, strategy=EXPERTS[experts], dtype=dtype)
-    blocks = draw_blocks(draw_layers(closing + cases, seed))
-    runs, seconds, noises = [], [], []
-    for number, (kind, layer) in enumerate(blocks):
-        architecture, rows, time, noise = execute_block(
-            kind, layer, experts, {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype], least_s
-        )
-        runs.append((architecture, layer, rows))
-        seconds.append(time)
-        noises.append(noise)
-        if progress:
-            progress(number + 1, len(blocks))
-    seconds = numpy.array(seconds)
-    result, answer = judged(predicted(predictor, runs), seconds, noises, closing)
-    result["cases"] = [
-        {"kind": kind, **layer, **case}
-        for (kind, layer), case in zip(blocks[closing:], _cases(seconds, answer, noises, closing))
-    ]
-    return result
+    layers = draw_layers(closing + cases, seed)
+    kinds = hugging_face.KINDS
+    return _validate_blocks(
+        hw,
+        lambda block, torch_dtype: hugging_face.execute(block["kind"], block, experts, torch_dtype, least_s),
+        [{"kind": kinds[i % len(kinds)], **layer} for i, layer in enumerate(layers)],
+        closing,
+        strategy=hugging_face.EXPERTS[experts],
+        threads=threads,
+        dtype=dtype,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def validate_translation(
