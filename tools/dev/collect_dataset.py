@@ -105,19 +105,26 @@ def collect(path, hw, seconds):
     return all(done[name] >= setup.count for name, setup in SETUPS.items())
 
 
-def header():
+def header(hw):
+    """`hw`: the profile that the runtime was executed with; it says which libraries that was."""
     import torch
 
-    model = [line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    profile = json.loads((pathlib.Path(moecast.profile_folder(hw)) / "profile.json").read_text(encoding="utf-8"))
+    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = [line for line in cpuinfo.splitlines() if line.startswith("model name")]
     return {
         "machine": {
             "cpu": model[0].split(":")[1].strip(),
             "cores": os.cpu_count(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "kernel": platform.release(),
-            "virtual": True,
+            "virtual": " hypervisor" in cpuinfo,
         },
-        "libraries": {"moecast": moecast.__version__, "torch": torch.__version__, "onednn": "2.6.3 (Debian 12)"},
+        "libraries": {
+            "moecast": moecast.__version__,
+            "torch": torch.__version__,
+            **{backend["name"]: backend.get("library") for backend in profile.get("backends", [])},
+        },
         "collected": time.strftime("%Y-%m-%d", time.gmtime()),
         "setups": {
             name: {
@@ -150,7 +157,7 @@ def main():
     parser.add_argument("--write", type=pathlib.Path, metavar="FILE")
     options = parser.parse_args()
     if options.write:
-        write_dataset(options.write, header(), [rounded(row) for row in read_journal(options.journal)])
+        write_dataset(options.write, header(options.hw), [rounded(row) for row in read_journal(options.journal)])
         return 0
     return 0 if collect(options.journal, options.hw, options.seconds) else 1
 
