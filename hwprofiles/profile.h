@@ -14,6 +14,8 @@
 namespace moecast {
 
 inline constexpr int kProfileSchemaVersion = 1;
+/// Quantity of a GPU: bytes per second of large copies from the host's (pinned) memory.
+inline constexpr const char* kHostBandwidth = "host_bandwidth_per_direction";
 
 /// A stored number of a machine: never without unit, origin and source.
 struct HardwareQuantity {

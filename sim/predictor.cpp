@@ -9,6 +9,7 @@
 #include "models/core/quantity_text.h"
 #include "models/plan/memory.h"
 #include "sim/analytic/analytic.h"
+#include "sim/analytic/offload_cost.h"
 #include "sim/analytic/training_run.h"
 #include "sim/event/engine.h"
 #include "sim/event/graph_engine.h"
@@ -40,7 +41,10 @@ class AnalyticPredictor final : public Predictor {
 
   [[nodiscard]] Prediction predict(const Architecture& architecture, const Deployment& asked, const Workload& workload,
                                    const Without& without) const override {
-    const Deployment deployment = complete(asked);
+    const Deployment deployment = with_resident_experts(architecture, complete(asked), workload, capacity());
+    if (deployment.offload && engine_ == Engine::event) {
+      throw InputError("offload", "the event engine does not fetch experts", "leave out --engine event");
+    }
     Prediction prediction;
     const MemoryPerRank memory = memory_of(architecture, deployment, workload);
     const OperatorGraph graph = build_graph(architecture, deployment, workload);
@@ -63,6 +67,9 @@ class AnalyticPredictor final : public Predictor {
       if (prediction.origin == Origin::extrapolated) {
         prediction.warnings.emplace_back("some shapes lie outside what was measured: the interval is wider");
       }
+    }
+    if (deployment.offload) {
+      charge_offload(architecture, deployment, workload, host_link(profile_, *deployment.offload), without, prediction);
     }
     prediction.memory = memory;
     prediction.flops = flops_of(graph);
@@ -112,9 +119,13 @@ class AnalyticPredictor final : public Predictor {
                                         const Workload& workload) const {
     const MemoryBreakdown needed = memory_per_rank(architecture, deployment, workload);
     MemoryPerRank memory{needed.weights, needed.kv_cache,  needed.activations,      needed.workspace,
-                         std::nullopt,   needed.gradients, needed.optimizer_states, needed.saved_activations};
-    if (const HardwareQuantity* capacity = profile_.find("memory_capacity")) memory.capacity = Bytes(capacity->value);
+                         capacity(),     needed.gradients, needed.optimizer_states, needed.saved_activations};
     return memory;
+  }
+
+  [[nodiscard]] std::optional<Bytes> capacity() const {
+    const HardwareQuantity* known = profile_.find("memory_capacity");
+    return known != nullptr ? std::optional(Bytes(known->value)) : std::nullopt;
   }
 
   /// What keeps the step from being timed; empty when nothing does.

@@ -95,6 +95,23 @@ struct PipelineReport {
   double period_bubble_ratio = 0;
 };
 
+/// Experts that were fetched in a step, on the rank that fetches most.
+struct OffloadUse {
+  ResidencyPolicy policy = ResidencyPolicy::lru;
+  FetchOverlap overlap = FetchOverlap::none;
+  std::int64_t experts = 0;            ///< of a MoE layer on a rank
+  std::int64_t resident = 0;           ///< of these, held
+  double hit_ratio = 1;                ///< of the experts that a layer uses, those that were there; all ranks together
+  double missed = 0;                   ///< experts that a layer fetches, mean
+  Bytes expert;                        ///< weights of one
+  Bytes fetched;                       ///< of a step, mean
+  Bytes host;                          ///< weights that are not held: the host's memory, or the disk, has to
+  std::optional<BytesPerSecond> link;  ///< nullopt: nobody knows
+  Origin link_origin = Origin::assumed;
+  Seconds transfer;  ///< of all that is fetched
+  Seconds exposed;   ///< part of it that nothing hides
+};
+
 struct Prediction {
   Status status = Status::ok;
   std::string reason;              ///< empty when ok
@@ -108,13 +125,14 @@ struct Prediction {
   double total_parameters = 0;
   double active_parameters = 0;
   std::optional<Flops> flops;  ///< of the step on a rank; nullopt where parts have no operators yet
-  std::string bottleneck;      ///< router, all_to_all, memory_bandwidth, compute, straggler, launch
+  std::string bottleneck;      ///< router, all_to_all, memory_bandwidth, compute, straggler, launch, host_link
   Origin origin = Origin::assumed;
   std::vector<OperatorCost> operators;
   std::vector<std::string> warnings;
   std::optional<StepDistribution> distribution;  ///< event engine only
   std::optional<PipelineReport> pipeline;        ///< several pipeline stages on GPUs only
   std::optional<TrainingCosts> training;         ///< training steps that have a latency
+  std::optional<OffloadUse> offload;             ///< where experts are fetched, or may be
 };
 
 /// analytic: closed form. event: the same operators as tasks that share the memory bus.

@@ -82,17 +82,29 @@ ParameterCount moe_parameters(const MoeBlock& moe, std::int64_t hidden) {
   for (const ExpertGroup& group : moe.experts) {
     count.routed_experts += value(group.count) * expert_parameters(group.expert, width);
   }
-  // A token uses k of the choices; experts that differ count with their mean, zero experts with nothing.
-  const double used = choices > 0 ? std::min(1.0, mean_top_k(moe.router) / value(choices)) : 0;
-  // The router sees what is routed: a sub-token where tokens are split.
-  double always = router_parameters(moe.router, choices, hidden / std::max(1, moe.sub_token_heads));
-  always += value(moe.shared.count) * expert_parameters(moe.shared.expert, hidden);
+  // A token uses k of the choices; experts that differ count with their mean, zero experts with nothing. Where experts
+  // are of a modality, the token is of the first one.
+  std::int64_t eligible = moe.zero_experts;
+  double eligible_parameters = 0;
+  for (const ExpertGroup& group : moe.experts) {
+    if (!group.modality.empty() && group.modality != moe.experts.front().modality) continue;
+    eligible += group.count;
+    eligible_parameters += value(group.count) * expert_parameters(group.expert, width);
+  }
+  const double used = eligible > 0 ? std::min(1.0, mean_top_k(moe.router) / value(eligible)) : 0;
+  // The router sees what is routed: a sub-token where tokens are split. Of a hierarchical one a token passes the
+  // routers of the coarse experts that it chose.
+  const std::int64_t routed = hidden / std::max(1, moe.sub_token_heads);
+  const std::int64_t coarse = moe.router.coarse_experts;
+  const std::int64_t scored = coarse > 0 ? choices / coarse * moe.router.coarse_top_k : choices;
+  const double router = router_parameters(moe.router, choices, routed);
+  double always = value(moe.shared.count) * expert_parameters(moe.shared.expert, hidden);
   if (moe.shared.gate) always += value(hidden);
   if (moe.dense_residual) always += expert_parameters(*moe.dense_residual, hidden);
   if (moe.latent_width > 0) always += 2 * value(hidden) * value(moe.latent_width);
   if (moe.sub_token_heads > 1) always += 2 * value(hidden) * value(hidden);
-  count.total = count.routed_experts + always;
-  count.active = count.routed_experts * used + always;
+  count.total = count.routed_experts + router + always;
+  count.active = eligible_parameters * used + router_parameters(moe.router, scored, routed) + always;
   return count;
 }
 
@@ -164,7 +176,7 @@ double router_parameters(const RouterSpec& router, std::int64_t experts, std::in
     count += from * value(width) + (router.linear_bias ? value(width) : 0);
     from = value(width);
   }
-  return count + from * value(experts);
+  return count + from * value(experts + router.coarse_experts);
 }
 
 ParameterCount block_parameters(const Block& block, std::int64_t hidden, std::int64_t source_hidden) {

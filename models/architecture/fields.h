@@ -11,9 +11,10 @@ namespace moecast::schema {
 template <class T>
 struct Tag {};
 
-inline constexpr std::int64_t kMaxWidth = 1 << 20;   ///< widths of tensors, heads, ranks
-inline constexpr std::int64_t kMaxCount = 1 << 16;   ///< experts, kernel sizes
-inline constexpr std::int64_t kMaxTokens = 1 << 28;  ///< vocabularies, windows, contexts
+inline constexpr std::int64_t kMaxWidth = 1 << 20;    ///< widths of tensors, heads, ranks
+inline constexpr std::int64_t kMaxCount = 1 << 16;    ///< ranks of a router, kernel sizes
+inline constexpr std::int64_t kMaxExperts = 1 << 18;  ///< of a layer
+inline constexpr std::int64_t kMaxTokens = 1 << 28;   ///< vocabularies, windows, contexts
 inline constexpr double kMaxParameters = 1e16;
 
 template <class F>
@@ -81,7 +82,7 @@ void describe(F& f, Tag<ExpertSpec>) {
 
 template <class F>
 void describe(F& f, Tag<ExpertGroup>) {
-  f("count", &ExpertGroup::count, 0, kMaxCount);
+  f("count", &ExpertGroup::count, 0, kMaxExperts);
   f.nested("expert", &ExpertGroup::expert);
   f("modality", &ExpertGroup::modality);
 }

@@ -5,6 +5,8 @@
 #include <string_view>
 
 #include "models/core/dtype.h"
+#include "models/core/units.h"
+#include "models/routing/expert_cache.h"
 
 namespace moecast {
 
@@ -17,6 +19,24 @@ std::optional<KernelStrategy> find_strategy(std::string_view text);
 /// Pipeline stages that take a layer more where the stages do not divide the layers: the first ones, or those just
 /// before the last one, which has the head.
 enum class ExtraLayers { first, before_last };
+
+/// When experts are fetched: when the router has asked for them, or while the layer before is computed, as if its
+/// router were guessed right.
+enum class FetchOverlap { none, layer };
+
+std::string_view to_string(FetchOverlap overlap);
+std::optional<FetchOverlap> find_fetch_overlap(std::string_view text);
+
+/// Experts that a rank does not hold are fetched when they are used: from the host's memory to a GPU, from the disk to
+/// a CPU.
+struct ExpertOffload {
+  ResidencyPolicy policy = ResidencyPolicy::lru;
+  FetchOverlap overlap = FetchOverlap::none;
+  std::optional<std::int64_t> resident;  ///< experts of each MoE layer that a rank holds
+  std::optional<Bytes> resident_bytes;   ///< or of all layers together; neither: as many as fit
+  std::optional<BytesPerSecond> link{};  ///< nullopt: what the profile says
+  friend bool operator==(const ExpertOffload&, const ExpertOffload&) = default;
+};
 
 /// How a model is spread over devices. world = tp * dp * cp * pp; experts are spread over ep * moe_tp = tp * dp * cp
 /// ranks.
@@ -34,7 +54,8 @@ struct Deployment {
   int cp = 1;                        ///< context-parallel ranks: share the new tokens of prompts, and the KV cache
   std::optional<int> micro_batches;  ///< that a step passes through the stages in; nullopt: one a stage
   ExtraLayers extra_layers = ExtraLayers::before_last;  ///< the engine's way to split layers
-  int redundant_experts = 0;  ///< copies of popular experts beside the model's own, spread over ep with them
+  int redundant_experts = 0;             ///< copies of popular experts beside the model's own, spread over ep with them
+  std::optional<ExpertOffload> offload;  ///< nullopt: a rank holds all its experts
 
   friend bool operator==(const Deployment&, const Deployment&) = default;
 };

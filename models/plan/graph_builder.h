@@ -56,6 +56,11 @@ class GraphBuilder {
 
  private:
   void moe(const MoeBlock& block, const std::string& name);
+  /// Scores and top-k, the GEMM apart.
+  void choose(const std::string& name, std::int64_t tokens, std::int64_t experts, int top_k, int groups);
+  /// Coarse experts first, then the fine ones of those that were chosen.
+  void hierarchical_scores(const MoeBlock& block, const std::string& name, std::int64_t tokens, std::int64_t width,
+                           const GemmInput& input);
   void attention(const AttentionBlock& block, const std::string& name);
   void grouped_query(const AttentionBlock& block, const std::string& name);
   void cross(const AttentionBlock& block, const std::string& name);

@@ -7,6 +7,7 @@
 #include "models/architecture/accounting.h"
 #include "models/core/error.h"
 #include "models/plan/graph.h"
+#include "models/plan/offload.h"
 #include "models/plan/stages.h"
 #include "models/plan/training_memory.h"
 
@@ -22,6 +23,15 @@ void require_divides(std::int64_t what, int ranks, const std::string& name, cons
   }
 }
 
+/// Places beside those of the resident experts: one is computed, one is on its way.
+constexpr double kExpertsInFlight = 2;
+
+/// Part of a rank's experts of a layer that it holds.
+double resident_share(const MoeBlock& moe, const Deployment& d) {
+  if (!d.offload || !d.offload->resident) return 1;
+  return std::min(1.0, value(*d.offload->resident) * d.ep / value(moe.expert_count()));
+}
+
 /// Weight bytes of one block on a rank.
 double block_weights(const Block& block, const Architecture& a, std::int64_t hidden, const Deployment& d) {
   const double weight = bytes_per_weight(d.dtype.value_or(a.dtype));
@@ -32,7 +42,7 @@ double block_weights(const Block& block, const Architecture& a, std::int64_t hid
     const double replicated = router_parameters(moe->router, moe->expert_count() + moe->zero_experts, hidden);
     const double shared = count.total - count.routed_experts - replicated;
     const double copies = 1 + d.redundant_experts / value(std::max<std::int64_t>(1, moe->expert_count()));
-    return count.routed_experts * copies / (d.ep * expert_tensor_ranks(d)) * expert_weight +
+    return count.routed_experts * copies / (d.ep * expert_tensor_ranks(d)) * resident_share(*moe, d) * expert_weight +
            (shared / d.tp + replicated) * weight;
   }
   if (const auto* attention = std::get_if<AttentionBlock>(&block))
@@ -83,6 +93,7 @@ MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, cons
   double cache = 0;
   double widest = 0;
   double workspace = 0;
+  double in_flight = 0;
   for (const auto* stack : {&a.encoder, &a.decoder}) {
     const double hidden = value(stack_hidden(a, stack == &a.encoder));
     const StageLayers held = held_layers(*stack, d, stage);
@@ -107,6 +118,10 @@ MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, cons
           const double inside = std::ceil(rows / std::max<double>(1, static_cast<double>(w.chunks)));
           workspace = std::max(
               workspace, rows * hidden * (element + 4) + inside * expert * 4 + tokens * value(m->expert_count()) * 4);
+          if (resident_share(*m, d) < 1) {
+            const Bytes one = expert_weight_bytes(*m, a, stack_hidden(a, stack == &a.encoder), d);
+            in_flight = std::max(in_flight, kExpertsInFlight * one.value());
+          }
         }
       }
     }
@@ -125,7 +140,7 @@ MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, cons
   memory.weights = Bytes(weights);
   memory.kv_cache = Bytes(cache);
   memory.activations = Bytes(tokens * (2 * hidden + widest) * element);
-  memory.workspace = Bytes(workspace);
+  memory.workspace = Bytes(workspace + in_flight);
   return memory;
 }
 

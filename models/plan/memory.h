@@ -23,6 +23,8 @@ struct MemoryBreakdown {
 /// Tensor parallelism splits attention and dense networks, experts are spread over ep * moe_tp ranks, dp and cp copy
 /// everything but the experts, cp splits the cache. Router, norms and shared experts' gates are on every rank. Pipeline
 /// stages hold their layers, the first one the embedding, the last one the head: the fullest stage is what is returned.
+/// Where experts are fetched (Deployment::offload with `resident`), weights are those that stay, and the workspace has
+/// two places more.
 /// @throws InputError when a degree does not divide what it splits, or a stage would have no layer.
 MemoryBreakdown memory_per_rank(const Architecture& architecture, const Deployment& deployment,
                                 const Workload& workload);

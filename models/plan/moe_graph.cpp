@@ -3,6 +3,7 @@
 
 #include "models/core/error.h"
 #include "models/plan/graph_builder.h"
+#include "models/plan/token_classes.h"
 #include "models/routing/capacity.h"
 #include "models/routing/load.h"
 
@@ -22,12 +23,13 @@ std::vector<std::string> not_executed(const MoeBlock& block) {
   note(r.kind == RouterKind::hash, "a hash router");
   note(r.kind == RouterKind::architecture, "an architecture router");
   note(r.network == RouterNetwork::attention, "an attention router");
-  note(r.coarse_experts > 0, "a hierarchical router");
+  note(r.coarse_experts > 0 && r.top_k % std::max(1, r.coarse_top_k) != 0,
+       "a hierarchical router whose coarse experts do not choose alike");
   note(!r.top_k_distribution.empty(), "a distribution of top-k");
   note(block.zero_experts > 0, "zero experts");
   note(block.sub_token_heads > 1 && block.latent_width > 0, "a latent width of sub-tokens");
-  const auto other = [&](const ExpertGroup& group) { return group.modality != block.experts.front().modality; };
-  note(std::any_of(block.experts.begin(), block.experts.end(), other), "a split of experts by modality");
+  note(splits_by_modality(block) && r.kind != RouterKind::token_choice,
+       "a split by modality of experts that tokens do not choose");
   note(block.capacity.overflow == Overflow::reroute_random, "random rerouting of overflow");
   note(block.capacity.overflow == Overflow::queue, "queueing of overflow");
   return what;
@@ -68,7 +70,7 @@ class RowsOfExperts {
   void demand(const MoeBlock& block) {
     const auto& exact = workload_.rows_per_expert;
     if (exact.empty()) {
-      inclusion_ = inclusion_probability(expert_popularity(workload_.load, experts_), block.router.top_k);
+      inclusion_ = mixed_inclusion(block, workload_);
     } else {
       check(block);
     }
@@ -162,6 +164,30 @@ ExpertReuse GraphBuilder::reuse_of_experts(const ExpertSpec& spec, const std::ve
   return {Bytes(0.5 * (total * value(hidden) * element_ + experts * one)), false};
 }
 
+void GraphBuilder::choose(const std::string& name, std::int64_t tokens, std::int64_t experts, int top_k, int groups) {
+  Operator& scores = add(OperatorKind::router, name, "router");
+  scores.shape.tokens = tokens;
+  scores.shape.experts = experts;
+  scores.shape.top_k = top_k;
+  scores.shape.groups = groups;
+  scores.input_reuse = Bytes(0);
+  scores.activation_bytes = Bytes(4 * value(tokens * experts) + 8 * value(tokens * top_k));
+}
+
+void GraphBuilder::hierarchical_scores(const MoeBlock& block, const std::string& name, std::int64_t tokens,
+                                       std::int64_t width, const GemmInput& input) {
+  const std::int64_t coarse = block.router.coarse_experts;
+  const int chosen = block.router.coarse_top_k;
+  const std::int64_t fine = block.expert_count() / coarse;
+  gemm(name + ".router.coarse", "router", tokens, coarse, width, input);
+  choose(name + ".top_k.coarse", tokens, coarse, chosen, 1);
+  // Each chosen coarse expert has a router of its own, which only the tokens that chose it pass. They are taken to be
+  // chosen alike: popularity is said of the experts below.
+  const std::vector<double> alike(static_cast<std::size_t>(coarse), 1.0 / value(coarse));
+  grouped_gemm(name + ".router.fine", "router", expected_rows(alike, tokens, chosen), fine, width);
+  choose(name + ".top_k.fine", tokens * chosen, fine, block.router.top_k / chosen, 1);
+}
+
 void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   for (const std::string& what : not_executed(block)) refuse(name, what);
   // MH-MoE: a token becomes `heads` narrow ones, each routed by itself, between two projections of the whole token.
@@ -190,16 +216,22 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
     activation.activation_bytes = Bytes(value(tokens * width) * (4 + element_));
     from = width;
   }
-  if (block.router.network != RouterNetwork::none) {
-    gemm(name + ".router", "router", tokens, experts, from, from == hidden ? routed_input : GemmInput(Bytes(0)));
+  const GemmInput scored_input = from == hidden ? routed_input : GemmInput(Bytes(0));
+  if (block.router.coarse_experts > 0) {
+    hierarchical_scores(block, name, tokens, from, scored_input);
+  } else {
+    // Tokens of a modality are scored for the experts that they may choose.
+    for (const TokenClass& part :
+         splits_by_modality(block) ? token_classes(block, workload_) : std::vector<TokenClass>{{"", 1, {}}}) {
+      const std::int64_t scored = part.may_choose.empty() ? experts : part.experts();
+      const auto rows = std::max<std::int64_t>(1, std::llround(part.share * value(tokens)));
+      const std::string of = part.name.empty() ? "" : "." + part.name;
+      if (block.router.network != RouterNetwork::none) {
+        gemm(name + ".router" + of, "router", rows, scored, from, scored_input);
+      }
+      choose(name + ".top_k" + of, rows, scored, top_k, block.router.groups);
+    }
   }
-  Operator& scores = add(OperatorKind::router, name + ".top_k", "router");
-  scores.shape.tokens = tokens;
-  scores.shape.experts = experts;
-  scores.shape.top_k = top_k;
-  scores.shape.groups = block.router.groups;
-  scores.input_reuse = Bytes(0);
-  scores.activation_bytes = Bytes(4 * value(tokens * experts) + 8 * value(tokens * top_k));
 
   if (block.latent_width > 0) gemm(name + ".latent_in", "dispatch", tokens, inner, hidden, std::nullopt);
   if (deployment_.ep > 1) {

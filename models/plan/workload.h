@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +21,29 @@ std::int64_t source_tokens(const Workload& workload);
 std::string_view to_string(Phase phase);
 std::optional<Phase> find_phase(std::string_view text);
 
+/// Part of the tokens that are text, image, ...: experts of a modality see these only.
+struct ModalityShare {
+  std::string modality;  ///< as ExpertGroup::modality has it
+  double share = 1;      ///< of all tokens; shares of a workload add up to 1
+  friend bool operator==(const ModalityShare&, const ModalityShare&) = default;
+};
+
+/// Part of the tokens that belong to a task: translation, classification, ...
+struct TaskShare {
+  std::string task;
+  double share = 1;  ///< of all tokens; shares of a workload add up to 1
+  friend bool operator==(const TaskShare&, const TaskShare&) = default;
+};
+
+/// Tasks that share a model. The last experts of a MoE layer are private: `private_experts` of each task, in the order
+/// of the tasks; the others are shared by all.
+struct TaskMix {
+  std::vector<TaskShare> tasks;  ///< empty: there is but one
+  std::int64_t private_experts = 0;
+  bool one_a_step = false;  ///< a step is of one task, drawn by its share; else every step holds all
+  friend bool operator==(const TaskMix&, const TaskMix&) = default;
+};
+
 /// What one step has to do, on all data-parallel ranks together.
 struct Workload {
   Phase phase = Phase::decode;
@@ -32,7 +56,9 @@ struct Workload {
   std::int64_t prefill_batch = 0;             ///< mixed: sequences in prefill beside `batch` in decode
   ExpertLoad load;                            ///< popularity of experts
   std::vector<std::int64_t> rows_per_expert;  ///< exact histogram of a single MoE layer, overrides `load`
-  std::int64_t chunks = 1;                    ///< rows of an expert computed in this many parts, one after another
+  std::vector<ModalityShare> modalities;      ///< empty: all tokens are of the modality of the first experts
+  TaskMix tasks;
+  std::int64_t chunks = 1;  ///< rows of an expert computed in this many parts, one after another
   std::int64_t copies = 1;  ///< layers of equal shape that are cycled through between two uses of a weight
   TrainingPlan training;    ///< train only: what is trained, and how
 };

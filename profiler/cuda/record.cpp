@@ -91,6 +91,11 @@ void add_measured(Profile& profile, const std::vector<Measurement>& measurements
       case OperatorKind::copy:
         set_rate(profile, "copy_bandwidth_" + std::to_string(2 * s.bytes) + "_bytes", 2 * bytes, measured, "B/s");
         break;
+      case OperatorKind::weight_transfer: {
+        const auto [entry, first] = best.try_emplace(kHostBandwidth, bytes, &measured);
+        if (!first && bytes > entry->second.first) entry->second = {bytes, &measured};
+        break;
+      }
       case OperatorKind::gemm: {
         const double flops = 2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k);
         const double rate = flops / measured.latency.value();
@@ -102,6 +107,10 @@ void add_measured(Profile& profile, const std::vector<Measurement>& measurements
     }
   }
   for (const auto& [key, entry] : best) {
+    if (key == kHostBandwidth) {
+      set_rate(profile, key, entry.first, *entry.second, "B/s");
+      continue;
+    }
     set_rate(profile, key, entry.first * entry.second->latency.value(), *entry.second, "FLOP/s");
   }
 }

@@ -15,6 +15,7 @@
 #include "models/plan/memory.h"
 #include "models/plan/stages.h"
 #include "sim/analytic/analytic.h"
+#include "sim/analytic/offload_cost.h"
 #include "sim/analytic/training_run.h"
 #include "sim/step/context_parallel.h"
 #include "sim/step/gpu_training.h"
@@ -100,7 +101,7 @@ class GpuPredictor final : public Predictor {
     if (!workload.rows_per_expert.empty()) {
       throw InputError("rows_per_expert", "are not supported yet on GPUs", "write --load");
     }
-    Deployment deployment = asked;
+    Deployment deployment = with_resident_experts(architecture, asked, workload, capacity());
     if (deployment.backend.empty()) deployment.backend = "vllm";
     const EngineSpec& engine = engine_of(deployment.backend);
     deployment.extra_layers = engine.pipeline.extra_layers;
@@ -125,11 +126,19 @@ class GpuPredictor final : public Predictor {
         return prediction;
       }
     }
-    fill(passes, architecture, deployment, workload, without, prediction);
+    const bool fetches = fetches_experts(architecture, deployment, workload);
+    fill(passes, architecture, deployment, workload, fetches, without, prediction);
     for (const Pass& pass : passes) warn(*pass.model, architecture, workload, prediction);
     if (const std::string missing = not_offered(architecture, deployment, engine);
         !missing.empty() && !is_lone_block(architecture)) {
       prediction.warnings.push_back(missing);
+    }
+    if (deployment.offload) {
+      charge_offload(architecture, deployment, workload, host_link(profile_, *deployment.offload), without, prediction);
+    }
+    if (fetches && !is_lone_block(architecture)) {
+      prediction.warnings.emplace_back(
+          "the host sees which experts to fetch: no graph is replayed, launches are eager");
     }
     return prediction;
   }
@@ -160,8 +169,10 @@ class GpuPredictor final : public Predictor {
     const double sigma = popularity_sigma(architecture, workload.load);
     Passes passes;
     const auto add = [&](const Architecture& stack, const Workload& work, bool encodes) {
-      passes.push_back({model_of(stack, deployment, engine, sigma),
-                        without.expert_imbalance ? model_of(stack, deployment, engine, 0) : nullptr, work, encodes});
+      passes.push_back(
+          {model_of(stack, deployment, engine, {sigma, workload.modalities}),
+           without.expert_imbalance ? model_of(stack, deployment, engine, {0, workload.modalities}) : nullptr, work,
+           encodes});
     };
     const std::int64_t prompts = workload.phase == Phase::mixed    ? workload.prefill_batch
                                  : workload.phase == Phase::decode ? 0
@@ -185,6 +196,7 @@ class GpuPredictor final : public Predictor {
 
   [[nodiscard]] Prediction predict_training(const Architecture& architecture, const Deployment& deployment,
                                             const Workload& workload, const Without& without) const {
+    static_cast<void>(with_resident_experts(architecture, deployment, workload, capacity()));  // refuses
     const MemoryPerRank memory = memory_of(architecture, deployment, workload);
     const OperatorGraph graph = build_graph(architecture, deployment, workload);
     Prediction prediction;
@@ -212,7 +224,7 @@ class GpuPredictor final : public Predictor {
   struct Known {
     Architecture architecture;
     Deployment deployment;
-    double sigma;
+    StepRouting routing;
     std::shared_ptr<const StepPipeline> model;
   };
 
@@ -224,18 +236,19 @@ class GpuPredictor final : public Predictor {
   }
 
   std::shared_ptr<const StepPipeline> model_of(const Architecture& architecture, Deployment deployment,
-                                               const EngineSpec& engine, double sigma) const {
+                                               const EngineSpec& engine, const StepRouting& routing) const {
     deployment.micro_batches.reset();  // the same kernels serve any number
+    deployment.offload.reset();        // and experts from anywhere
     const std::lock_guard lock(mutex_);
     for (const Known& known : known_) {
-      if (known.sigma == sigma && known.deployment == deployment && known.architecture == architecture) {
+      if (known.routing == routing && known.deployment == deployment && known.architecture == architecture) {
         return known.model;
       }
     }
     auto model =
-        std::make_shared<const StepPipeline>(make_step_pipeline(architecture, deployment, engine, kernels_, {sigma}));
+        std::make_shared<const StepPipeline>(make_step_pipeline(architecture, deployment, engine, kernels_, routing));
     if (known_.size() >= kMostModels) known_.erase(known_.begin());
-    known_.push_back({architecture, deployment, sigma, model});
+    known_.push_back({architecture, deployment, routing, model});
     return model;
   }
 
@@ -243,9 +256,13 @@ class GpuPredictor final : public Predictor {
                                         const Workload& workload) const {
     const MemoryBreakdown needed = memory_per_rank(architecture, deployment, workload);
     MemoryPerRank memory{needed.weights, needed.kv_cache,  needed.activations,      needed.workspace,
-                         std::nullopt,   needed.gradients, needed.optimizer_states, needed.saved_activations};
-    if (const HardwareQuantity* capacity = profile_.find("memory_capacity")) memory.capacity = Bytes(capacity->value);
+                         capacity(),     needed.gradients, needed.optimizer_states, needed.saved_activations};
     return memory;
+  }
+
+  [[nodiscard]] std::optional<Bytes> capacity() const {
+    const HardwareQuantity* known = profile_.find("memory_capacity");
+    return known != nullptr ? std::optional(Bytes(known->value)) : std::nullopt;
   }
 
   static std::int64_t on_rank(const StepModel& model, std::int64_t sequences) {
@@ -260,7 +277,9 @@ class GpuPredictor final : public Predictor {
     return all;
   }
 
-  static StepShape shape_of(const StepModel& model, const Workload& w, const MicroBatch& batch, StepTerms& terms) {
+  /// @param fetches  experts come from the host, which has to see the router's choice before it can go on.
+  static StepShape shape_of(const StepModel& model, const Workload& w, const MicroBatch& batch, bool fetches,
+                            StepTerms& terms) {
     const double dp = model.deployment().dp;
     StepShape shape;
     shape.decodes = static_cast<double>(batch.decodes);
@@ -273,8 +292,8 @@ class GpuPredictor final : public Predictor {
     const int cp = model.deployment().cp;
     shape = context_share(shape, cp);
     terms.tokens = shape.decodes + shape.context;
-    terms.launch = model.launch_of(terms.tokens, shape.context > 0);
-    shape.rows = model.padded(terms.tokens);
+    terms.launch = fetches ? StepLaunch::eager : model.launch_of(terms.tokens, shape.context > 0);
+    shape.rows = fetches ? terms.tokens : model.padded(terms.tokens);
     shape.expert_rows = (cp == 1 ? shape.rows : std::max(shape.rows, all_ranks)) * dp;
     return shape;
   }
@@ -289,9 +308,9 @@ class GpuPredictor final : public Predictor {
 
   /// @param even  the same with experts chosen alike, where their imbalance is to be removed; may be null.
   [[nodiscard]] StageAnswer answer_of(const StepModel& model, const StepModel* even, const MicroBatch& batch, bool lone,
-                                      const Workload& workload, const Without& without) const {
+                                      const Workload& workload, bool fetches, const Without& without) const {
     StepTerms terms;
-    StepShape shape = shape_of(model, workload, batch, terms);
+    StepShape shape = shape_of(model, workload, batch, fetches, terms);
     if (lone) {  // a layer by itself, replayed: no engine pads it
       terms.launch = StepLaunch::graph;
       shape.rows = terms.tokens;
@@ -342,7 +361,7 @@ class GpuPredictor final : public Predictor {
   /// All stages and micro-batches of a step; the answer of the largest micro-batch on all stages is what is returned,
   /// its cost the time of the step.
   StageAnswer pass_stages(const StepPipeline& pipeline, const StepPipeline* even, const Workload& workload,
-                          const Without& without, const Deployment& deployment, std::size_t layers,
+                          bool fetches, const Without& without, const Deployment& deployment, std::size_t layers,
                           PipelineReport& report) const {
     const StepModel& first = pipeline.front();
     const MicroBatch all = whole_batch(first, workload);
@@ -358,7 +377,7 @@ class GpuPredictor final : public Predictor {
       double wide = 0;
       for (std::size_t s = 0; s < pipeline.stages.size(); ++s) {
         const StepModel* flat = even != nullptr ? &even->stages[s] : nullptr;
-        const StageAnswer stage = answer_of(pipeline.stages[s], flat, kind, false, workload, without);
+        const StageAnswer stage = answer_of(pipeline.stages[s], flat, kind, false, workload, fetches, without);
         times.stages.push_back(stage.cost.seconds);
         wide += stage.half_width * stage.cost.seconds;
         sum.kernels_s += stage.kernels_s;
@@ -369,7 +388,7 @@ class GpuPredictor final : public Predictor {
         merge(sum.operators, stage.operators);
       }
       StepTerms terms;
-      const StepShape shape = shape_of(first, workload, kind, terms);
+      const StepShape shape = shape_of(first, workload, kind, fetches, terms);
       for (const StageLink& link : pipeline.links) {
         const double sent = without.all_to_all ? 0 : link.seconds(shape.rows);
         times.transfers.push_back(sent);
@@ -421,7 +440,7 @@ class GpuPredictor final : public Predictor {
 
   /// @param deployment  as asked for: models are kept for any number of micro-batches.
   void fill(const Passes& passes, const Architecture& architecture, const Deployment& deployment,
-            const Workload& workload, const Without& without, Prediction& prediction) const {
+            const Workload& workload, bool fetches, const Without& without, Prediction& prediction) const {
     const StepModel& model = passes.front().model->front();
     StageAnswer answer;
     for (const Pass& pass : passes) {
@@ -430,9 +449,9 @@ class GpuPredictor final : public Predictor {
       if (pass.model->stages.size() == 1) {
         one = answer_of(pass.model->front(), even != nullptr ? &even->front() : nullptr,
                         whole_batch(pass.model->front(), pass.workload), is_lone_block(architecture), pass.workload,
-                        without);
+                        fetches, without);
       } else {
-        one = pass_stages(*pass.model, even, pass.workload, without, deployment, architecture.decoder.size(),
+        one = pass_stages(*pass.model, even, pass.workload, fetches, without, deployment, architecture.decoder.size(),
                           prediction.pipeline.emplace());
       }
       if (pass.encodes && passes.size() > 1) {
@@ -492,6 +511,9 @@ class GpuPredictor final : public Predictor {
     }
     if (!is_lone_block(architecture)) {
       add("host of " + model.engine().name + ": " + model.engine().host_source);
+    }
+    if (!workload.tasks.tasks.empty()) {
+      add("tasks: kernels run as for one task; experts that are fetched know the mix");
     }
     for (const std::string& note : pipeline.notes()) add(note);
     if (!architecture.multi_token_prediction.empty()) {

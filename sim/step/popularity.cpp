@@ -14,8 +14,10 @@ double popularity_sigma(const Architecture& architecture, const ExpertLoad& load
     for (const Block& block : layer.blocks) {
       const auto* moe = std::get_if<MoeBlock>(&block);
       if (moe == nullptr) continue;
+      // Experts that nobody ever chooses are as good as not there.
       std::vector<double> logs = expert_popularity(load, moe->expert_count());
-      for (double& x : logs) x = std::log(std::max(x, 1e-12));
+      std::erase_if(logs, [](double x) { return x <= 0; });
+      for (double& x : logs) x = std::log(x);
       const auto count = static_cast<double>(logs.size());
       const double mean = std::accumulate(logs.begin(), logs.end(), 0.0) / count;
       double squares = 0;

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "models/core/error.h"
+#include "models/plan/token_classes.h"
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/step/attention_view.h"
 #include "sim/step/balanced_experts.h"
@@ -33,6 +34,7 @@ constexpr double kVerySkewedLoad = 1.2;
 constexpr double kVerySkewedSigma = 1.3;
 constexpr double kEvenSigma = 0.05;
 constexpr double kElement = kActivationBytes;
+constexpr std::int64_t kMostExperts = 1 << 16;  ///< whose routing is drawn
 
 double value(std::int64_t x) { return static_cast<double>(x); }
 
@@ -360,10 +362,13 @@ class Maker {
 
   void add_moe(const MoeBlock& block, double count) {
     result_.moe_layers += count;
-    if (block.experts.size() != 1 || block.experts.front().expert.kind != ExpertKind::ffn) {
+    const bool modal = splits_by_modality(block);
+    const bool known = std::ranges::all_of(block.experts, [&](const ExpertGroup& group) {
+      return group.expert.kind == ExpertKind::ffn && group.modality.empty() != modal;
+    });
+    if (!known || (!modal && block.experts.size() != 1)) {
       refuse("experts that differ within a layer, or are no feed-forward networks");
     }
-    const ExpertSpec& expert = block.experts.front().expert;
     const std::int64_t inner = block.latent_width > 0 ? block.latent_width : architecture_.hidden;
     add_gemm("router", StepGroup::gemm, block.expert_count(), architecture_.hidden, count, Rows::tokens, DType::bf16);
     if (block.latent_width > 0) {
@@ -375,13 +380,27 @@ class Maker {
       if (block.shared.gate) add_gemm("shared.gate", StepGroup::shared, 1, architecture_.hidden, count);
     }
     if (block.dense_residual) add_ffn("dense_residual", StepGroup::shared, *block.dense_residual, 1, count);
-    add_experts(block, expert, inner, count);
     routed_.push_back({count, value(inner), value(block.expert_count()), value(block.router.top_k)});
+    if (!modal) return add_experts("experts", block, block.experts.front(), 1, inner, count);
+    // Tokens of a modality run the kernel of its experts.
+    Workload workload;
+    workload.modalities = routing_.modalities;
+    for (const TokenClass& tokens : token_classes(block, workload)) {
+      for (const ExpertGroup& group : block.experts) {
+        if (group.modality == tokens.name) {
+          add_experts("experts." + tokens.name, block, group, tokens.share, inner, count);
+        }
+      }
+    }
   }
 
-  void add_experts(const MoeBlock& block, const ExpertSpec& expert, std::int64_t inner, double count) {
+  /// @param part  of the rows that these experts see.
+  void add_experts(const std::string& name, const MoeBlock& block, const ExpertGroup& group, double part,
+                   std::int64_t inner, double count) {
+    const ExpertSpec& expert = group.expert;
     const int ep = deployment_.ep;
-    const std::int64_t experts = block.expert_count();
+    const std::int64_t experts = group.count;
+    if (experts > kMostExperts) return refuse("a layer of more than 65,536 experts");
     const int top_k = block.router.top_k;
     const int moe_tp = expert_tensor_ranks(deployment_);
     std::shared_ptr<const BalancedExperts> balanced;
@@ -443,9 +462,9 @@ class Maker {
     }
     const std::size_t tokens = layout.column("num_tokens");
     const double rank_share = static_cast<double>(ep) / top_k;
-    add("experts", described(*few.front()), StepGroup::experts, count * expert.depth,
+    add(name, described(*few.front()), StepGroup::experts, count * expert.depth,
         [=](const StepShape& shape) {
-          const double rows = std::max(1.0, shape.expert_rows);
+          const double rows = std::max(1.0, part * shape.expert_rows);
           if (local_top_k > 0) {
             const RankLoad load = balanced->at(rows);
             KernelRowValues asked = even;
@@ -469,8 +488,8 @@ class Maker {
         })
         .work = [=, per_expert = value(expert.gated ? 3 : 2) * value(inner) * value(expert.width) / moe_tp,
                  weight = bytes_per_weight(expert_dtype_)](const StepShape& shape) {
-      return StepWork{weight * distinct(shape.expert_rows) * per_expert,
-                      2 * shape.expert_rows * top_k / ep * per_expert};
+      const double rows = part * shape.expert_rows;
+      return StepWork{weight * distinct(rows) * per_expert, 2 * rows * top_k / ep * per_expert};
     };
   }
 

@@ -8,6 +8,7 @@
 #include "models/architecture/architecture.h"
 #include "models/plan/deployment.h"
 #include "models/plan/engine.h"
+#include "models/plan/workload.h"
 #include "sim/cost/kernel/kernel_calibration.h"
 
 namespace moecast {
@@ -48,7 +49,9 @@ struct StepOperator {
 
 /// How evenly experts are chosen.
 struct StepRouting {
-  double sigma = 1.0;  ///< of ln(popularity of an expert); 0: all alike
+  double sigma = 1.0;                       ///< of ln(popularity of an expert); 0: all alike
+  std::vector<ModalityShare> modalities{};  ///< as Workload has them
+  friend bool operator==(const StepRouting&, const StepRouting&) = default;
 };
 
 /// Which part of the model a pipeline stage is.

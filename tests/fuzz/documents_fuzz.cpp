@@ -1,4 +1,4 @@
-// Descriptions of clusters and of serving engines.
+// Descriptions of clusters and of serving engines, lists of events.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -6,6 +6,7 @@
 #include "hwprofiles/cluster.h"
 #include "models/core/error.h"
 #include "models/plan/engine.h"
+#include "models/routing/expert_events.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
@@ -17,6 +18,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   try {
     static_cast<void>(moecast::parse_engine_text(text, "fuzz").padded_rows(7));
+  } catch (const moecast::Error&) {
+  }
+  try {
+    moecast::ExpertSet experts(std::vector<double>(8, 1.0), 2, 2);
+    for (const moecast::ExpertEvent& event : moecast::parse_expert_events(text, "fuzz").events) experts.apply(event);
   } catch (const moecast::Error&) {
   }
   return 0;

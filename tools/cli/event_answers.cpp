@@ -108,6 +108,9 @@ std::optional<std::vector<Answer>> event_answers(const QueryOptions& options, co
   if (!options.without.empty()) {
     throw UsageError("--without", "is of the analytic engine", "leave out --engine event");
   }
+  if (!options.offload.policy.empty()) {
+    throw UsageError("--offload", "is of the analytic engine", "leave out --engine event");
+  }
   const DataFolders folders = find_data_folders(options.data);
   const EventHardware hardware = event_hardware(options, folders);
   std::vector<Query> queries = make_queries(options, folders, hardware.threads);

@@ -9,6 +9,7 @@
 #include "models/core/quantity_text.h"
 #include "tools/cli/command.h"
 #include "tools/cli/event_answers.h"
+#include "tools/cli/expert_events_answer.h"
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/output.h"
 #include "tools/cli/prediction_report.h"
@@ -39,7 +40,12 @@ std::vector<Answer> ask(const QueryOptions& options) {
   return answer_all(*predictor, std::move(queries), options.model);
 }
 
-int run_predict(const QueryOptions& options, const EventFlags& events) {
+int run_predict(const QueryOptions& options, const EventFlags& events, const ExpertEventFlags& experts) {
+  if (!experts.file.empty() && engine_of(events) == Engine::event) {
+    throw UsageError("--events", "are of the analytic engine", "leave out --engine event");
+  }
+  if (!experts.file.empty()) return answer_expert_events(options, experts);
+  if (!experts.recapture.empty()) throw UsageError("--recapture", "means nothing without --events", "leave it out");
   const Format format = parse_format(options.format);
   std::vector<Answer> answers;
   if (engine_of(events) == Engine::event) {
@@ -142,6 +148,8 @@ void add_predict_command(const Command& app, CommandLine& line) {
   const auto events = std::make_shared<EventFlags>();
   add_query_options(command, *options);
   add_event_options(command, *events, true);
+  const auto experts = std::make_shared<ExpertEventFlags>();
+  add_expert_event_options(command, *experts);
   command.footer(
       "Numeric flags take ranges: 1,8,64 or 1-64*2 or 1-8; each combination gives one answer.\n\n"
       "Examples:\n"
@@ -153,9 +161,11 @@ void add_predict_command(const Command& app, CommandLine& line) {
       "  moecast predict --engine event --samples 200 --model deepseek-v3 --hw h200-sxm --ep 64 --batch 8192\n"
       "  moecast predict --engine event --model qwen3-235b-a22b --hw h100-sxm --ep 8 --batch 256 --load "
       "log-normal:1.05 "
-      "--placement balanced --slow-rank 3:1.2\n");
-  command.callback(
-      [options, events, &line] { line.run = [options, events] { return run_predict(*options, *events); }; });
+      "--placement balanced --slow-rank 3:1.2\n"
+      "  moecast predict --model mixtral-8x7b --hw h100-sxm --offload lru --resident-experts 2-6\n");
+  command.callback([options, events, experts, &line] {
+    line.run = [options, events, experts] { return run_predict(*options, *events, *experts); };
+  });
 }
 
 void add_explain_command(const Command& app, CommandLine& line) {

@@ -107,6 +107,34 @@ Json distribution_json(const std::optional<StepDistribution>& distribution) {
           {"contended_layers", d.contended_layers}};
 }
 
+Json offload_json(const std::optional<OffloadUse>& offload) {
+  if (!offload) return {};
+  const OffloadUse& o = *offload;
+  return {{"policy", std::string(to_string(o.policy))},
+          {"overlap", std::string(to_string(o.overlap))},
+          {"experts", o.experts},
+          {"resident_experts", o.resident},
+          {"hit_ratio", o.hit_ratio},
+          {"missed_experts", o.missed},
+          {"expert_bytes", o.expert.value()},
+          {"fetched_bytes", o.fetched.value()},
+          {"host_bytes", o.host.value()},
+          {"host_link_bytes_per_s", value_or_null(o.link)},
+          {"host_link_origin", o.link ? Json(std::string(to_string(o.link_origin))) : Json()},
+          {"transfer_s", o.link ? Json(o.transfer.value()) : Json()},
+          {"exposed_s", o.link ? Json(o.exposed.value()) : Json()}};
+}
+
+std::string offload_line(const OffloadUse& o) {
+  std::string text = fmt::format("{}, {} of {} experts a layer stay, {} elsewhere; hits {}", to_string(o.policy),
+                                 o.resident, o.experts, format_bytes(o.host), format_percent(o.hit_ratio));
+  if (o.fetched.value() <= 0) return text;
+  text += fmt::format(", {:.2f} experts a layer fetched: {} a step", o.missed, format_bytes(o.fetched));
+  if (!o.link) return text;
+  return text + fmt::format(" over {} ({}): {}, of which {} is waited for", format_bytes_per_second(*o.link),
+                            to_string(o.link_origin), format_seconds(o.transfer), format_seconds(o.exposed));
+}
+
 std::string distribution_line(const StepDistribution& d, int ranks) {
   std::string text = fmt::format("P50 {}, P90 {}, P99 {} over {} routings; fullest {} {:.2f} x the mean",
                                  format_seconds(d.p50), format_seconds(d.p90), format_seconds(d.p99), d.samples,
@@ -221,6 +249,7 @@ Json prediction_json(const Answer& answer) {
   json["warnings"] = prediction.warnings;
   json["distribution"] = distribution_json(prediction.distribution);
   json["pipeline"] = pipeline_json(prediction.pipeline);
+  json["offload"] = offload_json(prediction.offload);
   return json;
 }
 
@@ -243,6 +272,7 @@ std::string summary_text(const Answer& answer) {
   } else {
     text += line("status", fmt::format("{}: {}", status_name(prediction.status), prediction.reason));
   }
+  if (prediction.offload) text += line("offload", offload_line(*prediction.offload));
   text += line("memory", memory_line(prediction.memory));
   text += line("parameters",
                fmt::format("{} total, {} active; {} a step", format_count(prediction.total_parameters),

@@ -15,6 +15,11 @@ struct Answer {
 };
 
 /// The JSON contract of `predict`: keys are only ever added. Unknown is null.
+///
+/// `offload` (null where all experts stay): `policy`, `overlap`, `experts` of a MoE layer on a rank, `resident_experts`
+/// of these, `hit_ratio` of the experts that layers use, `missed_experts` a layer (mean, the rank that misses most),
+/// `expert_bytes` of one, `fetched_bytes` of a step, `host_bytes` that stay off the rank, `host_link_bytes_per_s` and
+/// `host_link_origin`, `transfer_s` of a step and `exposed_s`, the part of it that is waited for.
 Json prediction_json(const Answer& answer);
 
 /// Parts of every answer: what a rank holds, and each input with the list of those that are `defaults`.

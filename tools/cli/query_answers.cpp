@@ -26,7 +26,10 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"backend", "--backend"},
                                                         {"accumulation", "--accumulation"},
                                                         {"replicas", "--replicas"},
-                                                        {"batch", "--batch"}};
+                                                        {"batch", "--batch"},
+                                                        {"offload", "--offload"},
+                                                        {"modality", "--modality"},
+                                                        {"tasks", "--tasks"}};
   if (const auto flag = flags.find(error.where()); flag != flags.end()) {
     throw UsageError(flag->second, error.problem(), error.hint());
   }

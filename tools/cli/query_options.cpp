@@ -11,6 +11,7 @@
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/token_classes.h"
 #include "models/routing/routing_trace.h"
 #include "tools/cli/command.h"
 #include "tools/cli/model_choice.h"
@@ -48,6 +49,8 @@ constexpr std::array kNumbers{
                "Copies of popular experts beside the model's own (GPUs)"},
     NumberFlag{"--moe-tp", "moe_tp", 1, 4096, "", kDeploymentGroup, "Tensor-parallel ranks inside an expert"},
     NumberFlag{"--threads", "threads", 1, 4096, "", kDeploymentGroup, "CPU threads (default: all that were profiled)"},
+    NumberFlag{"--resident-experts", "resident_experts", 0, 65536, "", kDeploymentGroup,
+               "With --offload: experts of each MoE layer that stay on a rank (default: as many as fit)"},
     NumberFlag{"--batch", "batch", 1, kMaxSize, "1", kWorkloadGroup, "Sequences in the step"},
     NumberFlag{"--context", "context_tokens", 0, kMaxSize, "1024", kWorkloadGroup, "Tokens already in the KV cache"},
     NumberFlag{"--prompt", "prompt_tokens", 1, kMaxSize, "512", kWorkloadGroup, "New tokens a sequence (prefill)"},
@@ -107,6 +110,9 @@ Deployment deployment_of(const QueryOptions& options, const Combination& values,
   deployment.backend = options.backend;
   if (!options.strategy.empty()) deployment.strategy = parse_strategy(options.strategy);
   if (!options.dtype.empty()) deployment.dtype = parse_dtype_flag(options.dtype);
+  deployment.offload =
+      parse_offload(options.offload,
+                    values.has("--resident-experts") ? std::optional(values.at("--resident-experts")) : std::nullopt);
   return deployment;
 }
 
@@ -157,6 +163,21 @@ void refuse_idle_flags(Phase phase, const Combination& values, const Architectur
   }
 }
 
+/// Modalities of a model that tells none apart would be ignored silently.
+void refuse_unknown_modalities(const Workload& workload, const Architecture& model) {
+  if (workload.modalities.empty()) return;
+  for (const auto* stack : {&model.encoder, &model.decoder}) {
+    for (const Layer& layer : *stack) {
+      for (const Block& block : layer.blocks) {
+        const auto* moe = std::get_if<MoeBlock>(&block);
+        if (moe != nullptr && splits_by_modality(*moe)) return;
+      }
+    }
+  }
+  throw UsageError("--modality", "means nothing for " + model.name + ": its experts are for all tokens",
+                   "leave it out");
+}
+
 ExpertLoad load_of(const QueryOptions& options) {
   return parse_load(options.load.empty() ? "uniform" : options.load,
                     static_cast<std::uint64_t>(parse_count(options.seed, "--seed")));
@@ -185,12 +206,16 @@ Workload workload_of(const QueryOptions& options, const ExpertLoad& load, const 
   const bool layer = model == nullptr;
   workload.load = load;
   workload.copies = values.at("--copies");
+  parse_mix(options.mix, workload);
   if (!options.rows.empty()) {
     if (!layer) throw UsageError("--rows", "are those of a single MoE layer, not of a whole model", "write --load");
     if (!options.load.empty()) throw UsageError("--rows", "and --load exclude each other", "give one of the two");
     for (const std::string& rows : split_list(options.rows, "--rows")) {
       workload.rows_per_expert.push_back(parse_count(rows, "--rows", 0, kMaxSize));
     }
+  }
+  if (layer && !workload.modalities.empty()) {
+    throw UsageError("--modality", "means nothing for a single layer: its experts are for all tokens", "leave it out");
   }
   if (layer) {
     const std::int64_t tokens = values.has("--tokens") ? values.at("--tokens") : 1;
@@ -202,6 +227,7 @@ Workload workload_of(const QueryOptions& options, const ExpertLoad& load, const 
     if (!trains) refuse_training_flags(options, values);
     return workload;
   }
+  refuse_unknown_modalities(workload, *model);
   workload.phase = parse_phase(options.phase, model);
   if (workload.phase == Phase::train) {
     workload.training = plan_of(options, values);
@@ -312,6 +338,8 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
   text("backend", options.backend.empty() ? "the profile's first" : options.backend, options.backend);
   text("strategy", strategy_name(query.deployment.strategy), options.strategy);
   text("dtype", std::string(to_string(query.deployment.dtype.value_or(query.architecture.dtype))), options.dtype);
+  add_mix_inputs(options.mix, query.workload, inputs);
+  if (query.deployment.offload) add_offload_inputs(options.offload, *query.deployment.offload, inputs);
   text("load", options.load.empty() ? "uniform" : options.load, options.load);
   add("seed", static_cast<std::int64_t>(query.workload.load.seed), options.seed != "1");
   if (trains) add_training_inputs(query.workload.training, options.training, inputs);
@@ -353,6 +381,8 @@ void add_query_options(const Command& command, QueryOptions& options) {
   text("--overflow", options.overflow, "NAME", kLayerGroup, "drop (default) or next-best, where capacity is limited");
   command.add_flag("--pad", options.pad, "Compute empty slots too").group(kLayerGroup);
   add_training_options(command, options.training);
+  add_offload_options(command, options.offload);
+  add_mix_options(command, options.mix);
   add_text_option(command, "--without", options.without, "FACTOR,...",
                   "Remove all-to-all, memory-bandwidth, routing-overhead or imbalance");
   add_text_option(command, "--format", options.format, "FORMAT", "table (default), md, csv, json, jsonl");

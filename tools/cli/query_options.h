@@ -13,6 +13,8 @@
 #include "models/plan/workload.h"
 #include "sim/predictor.h"
 #include "tools/cli/data_folders.h"
+#include "tools/cli/mix_options.h"
+#include "tools/cli/offload_options.h"
 #include "tools/cli/training_options.h"
 
 namespace moecast {
@@ -36,6 +38,8 @@ struct QueryOptions {
   std::string overflow;
   std::string activation;
   std::string without;
+  OffloadFlags offload;
+  MixFlags mix;
   bool gated = false;
   bool no_gated = false;
   bool pad = false;

@@ -94,6 +94,9 @@ Written trace_cpu(const TraceOptions& options, Query query, const DataFolders& f
 
 int run_trace(const TraceOptions& options) {
   const Format format = parse_format(options.query.format);
+  if (!options.query.offload.policy.empty()) {
+    throw UsageError("--offload", "is of the analytic engine, a trace is of the event engine", "leave it out");
+  }
   if (options.out.empty()) throw UsageError("-o", "is missing", "write e.g. -o run.perfetto.json");
   const DataFolders folders = find_data_folders(options.query.data);
   const EventHardware hardware = event_hardware(options.query, folders);

@@ -48,6 +48,7 @@ COLUMNS = {
     "sm_or_cu_or_core_count": ("multiprocessors", "1", 1),
     "boost_clock_mhz": ("boost_clock", "Hz", 1e6),
     "scaleup_gbps_per_dir": ("scaleup_bandwidth_per_direction", "B/s", 1e9),
+    "pcie_gbps_per_dir": ("host_bandwidth_per_direction", "B/s", 1e9),
     "typical_nic_gbps_per_gpu": ("scaleout_bandwidth_per_direction", "B/s", 1e9),
     "tdp_w": ("power_limit", "W", 1),
 }

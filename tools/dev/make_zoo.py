@@ -54,9 +54,9 @@ FAMILIES = {
     "NLLB": ("nllb-moe", {"encoder_layers": 24, "decoder_layers": 24, "encoder_sparse_step": 4,
                           "decoder_sparse_step": 4, "activation_function": "relu"}),
 }
-# Where nobody published what the layers are; GLaM, V-MoE and the supernet are written by hand in the zoo.
-NO_LAYERS = {"LIMoE-H/14", "GShard-600B", "ST-MoE-32B"}
-BY_HAND = {"GLaM-64B/64E", "AutoMoE supernet (WMT)"}
+# Where nobody published what the layers are; others are written by hand in the zoo.
+NO_LAYERS = {"ST-MoE-32B"}
+BY_HAND = {"GLaM-64B/64E", "GShard-600B", "LIMoE-H/14", "AutoMoE supernet (WMT)"}
 
 
 def short_name(name: str) -> str:

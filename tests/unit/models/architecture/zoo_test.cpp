@@ -57,6 +57,7 @@ const std::map<std::string, Exception> kActiveDiffers{
     {"grok-1", {0, "stated without arithmetic; 2 of 8 experts of the code's widths make 83.8 B"}},
 };
 const std::map<std::string, Exception> kTotalDiffers{
+    {"gshard-600b", {0, "a round name: 18 layers of 2048 experts are 618 B"}},
     {"gemma-4-26b-a4b", {0, "the vision tower is left out"}},
     {"nemotron-3-nano-30b-a3b", {0, "a round name of 31.6 B"}},
     {"openmoe-8b", {0, "a name that leaves out embeddings, of which one makes 0.5 B, and more"}},
@@ -114,8 +115,8 @@ TEST(Zoo, CoversTheKnownModelsAndTheirComputedTotals) {
       set != nullptr ? fs::path(set) : fs::path(MOECAST_SOURCE_DIR).parent_path() / "shared" / "measurements";
   const fs::path facts = root / "zoo" / "models.jsonl";
   if (!fs::exists(facts)) GTEST_SKIP() << "no " << facts;
-  // Nobody published what the layers of these are; the supernet is a space, of which the zoo holds one point.
-  const std::set<std::string> absent{"limoe-h-14", "gshard-600b", "st-moe-32b", "automoe-supernet"};
+  // Nobody published what the layers of the first are; the supernet is a space, of which the zoo holds one point.
+  const std::set<std::string> absent{"st-moe-32b", "automoe-supernet"};
   int compared = 0;
   read_lines(facts.string(), [&](std::uint64_t /*number*/, std::string_view line) {
     const Json row = Json::parse(line);

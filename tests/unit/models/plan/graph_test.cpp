@@ -312,11 +312,52 @@ TEST(BuildGraph, ExpertsMayReturnAnotherWidth_D7) {
   EXPECT_EQ(named(graph, ".unpermute").shape.hidden, 20);
 }
 
-TEST(BuildGraph, ExpertsOfSeveralModalitiesAreCountedNotExecuted) {
+double rows_of(const Operator& op) {
+  double rows = 0;
+  for (const RowGroup& group : op.rows) rows += group.rows * group.experts;
+  return rows;
+}
+
+TEST(BuildGraph, TokensGoToTheExpertsOfTheirModality_C24) {
   MoeBlock moe = moe_of(8, 2, 32);
   moe.experts.push_back(moe.experts[0]);
+  moe.experts[0].modality = "text";
   moe.experts[1].modality = "image";
-  EXPECT_EQ(build_graph(layer_of(moe), {}, tokens(16)).not_executed.size(), 1U);
+  moe.experts[1].expert.width = 16;
+  // Without shares all are text.
+  const OperatorGraph text = build_graph(layer_of(moe), {}, tokens(40));
+  EXPECT_TRUE(text.not_executed.empty());
+  EXPECT_NEAR(rows_of(named(text, ".experts0.down")), 80, 1e-9);
+  for (const Operator& op : text.operators) EXPECT_EQ(op.name.find(".experts1"), std::string::npos) << op.name;
+  // A quarter images: 10 and 30 tokens, two experts each, and each kind scores its own experts only.
+  Workload mixed = tokens(40);
+  mixed.modalities = {{"text", 0.75}, {"image", 0.25}};
+  const OperatorGraph both = build_graph(layer_of(moe), {}, mixed);
+  EXPECT_NEAR(rows_of(named(both, ".experts0.down")), 60, 1e-9);
+  EXPECT_NEAR(rows_of(named(both, ".experts1.down")), 20, 1e-9);
+  EXPECT_EQ(named(both, ".experts1.down").shape.k, 16);
+  EXPECT_EQ(named(both, ".router.text").shape.m, 30);
+  EXPECT_EQ(named(both, ".router.image").shape.m, 10);
+  EXPECT_EQ(named(both, ".router.image").shape.n, 8);
+  // Experts without a modality are for all.
+  moe.experts[0].modality.clear();
+  mixed.modalities = {{"image", 1}};
+  const OperatorGraph shared = build_graph(layer_of(moe), {}, mixed);
+  EXPECT_NEAR(rows_of(named(shared, ".experts0.down")), 40, 1e-9);
+  EXPECT_NEAR(rows_of(named(shared, ".experts1.down")), 40, 1e-9);
+}
+
+TEST(BuildGraph, AHierarchicalRouterScoresTheChosenCoarseExpertsOnly_C1) {
+  MoeBlock moe = moe_of(64, 4, 32);
+  moe.router.coarse_experts = 8;
+  moe.router.coarse_top_k = 2;
+  const OperatorGraph graph = build_graph(layer_of(moe), {}, tokens(100));
+  EXPECT_TRUE(graph.not_executed.empty());
+  EXPECT_EQ(named(graph, ".router.coarse").shape.n, 8);
+  EXPECT_EQ(named(graph, ".router.fine").shape.n, 8);             // 64 experts in 8 coarse ones
+  EXPECT_NEAR(rows_of(named(graph, ".router.fine")), 200, 1e-9);  // two coarse experts a token
+  EXPECT_EQ(named(graph, ".top_k.fine").shape.top_k, 2);          // of each, two fine ones
+  EXPECT_NEAR(rows_of(named(graph, ".experts.down")), 400, 1e-9);
 }
 
 }  // namespace

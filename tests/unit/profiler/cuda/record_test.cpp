@@ -67,6 +67,14 @@ TEST(GpuRecord, CountsBothDirectionsOfACopy) {
   EXPECT_NEAR(profile.find("copy_bandwidth_2000000_bytes")->value, 2e6 / 10e-6, 1);
 }
 
+TEST(GpuRecord, TheHostsBandwidthIsThatOfTheLargestTransfer) {
+  FakeGpu gpu;
+  const Profile profile = measured_profile(gpu, {bytes_point(OperatorKind::weight_transfer, 1'000'000),
+                                                 bytes_point(OperatorKind::weight_transfer, 2'000'000)});
+  ASSERT_NE(profile.find(kHostBandwidth), nullptr);
+  EXPECT_NEAR(profile.find(kHostBandwidth)->value, 2e6 / 10e-6, 1);
+}
+
 TEST(GpuRecord, KeepsTheBestGemmRateOfEachArithmetic) {
   FakeGpu gpu;
   gpu.facts = h100();
