@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
@@ -15,7 +16,7 @@ namespace {
 using testing::HasSubstr;
 
 std::string table_file(const std::string& name, const std::string& text) {
-  const std::string folder = testing::TempDir() + "moecast-communication";
+  const std::string folder = testing::TempDir() + "moecast-communication-" + std::to_string(getpid());
   std::filesystem::create_directories(folder);
   write_file_atomically(folder + "/" + name, text);
   return folder + "/" + name;

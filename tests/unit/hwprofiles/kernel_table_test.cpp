@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
@@ -19,7 +20,7 @@ constexpr const char* kHeader =
     "latency\n";
 
 std::string table_file(const std::string& name, const std::string& text) {
-  const std::string folder = testing::TempDir() + "moecast-tables";
+  const std::string folder = testing::TempDir() + "moecast-tables-" + std::to_string(getpid());
   std::filesystem::create_directories(folder);
   write_file_atomically(folder + "/" + name, text);
   return folder + "/" + name;

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -45,7 +46,7 @@ ExecutedLayer some_layer() {
 }
 
 TEST(ExecutedLayers, ReadBackAsTheyWereWritten) {
-  const std::string folder = testing::TempDir() + "/moecast-layers";
+  const std::string folder = testing::TempDir() + "/moecast-layers-" + std::to_string(getpid());
   std::filesystem::remove_all(folder);
   EXPECT_TRUE(read_layers(folder).empty());
   ExecutedLayer other = some_layer();

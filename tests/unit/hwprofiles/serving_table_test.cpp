@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
@@ -28,7 +29,7 @@ class Tables : public ::testing::Test {
     }
     return "accepted";
   }
-  std::string path_ = ::testing::TempDir() + "moecast_serving_table_test.csv";
+  std::string path_ = ::testing::TempDir() + "moecast_serving_" + std::to_string(getpid()) + ".csv";
 };
 
 const std::string kSteps =

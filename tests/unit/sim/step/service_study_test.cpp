@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -123,7 +124,7 @@ TEST(ServiceStepTimes, TheLawOfServicesAddsDecodesAndPrompts) {
 class RecordedRequests : public testing::Test {
  protected:
   static std::vector<ServiceRequest> read(const std::string& text) {
-    const std::string path = testing::TempDir() + "/service_requests.csv";
+    const std::string path = testing::TempDir() + "/service_requests_" + std::to_string(getpid()) + ".csv";
     std::ofstream(path, std::ios::binary) << text;
     return read_requests(path);
   }

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -35,7 +36,7 @@ class ConfigurationFile : public testing::Test {
   static std::string line(const std::string& more = "") {
     return std::string(R"({"architecture":)") + kLayer + more + "}\n";
   }
-  std::string path_ = testing::TempDir() + "configurations.jsonl";
+  std::string path_ = testing::TempDir() + "configurations_" + std::to_string(getpid()) + ".jsonl";
 };
 
 TEST_F(ConfigurationFile, GivesEachLineForEachCombination) {
@@ -54,8 +55,8 @@ TEST_F(ConfigurationFile, GivesEachLineForEachCombination) {
 }
 
 TEST_F(ConfigurationFile, RefusesWhatIsWrongWithItsLine) {
-  EXPECT_THAT(problem(line() + "{\"architecture\":"), HasSubstr("configurations.jsonl:2"));
-  EXPECT_THAT(problem(line(R"(,"batch":0)")), HasSubstr("configurations.jsonl:1: /batch"));
+  EXPECT_THAT(problem(line() + "{\"architecture\":"), HasSubstr(".jsonl:2"));
+  EXPECT_THAT(problem(line(R"(,"batch":0)")), HasSubstr(".jsonl:1: /batch"));
   EXPECT_THAT(problem(line(R"(,"bacth":1)")), HasSubstr("\"bacth\" is not a known field"));
   EXPECT_THAT(problem(line(R"(,"phase":"mixed")")), HasSubstr("write decode or prefill"));
   EXPECT_THAT(problem(line(R"(,"prompt":9)")), HasSubstr("means nothing in decode"));
