@@ -14,28 +14,34 @@ constexpr double kUsualBandwidth = 0.7;
 constexpr double kAssumedLink = 25e9;
 constexpr double kAssumedNic = 50e9;
 
+KernelRowValues row_of(const KernelLayout& layout, int ranks, double nodes) {
+  KernelRowValues row(layout);
+  row.set("message_size", 1).set("num_gpus", ranks).set("element_bytes", kActivationBytes).set("node_num", nodes);
+  return row.set("eager", 0);
+}
+
+/// @param buffer  the kernel's own, over the one that is asked for.
+CollectiveCost measured_cost(const ReadyKernel& kernel, const KernelRowValues& row, std::size_t size, double buffer) {
+  const auto at = [=](double elements) {
+    KernelRowValues asked = row;
+    return asked.set(size, std::max(1.0, buffer * elements));
+  };
+  return {kernel->described(), [=](double elements) { return kernel->seconds(at(elements)); },
+          [=](double elements) { return kernel->at(at(elements)); }};
+}
+
 }  // namespace
 
 CollectiveCost collective_cost(const KernelCalibration& calibration, std::string_view operation, int ranks,
                                double nodes) {
   const bool pair = operation == "point_to_point";
   const KernelLayout& layout = *find_kernel_layout("nccl");
-  KernelRowValues row(layout);
-  row.set("message_size", 1).set("num_gpus", ranks).set("element_bytes", kActivationBytes).set("node_num", nodes);
-  row.set("eager", 0);
+  const KernelRowValues row = row_of(layout, ranks, nodes);
   const KernelWanted wanted{"nccl", pair ? "alltoall" : operation, "", "nccl", "", {}};
   if (const ReadyKernel kernel = find_ready_kernel(calibration, wanted, row)) {
-    const double buffer = pair ? 2 : 1;
-    const std::string stands = pair ? " (all-to-all of two ranks stands for point to point)" : "";
-    return {kernel->model.key.text() + stands,
-            [kernel, row, buffer, size = layout.column("message_size")](double elements) {
-              KernelRowValues asked = row;
-              return kernel->seconds(asked.set(size, std::max(1.0, buffer * elements)));
-            },
-            [kernel, row, buffer, size = layout.column("message_size")](double elements) {
-              KernelRowValues asked = row;
-              return kernel->at(asked.set(size, std::max(1.0, buffer * elements)));
-            }};
+    CollectiveCost cost = measured_cost(kernel, row, layout.column("message_size"), pair ? 2 : 1);
+    if (pair) cost.kernel += " (all-to-all of two ranks stands for point to point)";
+    return cost;
   }
   const DeviceLimits& device = calibration.device;
   const double known = nodes > 1 ? device.nic : device.link;
@@ -43,6 +49,16 @@ CollectiveCost collective_cost(const KernelCalibration& calibration, std::string
   // Of its buffer a rank sends all but its own part; a reduction travels there and back.
   const double share = pair ? 1 : (operation == "all_reduce" ? 2.0 : 1.0) * (ranks - 1) / ranks;
   return {"physics", [=](double elements) { return kUsualStart + share * elements * kActivationBytes / rate; }};
+}
+
+CollectiveCost engine_all_reduce_cost(const KernelCalibration& calibration, std::string_view framework,
+                                      std::string_view version, int ranks) {
+  const KernelLayout& layout = *find_kernel_layout("custom_allreduce");
+  const KernelRowValues row = row_of(layout, ranks, 1);
+  const KernelWanted wanted{layout.name, "all_reduce", "", framework, version, {}};
+  const ReadyKernel kernel = find_ready_kernel(calibration, wanted, row);
+  if (!kernel) return collective_cost(calibration, "all_reduce", ranks, 1);
+  return measured_cost(kernel, row, layout.column("message_size"), 1);
 }
 
 }  // namespace moecast

@@ -25,4 +25,8 @@ struct CollectiveCost {
 CollectiveCost collective_cost(const KernelCalibration& calibration, std::string_view operation, int ranks,
                                double nodes);
 
+/// The all-reduce that an engine has of its own inside a node, from the machine's tables; NCCL's where they hold none.
+CollectiveCost engine_all_reduce_cost(const KernelCalibration& calibration, std::string_view framework,
+                                      std::string_view version, int ranks);
+
 }  // namespace moecast

@@ -10,11 +10,10 @@
 #include "models/plan/token_classes.h"
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/step/attention_view.h"
-#include "sim/step/balanced_experts.h"
 #include "sim/step/collective_cost.h"
 #include "sim/step/context_parallel.h"
-#include "sim/step/distinct_experts.h"
 #include "sim/step/expert_exchange.h"
+#include "sim/step/expert_operators.h"
 
 namespace moecast {
 namespace {
@@ -25,16 +24,7 @@ constexpr double kUsualPeak = 0.5;
 constexpr double kUsualStart = 10e-6;
 /// Narrowest linear layer of the tables.
 constexpr std::int64_t kNarrowest = 32;
-/// Routing of few tokens follows the experts that they touch, of many the fullest rank; in between both.
-constexpr double kFewTokens = 64;
-constexpr double kManyTokens = 512;
-/// Load law of the tables whose fullest rank is timed.
-constexpr double kSkewedLoad = 1.01;
-constexpr double kVerySkewedLoad = 1.2;
-constexpr double kVerySkewedSigma = 1.3;
-constexpr double kEvenSigma = 0.05;
 constexpr double kElement = kActivationBytes;
-constexpr std::int64_t kMostExperts = 1 << 16;  ///< whose routing is drawn
 
 double value(std::int64_t x) { return static_cast<double>(x); }
 
@@ -69,7 +59,7 @@ class Maker {
       for (const Block& block : layer->blocks) add_block(block, count);
     }
     if (architecture_.vocabulary > 0) {
-      add_gemm("head", StepGroup::head, divide(architecture_.vocabulary, deployment_.tp, "vocabulary", "tp"),
+      add_gemm("head", StepGroup::head, divide_over(architecture_.vocabulary, deployment_.tp, "vocabulary", "tp"),
                architecture_.hidden, 1, Rows::sequences, DType::bf16);
     }
     add_communication();
@@ -78,14 +68,6 @@ class Maker {
 
  private:
   enum class Rows { tokens, sequences, encoded };
-
-  static std::int64_t divide(std::int64_t what, int ranks, const std::string& name, const std::string& degree) {
-    if (what % ranks != 0) {
-      throw InputError(degree, fmt::format("{} ranks do not divide {} = {}", ranks, name, what),
-                       "choose a degree that divides it");
-    }
-    return what / ranks;
-  }
 
   static double count_of(Rows rows, const StepShape& shape) {
     switch (rows) {
@@ -100,10 +82,6 @@ class Maker {
                     std::function<double(const StepShape&)> seconds) {
     result_.operators.push_back({std::move(name), std::move(kernel), group, count, std::move(seconds)});
     return result_.operators.back();
-  }
-
-  static std::string described(const ReadyKernelData& kernel) {
-    return kernel.model.key.text() + (kernel.substitution.empty() ? "" : " (" + kernel.substitution + ")");
   }
 
   [[nodiscard]] ReadyKernel find(std::string_view layout, std::string_view part, std::vector<std::string> formats,
@@ -138,7 +116,7 @@ class Maker {
       result_.notes.push_back(fmt::format("{}: no {} kernel, bf16 stands for it", name, to_string(wanted)));
     }
     const std::size_t m = layout.column("m");
-    add(name, described(*kernel), group, count, [kernel, other, row, m, rows](const StepShape& shape) {
+    add(name, kernel->described(), group, count, [kernel, other, row, m, rows](const StepShape& shape) {
       KernelRowValues asked = row;
       const double asked_rows = count_of(rows, shape);
       if (rows == Rows::encoded && asked_rows == 0) return 0.0;  // encoded before: its keys and values are kept
@@ -172,7 +150,7 @@ class Maker {
   }
 
   void add_ffn(const std::string& name, StepGroup group, const ExpertSpec& spec, std::int64_t copies, double count) {
-    const std::int64_t width = divide(spec.width * copies, deployment_.tp, name + " width", "tp");
+    const std::int64_t width = divide_over(spec.width * copies, deployment_.tp, name + " width", "tp");
     add_gemm(name + (spec.gated ? ".gate_up" : ".up"), group, width * (spec.gated ? 2 : 1), architecture_.hidden,
              count * spec.depth);
     add_gemm(name + ".down", group, architecture_.hidden, width, count * spec.depth);
@@ -198,7 +176,7 @@ class Maker {
 
   void add_grouped_query(const AttentionBlock& block, double count) {
     const int tp = deployment_.tp;
-    const std::int64_t heads = divide(block.heads, tp, "heads", "tp");
+    const std::int64_t heads = divide_over(block.heads, tp, "heads", "tp");
     const std::int64_t kv_heads = std::max<std::int64_t>(1, block.kv_heads / tp);
     const std::int64_t dim = block.head_dim;
     const std::int64_t value_dim = block.value_head_dim > 0 ? block.value_head_dim : dim;
@@ -231,7 +209,7 @@ class Maker {
       if (!kernel) {
         add_attention_physics(name, view, 2 * kv_heads * dim, 4 * value(heads * dim), count);
       } else {
-        add(name, described(*kernel), StepGroup::attention, count, attention_seconds(kernel, row, layout, view)).work =
+        add(name, kernel->described(), StepGroup::attention, count, attention_seconds(kernel, row, layout, view)).work =
             attention_work(view, 2 * kv_heads * dim, 4 * value(heads * dim));
       }
     }
@@ -241,7 +219,7 @@ class Maker {
   void add_cross(const AttentionBlock& block, double count) {
     if (deployment_.cp > 1) return refuse("context parallelism of cross attention");
     const int tp = deployment_.tp;
-    const std::int64_t heads = divide(block.heads, tp, "heads", "tp");
+    const std::int64_t heads = divide_over(block.heads, tp, "heads", "tp");
     const std::int64_t kv_heads = std::max<std::int64_t>(1, block.kv_heads / tp);
     const std::int64_t value_dim = block.value_head_dim > 0 ? block.value_head_dim : block.head_dim;
     add_gemm("cross.q", StepGroup::gemm, heads * block.head_dim, architecture_.hidden, count);
@@ -271,7 +249,7 @@ class Maker {
 
   void add_latent(const AttentionBlock& block, double count) {
     const LatentSpec& latent = block.latent.value();
-    const std::int64_t heads = divide(block.heads, deployment_.tp, "heads", "tp");
+    const std::int64_t heads = divide_over(block.heads, deployment_.tp, "heads", "tp");
     const std::int64_t query = latent.nope_head_dim + latent.rope_head_dim;
     const std::int64_t cached = latent.kv_rank + latent.rope_head_dim;
     if (latent.q_rank > 0) {
@@ -302,8 +280,8 @@ class Maker {
   void add_delta_net(const AttentionBlock& block, double count) {
     const LinearAttentionSpec& linear = block.linear.value();
     const int tp = deployment_.tp;
-    const std::int64_t keys = divide(linear.key_heads, tp, "key heads", "tp");
-    const std::int64_t values = divide(linear.value_heads, tp, "value heads", "tp");
+    const std::int64_t keys = divide_over(linear.key_heads, tp, "key heads", "tp");
+    const std::int64_t values = divide_over(linear.value_heads, tp, "value heads", "tp");
     const std::int64_t inner = values * linear.value_head_dim;
     add_gemm("delta_net.qkvz", StepGroup::gemm, 2 * keys * linear.key_head_dim + 2 * inner, architecture_.hidden,
              count);
@@ -331,13 +309,13 @@ class Maker {
     const auto state_work = [state](double sequences, double tokens) {
       return StepWork{8 * sequences * state, 6 * tokens * state};  // fp32, read and written
     };
-    add("delta_net.decode", described(*recurrent), StepGroup::recurrent, count, [=](const StepShape& shape) {
+    add("delta_net.decode", recurrent->described(), StepGroup::recurrent, count, [=](const StepShape& shape) {
       return shape.prompts > 0 ? 0.0 : at(update, shape.rows, 1) + at(recurrent, shape.rows, 1);
     }).work = [=](const StepShape& shape) {
       return shape.prompts > 0 ? StepWork{} : state_work(shape.rows, shape.rows);
     };
     // Decodes ride along with prompts as sequences of one token.
-    add("delta_net.prefill", described(*chunk), StepGroup::recurrent, count, [=](const StepShape& shape) {
+    add("delta_net.prefill", chunk->described(), StepGroup::recurrent, count, [=](const StepShape& shape) {
       if (shape.prompts == 0) return 0.0;
       const double tokens = shape.context / shape.prompts;
       const double riding =
@@ -381,153 +359,35 @@ class Maker {
     }
     if (block.dense_residual) add_ffn("dense_residual", StepGroup::shared, *block.dense_residual, 1, count);
     routed_.push_back({count, value(inner), value(block.expert_count()), value(block.router.top_k)});
-    if (!modal) return add_experts("experts", block, block.experts.front(), 1, inner, count);
+    if (block.expert_count() > kMostExperts) return refuse("a layer of more than 65,536 experts");
+    if (!modal) return add_routed("experts", block, block.experts.front(), 1, inner, count);
     // Tokens of a modality run the kernel of its experts.
     Workload workload;
     workload.modalities = routing_.modalities;
     for (const TokenClass& tokens : token_classes(block, workload)) {
       for (const ExpertGroup& group : block.experts) {
         if (group.modality == tokens.name) {
-          add_experts("experts." + tokens.name, block, group, tokens.share, inner, count);
+          add_routed("experts." + tokens.name, block, group, tokens.share, inner, count);
         }
       }
     }
   }
 
-  /// @param part  of the rows that these experts see.
-  void add_experts(const std::string& name, const MoeBlock& block, const ExpertGroup& group, double part,
-                   std::int64_t inner, double count) {
-    const ExpertSpec& expert = group.expert;
-    const int ep = deployment_.ep;
-    const std::int64_t experts = group.count;
-    if (experts > kMostExperts) return refuse("a layer of more than 65,536 experts");
-    const int top_k = block.router.top_k;
-    const int moe_tp = expert_tensor_ranks(deployment_);
-    std::shared_ptr<const BalancedExperts> balanced;
-    if (deployment_.redundant_experts > 0 || is_wide()) {
-      balanced = std::make_shared<const BalancedExperts>(static_cast<int>(experts), top_k, ep,
-                                                         deployment_.redundant_experts, routing_.sigma);
-    } else {
-      static_cast<void>(divide(experts, ep, "experts", "ep"));
-    }
-    static_cast<void>(divide(expert.width, moe_tp, "expert width", "moe_tp"));
-    const KernelLayout& layout = *find_kernel_layout("moe");
-    KernelRowValues even(layout);
-    even.set("num_tokens", 1).set("hidden_size", value(inner)).set("inter_size", value(expert.width));
-    // Ranks divide experts in the tables; copies make up for those that do not.
-    const std::int64_t places = experts % ep == 0 ? experts : experts + deployment_.redundant_experts;
-    even.set("topk", top_k).set("num_experts", value(places)).set("moe_tp_size", moe_tp).set("moe_ep_size", ep);
-    even.set(kMatricesColumn, expert.gated ? 3 : 2).set(kDistributionColumn, 0);
-    // Behind a dispatch a kernel sees the rows that arrived: those of a layer of the rank's own experts.
-    double local_top_k = 0;
-    if (is_wide()) {
-      const std::int64_t local = (experts + deployment_.redundant_experts) / ep;
-      local_top_k = value(std::min<std::int64_t>(top_k, local));
-      even.set("topk", local_top_k).set("num_experts", value(local)).set("moe_ep_size", 1);
-    }
-    KernelRowValues skewed = even;
-    if (routing_.sigma > kEvenSigma) {
-      skewed.set(kDistributionColumn, routing_.sigma > kVerySkewedSigma ? kVerySkewedLoad : kSkewedLoad);
-    }
-    std::vector<std::string> formats = table_formats(expert_dtype_);
-    const auto find_all = [&](const KernelRowValues& row) {
-      return find_ready_kernels(calibration_, {"moe", "", "", framework_, version_, formats, true}, row);
-    };
-    std::vector<ReadyKernel> few = find_all(even);
-    if (few.empty()) {
-      formats = bytes_per_weight(expert_dtype_) > 1.5 ? std::vector<std::string>{"bfloat16"}
-                                                      : std::vector<std::string>{"fp8_block", "fp8", "bfloat16"};
-      few = find_all(even);
-      if (few.empty()) {
-        throw InputError(calibration_.profile, "holds no expert kernel", "moecast explain --hw lists kernels");
-      }
-      result_.notes.push_back(fmt::format("experts: no {} kernel, {} stands for it", to_string(expert_dtype_),
-                                          few.front()->model.key.dtype));
-    }
-    const std::vector<ReadyKernel> many = find_all(skewed);
-    // An engine that tunes itself runs the fastest kernel.
-    const auto fastest = [](const std::vector<ReadyKernel>& kernels, const KernelRowValues& row,
-                            const std::optional<RankLoad>& load) {
-      double least = kernels.front()->seconds(row, load);
-      for (std::size_t i = 1; i < kernels.size(); ++i) least = std::min(least, kernels[i]->seconds(row, load));
-      return least;
-    };
-    std::function<double(double)> distinct;
-    if (balanced) {
-      distinct = [balanced](double rows) { return balanced->at(rows).distinct; };
-    } else {
-      distinct = [of_rank = DistinctExperts(static_cast<int>(experts), top_k, ep, routing_.sigma)](double rows) {
-        return of_rank.at(rows);
-      };
-    }
-    const std::size_t tokens = layout.column("num_tokens");
-    const double rank_share = static_cast<double>(ep) / top_k;
-    add(name, described(*few.front()), StepGroup::experts, count * expert.depth,
-        [=](const StepShape& shape) {
-          const double rows = std::max(1.0, part * shape.expert_rows);
-          if (local_top_k > 0) {
-            const RankLoad load = balanced->at(rows);
-            KernelRowValues asked = even;
-            return fastest(few, asked.set(tokens, std::max(1.0, load.rows / local_top_k)), load);
-          }
-          const double share = std::clamp(std::log2(rows / kFewTokens) / std::log2(kManyTokens / kFewTokens), 0.0, 1.0);
-          double seconds = 0;
-          if (share < 1) {
-            // The balanced curve where it touches as many experts: a row each.
-            const double touched = distinct(rows);
-            KernelRowValues asked = even;
-            asked.set(tokens, std::max(1.0, touched * rank_share));
-            seconds += (1 - share) * fastest(few, asked, RankLoad{touched, touched, 1});
-          }
-          if (share > 0) {
-            KernelRowValues asked = skewed;
-            const std::optional<RankLoad> load = balanced ? std::optional(balanced->at(rows)) : std::nullopt;
-            seconds += share * fastest(many, asked.set(tokens, rows), load);
-          }
-          return seconds;
-        })
-        .work = [=, per_expert = value(expert.gated ? 3 : 2) * value(inner) * value(expert.width) / moe_tp,
-                 weight = bytes_per_weight(expert_dtype_)](const StepShape& shape) {
-      const double rows = part * shape.expert_rows;
-      return StepWork{weight * distinct(rows) * per_expert, 2 * rows * top_k / ep * per_expert};
-    };
+  /// @param share  of the rows that these experts see.
+  void add_routed(const std::string& name, const MoeBlock& block, const ExpertGroup& group, double share,
+                  std::int64_t width, double layers) {
+    add_experts({name, group.expert, group.count, block.router.top_k, width, share, layers, expert_dtype_,
+                 routing_.sigma, is_wide(), framework_, version_},
+                deployment_, calibration_, result_);
   }
 
-  void add_collective(const std::string& name, std::string_view layout_name, std::string_view operation, int ranks,
-                      double count, double StepShape::* rows) {
-    const KernelLayout* layout = find_kernel_layout(layout_name);
-    // Tensor parallelism stays inside a node, replicas of attention lie across nodes.
-    const int world = stage_ranks(deployment_);
-    const int nodes = std::min(ranks, (world + kNodeDevices - 1) / kNodeDevices);
-    const double spanned = rows == &StepShape::expert_rows ? std::max(1, nodes) : 1;
-    const auto row_of = [&](const KernelLayout& of) {
-      KernelRowValues row(of);
-      row.set("message_size", 1).set("num_gpus", ranks).set("element_bytes", kElement);
-      return row.set("node_num", spanned).set("eager", 0);
-    };
-    std::string_view framework = layout_name == "nccl" ? std::string_view("nccl") : std::string_view(framework_);
-    ReadyKernel kernel =
-        find_ready_kernel(calibration_, {layout_name, operation, "", framework, version_, {}}, row_of(*layout));
-    if (!kernel) {
-      layout = find_kernel_layout("nccl");
-      kernel = find_ready_kernel(calibration_, {"nccl", operation, "", "nccl", "", {}}, row_of(*layout));
-    }
+  void add_collective(const std::string& name, const CollectiveCost& cost, double count, double StepShape::* rows) {
     result_.collectives += count;
-    const double hidden = value(architecture_.hidden);
-    if (!kernel) {
-      const double link = calibration_.device.link > 0 ? calibration_.device.link : 50e9;
-      result_.notes.push_back(name + ": no measured collective; bytes over the link's bandwidth");
-      add(name, "physics", StepGroup::communication, count, [=](const StepShape& shape) {
-        return kUsualStart + 2 * shape.*rows * hidden * kElement * (ranks - 1) / ranks / (kUsualBandwidth * link);
-      });
-      return;
-    }
-    const std::size_t size = layout->column("message_size");
-    const KernelRowValues row = row_of(*layout);
-    add(name, described(*kernel), StepGroup::communication, count, [=](const StepShape& shape) {
-      KernelRowValues asked = row;
-      return kernel->seconds(asked.set(size, std::max(1.0, shape.*rows * hidden)));
-    });
+    if (!cost.answer) result_.notes.push_back(name + ": no measured collective; bytes over the link's bandwidth");
+    add(name, cost.kernel, StepGroup::communication, count,
+        [seconds = cost.seconds, rows, hidden = value(architecture_.hidden)](const StepShape& shape) {
+          return seconds(shape.*rows * hidden);
+        });
   }
 
   /// Rows travel to experts on several nodes by DeepEP.
@@ -539,8 +399,9 @@ class Maker {
   }
 
   void add_communication() {
-    if (deployment_.tp > 1) {
-      add_collective("all_reduce", "custom_allreduce", "all_reduce", deployment_.tp,
+    const int tp = deployment_.tp;
+    if (tp > 1) {  // stays inside a node
+      add_collective("all_reduce", engine_all_reduce_cost(calibration_, framework_, version_, tp),
                      all_reduces_ + (stage_.embeds ? 1 : 0), &StepShape::rows);
     }
     if (stage_ranks(deployment_) > kNodeDevices) {
@@ -555,10 +416,13 @@ class Maker {
         })) {
       return;
     }
-    if (deployment_.dp > 1 && result_.moe_layers > 0) {
-      add_collective("all_gather", "nccl", "all_gather", deployment_.dp, result_.moe_layers, &StepShape::expert_rows);
-      add_collective("reduce_scatter", "nccl", "reduce_scatter", deployment_.dp, result_.moe_layers,
-                     &StepShape::expert_rows);
+    const int dp = deployment_.dp;
+    if (dp > 1 && result_.moe_layers > 0) {  // replicas of attention lie across nodes
+      const int nodes = std::min(dp, (stage_ranks(deployment_) + kNodeDevices - 1) / kNodeDevices);
+      for (const std::string operation : {"all_gather", "reduce_scatter"}) {
+        add_collective(operation, collective_cost(calibration_, operation, dp, nodes), result_.moe_layers,
+                       &StepShape::expert_rows);
+      }
     }
   }
 

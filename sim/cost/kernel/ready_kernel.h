@@ -45,6 +45,10 @@ struct ReadyKernelData {
   [[nodiscard]] double seconds(const KernelRowValues& row, std::optional<RankLoad> load = std::nullopt) const {
     return std::exp(at(row, load).log_seconds);
   }
+  /// Its key, and in brackets what it stands for.
+  [[nodiscard]] std::string described() const {
+    return substitution.empty() ? model.key.text() : model.key.text() + " (" + substitution + ")";
+  }
 };
 using ReadyKernel = std::shared_ptr<const ReadyKernelData>;
 

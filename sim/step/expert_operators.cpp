@@ -1,0 +1,175 @@
+#include "sim/step/expert_operators.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "models/core/error.h"
+#include "sim/cost/kernel/ready_kernel.h"
+#include "sim/step/balanced_experts.h"
+#include "sim/step/distinct_experts.h"
+
+namespace moecast {
+namespace {
+
+/// Routing of few tokens follows the experts that they touch, of many the fullest rank; in between both.
+constexpr double kFewTokens = 64;
+constexpr double kManyTokens = 512;
+/// Load law of the tables whose fullest rank is timed.
+constexpr double kSkewedLoad = 1.01;
+constexpr double kVerySkewedLoad = 1.2;
+constexpr double kVerySkewedSigma = 1.3;
+constexpr double kEvenSigma = 0.05;
+
+double value(std::int64_t x) { return static_cast<double>(x); }
+
+/// An engine that tunes itself runs the fastest kernel.
+double fastest(const std::vector<ReadyKernel>& kernels, const KernelRowValues& row,
+               const std::optional<RankLoad>& load) {
+  double least = kernels.front()->seconds(row, load);
+  for (std::size_t i = 1; i < kernels.size(); ++i) least = std::min(least, kernels[i]->seconds(row, load));
+  return least;
+}
+
+class ExpertMaker {
+ public:
+  ExpertMaker(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration)
+      : call_(call), ep_(deployment.ep), moe_tp_(expert_tensor_ranks(deployment)), calibration_(calibration) {
+    const int copies = deployment.redundant_experts;
+    const auto experts = static_cast<int>(call.count);
+    if (copies > 0 || call.dispatched) {
+      balanced_ = std::make_shared<const BalancedExperts>(experts, call.top_k, ep_, copies, call.sigma);
+    } else {
+      static_cast<void>(divide_over(experts, ep_, "experts", "ep"));
+    }
+    static_cast<void>(divide_over(call.expert.width, moe_tp_, "expert width", "moe_tp"));
+    places_ = call.count + copies;
+  }
+
+  StepOperator make(std::vector<std::string>& notes) {
+    const KernelRowValues even = even_row();
+    const std::vector<ReadyKernel> few = find_some(even, notes);
+    StepOperator made{call_.name, few.front()->described(), StepGroup::experts, call_.layers * call_.expert.depth, {}};
+    made.seconds = call_.dispatched ? of_arrived_rows(few, even) : of_all_rows(few, even);
+    made.work = [distinct = distinct_experts(), share = call_.share, rows_per_token = value(call_.top_k) / ep_,
+                 weights = value(call_.expert.gated ? 3 : 2) * value(call_.width) * value(call_.expert.width) / moe_tp_,
+                 bytes = bytes_per_weight(call_.dtype)](const StepShape& shape) {
+      const double rows = share * shape.expert_rows;
+      return StepWork{bytes * distinct(rows) * weights, 2 * rows * rows_per_token * weights};
+    };
+    return made;
+  }
+
+ private:
+  /// Experts chosen alike. Behind a dispatch a kernel sees the rows that arrived: those of a layer of the rank's own
+  /// experts.
+  [[nodiscard]] KernelRowValues even_row() const {
+    KernelRowValues row(layout_);
+    row.set("num_tokens", 1).set("hidden_size", value(call_.width)).set("inter_size", value(call_.expert.width));
+    row.set(kMatricesColumn, call_.expert.gated ? 3 : 2).set(kDistributionColumn, 0).set("moe_tp_size", moe_tp_);
+    if (call_.dispatched) {
+      return row.set("topk", local_top_k()).set("num_experts", value(places_ / ep_)).set("moe_ep_size", 1);
+    }
+    // Ranks divide experts in the tables; copies make up for those that do not.
+    const std::int64_t experts = call_.count % ep_ == 0 ? call_.count : places_;
+    return row.set("topk", call_.top_k).set("num_experts", value(experts)).set("moe_ep_size", ep_);
+  }
+
+  [[nodiscard]] double local_top_k() const { return value(std::min<std::int64_t>(call_.top_k, places_ / ep_)); }
+
+  [[nodiscard]] std::vector<ReadyKernel> find_all(const KernelRowValues& row) const {
+    return find_ready_kernels(calibration_, {"moe", "", "", call_.framework, call_.version, formats_, true}, row);
+  }
+
+  std::vector<ReadyKernel> find_some(const KernelRowValues& row, std::vector<std::string>& notes) {
+    formats_ = table_formats(call_.dtype);
+    if (std::vector<ReadyKernel> found = find_all(row); !found.empty()) return found;
+    formats_ = {"bfloat16"};
+    if (bytes_per_weight(call_.dtype) <= 1.5) formats_ = {"fp8_block", "fp8", "bfloat16"};
+    std::vector<ReadyKernel> found = find_all(row);
+    if (found.empty()) {
+      throw InputError(calibration_.profile, "holds no expert kernel", "moecast explain --hw lists kernels");
+    }
+    notes.push_back(
+        fmt::format("experts: no {} kernel, {} stands for it", to_string(call_.dtype), found.front()->model.key.dtype));
+    return found;
+  }
+
+  /// Experts that rows of all ranks touch on the rank that touches most.
+  [[nodiscard]] std::function<double(double rows)> distinct_experts() const {
+    if (balanced_) return [balanced = balanced_](double rows) { return balanced->at(rows).distinct; };
+    return [of_rank = DistinctExperts(static_cast<int>(call_.count), call_.top_k, ep_, call_.sigma)](double rows) {
+      return of_rank.at(rows);
+    };
+  }
+
+  [[nodiscard]] std::function<double(const StepShape&)> of_arrived_rows(std::vector<ReadyKernel> kernels,
+                                                                        const KernelRowValues& even) const {
+    return [kernels = std::move(kernels), even, balanced = balanced_, share = call_.share, top_k = local_top_k(),
+            tokens = layout_.column("num_tokens")](const StepShape& shape) {
+      const RankLoad load = balanced->at(std::max(1.0, share * shape.expert_rows));
+      KernelRowValues asked = even;
+      return fastest(kernels, asked.set(tokens, std::max(1.0, load.rows / top_k)), load);
+    };
+  }
+
+  [[nodiscard]] std::function<double(const StepShape&)> of_all_rows(std::vector<ReadyKernel> few,
+                                                                    const KernelRowValues& even) const {
+    KernelRowValues skewed = even;
+    if (call_.sigma > kEvenSigma) {
+      skewed.set(kDistributionColumn, call_.sigma > kVerySkewedSigma ? kVerySkewedLoad : kSkewedLoad);
+    }
+    return [few = std::move(few), many = find_all(skewed), even, skewed, balanced = balanced_,
+            distinct = distinct_experts(), part = call_.share, rank_share = static_cast<double>(ep_) / call_.top_k,
+            tokens = layout_.column("num_tokens")](const StepShape& shape) {
+      const double rows = std::max(1.0, part * shape.expert_rows);
+      const double share = std::clamp(std::log2(rows / kFewTokens) / std::log2(kManyTokens / kFewTokens), 0.0, 1.0);
+      double seconds = 0;
+      if (share < 1) {
+        // The balanced curve where it touches as many experts: a row each.
+        const double touched = distinct(rows);
+        KernelRowValues asked = even;
+        asked.set(tokens, std::max(1.0, touched * rank_share));
+        seconds += (1 - share) * fastest(few, asked, RankLoad{touched, touched, 1});
+      }
+      if (share > 0) {
+        KernelRowValues asked = skewed;
+        const std::optional<RankLoad> load = balanced ? std::optional(balanced->at(rows)) : std::nullopt;
+        seconds += share * fastest(many, asked.set(tokens, rows), load);
+      }
+      return seconds;
+    };
+  }
+
+  const ExpertCall& call_;
+  int ep_;
+  int moe_tp_;
+  const KernelCalibration& calibration_;
+  const KernelLayout& layout_ = *find_kernel_layout("moe");
+  std::int64_t places_ = 0;  ///< experts and their copies
+  std::shared_ptr<const BalancedExperts> balanced_;
+  std::vector<std::string> formats_;
+};
+
+}  // namespace
+
+std::int64_t divide_over(std::int64_t what, int ranks, const std::string& name, const std::string& degree) {
+  if (what % ranks != 0) {
+    throw InputError(degree, fmt::format("{} ranks do not divide {} = {}", ranks, name, what),
+                     "choose a degree that divides it");
+  }
+  return what / ranks;
+}
+
+void add_experts(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration,
+                 StepOperators& operators) {
+  operators.operators.push_back(ExpertMaker(call, deployment, calibration).make(operators.notes));
+}
+
+}  // namespace moecast

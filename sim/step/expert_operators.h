@@ -1,0 +1,36 @@
+#pragma once
+#include <string>
+
+#include "sim/step/step_operators.h"
+
+namespace moecast {
+
+/// Routed experts of equal shape in layers that are alike.
+struct ExpertCall {
+  std::string name = "experts";
+  ExpertSpec expert;
+  std::int64_t count = 1;  ///< experts of a layer
+  int top_k = 1;           ///< of a token
+  std::int64_t width = 0;  ///< of the rows that are routed
+  double share = 1;        ///< of a layer's rows that these experts see
+  double layers = 1;       ///< that run them
+  DType dtype = DType::bf16;
+  double sigma = 1;                ///< of ln(popularity of an expert)
+  bool dispatched = false;         ///< the kernel sees the rows that arrived, not those of all ranks
+  std::string framework, version;  ///< of the engine
+};
+
+/// Adds the experts' kernels: of few tokens at the experts that they touch, of many at the fullest rank's load, the
+/// fastest of the kernels that the engine may pick.
+/// @param calibration  must outlive the operators.
+/// @throws InputError when ranks do not divide the experts or their width, or the profile has no expert kernel at all.
+void add_experts(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration,
+                 StepOperators& operators);
+
+/// Most experts of a layer whose routing is drawn.
+inline constexpr std::int64_t kMostExperts = 1 << 16;
+
+/// @throws InputError at `degree` when the ranks do not divide it.
+std::int64_t divide_over(std::int64_t what, int ranks, const std::string& name, const std::string& degree);
+
+}  // namespace moecast

@@ -1,0 +1,212 @@
+#include "sim/step/stage_answer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "models/plan/stages.h"
+#include "sim/step/context_parallel.h"
+#include "sim/step/pipeline_schedule.h"
+
+namespace moecast {
+namespace {
+
+bool is_communication(StepGroup group) { return group == StepGroup::communication; }
+bool is_router(const StepOperator& op) { return op.name == "router"; }
+
+/// Operators of equal name, kind and kernel are one.
+void merge(std::vector<OperatorCost>& all, const std::vector<OperatorCost>& more) {
+  for (const OperatorCost& cost : more) {
+    const auto same = std::ranges::find_if(all, [&](const OperatorCost& known) {
+      return known.name == cost.name && known.kind == cost.kind && known.stage == cost.stage;
+    });
+    if (same == all.end()) {
+      all.push_back(cost);
+    } else {
+      same->count += cost.count;
+      same->latency += cost.latency;
+    }
+  }
+}
+
+std::int64_t on_rank(const StepModel& model, std::int64_t sequences) {
+  const std::int64_t dp = model.deployment().dp;
+  return (sequences + dp - 1) / dp;
+}
+
+/// @param fetches  experts come from the host, which has to see the router's choice before it can go on.
+StepShape shape_of(const StepModel& model, const Workload& w, const MicroBatch& batch, bool fetches, StepTerms& terms) {
+  const double dp = model.deployment().dp;
+  StepShape shape;
+  shape.decodes = static_cast<double>(batch.decodes);
+  if (batch.decodes > 0) shape.decode_kv = static_cast<double>(w.context) + 1;
+  shape.prompts = static_cast<double>(batch.prompts);
+  shape.source = static_cast<double>(source_tokens(w));
+  shape.context = shape.prompts * static_cast<double>(w.prompt);
+  if (w.phase == Phase::prefill) shape.prefix = shape.prompts * static_cast<double>(w.context);
+  const double all_ranks = shape.decodes + shape.context;
+  const int cp = model.deployment().cp;
+  shape = context_share(shape, cp);
+  terms.tokens = shape.decodes + shape.context;
+  terms.launch = fetches ? StepLaunch::eager : model.launch_of(terms.tokens, shape.context > 0);
+  shape.rows = fetches ? terms.tokens : model.padded(terms.tokens);
+  shape.expert_rows = (cp == 1 ? shape.rows : std::max(shape.rows, all_ranks)) * dp;
+  return shape;
+}
+
+/// Seconds of one operator without the factors that are to be removed.
+double remaining(const StepOperator& op, double seconds, double memory_share, const Without& without) {
+  if (without.all_to_all && is_communication(op.group)) return 0;
+  if (without.routing_overhead && is_router(op)) return 0;
+  if (without.memory_bandwidth && !is_communication(op.group)) return seconds * (1 - memory_share);
+  return seconds;
+}
+
+}  // namespace
+
+MicroBatch whole_batch(const StepModel& model, const Workload& w) {
+  MicroBatch all;
+  if (w.phase != Phase::prefill) all.decodes = on_rank(model, w.batch);
+  if (w.phase != Phase::decode) all.prompts = on_rank(model, w.phase == Phase::mixed ? w.prefill_batch : w.batch);
+  return all;
+}
+
+StageAnswer answer_stage(const StepModel& model, const StepModel* even, const MicroBatch& batch, bool lone,
+                         const StageQuestion& question) {
+  StepTerms terms;
+  StepShape shape = shape_of(model, question.workload, batch, question.fetches, terms);
+  if (lone) {  // a layer by itself, replayed: no engine pads it
+    terms.launch = StepLaunch::graph;
+    shape.rows = terms.tokens;
+    shape.expert_rows = shape.rows * model.deployment().dp;
+    shape.decodes = shape.prompts = shape.context = 0;
+  }
+  StageAnswer answer;
+  const std::vector<StepOperator>& operators = model.operators().operators;
+  for (std::size_t i = 0; i < operators.size(); ++i) {
+    const StepOperator& op = operators[i];
+    double whole = op.count * op.seconds(shape);
+    if (whole == 0) continue;
+    // An uneven router touches fewer experts too: removing it never slows.
+    if (even != nullptr) whole = std::min(whole, op.count * even->operators().operators[i].seconds(shape));
+    const StepWork work = op.work ? op.work(shape) : StepWork{};
+    const double moving = work.bytes / question.device.bandwidth;
+    const double computing = work.flops / question.device.peak_bf16;
+    const double share = moving + computing > 0 ? moving / (moving + computing) : 0;
+    const double seconds = remaining(op, whole, share, question.without);
+    answer.times[static_cast<std::size_t>(op.group)] += seconds;
+    answer.flops += op.count * work.flops;
+    if (is_communication(op.group)) {
+      answer.communication_s += seconds;
+    } else if (is_router(op)) {
+      answer.router_s += seconds;
+    } else {
+      answer.memory_s += seconds == whole ? seconds * share : 0;
+    }
+    answer.operators.push_back({std::string(to_string(op.group)), op.name, op.kernel, op.count, Seconds(seconds),
+                                op.kernel == "physics" ? Origin::assumed : Origin::fitted});
+  }
+  answer.kernels_s = terms.kernels_s = sum(answer.times);
+  EngineHost host = model.engine().host;
+  if (lone) host = {};
+  const StepCost cost = answer.cost = model.cost(terms, host);
+  const auto add = [&](const char* name, double seconds) {
+    if (seconds <= 0) return;
+    answer.operators.push_back({"host", name, model.engine().name, 1, Seconds(seconds), Origin::fitted});
+  };
+  add("norms, rotary, gates, sampler", cost.other_s);
+  add("elementwise kernels of prompts", cost.elementwise_s);
+  add("launch and preparation beyond the kernels", cost.seconds - terms.kernels_s - cost.other_s - cost.elementwise_s);
+  answer.half_width = model.half_width(answer.times, cost, terms.launch);
+  return answer;
+}
+
+StageAnswer answer_stages(const StepPipeline& pipeline, const StepPipeline* even, const Deployment& deployment,
+                          std::size_t layers, const StageQuestion& question, PipelineReport& report) {
+  const StepModel& first = pipeline.front();
+  const MicroBatch all = whole_batch(first, question.workload);
+  const std::vector<MicroBatch> kinds =
+      split_batch(all.decodes, all.prompts, micro_batches_of(deployment, all.decodes + all.prompts));
+  std::vector<MicroBatchTimes> schedule;
+  std::vector<double> flops(pipeline.stages.size(), 0.0);
+  StageAnswer largest;
+  double path_s = 0;
+  for (const MicroBatch& kind : kinds) {
+    MicroBatchTimes times;
+    StageAnswer sum;
+    double wide = 0;
+    for (std::size_t s = 0; s < pipeline.stages.size(); ++s) {
+      const StepModel* flat = even != nullptr ? &even->stages[s] : nullptr;
+      const StageAnswer stage = answer_stage(pipeline.stages[s], flat, kind, false, question);
+      times.stages.push_back(stage.cost.seconds);
+      wide += stage.half_width * stage.cost.seconds;
+      sum.kernels_s += stage.kernels_s;
+      sum.memory_s += stage.memory_s;
+      sum.communication_s += stage.communication_s;
+      sum.router_s += stage.router_s;
+      flops[s] += stage.flops * static_cast<double>(kind.places.size());
+      merge(sum.operators, stage.operators);
+    }
+    StepTerms terms;
+    const StepShape shape = shape_of(first, question.workload, kind, question.fetches, terms);
+    for (const StageLink& link : pipeline.links) {
+      const double sent = question.without.all_to_all ? 0 : link.seconds(shape.rows);
+      times.transfers.push_back(sent);
+      if (sent > 0) {
+        merge(sum.operators, {{"point_to_point", "stages.send", link.kernel, 1, Seconds(sent),
+                               link.kernel == "physics" ? Origin::assumed : Origin::fitted}});
+      }
+      sum.communication_s += sent;
+      sum.kernels_s += sent;
+    }
+    const PipelineTimes alone = pipeline_times({&times, 1});
+    for (const std::size_t place : kind.places) {
+      schedule.resize(std::max(schedule.size(), place + 1));
+      schedule[place] = times;
+    }
+    if (alone.longest_path_s <= path_s) continue;
+    path_s = alone.longest_path_s;
+    largest = std::move(sum);
+    largest.half_width = wide / path_s;
+    report.stages.clear();
+    const auto split = stage_layers(layers, first.deployment().pp, first.deployment().extra_layers);
+    for (std::size_t s = 0; s < split.size(); ++s) {
+      report.stages.push_back({static_cast<std::int64_t>(split[s].first), static_cast<std::int64_t>(split[s].count),
+                               Seconds(times.stages[s])});
+    }
+    report.transfers.clear();
+    for (const double sent : times.transfers) report.transfers.emplace_back(sent);
+  }
+  const PipelineTimes times = pipeline_times(schedule);
+  report.micro_batches = static_cast<std::int64_t>(schedule.size());
+  report.fill_drain = Seconds(times.fill_drain_s);
+  report.period = Seconds(times.period_s);
+  report.fill_drain_bubble_ratio = times.fill_drain_bubble_ratio;
+  report.period_bubble_ratio = times.period_bubble_ratio;
+  // Generation never drains: a sequence waits a period for its next token.
+  largest.cost.seconds = question.workload.phase == Phase::decode ? times.period_s : times.fill_drain_s;
+  if (const double waited = largest.cost.seconds - path_s; waited > 0) {
+    largest.operators.push_back(
+        {"pipeline", "waiting for other micro-batches", first.engine().name, 1, Seconds(waited), Origin::fitted});
+  }
+  largest.flops = *std::ranges::max_element(flops);
+  // What others compute meanwhile is work of the same kinds.
+  const double stretch = largest.cost.seconds / path_s;
+  for (double* part : {&largest.kernels_s, &largest.memory_s, &largest.communication_s, &largest.router_s}) {
+    *part *= stretch;
+  }
+  return largest;
+}
+
+void append(StageAnswer& all, const StageAnswer& more) {
+  all.half_width = (all.half_width * all.cost.seconds + more.half_width * more.cost.seconds) /
+                   (all.cost.seconds + more.cost.seconds);
+  all.cost.seconds += more.cost.seconds;
+  all.kernels_s += more.kernels_s;
+  all.memory_s += more.memory_s;
+  all.communication_s += more.communication_s;
+  all.router_s += more.router_s;
+  all.flops += more.flops;
+  all.operators.insert(all.operators.end(), more.operators.begin(), more.operators.end());
+}
+
+}  // namespace moecast
