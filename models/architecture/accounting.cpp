@@ -171,7 +171,8 @@ double router_parameters(const RouterSpec& router, std::int64_t experts, std::in
   if (router.kind == RouterKind::hash || router.network == RouterNetwork::none) return 0;
   double from = value(hidden);
   double count = bias;
-  if (router.network == RouterNetwork::attention) count += 2 * from * from;
+  if (router.own_cost) return bias + router.own_cost->parameters;
+  if (router.attention) count += attention_parameters(*router.attention, from, from);
   for (const std::int64_t width : router.mlp_widths) {
     count += from * value(width) + (router.linear_bias ? value(width) : 0);
     from = value(width);
@@ -232,6 +233,7 @@ Flops expert_flops(const ExpertSpec& expert, std::int64_t hidden, double rows) {
 Flops router_flops(const RouterSpec& router, std::int64_t experts, std::int64_t hidden, double tokens) {
   RouterSpec bare = router;
   bare.linear_bias = bare.selection_bias = false;
+  if (router.own_cost) return Flops(router.own_cost->flops_per_token * tokens);
   return Flops(2 * router_parameters(bare, experts, hidden) * tokens);
 }
 
@@ -283,7 +285,15 @@ Flops step_flops(const Architecture& architecture, double sequences, double new_
         }
         flops += attention_flops(b, hidden, tokens, sequences * visible_keys(b, new_tokens, context)).value();
       },
-      [&](const MoeBlock& b) { flops += 2 * tokens * moe_parameters(b, hidden).active; },
+      [&](const MoeBlock& b) {
+        flops += 2 * tokens * moe_parameters(b, hidden).active;
+        const RouterSpec& r = b.router;
+        if (r.own_cost) flops += tokens * (r.own_cost->flops_per_token - 2 * r.own_cost->parameters);
+        if (r.attention) {
+          flops += attention_flops(*r.attention, hidden, 0, sequences * visible_keys(*r.attention, new_tokens, context))
+                       .value();
+        }
+      },
       [&](const DenseFfnBlock& b) { flops += expert_flops(b.ffn, hidden, tokens).value(); },
       [&](const OwnCostBlock& b) { flops += b.flops_per_token * tokens; },
       [&](const auto& b) { flops += 2 * tokens * block_parameters(b, hidden).total; }};

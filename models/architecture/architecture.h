@@ -48,15 +48,6 @@ struct ConvolutionBlock {
   friend bool operator==(const ConvolutionBlock&, const ConvolutionBlock&) = default;
 };
 
-/// A block whose cost the user states.
-struct OwnCostBlock {
-  std::string name;
-  double parameters = 0;
-  double flops_per_token = 0;
-  double bytes_per_token = 0;
-  friend bool operator==(const OwnCostBlock&, const OwnCostBlock&) = default;
-};
-
 using Block = std::variant<AttentionBlock, MoeBlock, DenseFfnBlock, StateSpaceBlock, RecurrentBlock, ConvolutionBlock,
                            OwnCostBlock>;
 

@@ -43,14 +43,6 @@ void describe(F& f, Tag<ConvolutionBlock>) {
 }
 
 template <class F>
-void describe(F& f, Tag<OwnCostBlock>) {
-  f("name", &OwnCostBlock::name);
-  f("parameters", &OwnCostBlock::parameters, 0.0, kMaxParameters);
-  f("flops_per_token", &OwnCostBlock::flops_per_token, 0.0, kMaxParameters);
-  f("bytes_per_token", &OwnCostBlock::bytes_per_token, 0.0, kMaxParameters);
-}
-
-template <class F>
 void describe(F& f, Tag<Published>) {
   f("total", &Published::total, 0.0, kMaxParameters);
   f("active", &Published::active, 0.0, kMaxParameters);

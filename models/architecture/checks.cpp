@@ -47,6 +47,8 @@ void check(const ExpertSpec& expert, const Checker& at) {
   if (expert.kind == ExpertKind::convolution) at.positive(expert.kernel_size, "kernel_size");
 }
 
+void check(const AttentionBlock& a, const Checker& at);
+
 void check_router(const RouterSpec& router, std::int64_t experts, const Checker& at) {
   at.positive(router.top_k, "top_k");
   at.that(router.top_k <= experts, "top_k",
@@ -68,6 +70,16 @@ void check_router(const RouterSpec& router, std::int64_t experts, const Checker&
   }
   at.that(router.network != RouterNetwork::mlp || !router.mlp_widths.empty(), "mlp_widths",
           "is missing: the router's network is an mlp");
+  at.that((router.network == RouterNetwork::attention) == router.attention.has_value(), "attention",
+          router.attention ? "is given, but the router's network is no attention"
+                           : "is missing: the router's network is attention");
+  at.that((router.network == RouterNetwork::own_cost) == router.own_cost.has_value(), "own_cost",
+          router.own_cost ? "is given, but the router's network is another one"
+                          : "is missing: the router's network is of own cost");
+  if (router.attention) {
+    at.that(router.attention->kind != AttentionKind::cross, "attention", "of a router sees the block's own tokens");
+    check(*router.attention, at.inside("attention"));
+  }
   if (router.coarse_experts > 0) {
     at.divides(router.coarse_experts, experts, "coarse_experts", "experts");
     at.that(router.coarse_top_k >= 1 && router.coarse_top_k <= router.coarse_experts, "coarse_top_k",

@@ -88,10 +88,20 @@ void describe(F& f, Tag<ExpertGroup>) {
 }
 
 template <class F>
+void describe(F& f, Tag<OwnCostBlock>) {
+  f("name", &OwnCostBlock::name);
+  f("parameters", &OwnCostBlock::parameters, 0.0, kMaxParameters);
+  f("flops_per_token", &OwnCostBlock::flops_per_token, 0.0, kMaxParameters);
+  f("bytes_per_token", &OwnCostBlock::bytes_per_token, 0.0, kMaxParameters);
+}
+
+template <class F>
 void describe(F& f, Tag<RouterSpec>) {
   f("kind", &RouterSpec::kind);
   f("network", &RouterSpec::network);
   f("mlp_widths", &RouterSpec::mlp_widths, 1, kMaxWidth);
+  f.nested("attention", &RouterSpec::attention);
+  f.nested("own_cost", &RouterSpec::own_cost);
   f("top_k", &RouterSpec::top_k, 1, kMaxCount);
   f("top_k_distribution", &RouterSpec::top_k_distribution, 0.0, 1.0);
   f("score", &RouterSpec::score);

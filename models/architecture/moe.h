@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "models/architecture/attention.h"
+
 namespace moecast {
 
 enum class Activation { relu, relu_squared, gelu, silu, identity };
@@ -35,8 +37,17 @@ struct ExpertGroup {
   friend bool operator==(const ExpertGroup&, const ExpertGroup&) = default;
 };
 
+/// A block whose cost the user states.
+struct OwnCostBlock {
+  std::string name;
+  double parameters = 0;
+  double flops_per_token = 0;
+  double bytes_per_token = 0;
+  friend bool operator==(const OwnCostBlock&, const OwnCostBlock&) = default;
+};
+
 enum class RouterKind { token_choice, expert_choice, hash, soft, architecture };
-enum class RouterNetwork { linear, mlp, attention, none };
+enum class RouterNetwork { linear, mlp, attention, own_cost, none };
 enum class ScoreFunction { softmax, sigmoid, sqrt_softplus };
 enum class ScoreOrder { score_then_top_k, top_k_then_score };
 enum class NoiseKind { none, gaussian, learned_gaussian, uniform, jitter };
@@ -45,7 +56,9 @@ enum class Granularity { token, segment, sequence, task, architecture };
 struct RouterSpec {
   RouterKind kind = RouterKind::token_choice;
   RouterNetwork network = RouterNetwork::linear;
-  std::vector<std::int64_t> mlp_widths;  ///< network mlp: widths of the hidden layers
+  std::vector<std::int64_t> mlp_widths;     ///< network mlp: widths of the hidden layers
+  std::optional<AttentionBlock> attention;  ///< network attention: tokens see each other before they are scored
+  std::optional<OwnCostBlock> own_cost;     ///< network own_cost: what computes the scores, the choice apart
   int top_k = 1;
   std::vector<double> top_k_distribution;  ///< probability of k = 1, 2, ...; empty = top_k always
   ScoreFunction score = ScoreFunction::softmax;

@@ -25,7 +25,8 @@ constexpr std::array kRouterKinds{
 
 constexpr std::array kRouterNetworks{
     Entry<RouterNetwork>{"linear", RouterNetwork::linear}, Entry<RouterNetwork>{"mlp", RouterNetwork::mlp},
-    Entry<RouterNetwork>{"attention", RouterNetwork::attention}, Entry<RouterNetwork>{"none", RouterNetwork::none}};
+    Entry<RouterNetwork>{"attention", RouterNetwork::attention},
+    Entry<RouterNetwork>{"own-cost", RouterNetwork::own_cost}, Entry<RouterNetwork>{"none", RouterNetwork::none}};
 
 constexpr std::array kScoreFunctions{Entry<ScoreFunction>{"softmax", ScoreFunction::softmax},
                                      Entry<ScoreFunction>{"sigmoid", ScoreFunction::sigmoid},

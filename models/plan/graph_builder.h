@@ -61,6 +61,8 @@ class GraphBuilder {
   /// Coarse experts first, then the fine ones of those that were chosen.
   void hierarchical_scores(const MoeBlock& block, const std::string& name, std::int64_t tokens, std::int64_t width,
                            const GemmInput& input);
+  /// Attention of the block's tokens to each other, whose result is scored.
+  void route_by_attention(const RouterSpec& router, const std::string& name);
   void attention(const AttentionBlock& block, const std::string& name);
   void grouped_query(const AttentionBlock& block, const std::string& name);
   void cross(const AttentionBlock& block, const std::string& name);

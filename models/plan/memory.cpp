@@ -52,6 +52,9 @@ double block_weights(const Block& block, const Architecture& a, std::int64_t hid
 
 /// Cache of all sequences of a rank in one block of a decoder. Encoders keep nothing: all their tokens come at once.
 double block_cache(const Block& block, const Architecture& a, const Deployment& d, const Workload& w) {
+  if (const auto* moe = std::get_if<MoeBlock>(&block)) {
+    return moe->router.attention ? block_cache(*moe->router.attention, a, d, w) : 0;
+  }
   const DType dtype = a.kv_dtype.value_or(d.dtype.value_or(a.dtype));
   const double sequences = std::ceil(value(w.batch + w.prefill_batch) / d.dp);
   const double state = state_bytes_per_sequence(block, dtype).value() / d.tp;

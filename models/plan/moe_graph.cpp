@@ -22,12 +22,12 @@ std::vector<std::string> not_executed(const MoeBlock& block) {
   note(r.granularity != Granularity::token, "routing by anything but tokens");
   note(r.kind == RouterKind::hash, "a hash router");
   note(r.kind == RouterKind::architecture, "an architecture router");
-  note(r.network == RouterNetwork::attention, "an attention router");
   note(r.coarse_experts > 0 && r.top_k % std::max(1, r.coarse_top_k) != 0,
        "a hierarchical router whose coarse experts do not choose alike");
   note(!r.top_k_distribution.empty(), "a distribution of top-k");
   note(block.zero_experts > 0, "zero experts");
   note(block.sub_token_heads > 1 && block.latent_width > 0, "a latent width of sub-tokens");
+  note(block.sub_token_heads > 1 && r.attention, "an attention router of sub-tokens");
   note(splits_by_modality(block) && r.kind != RouterKind::token_choice,
        "a split by modality of experts that tokens do not choose");
   note(block.capacity.overflow == Overflow::reroute_random, "random rerouting of overflow");
@@ -188,6 +188,13 @@ void GraphBuilder::hierarchical_scores(const MoeBlock& block, const std::string&
   choose(name + ".top_k.fine", tokens * chosen, fine, block.router.top_k / chosen, 1);
 }
 
+void GraphBuilder::route_by_attention(const RouterSpec& router, const std::string& name) {
+  if (!router.attention) return;
+  const std::size_t begin = graph_.operators.size();
+  attention(*router.attention, name + ".router.attention");
+  for (std::size_t i = begin; i < graph_.operators.size(); ++i) graph_.operators[i].stage = "router";
+}
+
 void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   for (const std::string& what : not_executed(block)) refuse(name, what);
   // MH-MoE: a token becomes `heads` narrow ones, each routed by itself, between two projections of the whole token.
@@ -216,7 +223,14 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
     activation.activation_bytes = Bytes(value(tokens * width) * (4 + element_));
     from = width;
   }
-  const GemmInput scored_input = from == hidden ? routed_input : GemmInput(Bytes(0));
+  route_by_attention(block.router, name);
+  const bool scores_given = block.router.own_cost.has_value() || block.router.network == RouterNetwork::none;
+  if (block.router.own_cost) {
+    own_cost(*block.router.own_cost, name + ".router." + block.router.own_cost->name);
+    graph_.operators.back().stage = "router";
+  }
+  const bool fresh = from == hidden && !block.router.attention;
+  const GemmInput scored_input = fresh ? routed_input : GemmInput(Bytes(0));
   if (block.router.coarse_experts > 0) {
     hierarchical_scores(block, name, tokens, from, scored_input);
   } else {
@@ -226,7 +240,7 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
       const std::int64_t scored = part.may_choose.empty() ? experts : part.experts();
       const auto rows = std::max<std::int64_t>(1, std::llround(part.share * value(tokens)));
       const std::string of = part.name.empty() ? "" : "." + part.name;
-      if (block.router.network != RouterNetwork::none) {
+      if (!scores_given) {
         gemm(name + ".router" + of, "router", rows, scored, from, scored_input);
       }
       choose(name + ".top_k" + of, rows, scored, top_k, block.router.groups);
