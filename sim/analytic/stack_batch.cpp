@@ -147,7 +147,50 @@ StackBatch::Part StackBatch::make_part(const Architecture& frame, const Layer* l
   return part;
 }
 
+std::int32_t StackBatch::stacked(std::span<const std::int32_t> layers) {
+  if (layers.empty()) throw InputError("layers", "are none", "give at least one number of parts_of");
+  for (const std::int32_t number : layers) {
+    if (number < 0 || number >= static_cast<std::int32_t>(parts_.size())) {
+      throw InputError("layers", std::to_string(number) + " is the number of no part", "numbers come from parts_of");
+    }
+  }
+  if (layers.size() == 1) return layers.front();
+  std::string key = "s";
+  for (const std::int32_t number : layers) key += std::to_string(number) + ',';
+  const auto [known, fresh] = numbers_.try_emplace(std::move(key), static_cast<std::int32_t>(parts_.size()));
+  if (!fresh) return known->second;
+  Part all;
+  all.members.assign(layers.begin(), layers.end());
+  for (const std::int32_t number : layers) {
+    const Part& part = parts_[static_cast<std::size_t>(number)];
+    if (all.problem.empty()) all.problem = part.problem;
+    all.stored += part.stored;
+    all.kv += part.kv;
+    all.activations += part.activations;
+    all.layer += part.layer;
+    all.memory_weights += part.memory_weights;
+    all.memory_cache += part.memory_cache;
+    all.memory_activations = std::max(all.memory_activations, part.memory_activations);
+    all.memory_workspace = std::max(all.memory_workspace, part.memory_workspace);
+    all.parameters += part.parameters;
+    all.active += part.active;
+    all.flops += part.flops;
+    all.calls += part.calls;
+  }
+  all.nodes.assign(std::size_t{kStepNodes} * kLayerNodes, -1);
+  parts_.push_back(std::move(all));
+  return known->second;
+}
+
 std::int32_t StackBatch::intern(const Architecture& frame, const Layer* layer, bool encoder, bool rests) {
+  if (layer != nullptr && layer->blocks.size() > 1) {
+    std::vector<std::int32_t> blocks;
+    for (const Block& block : layer->blocks) {
+      const Layer alone{{block}};
+      blocks.push_back(intern(frame, &alone, encoder, rests));
+    }
+    return stacked(blocks);
+  }
   std::string key;
   append_frame_fingerprint(frame, key);
   key += encoder ? 'e' : 'd';
@@ -208,12 +251,19 @@ StackBatch::Place StackBatch::place_of(std::span<const std::int32_t> row) const 
   return place;
 }
 
-void StackBatch::compute(Part& part, int step, int layer) {
+std::int32_t StackBatch::cost_at(std::int32_t number, int step, int layer) {
+  const auto place = static_cast<std::size_t>(step * kLayerNodes + layer);
+  const auto node = [&]() -> std::int32_t& { return parts_[static_cast<std::size_t>(number)].nodes[place]; };
+  if (node() >= 0) return node();
+  Costs costs{};
+  for (const std::int32_t member : parts_[static_cast<std::size_t>(number)].members) {
+    const Costs& part = costs_[static_cast<std::size_t>(cost_at(member, step, layer))];
+    for (std::size_t c = 0; c < kColumns; ++c) costs[c] += part[c];
+  }
   OperatorGraph nodes;
   nodes.footprint = Bytes(std::exp2((step + kStepFirst) / 2.0));
   nodes.layer_footprint = Bytes(std::exp2(layer + kLayerFirst));
-  Costs costs{};
-  for (const Operator& op : part.graph.operators) {
+  for (const Operator& op : parts_[static_cast<std::size_t>(number)].graph.operators) {
     const OperatorTime time = time_of(op, nodes, deployment_, model_);
     costs[kLatency] += time.latency.value();
     if (op.stage == "router" || op.stage == "dispatch" || op.stage == "combine") {
@@ -225,8 +275,8 @@ void StackBatch::compute(Part& part, int step, int layer) {
     if (time.origin == Origin::extrapolated) costs[kExtrapolated] = 1;
     costs[static_cast<std::size_t>(kSpread + kind_slot(op.kind))] += time.latency.value() * time.half_width;
   }
-  part.nodes[static_cast<std::size_t>(step * kLayerNodes + layer)] = static_cast<std::int32_t>(costs_.size());
   costs_.push_back(costs);
+  return node() = static_cast<std::int32_t>(costs_.size() - 1);
 }
 
 void StackBatch::prepare(const StackRows& rows) {
@@ -243,12 +293,9 @@ void StackBatch::prepare(const StackRows& rows) {
     const Place place = place_of(rows.row(i));
     for (const std::int32_t number : rows.row(i)) {
       if (number < 0) continue;
-      Part& part = parts_[static_cast<std::size_t>(number)];
-      if (!part.problem.empty()) continue;
+      if (!problem(number).empty()) continue;
       for (const int step : {place.step, place.step + 1}) {
-        for (const int layer : {place.layer, place.layer + 1}) {
-          if (part.nodes[static_cast<std::size_t>(step * kLayerNodes + layer)] < 0) compute(part, step, layer);
-        }
+        for (const int layer : {place.layer, place.layer + 1}) static_cast<void>(cost_at(number, step, layer));
       }
     }
   }

@@ -62,6 +62,9 @@ class StackBatch {
   /// equal numbers. A stack that the phase does not run takes memory but no time.
   /// @throws InputError on a model that the phase cannot run.
   std::vector<std::int32_t> parts_of(const Architecture& architecture);
+  /// The number of a layer whose blocks are those of other layers, one after another; equal lists have equal numbers.
+  /// @param layers  numbers of layers, at least one. @throws InputError on a number that `parts_of` did not give.
+  std::int32_t stacked(std::span<const std::int32_t> layers);
   [[nodiscard]] std::size_t part_count() const { return parts_.size(); }
   /// Why a part cannot be timed; empty = it can.
   [[nodiscard]] const std::string& problem(std::int32_t part) const {
@@ -87,6 +90,7 @@ class StackBatch {
 
   struct Part {
     OperatorGraph graph;
+    std::vector<std::int32_t> members;  ///< layers that it consists of; it has no graph of its own then
     std::string problem;
     double stored = 0, kv = 0, activations = 0, layer = 0;
     double memory_weights = 0, memory_cache = 0, memory_activations = 0, memory_workspace = 0;
@@ -103,7 +107,8 @@ class StackBatch {
   Part make_part(const Architecture& frame, const Layer* layer, bool encoder, bool rests) const;
   [[nodiscard]] std::string first_unknown(const OperatorGraph& graph) const;
   [[nodiscard]] Place place_of(std::span<const std::int32_t> row) const noexcept;
-  void compute(Part& part, int step, int layer);
+  /// Where the costs of a part at two footprints are in costs_; computed where they are not there yet.
+  std::int32_t cost_at(std::int32_t number, int step, int layer);
   void write(const Sum& sum, std::size_t row, const StackTimes& times) const noexcept;
 
   Profile profile_;

@@ -159,6 +159,11 @@ class ModelBatch {
     return batch_->parts_of(architecture);
   }
 
+  std::int32_t stacked(const std::vector<std::int32_t>& layers) {
+    const std::unique_lock lock(mutex_);
+    return batch_->stacked(layers);
+  }
+
   std::string problem(std::int32_t part) {
     const std::shared_lock lock(mutex_);
     if (part < 0 || static_cast<std::size_t>(part) >= batch_->part_count()) {
@@ -246,6 +251,8 @@ void bind_batches(nb::module_& m) {
            "prefill_batch"_a = 0, "load"_a = "uniform", "seed"_a = 1, nb::call_guard<nb::gil_scoped_release>())
       .def("parts_of", &ModelBatch::parts_of, "architecture"_a, nb::call_guard<nb::gil_scoped_release>(),
            "Numbers of the parts (embedding, layers, head) that make up the model.")
+      .def("stacked", &ModelBatch::stacked, "layers"_a,
+           "The part of a layer whose blocks are those of the given layers, one after another.")
       .def("problem", &ModelBatch::problem, "part"_a, "Why a part cannot be timed; empty = it can.")
       .def("predict", &ModelBatch::predict, "parts"_a,
            "int32 array of shape [models, parts], -1 = nothing there. Returns a dict of columns: times in seconds, NaN "

@@ -135,7 +135,31 @@ TEST(StackBatch, EqualLayersShareAPart) {
   const auto parts = batch.parts_of(twice);
   ASSERT_EQ(parts.size(), 3U);
   EXPECT_EQ(parts[1], parts[2]);
-  EXPECT_EQ(batch.part_count(), 2U);
+  EXPECT_EQ(batch.part_count(), 4U);  // the end, two blocks, and the layer that they make
+}
+
+TEST(StackBatch, LayersAreMadeOfBlocksThatAreCostedOnce) {
+  StackBatch batch(synthetic_profile(), calibration(), deployment(), decode(1));
+  Architecture model = random_models(1, 2, 4)[0];
+  ASSERT_EQ(model.decoder[0].blocks.size(), 2U);
+  static_cast<void>(batch.parts_of(model));
+  const std::size_t before = batch.part_count();
+  Architecture mixed = model;
+  std::swap(mixed.decoder[0].blocks[1], mixed.decoder[1].blocks[1]);
+  ASSERT_NE(mixed, model);
+  const auto parts = batch.parts_of(mixed);
+  EXPECT_LE(batch.part_count(), before + 2);  // two layers, no block
+  std::vector<std::int32_t> blocks;
+  for (const Block& block : mixed.decoder[0].blocks) {
+    Architecture alone = mixed;
+    alone.decoder = {Layer{{block}}, Layer{{block}}};
+    blocks.push_back(batch.parts_of(alone).back());
+  }
+  EXPECT_EQ(batch.stacked(blocks), parts[1]);
+  EXPECT_EQ(batch.stacked({blocks.data(), 1}), blocks[0]);
+  EXPECT_THROW(batch.stacked({}), InputError);
+  const std::vector<std::int32_t> unknown{999};
+  EXPECT_THROW(batch.stacked(unknown), InputError);
 }
 
 TEST(StackBatch, TheHotLoopDoesNotAllocate) {

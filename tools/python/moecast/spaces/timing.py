@@ -94,6 +94,7 @@ class _Step:
         self.layers = layers
         self.batch = None if predictor.gpu else predictor.batch(step)
         self.parts = numpy.full(1, -1, numpy.int32)  #: of each layer number; the last one stands for no layer
+        self.blocks = {}  #: parts of single blocks
 
     def each(self, genomes):
         unique, inverse = numpy.unique(genomes, axis=0, return_inverse=True)
@@ -108,15 +109,34 @@ class _Step:
             self.parts = numpy.concatenate([self.parts[:-1], fresh, [-1]]).astype(numpy.int32)
         return self.batch.predict(numpy.ascontiguousarray(self.parts[numbers]))
 
-    def _part(self, model, stack, end):
-        """The part of a layer, or of the end of a stack, in a model that has this one layer."""
-        parts = self.batch.parts_of(model)
-        # The encoder's come first.
-        part = parts[0 if end else 1] if stack == "encoder" else parts[-2 if end else -1]
-        problem = self.batch.problem(part)
-        if problem:
-            raise InputError(f"{self.space.name}: a layer of the {stack}: {problem}")
-        return part
+    def _part(self, frame, stack, blocks):
+        """The part of a layer of these blocks, or of the end of a stack; equal blocks are costed once."""
+        if blocks is None:
+            return self._block(frame, stack, None)
+        if not blocks:
+            return -1
+        return self.batch.stacked([self._block(frame, stack, block) for block in blocks])
+
+    def _block(self, frame, stack, block):
+        key = (frame, stack, block)
+        if key not in self.blocks:
+            part = self.blocks[key] = self._costed(frame, stack, block)
+            problem = self.batch.problem(part)
+            if problem:
+                raise InputError(f"{self.space.name}: a layer of the {stack}: {problem}")
+        return self.blocks[key]
+
+    def _costed(self, frame, stack, block):
+        # Two layers, for a model of one lone block is asked otherwise; the encoder's parts come first.
+        layer = f'{{"blocks":[{block or self.layers.any_block(stack)}]}}'
+        stacks = {stack: f"[{layer},{layer}]"}
+        if stack == "encoder" and "decoder" in self.space.family.stacks:
+            stacks["decoder"] = f'[{{"blocks":[{self.layers.any_block("decoder")}]}}]'
+        text = frame[:-1] + "".join(f',"{name}":{layers}' for name, layers in stacks.items()) + "}"
+        parts = self.batch.parts_of(Architecture.from_text(text, self.space.name))
+        if stack == "encoder":
+            return parts[0 if block is None else 1]
+        return parts[-3 if block is None else -1]
 
 
 class _Layers:
@@ -124,7 +144,8 @@ class _Layers:
 
     def __init__(self, space):
         self.space = space
-        self.models = []  #: (model with this one layer, stack, whether the end of the stack is meant)
+        self.models = []  #: (frame, stack, blocks as JSON; None: the end of the stack)
+        self.examples = {}  #: some block of each stack
         self.known = {}  #: numbers by the values that decide a layer's cost
         self.codes = {}  #: the same by the genes of a layer at its place
 
@@ -216,8 +237,18 @@ class _Layers:
         key = (stack, tuple(frame.values()), None if values is None else self._key(values))
         if key not in self.known:
             self.known[key] = len(self.models)
-            self.models.append((self._model(genome, stack, layer or 0, frame, values), stack, layer is None))
+            blocks = None if values is None else [json.dumps(b) for b in space.family.blocks(stack, values)]
+            self.models.append((json.dumps(frame), stack, blocks))
         return self.known[key]
+
+    def any_block(self, stack):
+        """Some block of the stack, as JSON."""
+        if stack not in self.examples:
+            genome = numpy.zeros(len(self.space.sizes), numpy.int64)
+            values = self.space.layer_values(stack, genome, 0)
+            blocks = self.space.family.blocks(stack, values) or [{"type": "ffn", "ffn": {"width": 1}}]
+            self.examples[stack] = json.dumps(blocks[-1])
+        return self.examples[stack]
 
     @staticmethod
     def _key(values):
@@ -227,12 +258,3 @@ class _Layers:
             for name, v in values.items()
             if name != "layers"
         )
-
-    def _model(self, genome, stack, layer, frame, values):
-        space = self.space
-        blocks = space.family.blocks(stack, values or space.layer_values(stack, genome, layer))
-        alone = {**frame, stack: [{"blocks": blocks}]}
-        if stack == "encoder" and "decoder" in space.family.stacks:
-            other = space.family.blocks("decoder", space.layer_values("decoder", genome, 0))
-            alone["decoder"] = [{"blocks": other}]
-        return Architecture.from_text(json.dumps(alone), space.name)
