@@ -72,6 +72,15 @@ TEST(Formats, OfEveryAnswerCanBeRead) {
   expect_readable({"predict", "--hw", profile, "--model", "mixtral-8x7b", "--dtype", "fp32"}, 1);  // does not fit
 }
 
+TEST(Formats, SpacesAreListedWithWhatIsSearched) {
+  const Json spaces = Json::parse(in_format({"list", "spaces"}, "json", {}).out);
+  const auto grid = std::ranges::find_if(spaces, [](const Json& space) { return space.at("name") == "automoe-180"; });
+  ASSERT_NE(grid, spaces.end());
+  EXPECT_EQ(grid->at("family"), "encoder-decoder");
+  EXPECT_EQ(grid->at("searched_fields").size(), 4);
+  EXPECT_EQ(grid->at("objectives"), Json::parse(R"(["latency","flops"])"));
+}
+
 TEST(Formats, OfAnEmptyListHoldNoRecord) {
   const ProgramOptions none{.environment = {{"MOECAST_PROFILES", fresh_folder("formats-none")},
                                             {"MOECAST_DATA", fresh_folder("formats-data/models/zoo") + "/../.."}}};

@@ -117,11 +117,27 @@ Listing list_backends() {
 }
 
 Listing list_spaces(const DataFolders& folders) {
-  Listing listing{{{"space"}, {}}, {}, "no search spaces in this data folder"};
+  Listing listing{{{"space", "family", "searched", "objectives"}, {}}, {}, "no search spaces in this data folder"};
   const fs::path folder = fs::path(folders.zoo).parent_path() / "spaces";
   for (const std::string& name : json_names(folder.string())) {
-    listing.table.rows.push_back({name});
-    listing.records.push_back(Json{{"name", name}});
+    const std::string path = (folder / (name + ".json")).string();
+    const Json read = read_json_file(path);
+    const JsonView space(read, path);
+    const std::string family = space.at("family").as_string();
+    const JsonView fields = space.at("fields");
+    std::vector<std::string> searched;
+    for (const std::string& field : fields.keys()) {
+      if (fields.has(field) && fields.at(field).raw().is_structured()) searched.push_back(field);
+    }
+    std::vector<std::string> objectives;
+    if (space.has("objectives")) {
+      const JsonView list = space.at("objectives");
+      for (std::size_t i = 0; i < list.size(); ++i) objectives.push_back(list.at(i).as_string());
+    }
+    listing.table.rows.push_back(
+        {name, family, std::to_string(searched.size()) + " fields", fmt::format("{}", fmt::join(objectives, ","))});
+    listing.records.push_back(Json{
+        {"name", name}, {"family", family}, {"searched_fields", searched}, {"objectives", objectives}, {"file", path}});
   }
   return listing;
 }

@@ -5,9 +5,10 @@ import pathlib
 from moecast import _core
 
 FOLDER = pathlib.Path(__file__).parent
-_SHARE = FOLDER / "share" / "moecast"
+#: Models, spaces, engines and profiles.
+SHARE = FOLDER / "share" / "moecast"
 #: The command line program of the wheel.
 PROGRAM = FOLDER / "bin" / "moecast"
 
-if (_SHARE / "models" / "zoo").is_dir():
-    _core.set_data_folder(str(_SHARE))
+if (SHARE / "models" / "zoo").is_dir():
+    _core.set_data_folder(str(SHARE))

@@ -8,10 +8,11 @@ import pathlib
 import numpy
 
 from moecast._core import Architecture, InputError, UsageError
+from moecast._data import SHARE
 from moecast.spaces.families import FAMILIES
 from moecast.spaces.fields import MOST_EXPERTS, MOST_LAYERS, read_field
 
-_FOLDER = pathlib.Path(__file__).parent / "data"
+_FOLDER = SHARE / "models" / "spaces"
 #: A space up to this size can be listed.
 MOST_LISTED = 5_000_000
 
@@ -71,6 +72,7 @@ class Space:
         family = description.get("family")
         if family not in FAMILIES:
             raise InputError(f"{where}: /family: {family!r} is not known (write one of {', '.join(FAMILIES)})")
+        self.description = description
         self.name = str(description.get("name", where))
         self.family_name = family
         self.family = FAMILIES[family]
