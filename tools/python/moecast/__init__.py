@@ -23,10 +23,11 @@ from moecast._core import (
 )
 from moecast.adaptation import AdaptedPredictor, adapt
 from moecast.collection import collect
+from moecast.dataset import Dataset, dataset_names, load_dataset
 from moecast.expectation import ExpectedLatency, expected_latency
 from moecast.hardware_aware import HardwareAwareMoE
 from moecast.predictor import Predictor, Request, Workload
-from moecast.search import search
+from moecast.search import remeasure, search
 from moecast.spaces import Space, load_space
 from moecast.torch_import import from_torch
 
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptedPredictor",
     "Architecture",
+    "Dataset",
     "DeviceError",
     "Error",
     "ExpectedLatency",
@@ -47,12 +49,15 @@ __all__ = [
     "Workload",
     "adapt",
     "collect",
+    "dataset_names",
     "expected_latency",
     "from_torch",
     "list_hw",
     "list_models",
+    "load_dataset",
     "load_space",
     "profile_folder",
+    "remeasure",
     "search",
 ]
 PROGRAM = _data.PROGRAM

@@ -14,10 +14,21 @@ from moecast.search.evaluation import Evaluation
 from moecast.search.journal import Journal, Memory
 from moecast.search.methods import METHODS, make_algorithm
 from moecast.search.metrics import Objective, read_metrics, read_objectives
+from moecast.search.remeasurement import Remeasured, remeasure
 from moecast.search.result import SearchResult, hypervolume, non_dominated
 from moecast.spaces import SpaceTimes, load_space
 
-__all__ = ["Constraint", "Evaluation", "Objective", "SearchResult", "hypervolume", "non_dominated", "search"]
+__all__ = [
+    "Constraint",
+    "Evaluation",
+    "Objective",
+    "Remeasured",
+    "SearchResult",
+    "hypervolume",
+    "non_dominated",
+    "remeasure",
+    "search",
+]
 
 
 def search(
@@ -38,6 +49,7 @@ def search(
     mutation_probability=0.3,
     patience=None,
     seed=1,
+    initial=None,
     executor=None,
     time_limit_s=None,
     resume=None,
@@ -56,6 +68,7 @@ def search(
     metrics: the user's, by name: a callable that takes a dict of genes, "FILE.csv:COLUMN", or "FILE.json" (linear).
     method: evolution (one objective), nsga2, random, exhaustive; None = what fits.
     patience: stops after so many generations without a better objective (or hypervolume).
+    initial: genomes [n, genes] that are evaluated beside those of the method.
     executor: any concurrent.futures.Executor for the callbacks. time_limit_s: of one call.
     resume: file of what callbacks answered; a restarted search with the same arguments continues from it.
     progress: called with (generation, generations, best) after each one; True writes to stderr.
@@ -86,6 +99,8 @@ def search(
     run = _Run(evaluation, generations, patience, _show if progress is True else progress)
     start = time.perf_counter()
     try:
+        if initial is not None and len(initial) > 0:
+            run.add(space.checked(initial))
         if method == "exhaustive":
             run.list(space.all(), population)
         elif method == "random":
