@@ -22,8 +22,8 @@ from moecast.dataset import write_dataset
 from moecast.predictor import Request, Workload
 from moecast.runners import Runtime, TorchTranslation
 
-TRANSLATION = Request(batch=1, prompt=30, target=30, beams=5, encoder_decoder=True)
-MOST_PARAMETERS = 250e6  # of decoders: what 1 GB holds in fp32
+TRANSLATION = Request(batch=1, prompt=30, target=12, beams=5, encoder_decoder=True)
+MOST_PARAMETERS = 150e6  # of decoders: 600 MB in fp32, far beyond any cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Setup:
 
 
 SETUPS = {
-    "llm-decode": Setup("llm-moe", "onednn", 1, Workload("decode", batch=1, context=512), 420),
-    "llm-decode-16": Setup("llm-moe", "onednn", 1, Workload("decode", batch=16, context=256), 210),
-    "llm-prefill": Setup("llm-moe", "onednn", 1, Workload("prefill", batch=1, prompt=96), 210),
-    "llm-decode-2-threads": Setup("llm-moe", "onednn", 2, Workload("decode", batch=1, context=512), 150, "llm-decode"),
-    "automoe": Setup("automoe-wmt14-en-de", "torch", 1, TRANSLATION, 450),
-    "automoe-2-threads": Setup("automoe-wmt14-en-de", "torch", 2, TRANSLATION, 110, "automoe"),
+    "llm-decode": Setup("llm-moe", "onednn", 1, Workload("decode", batch=1, context=512), 760),
+    "llm-decode-16": Setup("llm-moe", "onednn", 1, Workload("decode", batch=16, context=256), 250),
+    "llm-prefill": Setup("llm-moe", "onednn", 1, Workload("prefill", batch=1, prompt=96), 150),
+    "llm-decode-2-threads": Setup("llm-moe", "onednn", 2, Workload("decode", batch=1, context=512), 220, "llm-decode"),
+    "automoe": Setup("automoe-wmt14-en-de", "torch", 1, TRANSLATION, 105),
+    "automoe-2-threads": Setup("automoe-wmt14-en-de", "torch", 2, TRANSLATION, 30, "automoe"),
 }
 
 
@@ -66,8 +66,8 @@ def genomes_of(name):
 
 def execute(setup, architectures, hw):
     if setup.runtime == "torch":
-        return TorchTranslation(setup.workload, threads=setup.threads).run(architectures)
-    return Runtime(hw, backend=setup.runtime, threads=setup.threads).run(architectures, setup.workload)
+        return TorchTranslation(setup.workload, threads=setup.threads, least_runs=4).run(architectures)
+    return Runtime(hw, backend=setup.runtime, threads=setup.threads, rounds=2).run(architectures, setup.workload)
 
 
 def read_journal(path):
@@ -90,7 +90,7 @@ def collect(path, hw, seconds):
         while any(done[name] < setup.count for name, setup in SETUPS.items()):
             name = min(SETUPS, key=lambda n: done[n] / SETUPS[n].count)
             setup = SETUPS[name]
-            batch = genomes_of(name)[done[name] : done[name] + (4 if setup.runtime == "torch" else 10)]
+            batch = genomes_of(name)[done[name] : done[name] + (4 if setup.runtime == "torch" else 40)]
             space = moecast.load_space(setup.space)
             for genome, execution in zip(batch, execute(setup, [space.architecture(g) for g in batch], hw)):
                 row = {"setup": name, "genome": [int(i) for i in genome]}
@@ -125,6 +125,7 @@ def header(hw):
             "torch": torch.__version__,
             **{backend["name"]: backend.get("library") for backend in profile.get("backends", [])},
         },
+        "spaces": {name: moecast.load_space(name).description for name in {s.space for s in SETUPS.values()}},
         "collected": time.strftime("%Y-%m-%d", time.gmtime()),
         "setups": {
             name: {

@@ -97,7 +97,7 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
   }
   const std::vector<ValidationCase> drawn = cases_of(request, combinations);
 
-  const KernelBuffers buffers;
+  const KernelBuffers buffers = request.interleaved ? KernelBuffers() : KernelBuffers(0);  // stored ones are not timed
   SessionRequest session;
   session.layers = drawn;
   if (request.interleaved) {

@@ -5,7 +5,7 @@ import json
 
 import moecast
 import pytest
-from moecast.dataset import load_dataset, write_dataset
+from moecast.dataset import dataset_names, load_dataset, write_dataset
 from moecast.runners import Runtime
 
 HEADER = {
@@ -28,6 +28,33 @@ def test_a_written_dataset_reads_back(tmp_path):
     assert dataset.workload("a").batch == 2
     with pytest.raises(moecast.InputError, match="'b' is not known"):
         dataset.of("b")
+
+
+def test_a_dataset_keeps_its_space(tmp_path):
+    own = {**moecast.load_space("automoe-180").description, "name": "automoe-180"}
+    own["fields"] = {**own["fields"], "encoder.experts": [64]}
+    write_dataset(tmp_path / "d.jsonl.gz", {**HEADER, "spaces": {"automoe-180": own}}, [ROW])
+    assert load_dataset(tmp_path / "d.jsonl.gz").space("a").size() == 3 * 3 * 4
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_what_ships_is_what_its_card_says(name):
+    """At least 1,500 architectures of both spaces on both runtimes, with repetition and noise; each can be built again."""
+    dataset = load_dataset(name)
+    assert len(dataset) >= 1500
+    assert {s["space"] for s in dataset.header["setups"].values()} == {"llm-moe", "automoe-wmt14-en-de"}
+    assert {s["runtime"] for s in dataset.header["setups"].values()} == {"onednn", "torch"}
+    assert dataset.header["machine"]["cpu"] and dataset.header["libraries"]["torch"]
+    for setup in dataset.header["setups"]:
+        genomes, columns = dataset.of(setup)
+        assert len(genomes) == len(columns["latency_s"]) > 0
+        assert (columns["latency_s"] > 0).all() and (columns["noise_ratio"] >= 0).all()
+        assert dataset.space(setup).architecture(genomes[0]).total_parameters > 0
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(moecast.UsageError, match="is not known"):
+        load_dataset("no-such-dataset")
 
 
 @pytest.mark.parametrize(

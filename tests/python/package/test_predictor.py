@@ -138,6 +138,19 @@ def test_bad_arguments_raise_what_the_command_line_says(predictor, layer):
         moecast.Architecture.load("no-such-model")
 
 
+def test_degrees_of_a_deployment_are_those_of_the_command_line(predictor):
+    gpu = moecast.Predictor("h200-sxm", backend="vllm")
+    model = moecast.Architecture.load("qwen3-30b-a3b")
+    step = moecast.Workload("prefill", batch=8, prompt=2048)
+    stages = gpu.predict(model, step, pp=2, micro_batches=8)
+    assert stages.latency_s < gpu.predict(model, step, pp=2, micro_batches=1).latency_s
+    assert gpu.predict(model, step, cp=2).latency_s < gpu.predict(model, step).latency_s
+    copies = gpu.predict(model, step, tp=1, dp=4, ep=4, redundant_experts=4)
+    assert copies.memory["weights_bytes"] > gpu.predict(model, step, tp=1, dp=4, ep=4).memory["weights_bytes"]
+    with pytest.raises(moecast.InputError, match="cp"):
+        predictor.predict(model, batch=1, cp=2)
+
+
 def test_does_not_fit_is_an_answer(predictor):
     answer = predictor.predict(moecast.Architecture.load("deepseek-v3"), batch=1)
     assert answer.status == "does_not_fit" and answer.latency_s is None and "too much" in answer.reason

@@ -53,7 +53,8 @@ class PredictorHandle {
                                  std::int64_t context, std::int64_t prompt, std::int64_t source,
                                  std::int64_t prefill_batch, std::int64_t copies, const std::string& load,
                                  std::uint64_t seed, const std::vector<std::int64_t>& rows, int tp, int ep, int dp,
-                                 int pp, std::optional<int> moe_tp, const std::string& without) const {
+                                 int pp, std::optional<int> moe_tp, int cp, std::optional<int> micro_batches,
+                                 int redundant_experts, const std::string& without) const {
     Query query;
     query.architecture = architecture;
     query.deployment = setting_.deployment;
@@ -62,6 +63,9 @@ class PredictorHandle {
     query.deployment.dp = dp;
     query.deployment.pp = pp;
     query.deployment.moe_tp = moe_tp;
+    query.deployment.cp = cp;
+    query.deployment.micro_batches = micro_batches;
+    query.deployment.redundant_experts = redundant_experts;
     // Steps of GPUs are asked with the popularity that trained routers show, where nobody says another.
     const std::string said = !load.empty() ? load : setting_.hardware.gpu ? "log-normal:1" : "uniform";
     query.workload = make_workload(phase, batch, context, prompt, source, prefill_batch, copies, said, seed, rows);
@@ -91,6 +95,7 @@ class PredictorHandle {
             {"ep", number(d.ep), true},
             {"dp", number(d.dp), true},
             {"pp", number(d.pp), true},
+            {"cp", number(d.cp), true},
             {"threads", number(d.threads), false},
             {"backend", d.backend, !setting_.deployment.backend.empty()},
             {"strategy", strategy_name(d.strategy), false},
@@ -182,7 +187,8 @@ void bind_predictor(nb::module_& m) {
       .def("predict", &PredictorHandle::predict, "architecture"_a, nb::kw_only(), "phase"_a = "decode", "batch"_a = 1,
            "context"_a = 1024, "prompt"_a = 512, "source"_a = 0, "prefill_batch"_a = 0, "copies"_a = 1, "load"_a = "",
            "seed"_a = 1, "rows"_a = std::vector<std::int64_t>(), "tp"_a = 1, "ep"_a = 1, "dp"_a = 1, "pp"_a = 1,
-           "moe_tp"_a.none() = nb::none(), "without"_a = "", nb::call_guard<nb::gil_scoped_release>())
+           "moe_tp"_a.none() = nb::none(), "cp"_a = 1, "micro_batches"_a.none() = nb::none(), "redundant_experts"_a = 0,
+           "without"_a = "", nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("folder", [](const PredictorHandle& p) { return p.setting().hardware.folder; })
       .def_prop_ro("gpu", [](const PredictorHandle& p) { return p.setting().hardware.gpu; })
       .def_prop_ro("threads", [](const PredictorHandle& p) { return p.setting().deployment.threads; })

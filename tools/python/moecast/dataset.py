@@ -6,15 +6,20 @@ import pathlib
 
 import numpy
 
-from moecast._core import InputError
+from moecast._core import InputError, UsageError
+from moecast._data import SHARE
 from moecast.predictor import Request, Workload
 from moecast.spaces import load_space
+
+
+_FOLDER = SHARE / "hwprofiles" / "datasets"
 
 
 class Dataset:
     """Executed architectures of search spaces.
 
-    header: dict of the machine, libraries, and of each `setup` (space, runtime, threads, workload).
+    header: dict of the machine, libraries, the spaces as they were, and of each `setup` (space, runtime, threads,
+    workload).
     rows: list of dicts {"setup", "genome", "latency_s", "noise_ratio", ...}.
     """
 
@@ -38,7 +43,8 @@ class Dataset:
 
     def space(self, setup):
         """The Space that the genomes of a setup are of."""
-        return load_space(self.header["setups"][setup]["space"])
+        name = self.header["setups"][setup]["space"]
+        return load_space(self.header.get("spaces", {}).get(name, name))
 
     def workload(self, setup):
         """The Workload or Request that was executed."""
@@ -46,8 +52,21 @@ class Dataset:
         return (Request if fields.pop("kind", "step") == "request" else Workload)(**fields)
 
 
-def load_dataset(path):
-    """A file that `write_dataset` wrote. Raises InputError naming the line at fault."""
+def dataset_names():
+    """Names of the datasets that ship; what they hold and how it was measured: hwprofiles/datasets/README.md."""
+    return sorted(path.name.removesuffix(".jsonl.gz") for path in _FOLDER.glob("*.jsonl.gz"))
+
+
+def load_dataset(name):
+    """A dataset that ships, by its name, or a file that `write_dataset` wrote.
+
+    Raises UsageError for a name that is none, InputError naming the line at fault.
+    """
+    path = pathlib.Path(name)
+    if path.suffix != ".gz" and path.name == str(name):
+        path = _FOLDER / f"{name}.jsonl.gz"
+        if not path.is_file():
+            raise UsageError(f"dataset: {str(name)!r} is not known (known: {', '.join(dataset_names()) or 'none'})")
     rows = []
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:

@@ -141,12 +141,17 @@ class Predictor:
         dp=1,
         pp=1,
         moe_tp=None,
+        cp=1,
+        micro_batches=None,
+        redundant_experts=0,
         without=(),
         **fields,
     ):
         """One step of a model, or `tokens` tokens through a lone MoE layer.
 
         `workload` is a Workload, or give its fields by name. `rows`: exact rows of each expert of a lone layer.
+        Degrees: tp, ep, dp, pp, cp (contexts shared, GPUs only), moe_tp ranks an expert, micro_batches a step (None:
+        one a stage), redundant_experts copies of popular experts.
         `without`: factors to remove (all-to-all, memory-bandwidth, routing-overhead, imbalance); removing one never
         slows. Returns a Prediction: its status says whether there is a latency.
         """
@@ -172,6 +177,9 @@ class Predictor:
             dp=dp,
             pp=pp,
             moe_tp=moe_tp,
+            cp=cp,
+            micro_batches=micro_batches,
+            redundant_experts=redundant_experts,
             without=",".join(without),
             **fields,
         )

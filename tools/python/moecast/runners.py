@@ -76,8 +76,9 @@ class TorchTranslation:
     `request`: a Request; its prompt is encoded, its target generated for each beam.
     """
 
-    def __init__(self, request, *, threads=1, dtype="fp32", least_s=0.5):
-        self.request, self.threads, self.dtype, self.least_s = request, threads, dtype, least_s
+    def __init__(self, request, *, threads=1, dtype="fp32", least_s=0.5, least_runs=5):
+        self.request, self.threads, self.dtype = request, threads, dtype
+        self.least = {"least_s": least_s, "least_runs": least_runs}
 
     def run(self, architectures):
         """An Execution each: a whole request."""
@@ -92,5 +93,5 @@ class TorchTranslation:
                 model = Model(architecture).to(DTYPES[self.dtype]).eval()
             run = model.translate(self.request.prompt, self.request.target, self.request.beams)
             with torch.no_grad():
-                executions.append(Execution(*measure(run, least_s=self.least_s, settle=1)))
+                executions.append(Execution(*measure(run, settle=1, **self.least)))
         return executions

@@ -3,11 +3,11 @@
 import contextlib
 import json
 import math
-import time
 
 import torch
 from torch import nn
 
+from moecast import execution
 from moecast._core import InputError
 
 #: Formats of weights and activations that are executed.
@@ -255,16 +255,5 @@ def layer_of(architecture, dtype=torch.float32):
     return MoE(d["hidden"], blocks[0]).to(dtype).eval()
 
 
-@torch.no_grad()
-def measure(run, *, least_s=0.15, least_runs=5, most_runs=200, settle=2):
-    """Median seconds of `run()`, and the noise: the ratio of the medians of its odd and even runs minus one."""
-    for _ in range(settle):
-        run()
-    times = []
-    start = time.perf_counter()
-    while len(times) < least_runs or (time.perf_counter() - start < least_s and len(times) < most_runs):
-        before = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - before)
-    odd, even = (sorted(times[i::2])[len(times[i::2]) // 2] for i in (0, 1))
-    return sorted(times)[len(times) // 2], abs(odd / even - 1)
+#: moecast.execution.measure without gradients.
+measure = torch.no_grad()(execution.measure)

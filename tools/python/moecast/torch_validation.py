@@ -7,28 +7,11 @@ import torch
 
 from moecast._core import Architecture, UsageError
 from moecast.accuracy import judged, report
+from moecast.execution import draw_layers
 from moecast.predictor import Predictor
 from moecast.runners import TorchTranslation
 from moecast.spaces import SpaceTimes, load_space
 from moecast.torch_reference import DTYPES, layer_of, measure
-
-
-def draw_layers(count, seed, most_flops=2e10, most_bytes=4e8):
-    """Random MoE layers, none of them on the profiler's grid: dicts of hidden, width, experts, top_k, tokens."""
-    g = numpy.random.default_rng(seed)
-    layers = []
-    while len(layers) < count:
-        layer = {
-            "hidden": 32 * int(g.integers(8, 65)),
-            "width": 32 * int(g.integers(4, 81)),
-            "experts": int(g.integers(4, 33)),
-            "top_k": int(g.integers(1, 5)),
-            "tokens": int(round(2 ** g.uniform(0, 9))),
-        }
-        matrix = layer["hidden"] * layer["width"]
-        if 12 * matrix * layer["experts"] < most_bytes and 6 * matrix * layer["top_k"] * layer["tokens"] < most_flops:
-            layers.append(layer)
-    return layers
 
 
 def execute(layer, least_s, dtype=torch.float32):

@@ -1,0 +1,37 @@
+"""What all references that execute on this machine share: which layers are drawn, and how they are timed."""
+
+import time
+
+import numpy
+
+
+def draw_layers(count, seed, most_flops=2e10, most_bytes=4e8):
+    """Random MoE layers, none of them on the profiler's grid: dicts of hidden, width, experts, top_k, tokens."""
+    g = numpy.random.default_rng(seed)
+    layers = []
+    while len(layers) < count:
+        layer = {
+            "hidden": 32 * int(g.integers(8, 65)),
+            "width": 32 * int(g.integers(4, 81)),
+            "experts": int(g.integers(4, 33)),
+            "top_k": int(g.integers(1, 5)),
+            "tokens": int(round(2 ** g.uniform(0, 9))),
+        }
+        matrix = layer["hidden"] * layer["width"]
+        if 12 * matrix * layer["experts"] < most_bytes and 6 * matrix * layer["top_k"] * layer["tokens"] < most_flops:
+            layers.append(layer)
+    return layers
+
+
+def measure(run, *, least_s=0.15, least_runs=5, most_runs=200, settle=2):
+    """Median seconds of `run()`, and the noise: the ratio of the medians of its odd and even runs minus one."""
+    for _ in range(settle):
+        run()
+    times = []
+    start = time.perf_counter()
+    while len(times) < least_runs or (time.perf_counter() - start < least_s and len(times) < most_runs):
+        before = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - before)
+    odd, even = (sorted(times[i::2])[len(times[i::2]) // 2] for i in (0, 1))
+    return sorted(times)[len(times) // 2], abs(odd / even - 1)
