@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "hwprofiles/profile.h"
+#include "models/core/origin.h"
 
 namespace moecast {
 
@@ -45,6 +46,8 @@ struct Cluster {
 Cluster parse_cluster_text(std::string_view text, const std::string& where);
 Cluster read_cluster(const std::string& path);
 std::string cluster_text(const Cluster& cluster);
+/// The same where nothing tapers: on which laws of uniform traffic hold.
+Cluster without_taper(Cluster cluster);
 
 /// A directed link.
 struct ClusterLink {
@@ -74,8 +77,11 @@ class Topology {
   [[nodiscard]] double nic_bandwidth() const;
   /// Seconds of a message to a peer of the same node, or across nodes, where the cluster's file says them.
   [[nodiscard]] std::optional<double> message_latency(bool across_nodes) const;
-  /// Numbers that no file and no datasheet said.
+  /// Bandwidths that the cluster's file does not know: the device's datasheet, or an assumption, stands for them; or
+  /// that it assumes itself.
   [[nodiscard]] const std::vector<std::string>& assumed() const { return assumed_; }
+  /// Weakest of the links' bandwidths.
+  [[nodiscard]] Origin origin() const { return origin_; }
 
  private:
   [[nodiscard]] int node_of(int rank) const { return rank / per_node_; }
@@ -93,6 +99,7 @@ class Topology {
   double nic_ = 0;   ///< of one NIC, B/s
   std::vector<ClusterLink> links_;
   std::vector<std::string> assumed_;
+  Origin origin_ = Origin::measured;
   int switch_first_ = 0;  ///< first link of PCIe switches
   int nic_first_ = 0;     ///< first link of NICs: out and in of each in turn
   int leaf_first_ = 0;    ///< first link of leaves, torus or groups

@@ -18,13 +18,21 @@ Topology::Topology(const Cluster& cluster, int ranks, const Profile* device)
     : cluster_(cluster), ranks_(ranks), per_node_(cluster.devices_per_node) {
   const std::int64_t most = static_cast<std::int64_t>(cluster.most_nodes) * per_node_;
   if (ranks < 1 || ranks > most) {
-    throw InputError(cluster.name, fmt::format("has {} devices, {} ranks are asked for", most, ranks),
+    throw InputError("cluster", fmt::format("{} has {} devices, {} ranks are asked for", cluster.name, most, ranks),
                      "fewer ranks, or a larger cluster (moecast list clusters)");
   }
   const auto known = [&](const Fabric& fabric, const char* quantity) -> double {
-    if (fabric.bandwidth) return fabric.bandwidth->value;
+    if (fabric.bandwidth) {
+      origin_ = weakest(origin_, fabric.bandwidth->origin);
+      if (fabric.bandwidth->origin == Origin::assumed) {
+        assumed_.push_back(fmt::format("{}: {:.4g} GB/s assumed ({})", cluster.name, fabric.bandwidth->value / 1e9,
+                                       fabric.bandwidth->source));
+      }
+      return fabric.bandwidth->value;
+    }
     const HardwareQuantity* found = device == nullptr ? nullptr : device->find(quantity);
     if (found == nullptr) return 0;
+    origin_ = weakest(origin_, found->origin);
     assumed_.push_back(fmt::format("{}: {} of {}'s datasheet", cluster.name, quantity, device->name));
     return found->value;
   };
@@ -40,6 +48,7 @@ Topology::Topology(const Cluster& cluster, int ranks, const Profile* device)
     nic_ = known(cluster.scale_out, "scaleout_bandwidth_per_direction");
     if (!(nic_ > 0)) {
       nic_ = kAssumedNic;
+      origin_ = Origin::assumed;
       assumed_.push_back(fmt::format("{}: a NIC of 50 GB/s", cluster.name));
     }
     add_scale_out();
@@ -202,6 +211,11 @@ void Topology::scale_link(const std::string& name, double factor) {
                    near             ? fmt::format("did you mean \"{}\"?", *near)
                    : links_.empty() ? "it has none"
                                     : fmt::format("e.g. \"{}\" or \"{}\"", names.front(), names.back()));
+}
+
+Cluster without_taper(Cluster cluster) {
+  cluster.scale_out.oversubscription = 1;
+  return cluster;
 }
 
 }  // namespace moecast

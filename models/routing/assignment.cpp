@@ -43,6 +43,9 @@ std::vector<double> group_weights(std::span<const double> popularity, int groups
   return weights;
 }
 
+/// ln(weight) + this, the largest first, is what successive draws by weight are.
+double gumbel(Random& random) { return -std::log(-std::log(random.uniform() + 1e-300)); }
+
 /// A number that depends on the token alone, evenly spread.
 std::uint64_t hash_of(std::uint64_t token) {
   Random random(token);
@@ -89,6 +92,11 @@ Router::Router(RoutingPolicy policy, std::span<const double> popularity)
                                                                               " experts have a popularity above 0");
   need(policy_.tokens_per_decision >= 1, "a decision needs at least one token");
   need(std::isfinite(policy_.noise_strength) && policy_.noise_strength >= 0, "noise must not be negative");
+  const bool by_popularity = policy_.kind == RoutingPolicyKind::token_choice || one_group;
+  need(by_popularity || policy_.noise == RoutingNoise::none || policy_.noise_strength == 0,
+       "noise changes nothing where tokens do not choose experts by popularity");
+  need(by_popularity || policy_.top_k_distribution.empty(),
+       "the number of experts varies only where tokens choose them by popularity");
   if (policy_.groups > 1) {
     for (int g = 0; g < policy_.groups; ++g) {
       // An expert that nobody wants stays in reach of a group that was chosen.
@@ -129,9 +137,9 @@ void Router::draw_from(const AliasTable& table, int top_k, Random& random, Assig
 
 void Router::draw_token(int top_k, Random& random, Assignment& out) { draw_from(experts_, top_k, random, out); }
 
-void Router::draw_noisy(int top_k, Random& random, Assignment& out) {
-  scores_.clear();
-  for (std::size_t e = 0; e < popularity_.size(); ++e) {
+void Router::draw_noisy(bool by_group, int top_k, Random& random, Assignment& out) {
+  noisy_.clear();
+  for (const double popularity : popularity_) {
     double noise = 0;
     if (policy_.noise == RoutingNoise::gaussian) {
       constexpr double kTwoPi = 6.283185307179586;
@@ -139,13 +147,37 @@ void Router::draw_noisy(int top_k, Random& random, Assignment& out) {
     } else {
       noise = 2 * random.uniform() - 1;
     }
-    // ln(popularity) + Gumbel is what successive draws by popularity are.
-    const double gumbel = -std::log(-std::log(random.uniform() + 1e-300));
-    scores_.emplace_back(std::log(popularity_[e] + 1e-300) + policy_.noise_strength * noise + gumbel,
-                         static_cast<std::int32_t>(e));
+    noisy_.push_back(std::log(popularity + 1e-300) + policy_.noise_strength * noise);
+  }
+  const std::size_t each = popularity_.size() / static_cast<std::size_t>(policy_.groups);
+  if (by_group) keep_noisy_groups(random);
+  scores_.clear();
+  for (std::size_t e = 0; e < noisy_.size(); ++e) {
+    const auto group = static_cast<std::int32_t>(e / each);
+    if (by_group && std::ranges::find(chosen_groups_, group) == chosen_groups_.end()) continue;
+    scores_.emplace_back(noisy_[e] + gumbel(random), static_cast<std::int32_t>(e));
   }
   std::partial_sort(scores_.begin(), scores_.begin() + top_k, scores_.end(), std::greater<>());
   for (int slot = 0; slot < top_k; ++slot) out.expert.push_back(scores_[static_cast<std::size_t>(slot)].second);
+}
+
+/// By the sums of their experts' noisy weights.
+void Router::keep_noisy_groups(Random& random) {
+  const std::size_t each = popularity_.size() / static_cast<std::size_t>(policy_.groups);
+  group_scores_.clear();
+  for (int group = 0; group < policy_.groups; ++group) {
+    const auto begin = noisy_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(group) * each);
+    const auto end = begin + static_cast<std::ptrdiff_t>(each);
+    const double most = *std::max_element(begin, end);
+    double sum = 0;
+    std::for_each(begin, end, [&](double score) { sum += std::exp(score - most); });
+    group_scores_.emplace_back(most + std::log(sum) + gumbel(random), group);
+  }
+  const auto kept = static_cast<std::size_t>(groups_chosen());
+  std::partial_sort(group_scores_.begin(), group_scores_.begin() + static_cast<std::ptrdiff_t>(kept),
+                    group_scores_.end(), std::greater<>());
+  chosen_groups_.clear();
+  for (std::size_t i = 0; i < kept; ++i) chosen_groups_.push_back(group_scores_[i].second);
 }
 
 void Router::choose_groups(int count, Random& random) {
@@ -236,15 +268,18 @@ void Router::draw_subset(int top_k, Random& random, Assignment& out) {
   draw_from(subset_tables_[static_cast<std::size_t>((*subsets_)(random))], top_k, random, out);
 }
 
+/// Experts choose whole decisions: tokens, or segments of them.
 void Router::draw_expert_choice(std::int64_t tokens, Random& random, Assignment& out) {
   const auto count = static_cast<std::int64_t>(popularity_.size());
-  const std::int64_t slots = std::min(tokens, (tokens * policy_.top_k + count - 1) / count);
-  order_.resize(static_cast<std::size_t>(tokens));
+  const std::int64_t unit = policy_.tokens_per_decision;
+  const std::int64_t decisions = (tokens + unit - 1) / unit;
+  const std::int64_t slots = std::min(decisions, (decisions * policy_.top_k + count - 1) / count);
+  order_.resize(static_cast<std::size_t>(decisions));
   std::iota(order_.begin(), order_.end(), 0);
   pairs_.clear();
   for (std::int64_t e = 0; e < count; ++e) {
     for (std::int64_t i = 0; i < slots; ++i) {
-      const auto left = static_cast<std::uint32_t>(tokens - i);
+      const auto left = static_cast<std::uint32_t>(decisions - i);
       std::swap(order_[static_cast<std::size_t>(i)], order_[static_cast<std::size_t>(i) + random.below(left)]);
       pairs_.emplace_back(order_[static_cast<std::size_t>(i)], static_cast<std::int32_t>(e));
     }
@@ -252,7 +287,12 @@ void Router::draw_expert_choice(std::int64_t tokens, Random& random, Assignment&
   std::sort(pairs_.begin(), pairs_.end());
   std::size_t next = 0;
   for (std::int64_t token = 0; token < tokens; ++token) {
-    while (next < pairs_.size() && pairs_[next].first == token) out.expert.push_back(pairs_[next++].second);
+    if (token % unit == 0) {
+      while (next < pairs_.size() && pairs_[next].first < token / unit) ++next;
+    }
+    for (std::size_t i = next; i < pairs_.size() && pairs_[i].first == token / unit; ++i) {
+      out.expert.push_back(pairs_[i].second);
+    }
     out.first.push_back(static_cast<std::uint32_t>(out.expert.size()));
   }
 }
@@ -281,15 +321,16 @@ void Router::draw(std::int64_t tokens, Random& random, Assignment& out) {
       }
     } else {
       const int top_k = draw_top_k(random);
-      if (policy_.groups > 1 && (policy_.kind == RoutingPolicyKind::hierarchical || limited)) {
+      const bool by_group = policy_.groups > 1 && (policy_.kind == RoutingPolicyKind::hierarchical || limited);
+      if (policy_.noise != RoutingNoise::none && policy_.noise_strength > 0) {
+        draw_noisy(by_group, top_k, random, out);
+      } else if (by_group) {
         if (subsets_) {
           draw_subset(top_k, random, out);
         } else {
-          choose_groups(policy_.kind == RoutingPolicyKind::hierarchical ? 1 : policy_.groups_kept, random);
+          choose_groups(groups_chosen(), random);
           draw_within(chosen_groups_, top_k, random, out);
         }
-      } else if (policy_.noise != RoutingNoise::none && policy_.noise_strength > 0) {
-        draw_noisy(top_k, random, out);
       } else {
         draw_token(top_k, random, out);
       }

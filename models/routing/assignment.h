@@ -25,8 +25,8 @@ struct Assignment {
 /// How a router decides.
 ///
 /// token_choice: k distinct experts a token, drawn in turn by popularity. expert_choice: each expert takes T k / E
-/// tokens (rounded up). hash: expert = hash(token). hierarchical: one of `groups` coarse experts by its popularity,
-/// then k of its fine experts. dense: every expert.
+/// tokens or segments (rounded up). hash: expert = hash(token). hierarchical: one of `groups` coarse experts by its
+/// popularity, then k of its fine experts. dense: every expert.
 enum class RoutingPolicyKind { token_choice, expert_choice, hash, hierarchical, dense };
 std::optional<RoutingPolicyKind> find_routing_policy(std::string_view name);
 
@@ -36,12 +36,13 @@ enum class RoutingNoise { none, gaussian, uniform };
 struct RoutingPolicy {
   RoutingPolicyKind kind = RoutingPolicyKind::token_choice;
   int top_k = 1;
-  /// Probability of 0, 1, 2, ... experts a token (dynamic k); empty: always top_k.
+  /// Probability of 0, 1, 2, ... experts a token (dynamic k); empty: always top_k. Where tokens choose by popularity.
   std::vector<double> top_k_distribution{};
   int groups = 1;       ///< equal groups of consecutive experts
   int groups_kept = 1;  ///< groups that a token may use, of `groups`; groups by the popularity of their experts
   RoutingNoise noise = RoutingNoise::none;
-  double noise_strength = 0;    ///< standard deviation, or half of the range, of what is added to ln(popularity)
+  /// Standard deviation, or half of the range, of what is added to ln(popularity). Where tokens choose by popularity.
+  double noise_strength = 0;
   int tokens_per_decision = 1;  ///< segment or sequence that is routed as one
 };
 
@@ -49,7 +50,8 @@ struct RoutingPolicy {
 class Router {
  public:
   /// @param popularity  selection weight of each expert, any scale.
-  /// @throws InputError on top-k above the experts that can be chosen, groups that do not divide them, ...
+  /// @throws InputError on top-k above the experts that can be chosen, groups that do not divide them, noise or a
+  /// dynamic k where they would change nothing, ...
   Router(RoutingPolicy policy, std::span<const double> popularity);
   /// @param out  overwritten; keeps its capacity.
   void draw(std::int64_t tokens, Random& random, Assignment& out);
@@ -62,10 +64,14 @@ class Router {
   void draw_subset(int top_k, Random& random, Assignment& out);
   void make_subsets(int kept);
   [[nodiscard]] double chance_of(std::vector<int> groups) const;
-  void draw_noisy(int top_k, Random& random, Assignment& out);
+  void draw_noisy(bool by_group, int top_k, Random& random, Assignment& out);
+  void keep_noisy_groups(Random& random);
   void draw_within(std::span<const std::int32_t> groups, int top_k, Random& random, Assignment& out);
   void choose_groups(int count, Random& random);
   void draw_expert_choice(std::int64_t tokens, Random& random, Assignment& out);
+  [[nodiscard]] int groups_chosen() const {
+    return policy_.kind == RoutingPolicyKind::hierarchical ? 1 : policy_.groups_kept;
+  }
   [[nodiscard]] int draw_top_k(Random& random) const;
 
   RoutingPolicy policy_;
@@ -80,7 +86,8 @@ class Router {
   std::vector<double> group_weights_;  ///< sum to 1
   std::optional<AliasTable> subsets_;  ///< choices of groups, where they are few
   std::vector<AliasTable> subset_tables_;
-  std::vector<std::pair<double, std::int32_t>> scores_;
+  std::vector<std::pair<double, std::int32_t>> scores_, group_scores_;
+  std::vector<double> noisy_;  ///< ln(popularity) and noise of the token's experts
   std::vector<std::int32_t> order_;
   std::vector<std::pair<std::int32_t, std::int32_t>> pairs_;
 };

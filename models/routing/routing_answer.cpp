@@ -102,12 +102,9 @@ class Sampler {
       answer_.dropped += weight_ * static_cast<double>(outcome.dropped);
       answer_.moved += weight_ * static_cast<double>(outcome.moved);
       answer_.queued += weight_ * static_cast<double>(outcome.queued);
-      if (question_.capacity.pad) {
-        answer_.padded += weight_ * (static_cast<double>(*answer_.slots) * router_.experts() -
-                                     static_cast<double>(assignment_.expert.size()));
-      }
     }
     counter_.count(assignment_, traffic_);
+    answer_.padded += weight_ * padded_rows();
     add(answer_.rows_per_expert, traffic_.rows_per_expert, weight_);
     add(answer_.rows_per_rank, traffic_.rows_per_rank, weight_);
     add(answer_.tokens_per_rank, traffic_.tokens_per_rank, weight_);
@@ -121,6 +118,21 @@ class Sampler {
     if (assignment_.expert.empty()) return;
     add(answer_.experts, load_metrics(traffic_.rows_per_expert), weight_);
     add(answer_.ranks, load_metrics(traffic_.rows_per_rank), weight_);
+  }
+
+  /// Rows that are computed beyond those that were routed.
+  [[nodiscard]] double padded_rows() const {
+    const auto block = static_cast<double>(question_.row_block);
+    const bool all_slots = answer_.slots && question_.capacity.pad;
+    if (block == 1 && !all_slots) return 0;
+    double padded = 0;
+    for (int expert = 0; expert < router_.experts(); ++expert) {
+      const double rows = traffic_.rows_per_expert[static_cast<std::size_t>(expert)];
+      const auto copies = static_cast<double>(question_.placement.ranks_of(expert).size());
+      const double computed = all_slots ? static_cast<double>(*answer_.slots) : rows;
+      padded += (block > 1 ? std::ceil(computed / copies / block) * block * copies : computed) - rows;
+    }
+    return padded;
   }
 
   const RoutingQuestion& question_;
@@ -155,13 +167,13 @@ double activation_row_bytes(std::int64_t hidden, DType dtype) {
 
 bool has_expected_routing(const RoutingQuestion& question) {
   const RoutingPolicy& policy = question.policy;
-  if (question.capacity.limited()) return false;
+  if (question.capacity.limited() || question.row_block > 1) return false;
+  const bool noisy = policy.noise != RoutingNoise::none && policy.noise_strength > 0;
+  if (noisy || !policy.top_k_distribution.empty()) return false;
   switch (policy.kind) {
     case RoutingPolicyKind::hash: return policy.top_k == 1;
     case RoutingPolicyKind::dense: return true;
-    case RoutingPolicyKind::token_choice:
-      return policy.top_k_distribution.empty() && policy.groups_kept == policy.groups &&
-             (policy.noise == RoutingNoise::none || policy.noise_strength == 0);
+    case RoutingPolicyKind::token_choice: return policy.groups_kept == policy.groups;
     default: return false;
   }
 }
@@ -172,6 +184,7 @@ RoutingAnswer answer_routing(const RoutingQuestion& question) {
                                             question.popularity.size()));
   }
   if (question.tokens < 1) throw InputError("routing", "has no token");
+  if (question.row_block < 1) throw InputError("routing", "a block has no row");
   return question.samples > 0 ? Sampler(question).run() : expected_answer(question);
 }
 

@@ -17,6 +17,7 @@ struct RoutingQuestion {
   std::vector<double> popularity;  ///< of each expert, sums to 1
   std::int64_t tokens = 1;         ///< equal shares start on each rank
   CapacitySpec capacity;
+  std::int64_t row_block = 1;  ///< a rank computes whole blocks of an expert's rows (MegaBlocks: 128)
   Placement placement{1, {{0}}};
   Deduplication deduplication = Deduplication::per_rank;
   int ranks_per_node = 8;
@@ -39,7 +40,7 @@ struct RoutingAnswer {
   double distinct_experts = 0;        ///< with at least one row
   std::optional<std::int64_t> slots;  ///< of an expert
   double kept = 0, dropped = 0, moved = 0, queued = 0, padded = 0;
-  std::optional<double> wasted_flops;  ///< on empty slots
+  std::optional<double> wasted_flops;  ///< on padded rows: empty slots, and what fills blocks
 };
 
 /// Bytes of a token's activations under way, their scales included: one fp32 per 128 elements of fp8_block and a row of
@@ -47,7 +48,8 @@ struct RoutingAnswer {
 /// @throws InputError for formats that only weights have.
 double activation_row_bytes(std::int64_t hidden, DType dtype);
 
-/// The question has an answer in closed form: token choice of a fixed k, hash and dense routing, without a capacity.
+/// The question has an answer in closed form: token choice of a fixed k, hash and dense routing, without a capacity
+/// and without blocks of rows.
 bool has_expected_routing(const RoutingQuestion& question);
 
 /// @throws InputError where numbers contradict each other, or a closed form is asked of what has none.

@@ -22,8 +22,9 @@ std::string unsupported(const MoeBlock& block) {
   if (block.zero_experts > 0) return "zero experts";
   if (block.sub_token_heads > 1) return "sub-tokens";
   if (router.kind == RouterKind::architecture) return "an architecture router";
-  if (router.granularity != Granularity::token && router.granularity != Granularity::segment) {
-    return "routing by anything but tokens and segments";
+  if (router.granularity != Granularity::token && router.granularity != Granularity::segment &&
+      router.granularity != Granularity::sequence) {
+    return "routing by anything but tokens, segments and sequences";
   }
   if (router.network != RouterNetwork::linear && router.network != RouterNetwork::none)
     return "a router of several layers";
@@ -31,7 +32,18 @@ std::string unsupported(const MoeBlock& block) {
   return {};
 }
 
-RoutingPolicy policy_of(const MoeBlock& block) {
+/// Consecutive tokens of a step that are routed as one.
+int tokens_per_decision(const RouterSpec& router, const Workload& workload, const std::string& name) {
+  if (router.granularity == Granularity::segment) return static_cast<int>(router.segment_length);
+  if (router.granularity != Granularity::sequence || workload.phase == Phase::decode) return 1;
+  if (workload.phase == Phase::mixed) {
+    throw InputError(name, "routes whole sequences; a mixed step holds sequences of different lengths",
+                     "--phase prefill or decode");
+  }
+  return static_cast<int>(workload.prompt);
+}
+
+RoutingPolicy policy_of(const MoeBlock& block, const Workload& workload, const std::string& name) {
   const RouterSpec& router = block.router;
   RoutingPolicy policy;
   policy.top_k = router.top_k;
@@ -54,7 +66,7 @@ RoutingPolicy policy_of(const MoeBlock& block) {
     policy.top_k_distribution.insert(policy.top_k_distribution.end(), router.top_k_distribution.begin(),
                                      router.top_k_distribution.end());
   }
-  if (router.granularity == Granularity::segment) policy.tokens_per_decision = static_cast<int>(router.segment_length);
+  policy.tokens_per_decision = tokens_per_decision(router, workload, name);
   return policy;
 }
 
@@ -104,12 +116,6 @@ double variation(const std::vector<double>& popularity) {
   for (const double p : popularity) squares += p * p;
   // Weights sum to 1.
   return std::sqrt(std::max(0.0, squares * static_cast<double>(popularity.size()) - 1));
-}
-
-/// The cluster on which laws of uniform traffic hold: nothing tapers.
-Cluster without_taper(Cluster cluster) {
-  cluster.scale_out.oversubscription = 1;
-  return cluster;
 }
 
 std::vector<double> slowdowns(const EpOptions& options, int ranks) {
@@ -193,6 +199,10 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   Topology topology(cluster, ranks, &machine.profile);
   const Topology measured(without_taper(cluster), ranks, &machine.profile);
   for (const auto& [link, factor] : options.slow_links) topology.scale_link(link, factor);
+  if (options.flows == FlowModel::exact && ranks > kMostExactRanks) {
+    throw InputError("flows", fmt::format("of every pair of {} ranks; up to {} are simulated", ranks, kMostExactRanks),
+                     "--flows port");
+  }
   const double tokens = step_tokens(workload);
   const double tokens_per_rank = tokens / ranks / options.batches;
   const bool direct = options.exchange == ExchangeAlgorithm::direct;
@@ -234,7 +244,9 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.method = plan.method;
     layer.exchange = options.exchange;
     EpCosts costs = make_ep_costs(machine.kernels, layer, measured);
-    study.policy = policy_of(block);
+    study.policy = policy_of(block, workload, architecture.name);
+    study.policy.noise = options.noise;
+    study.policy.noise_strength = options.noise_strength;
     study.capacity = block.capacity;
     study.tokens = static_cast<std::int64_t>(std::llround(tokens));
     study.layers = kind.count;
@@ -246,6 +258,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.options.every_rank = options.every_rank;
     study.options.two_streams = options.chunks > 1 || options.batches > 1;
     study.options.exchange = options.exchange;
+    study.options.flows = options.flows;
     study.options.ranks_per_node = topology.ranks_per_node();
     if (!direct) study.options.round_s = round_start_s(topology, plan.notes);
     study.options.memory_bandwidth = machine.kernels->device.bandwidth;

@@ -45,8 +45,8 @@ struct Interval {
   }
 };
 
-/// Where the mean rank's time in experts goes: what a single row costs is launch, the rest is shared out as the least
-/// times that the datasheet allows for bytes and arithmetic are.
+/// Where the mean rank's time in experts goes: what a single row costs beyond its expert's weights is launch, the rest
+/// is shared out as the least times that the datasheet allows for bytes and arithmetic are.
 struct ExpertShares {
   double memory = 0, compute = 0, launch = 0;
 };
@@ -64,7 +64,8 @@ ExpertShares share_experts(const EpPlan& plan, const EpStudy& study, const Devic
       layers * touched * expert * plan.bytes_per_weight * study.study.chunks * study.study.batches / device.bandwidth;
   const double compute = layers * 2 * rows * expert / (device.peak_bf16 * (format ? format->rate : 1));
   const double calls = layers * study.study.chunks * study.study.batches;
-  const double launch = std::min(seconds, calls * study.study.costs.experts_s({1, 1, 1}));
+  const double weights = expert * plan.bytes_per_weight / device.bandwidth;
+  const double launch = std::min(seconds, calls * std::max(0.0, study.study.costs.experts_s({1, 1, 1}) - weights));
   const double both = memory + compute;
   if (!(both > 0)) return {0, 0, seconds};
   return {(seconds - launch) * memory / both, (seconds - launch) * compute / both, launch};
@@ -180,6 +181,8 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
     d.distinct_ratio += weight * distinct;
     add_operators(study, m, prediction);
     for (const EpPiece& piece : study.pieces) prediction.origin = weakest(prediction.origin, piece.origin);
+    // Laws were measured on links as the datasheet has them; what a file assumes was not measured.
+    if (study.study.topology.origin() == Origin::assumed) prediction.origin = Origin::assumed;
     const std::size_t first = prediction.operators.size() - study.pieces.size();
     for (std::size_t p = 0; p < study.pieces.size(); ++p) {
       const double seconds = prediction.operators[first + p].latency.value();

@@ -24,6 +24,7 @@ struct EpOptions {
   /// nullopt: usual_dispatch_method; nccl where the exchange is not direct.
   std::optional<DispatchMethod> dispatch;
   ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;
+  FlowModel flows = FlowModel::port;
   std::string kernel;  ///< of the experts; empty: the one measured nearest
   PlacementKind placement = PlacementKind::contiguous;
   int slots_per_rank = 0;  ///< of balanced placement; 0: one more than experts a rank
@@ -31,6 +32,8 @@ struct EpOptions {
   int batches = 1;
   int shadowed_experts = 0;
   double background_share = 0;
+  RoutingNoise noise = RoutingNoise::none;  ///< added to the router's scores
+  double noise_strength = 0;
   OrderSeries orders;  ///< popularity ranks over layers and samples, which then are successive steps
   std::vector<std::pair<int, double>> slow_ranks;          ///< rank, factor on the time of its kernels
   std::vector<std::pair<std::string, double>> slow_links;  ///< link, factor on its bandwidth

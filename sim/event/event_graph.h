@@ -118,6 +118,10 @@ class NetworkPorts {
   std::span<const Demand> flows(std::span<const Transfer> transfers, double scale = 1);
   /// Seconds until the fullest link is done: what `demands` take alone.
   double bound_s(const ByteMatrix& bytes, bool back = false);
+  /// Tasks of others from the beginning on, one a link: each asks for `share` of it for `horizon_s` seconds.
+  void add_background(EventGraph& graph, double share, double horizon_s) const;
+  /// Long enough for whoever takes `alone_s` without it.
+  static double background_horizon_s(double alone_s, double share) { return 2 * alone_s / (1 - share); }
   /// Resource of a link of the topology.
   [[nodiscard]] int resource(int link) const { return first_ + link; }
 

@@ -82,6 +82,12 @@ std::optional<ExchangeAlgorithm> find_exchange_algorithm(std::string_view name) 
   return static_cast<ExchangeAlgorithm>(found - kNames.begin());
 }
 
+std::optional<FlowModel> find_flow_model(std::string_view name) {
+  if (name == "port") return FlowModel::port;
+  if (name == "exact") return FlowModel::exact;
+  return std::nullopt;
+}
+
 ByteMatrix through_nodes(const ByteMatrix& bytes, int ranks_per_node) {
   check_node(ranks_per_node);
   const int ranks = bytes.ranks();

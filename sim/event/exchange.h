@@ -58,6 +58,9 @@ RoundsCost cost_of_rounds(NetworkPorts& ports, const ExchangeRounds& rounds, int
 
 /// Port model: every link carries the sum of a round. exact: every transfer takes its share of all links of its route.
 enum class FlowModel { port, exact };
+std::optional<FlowModel> find_flow_model(std::string_view name);
+/// Of the exact model: more pairs take long.
+inline constexpr int kMostExactRanks = 32;
 
 /// Appends the rounds as a chain of tasks, one a round.
 /// @param scale  factor on bytes. @param after  what the first round waits for.

@@ -86,7 +86,7 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
     last = exchange_in_rounds(kind, dispatched, start_s, cost, share, stream);
     return last;
   }
-  const std::span<const Demand> loads = ports_.demands(dispatched, kind == TaskKind::combine);
+  std::span<const Demand> loads = ports_.demands(dispatched, kind == TaskKind::combine);
   const double bound = ports_.fullest_s();
   if (kind == TaskKind::dispatch) dispatch_bound_s_ += bound;
   if (bound <= 0) {  // nothing leaves its rank
@@ -96,7 +96,11 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
   // Alone it ends when the law says; links are filled in proportion.
   const double whole = cost(bound / (share * uniform_bound_s_));
   const double flow = std::max(0.0, whole - start_s) * share;
-  ports_.rescale(flow / bound);
+  if (options_.flows == FlowModel::exact) {
+    loads = ports_.flows(kind == TaskKind::combine ? dispatched.transposed() : dispatched, flow / bound);
+  } else {
+    ports_.rescale(flow / bound);
+  }
   last = graph_.add_task(kind, -1, stream, start_s, loads, after_);
   return last;
 }
@@ -114,7 +118,7 @@ int MoeEvents::exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, d
   const std::vector<int> after = after_;
   // The law's own start holds the first round's.
   return add_rounds(graph_, ports_, rounds, kind, stream, std::max(0.0, start_s - options_.round_s), options_.round_s,
-                    flow / bound, FlowModel::port, after);
+                    flow / bound, options_.flows, after);
 }
 
 int MoeEvents::experts(const MoeLayerCosts& costs, const MoeTraffic& part, int dispatched) {
@@ -191,13 +195,6 @@ void MoeEvents::add_weights(int from, double bytes, double start_s) {
   if (dispatching_ >= 0 && dispatching_ != ready_.front()) after_.push_back(dispatching_);
   dispatching_ = graph_.add_task(TaskKind::transfer, -1, kDispatch, start_s, ports_.demands(matrix), after_);
   // Experts wait through the dispatch that follows in the same stream.
-}
-
-void MoeEvents::add_background(int link, double bytes, double bytes_per_s) {
-  const int resource = ports_.resource(link);
-  const Demand demand{bytes, bytes_per_s, std::span(&resource, 1)};
-  const int task = graph_.add_task(TaskKind::background, -1, kDispatch, 0, std::span(&demand, 1), {});
-  graph_.name_task(task, "background");
 }
 
 }  // namespace moecast

@@ -42,13 +42,14 @@ struct MoeEventOptions {
   double memory_bandwidth = 0;
   ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;  ///< of dispatch; combine is its way back
   int ranks_per_node = 1;                                  ///< of a hierarchical exchange
-  double round_s = 0;                                      ///< between two rounds of an exchange, on top of its law
+  FlowModel flows = FlowModel::port;
+  double round_s = 0;  ///< between two rounds of an exchange, on top of its law
 };
 
 /// Layers of expert parallelism as tasks: route, dispatch, experts, combine.
 ///
 /// Dispatch and combine are barriers: a rank goes on when all bytes have arrived. In the port model each link carries
-/// the sum of what the matrix sends over it.
+/// the sum of what the matrix sends over it; in the exact one every pair of ranks takes its share of its route.
 class MoeEvents {
  public:
   enum Stream { kCompute, kDispatch, kCombine };
@@ -66,8 +67,6 @@ class MoeEvents {
   [[nodiscard]] double dispatch_bound_s() const { return dispatch_bound_s_; }
   /// Weights of experts that one rank sends to all others before the layer that is added next (shadowed experts).
   void add_weights(int from, double bytes, double start_s);
-  /// Bytes that somebody else sends over a link from the beginning on, at most at the rate given.
-  void add_background(int link, double bytes, double bytes_per_s);
 
  private:
   int compute(TaskKind kind, int rank, double seconds, const char* name, double bytes = 0);

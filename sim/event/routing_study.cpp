@@ -264,12 +264,8 @@ void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, Ste
 void RoutingSimulator::add_others() {
   if (study_.background_share <= 0) return;
   schedule_alone(graph_, times_);
-  const double horizon = times_.makespan_s * 2 / (1 - study_.background_share);
-  const auto& links = study_.topology.links();
-  for (std::size_t link = 0; link < links.size(); ++link) {
-    const double rate = links[link].bandwidth * study_.background_share;
-    events_->add_background(static_cast<int>(link), rate * horizon, rate);
-  }
+  ports_.add_background(graph_, study_.background_share,
+                        NetworkPorts::background_horizon_s(times_.makespan_s, study_.background_share));
 }
 
 void RoutingSimulator::finish(StepSample& sample, const Observer& observer) {

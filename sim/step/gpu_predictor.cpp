@@ -35,12 +35,9 @@ class GpuPredictor final : public Predictor {
 
   [[nodiscard]] Prediction predict(const Architecture& architecture, const Deployment& asked, const Workload& workload,
                                    const Without& without) const override {
-    const bool replicates = !is_lone_block(architecture) && asked.ep > 1 && asked.tp * asked.dp * asked.cp == 1;
-    if (!replicates) return predict_on(architecture, asked, workload, without);
-    // Experts lie on the ranks that attention lies on: with nothing said of these, each has a copy of it.
-    Deployment replicated = asked;
-    replicated.dp = asked.ep;
+    const Deployment replicated = with_attention_replicas(architecture, asked);
     Prediction prediction = predict_on(architecture, replicated, workload, without);
+    if (replicated.dp == asked.dp) return prediction;
     prediction.warnings.insert(prediction.warnings.begin(),
                                "attention has " + std::to_string(asked.ep) +
                                    " replicas, one on each of the experts' ranks (say --tp or --dp for another split)");
@@ -314,6 +311,12 @@ class GpuPredictor final : public Predictor {
 
 std::unique_ptr<Predictor> load_gpu_predictor(const std::string& folder, const std::string& engines) {
   return std::make_unique<GpuPredictor>(folder, engines);
+}
+
+Deployment with_attention_replicas(const Architecture& architecture, Deployment deployment) {
+  const bool unsaid = deployment.tp * deployment.dp * deployment.cp == 1;
+  if (!is_lone_block(architecture) && deployment.ep > 1 && unsaid) deployment.dp = deployment.ep;
+  return deployment;
 }
 
 }  // namespace moecast

@@ -13,4 +13,7 @@ namespace moecast {
 /// @throws InputError when a file cannot be read.
 std::unique_ptr<Predictor> load_gpu_predictor(const std::string& folder, const std::string& engines);
 
+/// Experts lie on the ranks that attention lies on: with nothing said of these, each has a copy of it.
+Deployment with_attention_replicas(const Architecture& architecture, Deployment deployment);
+
 }  // namespace moecast

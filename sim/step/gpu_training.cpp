@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "models/core/error.h"
-#include "sim/step/collective_cost.h"
 
 namespace moecast {
 namespace {
@@ -121,13 +120,21 @@ GpuTrainingTimes::Cost GpuTrainingTimes::attention(const Operator& op) const {
   return physics(op.activation_bytes.value() / 2, forward);
 }
 
-GpuTrainingTimes::Cost GpuTrainingTimes::collective(const Operator& op) const {
+CollectiveCost GpuTrainingTimes::collective_of(const Operator& op) const {
   const bool experts = nccl_name(op.kind) == "alltoall";
   std::int64_t ranks = op.shape.ranks;
   if (ranks == 0)
     ranks = experts ? deployment_.ep : op.kind == OperatorKind::all_reduce ? deployment_.tp : deployment_.dp;
   const double nodes = value((ranks + kNodeDevices - 1) / kNodeDevices);
-  const CollectiveCost cost = collective_cost(kernels_, nccl_name(op.kind), static_cast<int>(ranks), nodes);
+  return collective_cost(kernels_, nccl_name(op.kind), static_cast<int>(ranks), nodes);
+}
+
+double GpuTrainingTimes::start_s(const Operator& op) const {
+  return is_collective(op.kind) ? collective_of(op).seconds(1) : 0;
+}
+
+GpuTrainingTimes::Cost GpuTrainingTimes::collective(const Operator& op) const {
+  const CollectiveCost cost = collective_of(op);
   const double elements = value(op.shape.bytes) / kActivationBytes;
   if (cost.answer) return cost_of<Cost>(cost.answer(elements));
   note(fmt::format("{}: no measured collective; bytes over the link's bandwidth", nccl_name(op.kind)));

@@ -7,6 +7,7 @@
 #include "models/plan/operator.h"
 #include "sim/analytic/analytic.h"
 #include "sim/cost/kernel/ready_kernel.h"
+#include "sim/step/collective_cost.h"
 
 namespace moecast {
 
@@ -25,6 +26,8 @@ class GpuTrainingTimes {
 
   /// @throws InputError when the profile holds no linear layer at all.
   [[nodiscard]] OperatorTime of(const Operator& op) const;
+  /// Of a collective, before its bytes flow: what a single element takes. 0 of any other operator.
+  [[nodiscard]] double start_s(const Operator& op) const;
   /// What stands for what, each once.
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
 
@@ -37,6 +40,7 @@ class GpuTrainingTimes {
   [[nodiscard]] Cost gemm(const Operator& op) const;
   [[nodiscard]] Cost attention(const Operator& op) const;
   [[nodiscard]] Cost collective(const Operator& op) const;
+  [[nodiscard]] CollectiveCost collective_of(const Operator& op) const;
   [[nodiscard]] Cost physics(double bytes, double flops) const;
   [[nodiscard]] ReadyKernel linear(std::int64_t n, std::int64_t k, DType dtype) const;
   void note(const std::string& text) const;

@@ -47,6 +47,12 @@ std::vector<ServiceRequest> waiting_requests(std::size_t count, std::int64_t pro
   return std::vector<ServiceRequest>(count, {0, prompt, output});
 }
 
+void draw_urgent(std::vector<ServiceRequest>& requests, double share, std::uint64_t seed) {
+  if (!(share >= 0) || share > 1) throw UsageError("urgent", "is a share of requests: 0 to 1");
+  Random random(seed);
+  for (ServiceRequest& request : requests) request.priority = random.uniform() < share ? 1 : 0;
+}
+
 std::vector<ServiceRequest> read_requests(const std::string& path) {
   static constexpr std::array<std::string_view, 3> kColumns{"arrival_s", "prompt_tokens", "output_tokens"};
   std::vector<ServiceRequest> requests;

@@ -15,6 +15,10 @@ std::vector<ServiceRequest> poisson_requests(double rate_per_s, std::size_t coun
 /// Requests that all wait at the beginning.
 std::vector<ServiceRequest> waiting_requests(std::size_t count, std::int64_t prompt, std::int64_t output);
 
+/// Gives requests that are drawn one by one, so many of all on average, priority 1. Equal for equal seeds.
+/// @param share  0 to 1. @throws UsageError otherwise.
+void draw_urgent(std::vector<ServiceRequest>& requests, double share, std::uint64_t seed);
+
 /// A recorded load: CSV (gzip or not) with the columns arrival_s, prompt_tokens, output_tokens; others are passed over.
 /// @throws InputError naming the line: no number, negative or not finite, no whole tokens, arrivals out of order.
 std::vector<ServiceRequest> read_requests(const std::string& path);

@@ -21,11 +21,18 @@ void ServiceInstance::take(ServiceJob& job, std::int64_t blocks) {
   counts_.most_blocks = std::max(counts_.most_blocks, used_blocks_);
 }
 
+void ServiceInstance::enqueue(std::size_t job) {
+  const auto later = [this](int priority, std::size_t other) { return priority > jobs_[other].priority; };
+  waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), jobs_[job].priority, later), job);
+}
+
 void ServiceInstance::preempt_latest() {
   const std::size_t latest = running_.back();
   ServiceJob& job = jobs_[latest];
   running_.pop_back();
-  waiting_.push_front(latest);
+  // Before those of its priority.
+  const auto earlier = [this](std::size_t other, int priority) { return jobs_[other].priority > priority; };
+  waiting_.insert(std::lower_bound(waiting_.begin(), waiting_.end(), job.priority, earlier), latest);
   used_blocks_ -= job.blocks;
   job.blocks = job.shared = job.computed = job.chunk = 0;
   job.to_prefill = job.prompt + job.generated;
@@ -94,6 +101,8 @@ ServiceStep ServiceInstance::plan() {
   ServiceStep step;
   std::int64_t budget = limits_.batched_tokens;
   bool preempted = false;
+  const auto first = [this](std::size_t a, std::size_t b) { return jobs_[a].priority > jobs_[b].priority; };
+  if (!std::ranges::is_sorted(running_, first)) std::ranges::stable_sort(running_, first);
   plan_running(step, budget, preempted);
   // What was just thrown out would come back at once.
   if (!preempted) plan_admission(step, budget);

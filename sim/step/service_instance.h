@@ -14,6 +14,7 @@ struct ServiceRequest {
   double arrival_s = 0;     ///< since the beginning, at least 0
   std::int64_t prompt = 1;  ///< tokens, at least 1
   std::int64_t output = 1;  ///< tokens to generate, at least 1
+  int priority = 0;         ///< higher ones go first
 };
 
 /// What an engine does in one step, on all data-parallel ranks of an instance together.
@@ -48,6 +49,7 @@ struct ServiceLimits {
 struct ServiceJob {
   std::int64_t prompt = 0;
   std::int64_t output = 0;
+  int priority = 0;
   std::int64_t generated = 0;
   std::int64_t to_prefill = 0;   ///< tokens before the next one can be generated: the prompt, and what was generated
                                  ///< before a preemption
@@ -76,9 +78,10 @@ struct ServiceCounts {
   std::int64_t most_blocks = 0;
 };
 
-/// One engine that runs steps one after another: first in, first out; decodes and chunks of prompts share a step; a
-/// prompt is admitted when the cache has room for all of it; when the cache is full, the latest sequence is thrown out
-/// and computed again later. Knows no clock.
+/// One engine that runs steps one after another: first in, first out among those of equal priority, higher ones before
+/// them; decodes and chunks of prompts share a step; a prompt is admitted when the cache has room for all of it; when
+/// the cache is full, the latest sequence of the lowest priority is thrown out and computed again later. What runs is
+/// not thrown out for what waits. Knows no clock.
 class ServiceInstance {
  public:
   enum class Role { both, prefill, decode };
@@ -86,7 +89,7 @@ class ServiceInstance {
   /// @param jobs  of all instances; must outlive this one and not be moved.
   ServiceInstance(const ServiceLimits& limits, Role role, std::vector<ServiceJob>& jobs);
 
-  void enqueue(std::size_t job) { waiting_.push_back(job); }
+  void enqueue(std::size_t job);
   /// Chooses the next step: admits and preempts. Empty when there is nothing to do.
   ServiceStep plan();
   /// Carries out the planned step: its tokens exist at `now`.
@@ -114,8 +117,8 @@ class ServiceInstance {
   ServiceLimits limits_;
   Role role_;
   std::vector<ServiceJob>& jobs_;
-  std::deque<std::size_t> waiting_;
-  std::vector<std::size_t> running_;  ///< in the order of admission
+  std::deque<std::size_t> waiting_;   ///< by priority, then in the order of arrival
+  std::vector<std::size_t> running_;  ///< while a step is planned: by priority, then in the order of admission
   std::vector<std::size_t> left_;
   std::int64_t used_blocks_ = 0;
   std::int64_t shared_blocks_ = 0;  ///< of the prefix, once it is there

@@ -49,6 +49,7 @@ class Simulation {
     for (std::size_t i = 0; i < requests.size(); ++i) {
       jobs_[i].prompt = jobs_[i].to_prefill = requests[i].prompt;
       jobs_[i].output = requests[i].output;
+      jobs_[i].priority = requests[i].priority;
       jobs_[i].arrival_s = setup.clients ? 0 : requests[i].arrival_s;
     }
     tally_.instances = static_cast<double>(workers_.size());

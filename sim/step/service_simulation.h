@@ -39,6 +39,15 @@ struct ServiceQuantiles {
   double mean = 0, p50 = 0, p90 = 0, p95 = 0, p99 = 0;
 };
 
+/// Requests of one priority, after the warm-up.
+struct ServiceClass {
+  int priority = 0;
+  std::size_t requests = 0;
+  ServiceQuantiles ttft;
+  std::optional<ServiceQuantiles> tpot;
+  ServiceQuantiles end_to_end;
+};
+
 /// What happened. Rates and means over time are of the window from the end of the warm-up to the last arrival, or of
 /// the whole run where that is shorter than half of it.
 struct ServiceOutcome {
@@ -49,6 +58,7 @@ struct ServiceOutcome {
   std::optional<ServiceQuantiles> tpot;   ///< time of an output token after the first; nullopt: one token each
   ServiceQuantiles end_to_end;            ///< arrival to last token
   ServiceQuantiles wait;                  ///< in the engine's queue, until the first step
+  std::vector<ServiceClass> classes;      ///< highest priority first; empty where all are of one
   std::optional<double> transfer_mean_s;  ///< of a cache, split services
   std::optional<double> met_ratio;        ///< share of requests within all goals; nullopt: no goal
   double duration_s = 0;                  ///< first arrival to last token

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <map>
 #include <numeric>
 
 #include "models/core/error.h"
@@ -66,6 +68,27 @@ void fill_latencies(ServiceOutcome& outcome, const ServiceSetup& setup) {
   if (setup.ttft_goal_s || setup.tpot_goal_s) outcome.met_ratio = met / measured;
 }
 
+void fill_classes(ServiceOutcome& outcome) {
+  std::map<int, std::vector<const ServiceJob*>, std::greater<>> by_priority;
+  for (std::size_t i = outcome.jobs.size() - outcome.measured; i < outcome.jobs.size(); ++i) {
+    by_priority[outcome.jobs[i].priority].push_back(&outcome.jobs[i]);
+  }
+  if (by_priority.size() < 2) return;
+  for (const auto& [priority, jobs] : by_priority) {
+    std::vector<double> ttft, tpot, end_to_end;
+    for (const ServiceJob* job : jobs) {
+      ttft.push_back(job->first_token_s - job->arrival_s);
+      end_to_end.push_back(job->finished_s - job->arrival_s);
+      if (job->output > 1) {
+        tpot.push_back((job->finished_s - job->first_token_s) / static_cast<double>(job->output - 1));
+      }
+    }
+    outcome.classes.push_back({priority, jobs.size(), quantiles_of(ttft),
+                               tpot.empty() ? std::nullopt : std::optional(quantiles_of(tpot)),
+                               quantiles_of(end_to_end)});
+  }
+}
+
 void fill_rates(ServiceOutcome& outcome, const ServiceTally& tally) {
   const ServiceTotals end = tally.snapshot();
   const ServiceTotals& begin = tally.first();
@@ -114,6 +137,7 @@ ServiceOutcome service_outcome(std::vector<ServiceJob> jobs, const ServiceSetup&
   outcome.jobs = std::move(jobs);
   for (const ServiceCounts& one : counts) add(outcome.counts, one);
   fill_latencies(outcome, setup);
+  fill_classes(outcome);
   fill_rates(outcome, tally);
   if (setup.limits.kv_blocks) {
     outcome.kv_most_ratio =

@@ -75,6 +75,7 @@ std::optional<double> saturation_rate(std::span<const ServiceRequest> requests, 
   for (std::size_t i = 0; i < count; ++i) {
     waiting[i] = requests[i % requests.size()];
     waiting[i].arrival_s = 0;
+    waiting[i].priority = 0;  // who goes first does not change how many go
     // A service that has run for long is in no lockstep: the first batch has been begun at any time before.
     const double left = static_cast<double>(i) < batch ? random.uniform() : 1;
     waiting[i].output = std::max<std::int64_t>(1, std::llround(left * static_cast<double>(waiting[i].output)));

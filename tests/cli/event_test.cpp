@@ -1,7 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/cli/program.h"
@@ -64,6 +66,58 @@ TEST(EventEngineCommand, SkewSlowRanksSlowLinksAndOthersTrafficSlow) {
   EXPECT_LT(latency({"--load", "log-normal:1.05", "--placement", "balanced"}), latency({"--load", "log-normal:1.05"}));
 }
 
+TEST(EventEngineCommand, EveryMechanismOfAScheduleChangesTheStep) {
+  const std::vector<std::string> asked{"predict", "--engine",  "event",    "--model",   "mixtral-8x7b",
+                                       "--hw",    "h100-sxm",  "--ep",     "8",         "--batch",
+                                       "4096",    "--context", "32",       "--samples", "4",
+                                       "--load",  "zipf:1",    "--format", "json"};
+  const auto latency = [&](const std::vector<std::string>& more) {
+    const Finished finished = run_moecast(with(asked, more));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out).at("latency_s").get<double>();
+  };
+  const double usual = latency({});
+  EXPECT_NE(latency({"--chunks", "2"}), usual);
+  EXPECT_NE(latency({"--batches", "2"}), usual);
+  EXPECT_NE(latency({"--shadow", "1"}), usual);
+  EXPECT_LT(latency({"--placement", "balanced"}), usual);
+  EXPECT_LT(latency({"--noise", "gaussian:4"}), usual) << "noise evens out a skewed load";
+  EXPECT_NEAR(latency({"--flows", "exact"}) / usual, 1, 0.01) << "every pair by itself";
+  for (const char* exchange : {"pairwise", "ring", "all-gather"}) EXPECT_NE(latency({"--exchange", exchange}), usual);
+}
+
+TEST(EventEngineCommand, TheSameInAnotherProcess) {
+  EXPECT_EQ(Json::parse(run_moecast(with(kDeepSeek, {"--background", "0.2"})).out),
+            Json::parse(run_moecast(with(kDeepSeek, {"--background", "0.2"})).out));
+}
+
+const std::vector<std::string> kTraining{"--model", "olmoe-1b-7b", "--hw",    "h200-sxm", "--ep",     "8",
+                                         "--phase", "train",       "--batch", "8",        "--prompt", "512"};
+
+TEST(EventEngineCommand, ATrainingStepsCollectivesTravelOverLinks) {
+  const auto answer = [](const std::vector<std::string>& more) {
+    const Finished finished = run_moecast(with(with({"predict"}, kTraining), with(more, {"--format", "json"})));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out);
+  };
+  const std::vector<std::string> event{"--engine", "event"};
+  const double closed = answer({}).at("latency_s");
+  const Json usual = answer(event);
+  EXPECT_NEAR(usual.at("latency_s").get<double>() / closed, 1, 1e-3) << "nothing else runs";
+  EXPECT_EQ(usual.at("inputs").at("engine"), "event");
+  EXPECT_TRUE(usual.at("distribution").is_null());
+  double sum = 0;
+  for (const Json& phase : usual.at("training").at("phases")) sum += phase.at("latency_s").get<double>();
+  EXPECT_NEAR(sum / usual.at("latency_s").get<double>(), 1, 1e-9);
+  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{
+           {"--background", "0.5"}, {"--slow-link", "rank 2 port in:0.25"}, {"--slow-rank", "3:1.5"}}) {
+    EXPECT_GT(answer(with(event, more)).at("latency_s"), 1.01 * closed) << more.front();
+  }
+  const Finished sampled = run_moecast(with(with({"predict"}, kTraining), {"--engine", "event", "--samples", "9"}));
+  EXPECT_EQ(sampled.code, 2);
+  EXPECT_THAT(sampled.err, HasSubstr("--samples"));
+}
+
 TEST(EventEngineCommand, ACpuAnswersWithWholeSteps) {
   const std::vector<std::string> asked{"predict",  "--hw",      "intel-xeon-processor-2cpu",
                                        "--hidden", "1024",      "--width",
@@ -77,8 +131,17 @@ TEST(EventEngineCommand, ACpuAnswersWithWholeSteps) {
   EXPECT_NEAR(sampled.at("latency_s").get<double>() / closed.at("latency_s").get<double>(), 1, 0.05)
       << "the mean of draws is near the expectation";
   EXPECT_GT(sampled.at("distribution").at("p99_s"), sampled.at("distribution").at("p50_s"));
-  const Finished refused = run_moecast(with(asked, {"--engine", "event", "--cluster", "h100-hgx-rail"}));
-  EXPECT_EQ(refused.code, 2);
+  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{{"--cluster", "h100-hgx-rail"},
+                                                                                    {"--background", "0.2"},
+                                                                                    {"--chunks", "2"},
+                                                                                    {"--shadow", "1"},
+                                                                                    {"--noise", "gaussian:1"},
+                                                                                    {"--kernel", "x"},
+                                                                                    {"--placement", "balanced"}}) {
+    const Finished refused = run_moecast(with(asked, with({"--engine", "event"}, more)));
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_THAT(refused.err, HasSubstr(more.front() + ": means nothing on a CPU profile"));
+  }
 }
 
 TEST(EventEngineCommand, RefusesWhatItCannotAnswer) {
@@ -93,17 +156,42 @@ TEST(EventEngineCommand, RefusesWhatItCannotAnswer) {
   refusal({"--slow-link", "nic 0 ot:0.5"}, 2, "did you mean \"nic 0 out\"?");
   refusal({"--slow-rank", "3"}, 2, "has no factor");
   refusal({"--slow-rank", "99:2"}, 2, "99 of 16 ranks");
+  refusal({"--flows", "exakt"}, 2, "did you mean \"exact\"?");
+  refusal({"--noise", "gaussian"}, 2, "has no strength");
+  refusal({"--noise", "gausian:1"}, 2, "did you mean \"gaussian\"?");
   refusal({"--slots", "3"}, 2, "--placement balanced");
   refusal({"--samples", "0"}, 2, "--samples");
   refusal({"--batches", "2", "--chunks", "2"}, 2, "exclude each other");
   refusal({"--without", "imbalance"}, 2, "analytic engine");
   refusal({"--moe-tp", "2"}, 2, "--moe-tp");
+  const Finished many = run_moecast({"predict", "--engine", "event", "--model", "deepseek-v3", "--hw", "h200-sxm",
+                                     "--ep", "64", "--batch", "1024", "--flows", "exact"});
+  EXPECT_EQ(many.code, 2);
+  EXPECT_THAT(many.err, HasSubstr("--flows"));
   const Finished idle = run_moecast({"predict", "--model", "olmoe-1b-7b", "--hw", "amd-epyc-2cpu", "--samples", "9"});
   EXPECT_EQ(idle.code, 2);
   EXPECT_THAT(idle.err, HasSubstr("--engine event"));
   const Finished engine = run_moecast({"predict", "--model", "olmoe-1b-7b", "--engine", "events"});
   EXPECT_EQ(engine.code, 2);
   EXPECT_THAT(engine.err, HasSubstr("did you mean \"event\"?"));
+}
+
+TEST(TraceCommand, DrawsATrainingStep) {
+  const std::string path = fresh_folder("trace") + "/train.json";
+  const Finished finished = run_moecast(with(with({"trace"}, kTraining), {"-o", path, "--format", "json"}));
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  EXPECT_GT(Json::parse(finished.out).at("simulated_s"), 0);
+  std::ifstream file(path);
+  const Json trace = Json::parse(file);
+  const auto holds = [&](const std::string& name) {
+    return std::ranges::any_of(trace.at("traceEvents"), [&](const Json& event) {
+      return event.at("ph") == "X" && event.at("name").get<std::string>().find(name) != std::string::npos;
+    });
+  };
+  EXPECT_TRUE(holds("gradients.attention"));
+  EXPECT_TRUE(holds(".moe.dispatch"));
+  const Finished layers = run_moecast(with(with({"trace"}, kTraining), {"-o", path, "--layers", "2"}));
+  EXPECT_EQ(layers.code, 2);
 }
 
 TEST(TraceCommand, RefusesWhatItCannotDraw) {

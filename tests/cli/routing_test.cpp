@@ -98,6 +98,15 @@ TEST(RoutingCommand, CapacityDropsMovesQueuesAndPads) {
   EXPECT_EQ(answer({"--capacity-factor", "1.001", "--samples", "1"}).at("slots_per_expert"), 257);
 }
 
+TEST(RoutingCommand, ADynamicKIsReported_C18) {
+  const Json dynamic = answer({"--top-k-distribution", "0.25,0.25,0.5", "--samples", "20"});
+  EXPECT_NEAR(dynamic.at("experts_per_token").get<double>(), 1.25, 0.01);
+  EXPECT_EQ(answer({"--top-k-distribution", "0,0,0,0,1", "--samples", "3"}).at("experts_per_token"), 4.0);
+  const Json blocks = answer({"--row-block", "128", "--samples", "5"});
+  EXPECT_GT(blocks.at("padded_rows"), 0);
+  EXPECT_LE(blocks.at("padded_rows"), 64 * 127);
+}
+
 TEST(RoutingCommand, TheBalancerPlacesReplicasAndSaysWhatTheyCost) {
   const Json plain = answer({});
   const Json balanced = answer({"--placement", "balanced", "--hidden", "1024", "--width", "1024", "--link", "50GB/s"});
@@ -159,6 +168,11 @@ TEST(RoutingCommand, RefusesWhatContradictsItself) {
   refusal({"--placement", "balanced", "--slots", "2"}, "slots");
   refusal({"--placement", "map:0,9"}, "--placement");
   refusal({"--groups", "3", "--groups-kept", "2"}, "");
+  for (const char* policy : {"hash", "dense", "expert-choice"}) {
+    refusal({"--policy", policy, "--noise", "gaussian:1"}, "noise changes nothing");
+    refusal({"--policy", policy, "--top-k-distribution", "0.5,0.5"}, "number of experts varies only");
+  }
+  refusal({"--row-block", "128", "--steps", "3"}, "--row-block");
   const Finished missing =
       run_moecast({"routing", "--experts", "8", "--top-k", "1", "--tokens", "8", "--load", "trace:/no/such.csv"});
   EXPECT_EQ(missing.code, 3);
@@ -250,6 +264,27 @@ TEST(ExchangeCommand, OthersTrafficASlowLinkAndCollectives) {
   // all seven of its node get and what goes out by the NICs of their rails.
   const double expected = 8 * 16e6 / 50e9 + 14 * 16e6 / 450e9;
   EXPECT_NEAR(latency({"--operation", "parameter-server"}) / expected, 1, 1e-6);
+}
+
+TEST(ExchangeCommand, GrowsWithRanksAndTaper_C12) {
+  const auto latency = [](const std::string& cluster, int ranks) {
+    const Finished finished = run_moecast({"exchange", "--cluster", cluster, "--ranks", std::to_string(ranks),
+                                           "--bytes", "64MB", "--exchange", "direct", "--format", "json"});
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out).at("latency_s").get<double>();
+  };
+  for (const char* cluster : {"h100-hgx-fat-tree", "h100-hgx-fat-tree-2to1", "h100-hgx-rail", "h100-dragonfly"}) {
+    double before = 0;
+    for (const int ranks : {8, 64, 512}) {
+      const double now = latency(cluster, ranks);
+      EXPECT_GT(now, before) << cluster << " " << ranks;
+      before = now;
+    }
+  }
+  // 15/16 of the bytes of 32 ranks leave their leaf over 32 NICs' worth of links, or half of them.
+  const double up = 32 * 64e6 * 15 / 16 / (32 * 50e9);
+  EXPECT_NEAR(latency("h100-hgx-fat-tree-2to1", 512) / up, 2, 1e-6) << "twice the term between leaves";
+  EXPECT_GE(latency("h100-hgx-fat-tree", 512) / up, 1);
 }
 
 TEST(ExchangeCommand, RefusesWhatCannotBe) {

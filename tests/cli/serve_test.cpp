@@ -52,6 +52,25 @@ TEST(Serve, AnswersWithQuantilesThroughputAndCost_C8) {
   EXPECT_THAT(json.at("warnings").dump(), HasSubstr("steps of vllm"));
 }
 
+TEST(Serve, UrgentRequestsGoFirst_D2) {
+  const std::vector<std::string> busy{"--rate", "5.5", "--requests", "1000", "--max-sequences", "24"};
+  const Json equal = answer(busy);
+  EXPECT_TRUE(equal.at("priorities").empty());
+  std::vector<std::string> more = busy;
+  more.insert(more.end(), {"--urgent", "0.2"});
+  const Json json = answer(more);
+  ASSERT_EQ(json.at("status"), "ok") << json.at("reason");
+  const Json& classes = json.at("priorities");
+  ASSERT_EQ(classes.size(), 2U);
+  EXPECT_EQ(classes[0].at("priority"), 1);
+  EXPECT_LT(classes[0].at("ttft_p99_s"), equal.at("ttft_p99_s"));
+  EXPECT_LT(classes[0].at("ttft_p99_s"), classes[1].at("ttft_p99_s"));
+  EXPECT_EQ(json.at("inputs").at("urgent_ratio"), 0.2);
+  const Finished wrong = run_moecast(serve({"--rate", "1", "--urgent", "1.5"}));
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("--urgent"));
+}
+
 TEST(Serve, NeverSaysALatencyBeyondSaturation) {
   const Json json = answer({"--rate", "200"});
   EXPECT_EQ(json.at("status"), "unstable");

@@ -9,6 +9,7 @@
 #include "models/core/error.h"
 #include "sim/cost/kernel/kernel_calibration.h"
 #include "sim/event/sampled_step.h"
+#include "sim/step/gpu_predictor.h"
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/progress_bar.h"
 #include "tools/cli/query_answers.h"
@@ -41,12 +42,32 @@ class Progress {
 
 std::uint64_t seed_of(const Query& query) { return query.workload.load.seed; }
 
+/// @throws UsageError on a flag that needs several ranks.
+void refuse_rank_flags(const EventFlags& flags) {
+  const std::pair<bool, const char*> typed[] = {{!flags.cluster.empty(), "--cluster"},
+                                                {!flags.dispatch.empty(), "--dispatch"},
+                                                {!flags.exchange.empty(), "--exchange"},
+                                                {!flags.flows.empty(), "--flows"},
+                                                {!flags.kernel.empty(), "--kernel"},
+                                                {!flags.placement.empty(), "--placement"},
+                                                {!flags.slots.empty(), "--slots"},
+                                                {!flags.chunks.empty(), "--chunks"},
+                                                {!flags.batches.empty(), "--batches"},
+                                                {!flags.shadow.empty(), "--shadow"},
+                                                {!flags.background.empty(), "--background"},
+                                                {!flags.noise.empty(), "--noise"},
+                                                {!flags.correlation.empty(), "--correlation"},
+                                                {!flags.drift.empty(), "--drift"},
+                                                {!flags.slow_links.empty(), "--slow-link"},
+                                                {!flags.slow_ranks.empty(), "--slow-rank"}};
+  for (const auto& [given, flag] : typed) {
+    if (given) throw UsageError(flag, "means nothing on a CPU profile: it is one rank", "name a GPU: moecast list hw");
+  }
+}
+
 std::vector<Answer> cpu_answers(const QueryOptions& options, const EventFlags& flags, Progress& progress,
                                 std::vector<Query> queries, const HardwareChoice& hardware) {
-  if (!flags.cluster.empty() || !flags.dispatch.empty() || !flags.exchange.empty() || !flags.correlation.empty() ||
-      !flags.drift.empty() || !flags.slow_links.empty() || !flags.slow_ranks.empty()) {
-    throw UsageError("--cluster", "a CPU profile is one rank: there are no links", "name a GPU: moecast list hw");
-  }
+  refuse_rank_flags(flags);
   refuse_backend_typo(options.backend, hardware);
   const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder, Engine::event);
   std::vector<Answer> answers;
@@ -67,17 +88,28 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& f
                                 const EventHardware& hardware, Progress& progress, std::vector<Query> queries) {
   const GpuMachine machine = read_gpu_machine(hardware.folder);
   const Cluster cluster = choose_cluster(flags.cluster, machine.profile.name, folders);
-  std::vector<Answer> answers;
-  for (Query& query : queries) {
+  std::unique_ptr<Predictor> closed;
+  const auto training_step = [&](Query& query) {
+    const TrainingEventOptions asked = training_options_of(flags);
+    add_event_inputs(flags, asked, query.inputs);
+    if (!closed) closed = load_gpu_predictor(hardware.folder, folders.engines);
+    return predict_training_events(*closed, machine, cluster, query.architecture, query.deployment, query.workload,
+                                   asked);
+  };
+  const auto routed_layers = [&](Query& query) {
     EpOptions asked = ep_options_of(flags, seed_of(query));
     asked.progress = std::ref(progress);
     asked.stop = &InterruptGuard::flag();
     add_event_inputs(flags, asked, query.inputs);
+    return predict_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked);
+  };
+  std::vector<Answer> answers;
+  for (Query& query : queries) {
     query.inputs.push_back({"cluster", cluster.name, !flags.cluster.empty()});
     query.inputs.push_back({"hw_folder", hardware.folder, false});
     Prediction prediction;
     try {
-      prediction = predict_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked);
+      prediction = query.workload.phase == Phase::train ? training_step(query) : routed_layers(query);
     } catch (const InputError& error) {
       blame_flag(error, options.model);
     }

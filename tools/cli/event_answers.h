@@ -16,7 +16,8 @@ struct EventHardware {
 };
 EventHardware event_hardware(const QueryOptions& options, const DataFolders& folders);
 
-/// Answers of the event engine: whole steps of CPUs, MoE layers of GPUs. Draws a progress bar on a terminal.
+/// Answers of the event engine: whole steps of CPUs, MoE layers and training steps of GPUs. Draws a progress bar on a
+/// terminal.
 /// @return nullopt when Ctrl-C was pressed.
 std::optional<std::vector<Answer>> event_answers(const QueryOptions& options, const EventFlags& flags);
 

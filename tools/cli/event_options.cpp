@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <thread>
+#include <tuple>
 
 #include "models/architecture/zoo.h"
 #include "models/core/error.h"
@@ -31,13 +33,34 @@ std::pair<std::string, double> named_factor(const std::string& text, const char*
 }
 
 template <typename Value>
-Value known_word(const std::string& text, const char* flag, std::optional<Value> (*find)(std::string_view),
+Value known_word(const std::string& text, const char* flag,
+                 const std::function<std::optional<Value>(std::string_view)>& find,
                  const std::vector<std::string_view>& words) {
   if (const auto value = find(text)) return *value;
   const auto near = nearest_name(text, words);
   throw UsageError(
       flag, fmt::format("\"{}\" is not known", text),
       near ? fmt::format("did you mean \"{}\"?", *near) : fmt::format("write one of: {}", fmt::join(words, ", ")));
+}
+
+TrainingEventOptions links_and_ranks(const EventFlags& flags) {
+  TrainingEventOptions options;
+  if (!flags.background.empty()) options.background_share = parse_number(flags.background, "--background", 0, 0.99);
+  for (const std::string& text : flags.slow_ranks) {
+    const auto [rank, factor] = named_factor(text, "--slow-rank", "--slow-rank 3:1.5");
+    options.slow_ranks.emplace_back(static_cast<int>(parse_count(rank, "--slow-rank", 0, 1'000'000)), factor);
+  }
+  for (const std::string& text : flags.slow_links) {
+    options.slow_links.push_back(named_factor(text, "--slow-link", "--slow-link \"rank 3 port out:0.5\""));
+  }
+  return options;
+}
+
+void add_slow_inputs(const TrainingEventOptions& options, std::vector<InputValue>& inputs) {
+  for (const auto& [rank, factor] : options.slow_ranks) {
+    inputs.push_back({fmt::format("slow_rank_{}_ratio", rank), factor, true});
+  }
+  for (const auto& [link, factor] : options.slow_links) inputs.push_back({"slow_link " + link, factor, true});
 }
 
 }  // namespace
@@ -57,6 +80,8 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
        "deepep-low-latency, deepep-normal, nvlink-one-sided, nccl (default: by tokens and cluster)");
   text("--exchange", flags.exchange, "NAME",
        "direct (default), pairwise, ring, hierarchical, all-gather (and reduce-scatter): of NCCL's kernels");
+  text("--flows", flags.flows, "MODEL",
+       "port (default: links carry sums), exact (every pair takes its share of its route; up to 32 ranks)");
   text("--kernel", flags.kernel, "NAME",
        "Kernel of the experts (default: measured nearest; moecast explain --hw NAME)");
   text("--placement", flags.placement, "NAME", "contiguous (default), round-robin, balanced (by popularity, replicas)");
@@ -65,6 +90,8 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
   text("--batches", flags.batches, "N", "2: two-batch overlap (default 1)");
   text("--shadow", flags.shadow, "N", "Most popular experts whose weights are sent to every rank (default 0)");
   text("--background", flags.background, "SHARE", "Of every link's bandwidth that other traffic takes (default 0)");
+  text("--noise", flags.noise, "KIND:STRENGTH",
+       "Noise of the router: gaussian:SD or uniform:RANGE, added to ln(popularity) (default none)");
   text("--correlation", flags.correlation, "RATIO",
        "Of the experts' popularity ranks in neighbouring layers, 0 (default) to 1 (the same order)");
   text("--drift", flags.drift, "RATIO",
@@ -93,6 +120,7 @@ Engine engine_of(const EventFlags& flags) {
   refuse(!flags.cluster.empty(), "--cluster");
   refuse(!flags.dispatch.empty(), "--dispatch");
   refuse(!flags.exchange.empty(), "--exchange");
+  refuse(!flags.flows.empty(), "--flows");
   refuse(!flags.kernel.empty(), "--kernel");
   refuse(!flags.placement.empty(), "--placement");
   refuse(!flags.slots.empty(), "--slots");
@@ -100,6 +128,7 @@ Engine engine_of(const EventFlags& flags) {
   refuse(!flags.batches.empty(), "--batches");
   refuse(!flags.shadow.empty(), "--shadow");
   refuse(!flags.background.empty(), "--background");
+  refuse(!flags.noise.empty(), "--noise");
   refuse(!flags.correlation.empty(), "--correlation");
   refuse(!flags.drift.empty(), "--drift");
   refuse(!flags.jobs.empty(), "--jobs");
@@ -115,17 +144,20 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
   options.threads =
       whole(flags.jobs, "--jobs", static_cast<int>(std::max(1U, std::thread::hardware_concurrency())), 1, 4096);
   if (!flags.dispatch.empty()) {
-    options.dispatch = known_word(flags.dispatch, "--dispatch", find_dispatch_method,
-                                  {"deepep-low-latency", "deepep-normal", "nvlink-one-sided", "nccl"});
+    options.dispatch = known_word<DispatchMethod>(flags.dispatch, "--dispatch", find_dispatch_method,
+                                                  {"deepep-low-latency", "deepep-normal", "nvlink-one-sided", "nccl"});
   }
   if (!flags.exchange.empty()) {
-    options.exchange = known_word(flags.exchange, "--exchange", find_exchange_algorithm,
-                                  {"direct", "pairwise", "ring", "hierarchical", "all-gather"});
+    options.exchange = known_word<ExchangeAlgorithm>(flags.exchange, "--exchange", find_exchange_algorithm,
+                                                     {"direct", "pairwise", "ring", "hierarchical", "all-gather"});
+  }
+  if (!flags.flows.empty()) {
+    options.flows = known_word<FlowModel>(flags.flows, "--flows", find_flow_model, {"port", "exact"});
   }
   options.kernel = flags.kernel;
   if (!flags.placement.empty()) {
-    options.placement =
-        known_word(flags.placement, "--placement", find_placement_kind, {"contiguous", "round-robin", "balanced"});
+    options.placement = known_word<PlacementKind>(flags.placement, "--placement", find_placement_kind,
+                                                  {"contiguous", "round-robin", "balanced"});
   }
   if (!flags.slots.empty() && options.placement != PlacementKind::balanced) {
     throw UsageError("--slots", "means nothing without replicas", "write --placement balanced");
@@ -137,17 +169,48 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
     throw UsageError("--chunks", "and two overlapping batches exclude each other", "give one of the two");
   }
   options.shadowed_experts = whole(flags.shadow, "--shadow", 0, 0, 65536);
-  if (!flags.background.empty()) options.background_share = parse_number(flags.background, "--background", 0, 0.99);
+  const TrainingEventOptions others = links_and_ranks(flags);
+  options.background_share = others.background_share;
+  options.slow_ranks = others.slow_ranks;
+  options.slow_links = others.slow_links;
+  if (!flags.noise.empty()) std::tie(options.noise, options.noise_strength) = parse_noise(flags.noise);
   if (!flags.correlation.empty()) options.orders.correlation = parse_number(flags.correlation, "--correlation", 0, 1);
   if (!flags.drift.empty()) options.orders.drift = parse_number(flags.drift, "--drift", 0, 1);
-  for (const std::string& text : flags.slow_ranks) {
-    const auto [rank, factor] = named_factor(text, "--slow-rank", "--slow-rank 3:1.5");
-    options.slow_ranks.emplace_back(static_cast<int>(parse_count(rank, "--slow-rank", 0, 1'000'000)), factor);
-  }
-  for (const std::string& text : flags.slow_links) {
-    options.slow_links.push_back(named_factor(text, "--slow-link", "--slow-link \"rank 3 port out:0.5\""));
-  }
   return options;
+}
+
+TrainingEventOptions training_options_of(const EventFlags& flags) {
+  const auto refuse = [](const std::string& typed, const char* flag) {
+    if (!typed.empty())
+      throw UsageError(flag, "samples routings, and those of a training step are not", "leave it out");
+  };
+  refuse(flags.samples, "--samples");
+  refuse(flags.jobs, "--jobs");
+  refuse(flags.dispatch, "--dispatch");
+  refuse(flags.exchange, "--exchange");
+  refuse(flags.flows, "--flows");
+  refuse(flags.kernel, "--kernel");
+  refuse(flags.placement, "--placement");
+  refuse(flags.slots, "--slots");
+  refuse(flags.chunks, "--chunks");
+  refuse(flags.batches, "--batches");
+  refuse(flags.shadow, "--shadow");
+  refuse(flags.noise, "--noise");
+  refuse(flags.correlation, "--correlation");
+  refuse(flags.drift, "--drift");
+  return links_and_ranks(flags);
+}
+
+std::pair<RoutingNoise, double> parse_noise(const std::string& text) {
+  const std::size_t colon = text.find(':');
+  if (colon == std::string::npos) throw UsageError("--noise", "has no strength", "write e.g. gaussian:0.5");
+  const auto find = [](std::string_view name) -> std::optional<RoutingNoise> {
+    if (name == "gaussian") return RoutingNoise::gaussian;
+    if (name == "uniform") return RoutingNoise::uniform;
+    return std::nullopt;
+  };
+  return {known_word<RoutingNoise>(text.substr(0, colon), "--noise", find, {"gaussian", "uniform"}),
+          parse_number(text.substr(colon + 1), "--noise", 0, 1e3)};
 }
 
 Cluster choose_cluster(const std::string& name, const std::string& device, const DataFolders& folders) {
@@ -182,6 +245,7 @@ void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::ve
   inputs.push_back({"engine", std::string("event"), true});
   count("samples", options.samples, flags.samples);
   inputs.push_back({"exchange", std::string(to_string(options.exchange)), !flags.exchange.empty()});
+  inputs.push_back({"flows", flags.flows.empty() ? "port" : flags.flows, !flags.flows.empty()});
   inputs.push_back({"placement", flags.placement.empty() ? "contiguous" : flags.placement, !flags.placement.empty()});
   if (options.placement == PlacementKind::balanced) count("slots_per_rank", options.slots_per_rank, flags.slots);
   count("chunks", options.chunks, flags.chunks);
@@ -190,10 +254,14 @@ void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::ve
   inputs.push_back({"background_ratio", options.background_share, !flags.background.empty()});
   inputs.push_back({"correlation_ratio", options.orders.correlation, !flags.correlation.empty()});
   inputs.push_back({"drift_ratio", options.orders.drift, !flags.drift.empty()});
-  for (const auto& [rank, factor] : options.slow_ranks) {
-    inputs.push_back({fmt::format("slow_rank_{}_ratio", rank), factor, true});
-  }
-  for (const auto& [link, factor] : options.slow_links) inputs.push_back({"slow_link " + link, factor, true});
+  inputs.push_back({"noise", flags.noise.empty() ? "none" : flags.noise, !flags.noise.empty()});
+  add_slow_inputs({options.slow_ranks, options.slow_links, options.background_share}, inputs);
+}
+
+void add_event_inputs(const EventFlags& flags, const TrainingEventOptions& options, std::vector<InputValue>& inputs) {
+  inputs.push_back({"engine", std::string("event"), true});
+  inputs.push_back({"background_ratio", options.background_share, !flags.background.empty()});
+  add_slow_inputs(options, inputs);
 }
 
 }  // namespace moecast

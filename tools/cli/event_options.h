@@ -1,9 +1,11 @@
 #pragma once
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hwprofiles/cluster.h"
 #include "sim/event/ep_study.h"
+#include "sim/event/training_events.h"
 #include "tools/cli/data_folders.h"
 #include "tools/cli/query_options.h"
 
@@ -18,6 +20,7 @@ struct EventFlags {
   std::string cluster;
   std::string dispatch;
   std::string exchange;
+  std::string flows;
   std::string kernel;
   std::string placement;
   std::string slots;
@@ -25,6 +28,7 @@ struct EventFlags {
   std::string batches;
   std::string shadow;
   std::string background;
+  std::string noise;
   std::string correlation;
   std::string drift;
   std::string jobs;
@@ -45,7 +49,14 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed);
 /// @throws UsageError on a typo, or when no cluster of the device is known.
 Cluster choose_cluster(const std::string& name, const std::string& device, const DataFolders& folders);
 
+/// "gaussian:0.5" or "uniform:1" as noise of a router's scores. @throws UsageError of --noise.
+std::pair<RoutingNoise, double> parse_noise(const std::string& text);
+
+/// Of a training step: links and ranks. @throws UsageError on a flag about routing, of which nothing is sampled then.
+TrainingEventOptions training_options_of(const EventFlags& flags);
+
 /// What the event engine was asked with, for the answer's `inputs`.
 void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::vector<InputValue>& inputs);
+void add_event_inputs(const EventFlags& flags, const TrainingEventOptions& options, std::vector<InputValue>& inputs);
 
 }  // namespace moecast

@@ -19,9 +19,6 @@
 namespace moecast {
 namespace {
 
-/// Beyond, one flow a pair and round takes minutes.
-constexpr int kMostExactRanks = 32;
-
 struct ExchangeOptions {
   std::string cluster, hw, ranks, bytes, matrix, exchange, operation = "all-to-all", round = "0s", flows, background;
   std::vector<std::string> slow_links;
@@ -125,25 +122,15 @@ Topology topology_of(const ExchangeOptions& options, const EpOptions& slow) {
   return topology;
 }
 
-/// Bytes of somebody else over every link, for as long as they may matter.
-void add_background(EventGraph& graph, const NetworkPorts& ports, const Topology& topology, double share,
-                    double alone_s) {
-  const double horizon = 2 * alone_s / (1 - share);
-  for (std::size_t link = 0; link < topology.links().size(); ++link) {
-    const int resource = ports.resource(static_cast<int>(link));
-    const double rate = topology.links()[link].bandwidth * share;
-    const Demand demand{rate * horizon, rate, std::span(&resource, 1)};
-    graph.add_task(TaskKind::background, -1, 0, 0, std::span(&demand, 1), {});
-  }
-}
-
 void simulate_way(const Topology& topology, FlowModel model, double round_s, double background, Way& way) {
   EventGraph graph;
   NetworkPorts ports(graph, topology);
   way.cost = cost_of_rounds(ports, way.rounds, topology.ranks_per_node(), round_s);
   add_rounds(graph, ports, way.rounds, TaskKind::collective, 0, 0, round_s, 1, model, {});
   const int own = graph.tasks();
-  if (background > 0 && own > 0) add_background(graph, ports, topology, background, way.cost.seconds);
+  if (background > 0 && own > 0) {
+    ports.add_background(graph, background, NetworkPorts::background_horizon_s(way.cost.seconds, background));
+  }
   const EventTimes times = simulate(graph);
   for (int task = 0; task < own; ++task) {
     way.events_s = std::max(way.events_s, times.end_s[static_cast<std::size_t>(task)]);
@@ -173,20 +160,15 @@ int run_exchange(const ExchangeOptions& options) {
   EventFlags flags;
   flags.slow_links = options.slow_links;
   flags.background = options.background;
+  flags.flows = options.flows;
   const EpOptions others = ep_options_of(flags, 1);
   const Topology topology = topology_of(options, others);
   const double round_s = parse_seconds(options.round, "--round-start").value();
-  FlowModel model = FlowModel::port;
-  if (options.flows == "exact") {
-    model = FlowModel::exact;
-    if (topology.ranks() > kMostExactRanks) {
-      throw UsageError("--flows", fmt::format("exact: of up to {} ranks", kMostExactRanks), "--flows port");
-    }
-  } else if (!options.flows.empty() && options.flows != "port") {
-    throw UsageError("--flows", fmt::format("\"{}\" is not known", options.flows), "write port or exact");
+  if (others.flows == FlowModel::exact && topology.ranks() > kMostExactRanks) {
+    throw UsageError("--flows", fmt::format("exact: of up to {} ranks", kMostExactRanks), "--flows port");
   }
   std::vector<Way> ways = ways_of(options, topology.ranks(), topology.ranks_per_node());
-  for (Way& way : ways) simulate_way(topology, model, round_s, others.background_share, way);
+  for (Way& way : ways) simulate_way(topology, others.flows, round_s, others.background_share, way);
   for (const std::string& text : topology.assumed()) note("note: " + text);
   if (format == Format::table || format == Format::md) {
     Table table{{"exchange", "rounds", "latency", "closed form", "between nodes", "busiest link", "carries"}, {}};

@@ -23,6 +23,7 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"cluster", "--cluster"},
                                                         {"slow rank", "--slow-rank"},
                                                         {"exchange", "--exchange"},
+                                                        {"flows", "--flows"},
                                                         {"backend", "--backend"},
                                                         {"accumulation", "--accumulation"},
                                                         {"replicas", "--replicas"},

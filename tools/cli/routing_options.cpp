@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "models/core/quantity_text.h"
 #include "tools/cli/command.h"
+#include "tools/cli/event_options.h"
 #include "tools/cli/query_options.h"
 
 namespace moecast {
@@ -36,15 +38,6 @@ std::int64_t needed(const std::string& text, const char* flag, std::int64_t high
   return parse_count(text, flag, 1, high);
 }
 
-void parse_noise(const std::string& text, RoutingPolicy& policy) {
-  if (text.empty()) return;
-  const std::size_t colon = text.find(':');
-  if (colon == std::string::npos) throw UsageError("--noise", "has no strength", "write e.g. gaussian:0.5");
-  policy.noise = one_of<RoutingNoise>(text.substr(0, colon), "--noise",
-                                      {{"gaussian", RoutingNoise::gaussian}, {"uniform", RoutingNoise::uniform}});
-  policy.noise_strength = parse_number(text.substr(colon + 1), "--noise", 0, 1e3);
-}
-
 RoutingPolicy policy_of(const RoutingOptions& options, int experts) {
   RoutingPolicy policy;
   using Kind = RoutingPolicyKind;
@@ -65,7 +58,7 @@ RoutingPolicy policy_of(const RoutingOptions& options, int experts) {
                            : static_cast<int>(parse_count(options.groups_kept, "--groups-kept", 1, policy.groups));
   if (policy.kind == Kind::hierarchical) policy.groups_kept = 1;
   policy.tokens_per_decision = static_cast<int>(parse_count(options.unit, "--unit", 1, kMostTokens));
-  parse_noise(options.noise, policy);
+  if (!options.noise.empty()) std::tie(policy.noise, policy.noise_strength) = parse_noise(options.noise);
   if (!options.top_k_distribution.empty()) {
     for (const std::string& chance : split_list(options.top_k_distribution, "--top-k-distribution")) {
       policy.top_k_distribution.push_back(parse_number(chance, "--top-k-distribution", 0));
@@ -216,6 +209,8 @@ void add_routing_options(const Command& command, RoutingOptions& o) {
   capacity("--rounding", o.rounding, "RULE", "ceil (default), floor");
   capacity("--overflow", o.overflow, "NAME", "drop (default), next-best, queue (for the next step)");
   capacity("--queue-rows", o.queue_rows, "N", "Rows that wait at an expert at most (default: all)");
+  capacity("--row-block", o.row_block, "N",
+           "A rank computes whole blocks of an expert's rows (MegaBlocks: 128; default 1)");
   command.add_flag("--pad", o.pad, "Compute empty slots too").group("Capacity");
   const auto ranks = group("Ranks");
   ranks("--ranks", o.ranks, "N", "Expert-parallel ranks (default 1)");
@@ -255,6 +250,7 @@ RoutingRequest routing_request(const RoutingOptions& options) {
   question.ranks_per_node = static_cast<int>(parse_count(options.ranks_per_node, "--ranks-per-node", 1, 4096));
   question.policy = policy_of(options, experts);
   question.capacity = capacity_of(options);
+  question.row_block = parse_count(options.row_block, "--row-block", 1, 1 << 20);
   request.load = parse_load(options.load.empty() ? "uniform" : options.load, question.seed);
   question.popularity = expert_popularity(request.load, experts);
   place(options, ranks, request);
@@ -295,6 +291,9 @@ std::optional<StepsRequest> steps_request(const RoutingOptions& options, const R
   if (options.steps.empty()) {
     if (feedback) throw UsageError("--steps", "is missing: feedback works from step to step", "write e.g. --steps 100");
     return std::nullopt;
+  }
+  if (request.question.row_block > 1) {
+    throw UsageError("--row-block", "is of one step", "leave out --steps, or the blocks");
   }
   StepsRequest asked;
   asked.steps = parse_count(options.steps, "--steps", 1, 1'000'000);

@@ -16,7 +16,7 @@ class Command;
 struct RoutingOptions {
   std::string experts, top_k, tokens, ranks = "1", ranks_per_node = "8", hidden, width;
   std::string load, seed = "1", samples, policy, groups = "1", groups_kept, noise, top_k_distribution, unit = "1";
-  std::string capacity_factor, capacity_of = "top-k", rounding = "ceil", overflow, queue_rows;
+  std::string capacity_factor, capacity_of = "top-k", rounding = "ceil", overflow, queue_rows, row_block = "1";
   std::string placement, slots, deduplicate, dispatch_dtype, combine_dtype, dtype;
   std::string steps, schedule, bias_step, rebalance, drift, link;
   std::string trace, layers, correlation;

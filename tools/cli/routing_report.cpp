@@ -178,11 +178,14 @@ Table routing_summary(const RoutingResult& result) {
   one("rows", rows(answer.kept));
   one("experts a token", fmt::format("{:.4g}", answer.experts_per_token));
   one("experts with a row", fmt::format("{:.4g}", answer.distinct_experts));
+  const bool blocks = question.row_block > 1;
   if (answer.slots) {
     one("slots an expert", fmt::format("{}", *answer.slots));
     one("dropped", rows(answer.dropped));
     one("moved", rows(answer.moved));
     one("queued", rows(answer.queued));
+  }
+  if (answer.slots || blocks) {
     one("padded", rows(answer.padded));
     one("wasted", format_or_dash(answer.wasted_flops, [](double flops) { return format_flops(Flops(flops)); }));
   }

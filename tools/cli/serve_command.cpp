@@ -80,14 +80,15 @@ void add_serve_command(const Command& app, CommandLine& line) {
   add_serve_options(command, *options);
   command.footer(
       "Continuous batching: a step holds the running sequences and chunks of the prompts that wait, first come first\n"
-      "served; when the cache is full the latest sequence is thrown out and computed again. Latencies of a rate "
-      "beyond\n"
-      "saturation mean nothing: the status is unstable, and they are left out.\n\n"
+      "served, urgent ones before; when the cache is full the latest sequence (that is not urgent) is thrown out and\n"
+      "computed again. Latencies of a rate beyond saturation mean nothing: the status is unstable, and they are left\n"
+      "out.\n\n"
       "Examples:\n"
       "  moecast serve --model qwen3-30b-a3b --hw h200-sxm --rate 8 --ttft 1s --tpot 20ms\n"
       "  moecast serve --model qwen3-235b-a22b --hw h200-sxm --tp 4 --ep 4 --dtype fp8_block --rate 1,2,4,8,16\n"
       "  moecast serve --model mixtral-8x7b --hw h100-sxm --tp 2 --concurrency 1-64*2 --format csv\n"
       "  moecast serve --model qwen3-30b-a3b --hw h100-sxm --arrivals requests.csv --format json\n"
+      "  moecast serve --model qwen3-30b-a3b --hw h200-sxm --rate 16 --urgent 0.1\n"
       "  moecast serve --model qwen3-30b-a3b --hw h200-sxm --rate 20 --prefill-instances 1 --decode-instances 2 "
       "--kv-link 50GB/s\n");
   command.callback([options, &line] { line.run = [options] { return run(*options); }; });

@@ -43,6 +43,8 @@ void add_serve_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--requests", options.requests, "COUNT", "to simulate (default: enough for the load)");
   add_text_option(command, "--warmup", options.warmup, "COUNT",
                   "first requests that latencies leave out (default: a fifth; none of --arrivals)");
+  add_text_option(command, "--urgent", options.urgent, "SHARE",
+                  "of the requests, drawn at random, that go before the others (default 0)");
   add_text_option(command, "--prompt", options.prompt, "COUNT", "tokens of a prompt (default 1024)");
   add_text_option(command, "--output", options.output, "COUNT", "tokens generated for it (default 256)");
   add_text_option(command, "--shared-prefix", options.shared_prefix, "COUNT",

@@ -10,7 +10,7 @@ struct ServeOptions {
   std::string model, hw, backend = "vllm", dtype;
   std::string tp = "1", ep = "1", dp = "1", moe_tp;
   std::string instances, prefill_instances, decode_instances, kv_link;
-  std::string rate, arrivals, concurrency, requests, warmup;
+  std::string rate, arrivals, concurrency, requests, warmup, urgent;
   std::string prompt, output, shared_prefix, seed = "1";
   std::string batched_tokens = "8192", sequences = "256", block = "16", memory_ratio = "0.9";
   std::string load = "log-normal:1", step_law = "service";

@@ -68,6 +68,25 @@ void add_quantiles(Json& json, const std::string& name, const ServiceAnswer& ans
   add("p99", &ServiceQuantiles::p99);
 }
 
+/// One record a priority, where there are several.
+Json priorities_json(const ServiceOutcome* outcome) {
+  Json list = Json::array();
+  if (outcome == nullptr) return list;
+  for (const ServiceClass& one : outcome->classes) {
+    Json record{{"priority", one.priority}, {"requests", one.requests}};
+    const auto add = [&](const std::string& name, const std::optional<ServiceQuantiles>& q) {
+      record[name + "_p50_s"] = q ? Json(q->p50) : Json();
+      record[name + "_p90_s"] = q ? Json(q->p90) : Json();
+      record[name + "_p99_s"] = q ? Json(q->p99) : Json();
+    };
+    add("ttft", one.ttft);
+    add("tpot", one.tpot);
+    add("end_to_end", one.end_to_end);
+    list.push_back(std::move(record));
+  }
+  return list;
+}
+
 std::optional<double> saturation_of(const std::optional<ServiceStudy>& study) {
   return study ? study->saturation_per_s : std::nullopt;
 }
@@ -191,6 +210,7 @@ Json service_json(const ServiceAnswer& answer) {
   add("utilisation_ratio", outcome, [](Simulated o) { return o.utilisation_ratio; });
   add("kv_transfer_mean_s", lasting, [](Simulated o) { return value_or_null(o.transfer_mean_s); });
   add("steps", outcome, [](Simulated o) { return o.counts.steps; });
+  json["priorities"] = priorities_json(lasting);
   add("requests", outcome, [](Simulated o) { return o.jobs.size(); });
   add("measured_requests", outcome, [](Simulated o) { return o.measured; });
   add("duration_s", outcome, [](Simulated o) { return o.duration_s; });
@@ -203,7 +223,9 @@ Json service_json(const ServiceAnswer& answer) {
 
 std::string service_text(const ServiceAnswer& answer, Format format) {
   std::string text;
-  const auto line = [&](const char* name, const std::string& value) { text += fmt::format("{:<12}{}\n", name, value); };
+  const auto line = [&](const std::string& name, const std::string& value) {
+    text += fmt::format("{:<12}{}\n", name, value);
+  };
   const ServiceOutcome* outcome = simulated(answer);
   const std::string status = service_status(answer);
   const std::string& reason = answer.status == Status::ok ? answer.middle.reason : answer.reason;
@@ -216,6 +238,12 @@ std::string service_text(const ServiceAnswer& answer, Format format) {
       line("end to end", quantile_line(answer, end_to_end_of, false));
       line("queue", fmt::format("{:.3g} waiting on average, most {}; wait {}", outcome->waiting_mean,
                                 outcome->waiting_most, quantile_line(answer, wait_of, false)));
+      for (const ServiceClass& one : outcome->classes) {
+        line(fmt::format("priority {}", one.priority),
+             fmt::format("{} requests; TTFT P50 {}, P99 {}; end to end P50 {}, P99 {}", one.requests,
+                         seconds_text(one.ttft.p50), seconds_text(one.ttft.p99), seconds_text(one.end_to_end.p50),
+                         seconds_text(one.end_to_end.p99)));
+      }
       if (outcome->met_ratio) line("goals", format_percent(*outcome->met_ratio) + " of the requests meet all");
       if (outcome->transfer_mean_s) line("transfer", seconds_text(*outcome->transfer_mean_s) + " a cache");
     }

@@ -143,6 +143,7 @@ void ServeSession::read_load() {
   prompt_ = options_.prompt.empty() ? 1024 : parse_count(options_.prompt, "--prompt", 1, kMostTokens);
   output_ = options_.output.empty() ? 256 : parse_count(options_.output, "--output", 1, kMostTokens);
   if (!options_.requests.empty()) requests_ = parse_count(options_.requests, "--requests", 1, kMostRequests);
+  if (!options_.urgent.empty()) urgent_ = parse_number(options_.urgent, "--urgent", 0, 1);
   if (!options_.warmup.empty()) warmup_ = parse_count(options_.warmup, "--warmup", 0, kMostRequests);
   if (!options_.arrivals.empty()) {
     for (const auto& [flag, text] : {std::pair{"--prompt", options_.prompt}, {"--output", options_.output}}) {
@@ -245,6 +246,13 @@ std::size_t ServeSession::usual_requests(const Asked& asked) const {
 }
 
 std::vector<ServiceRequest> ServeSession::requests_of(const Asked& asked, std::size_t count) const {
+  std::vector<ServiceRequest> requests = equal_requests(asked, count);
+  // Of other numbers than the arrivals.
+  if (urgent_ > 0) draw_urgent(requests, urgent_, seed_ ^ 0x75726765ULL);
+  return requests;
+}
+
+std::vector<ServiceRequest> ServeSession::equal_requests(const Asked& asked, std::size_t count) const {
   if (!recorded_.empty()) return recorded_;
   if (asked.clients) return client_requests(*asked.clients, count);
   return poisson_requests(*asked.rate, count, prompt_, output_, seed_);
@@ -317,12 +325,13 @@ std::vector<InputValue> ServeSession::inputs_of(const Asked& asked, const std::v
   if (!o.arrivals.empty()) add("arrivals", o.arrivals, true);
   add("requests", count(requests.size()), !o.requests.empty());
   add("warmup_requests", count(warmup_of(requests.size())), !o.warmup.empty());
+  add("urgent_ratio", urgent_, !o.urgent.empty());
   if (recorded_.empty()) {
     add("prompt_tokens", prompt_, !o.prompt.empty());
     add("output_tokens", output_, !o.output.empty());
   }
   add("shared_prefix_tokens", setup_.limits.shared_prefix, !o.shared_prefix.empty());
-  if (asked.rate) add("seed", static_cast<std::int64_t>(seed_), o.seed != usual.seed);
+  if (asked.rate || urgent_ > 0) add("seed", static_cast<std::int64_t>(seed_), o.seed != usual.seed);
   add("max_batched_tokens", setup_.limits.chunk_tokens, o.batched_tokens != usual.batched_tokens);
   add("max_sequences", setup_.limits.sequences / deployment_.dp, o.sequences != usual.sequences);
   add("kv_block_tokens", deployment_.kv_block_tokens, o.block != usual.block);

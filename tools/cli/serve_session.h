@@ -42,6 +42,7 @@ class ServeSession {
   void finish_setup();
   [[nodiscard]] std::size_t usual_requests(const Asked& asked) const;
   [[nodiscard]] std::vector<ServiceRequest> requests_of(const Asked& asked, std::size_t count) const;
+  [[nodiscard]] std::vector<ServiceRequest> equal_requests(const Asked& asked, std::size_t count) const;
   [[nodiscard]] std::vector<ServiceRequest> client_requests(std::int64_t clients, std::size_t count) const;
   [[nodiscard]] double front_of(const std::vector<ServiceRequest>& requests, IntervalEnd end) const;
   [[nodiscard]] std::size_t enough_requests(const Asked& asked, const ServiceStudy& study, std::size_t count) const;
@@ -54,6 +55,7 @@ class ServeSession {
   std::vector<Asked> asked_;
   std::vector<ServiceRequest> recorded_;
   std::uint64_t seed_ = 1;
+  double urgent_ = 0;
   std::int64_t prompt_ = 0, output_ = 0;
   std::optional<std::int64_t> requests_, warmup_;
   Architecture architecture_;

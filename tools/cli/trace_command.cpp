@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "models/core/error.h"
 #include "models/core/file.h"
@@ -9,6 +10,8 @@
 #include "models/plan/graph.h"
 #include "sim/event/sampled_step.h"
 #include "sim/event/trace.h"
+#include "sim/event/training_events.h"
+#include "sim/step/gpu_predictor.h"
 #include "tools/cli/command.h"
 #include "tools/cli/event_answers.h"
 #include "tools/cli/query_answers.h"
@@ -39,10 +42,37 @@ void refuse_large(std::int64_t events) {
   throw UsageError("--layers", fmt::format("makes more than {} events", kMostEvents), "fewer layers, or fewer ranks");
 }
 
+/// One rank, for all do the same, and the links of all.
+Written trace_training(const TraceOptions& options, const Query& query, const GpuMachine& machine,
+                       const Cluster& cluster) {
+  for (const auto& [typed, flag] : {std::pair(&options.layers, "--layers"), std::pair(&options.sample, "--sample")}) {
+    if (!typed->empty()) throw UsageError(flag, "is of sampled routings, a training step has none", "leave it out");
+  }
+  const Deployment deployment = with_attention_replicas(query.architecture, query.deployment);
+  TrainingEvents step;
+  try {
+    step = training_events(machine, cluster, query.architecture, deployment, query.workload,
+                           training_options_of(options.events));
+  } catch (const InputError& error) {
+    blame_flag(error, options.query.model);
+  }
+  TraceWriter writer(1, {{0, "compute"}});
+  writer.add(step.graph, step.times, 0, "");
+  refuse_large(writer.events());
+  Written written;
+  written.seconds = step.step_s;
+  written.notes = step.notes;
+  written.text =
+      writer.finish(fmt::format("moecast: a training step of {} on {}", query.architecture.name, cluster.name));
+  written.events = writer.events();
+  return written;
+}
+
 Written trace_gpu(const TraceOptions& options, const Query& query, const EventHardware& hardware,
                   const DataFolders& folders) {
   const GpuMachine machine = read_gpu_machine(hardware.folder);
   const Cluster cluster = choose_cluster(options.events.cluster, machine.profile.name, folders);
+  if (query.workload.phase == Phase::train) return trace_training(options, query, machine, cluster);
   EpOptions asked = ep_options_of(options.events, query.workload.load.seed);
   asked.every_rank = true;
   EpPlan plan;
@@ -135,7 +165,8 @@ void add_trace_command(const Command& app, CommandLine& line) {
       "Examples:\n"
       "  moecast trace --model deepseek-v3 --hw h200-sxm --ep 16 --batch 2048 -o run.perfetto.json\n"
       "  moecast trace --model mixtral-8x7b --hw h100-sxm --ep 8 --batch 64 --chunks 2 --load zipf:1.2 -o skew.json\n"
-      "  moecast trace --model olmoe-1b-7b --hw intel-xeon-processor-2cpu --batch 4 -o step.json\n");
+      "  moecast trace --model olmoe-1b-7b --hw intel-xeon-processor-2cpu --batch 4 -o step.json\n"
+      "  moecast trace --model olmoe-1b-7b --hw h100-sxm --ep 16 --phase train --batch 2 -o train.json\n");
   command.callback([options, &line] { line.run = [options] { return run_trace(*options); }; });
 }
 

@@ -51,8 +51,13 @@ double uniform_time(const Topology& topology, double bytes_per_rank, bool across
 
 TEST(Cluster, WhatShipsIsReadAndWrittenBack) {
   int files = 0;
+  std::set<FabricKind> inside, between;
+  int largest_node = 0;
   for (const auto& entry : std::filesystem::directory_iterator(MOECAST_SOURCE_DIR "/hwprofiles/clusters")) {
     const Cluster read = read_cluster(entry.path().string());
+    inside.insert(read.scale_up.kind);
+    between.insert(read.scale_out.kind);
+    largest_node = std::max(largest_node, read.devices_per_node);
     EXPECT_EQ(read.name, entry.path().stem().string());
     EXPECT_EQ(cluster_text(parse_cluster_text(cluster_text(read), "again")), cluster_text(read));
     Profile device;
@@ -69,6 +74,10 @@ TEST(Cluster, WhatShipsIsReadAndWrittenBack) {
     ++files;
   }
   EXPECT_GE(files, 10);
+  using enum FabricKind;
+  EXPECT_EQ(inside, (std::set{none, one_switch, pcie_tree}));
+  EXPECT_EQ(between, (std::set{none, one_switch, fat_tree, rail_optimised, torus, dragonfly})) << "one of each kind";
+  EXPECT_EQ(largest_node, 72) << "a rack that NVLink joins";
 }
 
 TEST(Cluster, RoutesAreThoseOfTheFabric) {
@@ -146,6 +155,16 @@ TEST(Cluster, WhatNobodyKnowsIsAssumedAndSaid) {
   const Topology topology(cluster(2, 2, R"("switch")"), 4, nullptr);
   ASSERT_EQ(topology.assumed().size(), 1U);
   EXPECT_NE(topology.assumed().front().find("50 GB/s"), std::string::npos);
+  EXPECT_EQ(topology.origin(), Origin::assumed);
+  const Cluster known = cluster(2, 2, fmt::format(R"("switch","bandwidth":{})", kSlow));
+  EXPECT_TRUE(Topology(known, 4, nullptr).assumed().empty());
+  EXPECT_EQ(Topology(known, 4, nullptr).origin(), Origin::datasheet);
+  const Topology own(
+      cluster(2, 2, R"("switch","bandwidth":{"value":7e9,"unit":"B/s","origin":"assumed","source":"a guess"})"), 4,
+      nullptr);
+  EXPECT_EQ(own.origin(), Origin::assumed) << "what the file assumes itself";
+  EXPECT_NE(own.assumed().front().find("7 GB/s assumed (a guess)"), std::string::npos);
+  EXPECT_EQ(Topology(known, 2, nullptr).origin(), Origin::datasheet) << "of one node, its own links";
   EXPECT_THROW(Topology(parse_cluster_text(text(2, 1, R"("switch")", R"("none")"), "x"), 2, nullptr), InputError);
 }
 

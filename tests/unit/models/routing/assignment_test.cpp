@@ -95,6 +95,24 @@ TEST(Router, NoiseFlattensTheLoad_C4) {
   EXPECT_EQ(draw(quiet, zipf(16, 1.2), 100).expert, draw(top(2), zipf(16, 1.2), 100).expert);
 }
 
+TEST(Router, NoiseReachesGroups_C4) {
+  for (const bool tree : {false, true}) {
+    RoutingPolicy policy = top(2);
+    policy.kind = tree ? RoutingPolicyKind::hierarchical : RoutingPolicyKind::token_choice;
+    policy.groups = 4;
+    policy.groups_kept = tree ? 1 : 2;
+    const std::vector<double> clean = shares(draw(policy, zipf(16, 1.2), 200'000));
+    policy.noise = RoutingNoise::uniform;
+    policy.noise_strength = 1e-9;
+    const std::vector<double> quiet = shares(draw(policy, zipf(16, 1.2), 200'000));
+    // Five standard deviations of counting 400 000 rows.
+    for (std::size_t e = 0; e < 16; ++e) EXPECT_NEAR(quiet[e], clean[e], 0.005) << e;
+    policy.noise_strength = 6;
+    EXPECT_GT(load_metrics(shares(draw(policy, zipf(16, 1.2), 40'000))).entropy_nats,
+              load_metrics(clean).entropy_nats + 0.05);
+  }
+}
+
 TEST(Router, OneFixedKIsStaticRouting_C18) {
   RoutingPolicy policy = top(1);
   policy.top_k_distribution = {0, 0, 0, 1};
@@ -117,6 +135,19 @@ TEST(Router, ASegmentDecidesOnce_C19) {
   EXPECT_EQ(changes, 8);
   segment.tokens_per_decision = 1;
   EXPECT_EQ(draw(segment, zipf(64, 0), 64).expert, draw(top(2), zipf(64, 0), 64).expert);
+}
+
+TEST(Router, ExpertsChooseWholeSegments_C19) {
+  RoutingPolicy policy = top(2);
+  policy.kind = RoutingPolicyKind::expert_choice;
+  policy.tokens_per_decision = 8;
+  const Assignment assignment = draw(policy, zipf(16, 1), 64);
+  // 8 decisions x 2 / 16 experts: one segment each.
+  for (const std::int64_t rows : assignment.rows_per_expert()) EXPECT_EQ(rows, 8);
+  for (std::size_t token = 0; token < 64; ++token) {
+    const auto own = assignment.of(token), first = assignment.of(token / 8 * 8);
+    EXPECT_TRUE(std::equal(own.begin(), own.end(), first.begin(), first.end())) << token;
+  }
 }
 
 TEST(Router, OneCoarseExpertIsTheFlatRouter_B10) {
@@ -157,6 +188,18 @@ TEST(Router, RefusesWhatCannotBeChosen) {
   EXPECT_THROW(draw(uneven, zipf(4, 0), 1), InputError);
   uneven.groups = 0;
   EXPECT_THROW(draw(uneven, zipf(4, 0), 1), InputError);
+  for (const RoutingPolicyKind kind :
+       {RoutingPolicyKind::expert_choice, RoutingPolicyKind::hash, RoutingPolicyKind::dense}) {
+    RoutingPolicy noisy = top(1);
+    noisy.kind = kind;
+    noisy.noise = RoutingNoise::gaussian;
+    noisy.noise_strength = 1;
+    EXPECT_THROW(draw(noisy, zipf(4, 0), 1), InputError) << "noise would change nothing";
+    RoutingPolicy varying = top(1);
+    varying.kind = kind;
+    varying.top_k_distribution = {0.5, 0.5};
+    EXPECT_THROW(draw(varying, zipf(4, 0), 1), InputError);
+  }
 }
 
 TEST(Capacity, FourRemediesLowerTheFullestExpert_B14) {
@@ -186,6 +229,26 @@ RC_GTEST_PROP(Capacity, EveryRowIsKeptDroppedOrQueued, ()) {
   RC_ASSERT(outcome.kept + outcome.dropped + outcome.queued == before);
   for (const std::int64_t rows : assignment.rows_per_expert()) RC_ASSERT(rows <= slots);
   if (overflow == CapacityOverflow::pad) RC_ASSERT(outcome.kept + outcome.padded == slots * 8);
+}
+
+RC_GTEST_PROP(Metrics, AreTheirFormulasOnRandomLoads_B7, ()) {
+  const auto counts = *rc::gen::nonEmpty(rc::gen::container<std::vector<int>>(rc::gen::inRange(0, 1000)));
+  std::vector<double> load(counts.begin(), counts.end());
+  load.front() += 1;
+  const auto n = static_cast<double>(load.size());
+  const double ideal = std::accumulate(load.begin(), load.end(), 0.0) / n;
+  double variance = 0, gini = 0, entropy = 0;
+  for (const double a : load) {
+    variance += (a - ideal) * (a - ideal) / n;
+    if (a > 0) entropy -= a / (n * ideal) * std::log(a / (n * ideal));
+    for (const double b : load) gini += std::abs(a - b);
+  }
+  const LoadMetrics metrics = load_metrics(load);
+  const auto same = [](double a, double b) { return std::abs(a - b) <= 1e-9 * std::max(1.0, std::abs(b)); };
+  RC_ASSERT(same(metrics.cv_squared, variance / (ideal * ideal)));
+  RC_ASSERT(same(metrics.gini, gini / (2 * n * n * ideal)));
+  RC_ASSERT(same(metrics.entropy_nats, entropy));
+  RC_ASSERT(same(metrics.max_over_mean, *std::max_element(load.begin(), load.end()) / ideal));
 }
 
 TEST(Metrics, AreTheirFormulas_B7) {

@@ -106,7 +106,7 @@ TEST(ExpectedTraffic, UniformTrafficHasEqualPorts_B11) {
   }
 }
 
-RC_GTEST_PROP(Traffic, NothingIsLostOrMadeUp, ()) {
+RC_GTEST_PROP(Traffic, NothingIsLostOrMadeUp_B11, ()) {
   const int ranks = *rc::gen::inRange(1, 9);
   const int experts = ranks * *rc::gen::inRange(1, 5);
   const int top_k = *rc::gen::inRange(1, experts + 1);

@@ -149,6 +149,70 @@ TEST(PredictEp, NamesTheBottleneckOfEachScenario_B13) {
       << "a score of thousands of tiny experts";
 }
 
+TEST(PredictEp, OneExpertARankReadsItsWeights_B13) {
+  // Few rows, 350 MB of weights on every rank: 73 us at the datasheet's 4.8 TB/s, not a launch.
+  EpOptions options = few();
+  Workload w = tokens(64);
+  Architecture a = layer(4096, 14336, 8, 2);
+  a.dtype = DType::bf16;
+  const Prediction p = predict_ep(h200(), cluster("h200-hgx-rail"), a, ranks(8), w, options);
+  EXPECT_EQ(p.bottleneck, "memory_bandwidth");
+  EXPECT_GT(p.factors.memory_bandwidth.value(), 73e-6);
+}
+
+TEST(PredictEp, FourRemediesShortenASkewedStep_B14) {
+  const Cluster c = cluster("h200-hgx-rail");
+  const Architecture plain = layer(4096, 14336, 64, 2);
+  Workload skewed = tokens(16384);
+  skewed.load = {LoadKind::zipf, 1.2, {}, 1};
+  const auto ask = [&](const Architecture& a, const Workload& w, const EpOptions& options) {
+    return predict_ep(h200(), c, a, ranks(8), w, options);
+  };
+  const Prediction before = ask(plain, skewed, few());
+  const auto shortens = [&](const char* remedy, const Prediction& p) {
+    EXPECT_LT(p.distribution->row_imbalance, before.distribution->row_imbalance) << remedy;
+    EXPECT_LT(*p.latency, *before.latency) << remedy;
+  };
+  shortens("a balancing loss that has done its work", ask(plain, tokens(16384), few()));
+  Architecture limited = plain;
+  std::get<MoeBlock>(limited.decoder[0].blocks[0]).capacity.eval_factor = 1.25;
+  shortens("capacity", ask(limited, skewed, few()));
+  Architecture choice = plain;
+  std::get<MoeBlock>(choice.decoder[0].blocks[0]).router.kind = RouterKind::expert_choice;
+  shortens("expert choice", ask(choice, skewed, few()));
+  EpOptions noisy = few();
+  noisy.noise = RoutingNoise::gaussian;
+  noisy.noise_strength = 2;
+  shortens("noise", ask(plain, skewed, noisy));
+}
+
+TEST(PredictEp, WholeSequencesAreRoutedAsOne_C19) {
+  const Cluster c = cluster("h200-hgx-rail");
+  Architecture a = layer(4096, 14336, 64, 2);
+  RouterSpec& router = std::get<MoeBlock>(a.decoder[0].blocks[0]).router;
+  router.granularity = Granularity::sequence;
+  Workload w = tokens(512);
+  w.batch = 8;
+  const Prediction sequences = predict_ep(h200(), c, a, ranks(8), w, few(32));
+  // 8 decisions of 2 experts: at most 16 of 64 experts get rows.
+  EXPECT_LE(sequences.distribution->distinct_ratio, 16.0 / 64);
+  router.granularity = Granularity::segment;
+  router.segment_length = 512;
+  EXPECT_EQ(predict_ep(h200(), c, a, ranks(8), w, few(32)).latency->value(), sequences.latency->value());
+  router.granularity = Granularity::sequence;
+  w.phase = Phase::mixed;
+  w.prefill_batch = 1;
+  EXPECT_THROW(predict_ep(h200(), c, a, ranks(8), w, few()), InputError);
+}
+
+TEST(PredictEp, LinksThatAFileAssumesAreSaidToBe) {
+  const Architecture a = layer(4096, 1536, 64, 2);
+  EpOptions options = few();
+  options.dispatch = DispatchMethod::nccl;
+  EXPECT_EQ(predict_ep(h200(), cluster("tpu-like-torus"), a, ranks(8), tokens(512), options).origin, Origin::assumed);
+  EXPECT_NE(predict_ep(h200(), cluster("h200-hgx-rail"), a, ranks(8), tokens(512), options).origin, Origin::assumed);
+}
+
 TEST(PredictEp, SaysWhatDoesNotFitAndWhatItCannotDo) {
   const Cluster c = cluster("h200-hgx-rail");
   const Architecture deepseek = load_zoo(MOECAST_SOURCE_DIR "/models/zoo", "deepseek-v3");

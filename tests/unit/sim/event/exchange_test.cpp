@@ -131,7 +131,7 @@ TEST(Exchange, CollectivesTakeWhatTheirFormulasSay) {
   }
 }
 
-TEST(Exchange, ClosedFormIsTheEngineWhenNothingElseRuns) {
+TEST(Exchange, ClosedFormIsTheEngineWhenNothingElseRuns_B11) {
   const std::vector<Topology> topologies{
       switch_of(8), nodes_of(4, 4, R"("rail_optimised","bandwidth":)" + quantity(0.25e9)),
       nodes_of(4, 4, R"("fat_tree","nodes_per_switch":2,"oversubscription":2,"bandwidth":)" + quantity(0.25e9)),
@@ -191,7 +191,7 @@ RC_GTEST_PROP(Exchange, PairwiseAndDirectMoveTheMatrixAndNothingElse, ()) {
   RC_ASSERT(std::abs(carried - hops) < 1e-9);
 }
 
-RC_GTEST_PROP(Exchange, TwoLevelsCarryNoMoreBetweenNodesThanFlat, ()) {
+RC_GTEST_PROP(Exchange, TwoLevelsCarryNoMoreBetweenNodesThanFlat_B10, ()) {
   const int per_node = *rc::gen::inRange(1, 4);
   const int ranks = per_node * *rc::gen::inRange(1, 4);
   const int top_k = *rc::gen::inRange(1, 4);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -90,6 +91,86 @@ TEST(GraphEngine, WaitsForWhatItDependsOn) {
   graph.operators[0].depends_on = {2};
   EXPECT_THROW(event_graph_of(graph, times, {}), InputError);
   EXPECT_THROW(event_graph_of(graph, std::vector<OperatorTime>(2), {}), InputError);
+}
+
+/// Ports of 100 GB/s, NICs of 10 GB/s.
+Topology wires(int ranks, int per_node = 4) {
+  const std::string node = std::to_string(per_node);
+  return Topology(
+      parse_cluster_text(R"({"schema_version":1,"name":"x","devices_per_node":)" + node + R"(,"most_nodes":4,
+      "scale_up":{"kind":"switch","bandwidth":{"value":100e9,"unit":"B/s","origin":"datasheet","source":"x"}},
+      "scale_out":{"kind":"switch","bandwidth":{"value":10e9,"unit":"B/s","origin":"datasheet","source":"x"}}})",
+                         "x"),
+      ranks, nullptr);
+}
+
+Deployment of(int tp, int dp, int ep) {
+  Deployment d;
+  d.tp = tp;
+  d.dp = dp;
+  d.ep = ep;
+  return d;
+}
+
+Operator collective(OperatorKind kind, int stream = 0) {
+  Operator o = op("collective", stream);
+  o.kind = kind;
+  o.shape.bytes = 100'000'000;
+  return o;
+}
+
+/// 2 ms by law, of which 0.5 ms before bytes flow.
+double with_links(const OperatorGraph& graph, const Deployment& deployment, Topology topology, double background = 0) {
+  GraphNetwork network{std::move(topology), deployment, [](int size) { return wires(size); },
+                       [](const Operator&) { return 0.5e-3; }, background};
+  const std::vector<OperatorTime> times(graph.operators.size(), time(2e-3, 0));
+  const EventGraph events = event_graph_of(graph, times, {0, 0, std::move(network)});
+  const EventTimes done = simulate(events);
+  return *std::max_element(done.end_s.begin(), done.end_s.begin() + static_cast<int>(graph.operators.size()));
+}
+
+constexpr OperatorKind kCollectives[] = {OperatorKind::all_reduce,     OperatorKind::all_gather,
+                                         OperatorKind::reduce_scatter, OperatorKind::all_to_all_dispatch,
+                                         OperatorKind::point_to_point, OperatorKind::weight_transfer};
+
+TEST(GraphEngine, ACollectiveAloneTakesWhatItsLawSays_B11) {
+  for (const OperatorKind kind : kCollectives) {
+    OperatorGraph graph;
+    graph.operators = {collective(kind), op("kernel"), collective(kind)};
+    const Deployment spread = kind == OperatorKind::all_reduce ? of(4, 1, 4) : of(1, 4, 4);
+    EXPECT_NEAR(with_links(graph, spread, wires(4)), 6e-3, 1e-9) << to_string(kind);
+  }
+}
+
+TEST(GraphEngine, CollectivesOfTwoStreamsShareTheLinks) {
+  for (const OperatorKind kind : kCollectives) {
+    OperatorGraph graph;
+    graph.operators = {collective(kind, 0), collective(kind, 1)};
+    const Deployment spread = kind == OperatorKind::all_reduce ? of(4, 1, 4) : of(1, 4, 4);
+    // Bytes flow for 1.5 ms alone, and at half the rate for both.
+    EXPECT_NEAR(with_links(graph, spread, wires(4)), 3.5e-3, 1e-8) << to_string(kind);
+  }
+  OperatorGraph ways;  // out of the even ranks and round the ring of all: where both go, half of each link is theirs
+  ways.operators = {collective(OperatorKind::point_to_point, 0), collective(OperatorKind::all_gather, 1)};
+  EXPECT_NEAR(with_links(ways, of(1, 4, 4), wires(4)), 3.5e-3, 1e-8);
+}
+
+TEST(GraphEngine, ADegradedLinkAndOthersTrafficSlowCollectives) {
+  OperatorGraph graph;
+  graph.operators = {collective(OperatorKind::all_reduce)};
+  Topology degraded = wires(4);
+  degraded.scale_link("rank 2 port in", 0.5);
+  EXPECT_NEAR(with_links(graph, of(4, 1, 4), degraded), 3.5e-3, 1e-9);
+  EXPECT_NEAR(with_links(graph, of(4, 1, 4), wires(4), 0.5), 3.5e-3, 1e-8);
+}
+
+TEST(GraphEngine, RanksThatLieApartAreReducedOverTheirNics) {
+  OperatorGraph graph;
+  graph.operators = {collective(OperatorKind::reduce_scatter)};
+  // Pairs of data-parallel ranks four apart, on two nodes: 10 GB/s where the law was measured at 100 GB/s.
+  EXPECT_NEAR(with_links(graph, of(4, 2, 8), wires(8)), 0.5e-3 + 15e-3, 1e-9);
+  // Two apart they are neighbours' neighbours in a node: as measured.
+  EXPECT_NEAR(with_links(graph, of(2, 2, 4), wires(4)), 2e-3, 1e-9);
 }
 
 }  // namespace

@@ -70,9 +70,7 @@ double uniform_layer_s(const Topology& topology, MoeEventOptions options, double
   MoeEvents events(graph, ports, 8, std::move(options), 17.5e-6);
   events.add_layer(study.costs, std::span(&traffic, 1));
   const int last = graph.tasks();
-  if (background > 0) {
-    for (int link = 0; link < 16; ++link) events.add_background(link, 400e9 * background, 400e9 * background);
-  }
+  if (background > 0) ports.add_background(graph, background, 1);
   const EventTimes times = simulate(graph);
   return *std::max_element(times.end_s.begin(), times.end_s.begin() + last);
 }
@@ -95,6 +93,19 @@ TEST(MoeLayer, OthersTrafficTakesItsShareOfTheLinks) {
   // Half of every link is somebody else's: bytes flow for 100 and 180 us instead of 50 and 90.
   const double expected = 4e-6 + 105e-6 + 40e-6 + 185e-6;
   EXPECT_NEAR(uniform_layer_s(eight_ranks(), {}, 0.5), expected, 1e-6 * expected);
+}
+
+TEST(MoeLayer, EveryPairByItselfTakesWhatThePortsSay) {
+  RoutingStudy ports = study_of(1);
+  RoutingStudy pairs = ports;
+  pairs.options.flows = FlowModel::exact;
+  const StepSample sums = run_study(ports, 1, 1, 1).front();
+  const StepSample exact = run_study(pairs, 1, 1, 1).front();
+  EXPECT_EQ(sums.contended_layers, 0);
+  EXPECT_EQ(exact.contended_layers, 4) << "pairs share links";
+  // The bar of the port model.
+  EXPECT_NEAR(exact.step_s / sums.step_s, 1, 0.01);
+  EXPECT_GE(exact.step_s, sums.step_s * (1 - 1e-6));
 }
 
 TEST(MoeLayer, RoundsTakeWhatTheirFullestLinksDo) {

@@ -70,6 +70,46 @@ TEST_P(DeterministicServer, WaitsAsTheClosedFormOfMD1_C8) {
 }
 INSTANTIATE_TEST_SUITE_P(Loads, DeterministicServer, testing::Values(0.3, 0.6, 0.8));
 
+TEST(ServiceSimulation, UrgentRequestsWaitAsTheClosedFormOfPriorities_D2) {
+  const double load = 0.8;
+  const double share = 0.3;
+  const double service = 0.02;
+  std::vector<ServiceRequest> requests = poisson_requests(load / service, 600'000, 100, 1, 11);
+  ServiceSetup setup = single_server();
+  setup.warmup_requests = 10'000;
+  const ServiceOutcome equal = simulate_service(requests, setup, constant(service));
+  EXPECT_TRUE(equal.classes.empty());
+  draw_urgent(requests, share, 5);
+  const ServiceOutcome outcome = simulate_service(requests, setup, constant(service));
+  ASSERT_EQ(outcome.classes.size(), 2U);
+  const ServiceClass& urgent = outcome.classes[0];
+  const ServiceClass& others = outcome.classes[1];
+  EXPECT_EQ(urgent.priority, 1);
+  EXPECT_EQ(urgent.requests + others.requests, outcome.measured);
+  EXPECT_NEAR(static_cast<double>(urgent.requests) / static_cast<double>(outcome.measured), share, 0.005);
+  // Cobham, who is served is not interrupted: rho S / 2 / (1 - rho_urgent), and that over 1 - rho.
+  const double first = load * service / 2 / (1 - share * load);
+  EXPECT_NEAR(urgent.ttft.mean - service, first, kQueueTolerance * first);
+  EXPECT_NEAR(others.ttft.mean - service, first / (1 - load), kQueueTolerance * first / (1 - load));
+  EXPECT_LT(urgent.ttft.p99, 0.5 * equal.ttft.p99) << "the P99 of urgent requests falls";
+  EXPECT_GT(others.ttft.p99, equal.ttft.p99);
+  // Who goes first does not change how much is waited in all, but for those who come when the warm-up ends.
+  EXPECT_NEAR(outcome.wait.mean, equal.wait.mean, 1e-3 * equal.wait.mean);
+}
+
+TEST(ServiceSimulation, TheLatestOfTheLowestPriorityIsThrownOut_D2) {
+  // Two prompts of 31 tokens take 4 of 5 blocks of 16; then both grow into a third. The urgent one came last.
+  std::vector<ServiceRequest> requests{{0, 31, 40}, {0, 31, 40}};
+  requests[1].priority = 1;
+  ServiceSetup setup;
+  setup.limits.kv_blocks = 5;
+  const ServiceOutcome outcome = simulate_service(requests, setup, made_up_step);
+  EXPECT_GT(outcome.jobs[0].preemptions, 0);
+  EXPECT_EQ(outcome.jobs[1].preemptions, 0);
+  EXPECT_LT(outcome.jobs[1].finished_s, outcome.jobs[0].finished_s);
+  expect_little_and_conservation(requests, outcome);
+}
+
 TEST(ServiceSimulation, ARequestAloneTakesItsSteps) {
   const ServiceRequest request{2, 1000, 5};
   const ServiceOutcome outcome = simulate_service({&request, 1}, {}, made_up_step);

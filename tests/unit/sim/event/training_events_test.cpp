@@ -1,0 +1,106 @@
+// Training steps of GPUs as events over the links of a cluster.
+#include "sim/event/training_events.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "models/architecture/zoo.h"
+#include "models/core/error.h"
+#include "sim/step/gpu_predictor.h"
+
+namespace moecast {
+namespace {
+
+const std::string kData = MOECAST_SOURCE_DIR "/hwprofiles/";
+
+class TrainingEventsOfH200 : public testing::Test {
+ protected:
+  static const GpuMachine& machine() {
+    static const GpuMachine read = read_gpu_machine(kData + "h200-sxm");
+    return read;
+  }
+  static const Predictor& closed() {
+    static const auto read = load_gpu_predictor(kData + "h200-sxm", MOECAST_SOURCE_DIR "/models/plan/engines");
+    return *read;
+  }
+  static Cluster cluster(const std::string& name) { return read_cluster(kData + "clusters/" + name + ".json"); }
+
+  Prediction predict(const Deployment& deployment, const TrainingEventOptions& options = {},
+                     const std::string& wires = "h200-hgx-rail", int replicas = 1) const {
+    return predict_training_events(closed(), machine(), cluster(wires), model_, deployment, work(replicas), options);
+  }
+  static Workload work(int replicas) {
+    Workload w;
+    w.phase = Phase::train;
+    w.batch = 8;
+    w.prompt = 512;
+    w.training.replicas = replicas;
+    return w;
+  }
+  static Deployment spread(int tp, int dp, int ep) {
+    Deployment d;
+    d.tp = tp;
+    d.dp = dp;
+    d.ep = ep;
+    return d;
+  }
+
+  const Architecture model_ = load_zoo(MOECAST_SOURCE_DIR "/models/zoo", "olmoe-1b-7b");
+};
+
+TEST_F(TrainingEventsOfH200, AreTheClosedFormWhereNothingIsShared) {
+  for (const Deployment& deployment : {spread(1, 8, 8), spread(8, 1, 8), spread(1, 8, 1)}) {
+    const Prediction expected = closed().predict(model_, deployment, work(1));
+    ASSERT_TRUE(expected.latency) << expected.reason;
+    const Prediction events = predict(deployment);
+    EXPECT_NEAR(*events.latency / *expected.latency, 1, 1e-3);
+    EXPECT_NEAR(*events.high / *expected.high, 1, 1e-3);
+    EXPECT_EQ(events.bottleneck, expected.bottleneck);
+  }
+}
+
+TEST_F(TrainingEventsOfH200, LinksAndRanksThatAreSlowSlowIt) {
+  const Prediction usual = predict(spread(1, 8, 8));
+  TrainingEventOptions options;
+  options.slow_links = {{"rank 2 port in", 0.25}};
+  const Prediction degraded = predict(spread(1, 8, 8), options);
+  EXPECT_GT(degraded.factors.all_to_all / usual.factors.all_to_all, 2);
+  EXPECT_EQ(degraded.factors.compute.value(), usual.factors.compute.value()) << "kernels stay as they are";
+  options = {};
+  options.background_share = 0.5;
+  EXPECT_GT(*predict(spread(1, 8, 8), options).latency, *usual.latency);
+  options = {};
+  options.slow_ranks = {{3, 2.0}};
+  const Prediction slow = predict(spread(1, 8, 8), options);
+  EXPECT_NEAR(slow.factors.compute / usual.factors.compute, 2, 1e-9);
+  EXPECT_NEAR(slow.factors.all_to_all / usual.factors.all_to_all, 1, 1e-6);
+  options.slow_ranks = {{8, 2.0}};
+  EXPECT_THROW(predict(spread(1, 8, 8), options), InputError);
+}
+
+TEST_F(TrainingEventsOfH200, ReplicasOnAnotherNodeReduceGradientsOverNics) {
+  const Deployment node = spread(8, 1, 8);
+  // Two replicas of eight ranks: every gradient crosses nodes, which a law of two neighbours does not know.
+  const Prediction nearby = closed().predict(model_, node, work(2));
+  const Prediction events = predict(node, {}, "h200-hgx-rail", 2);
+  const auto reduction = [](const Prediction& p) {
+    return p.training->latency[static_cast<std::size_t>(TrainingPhase::gradient_reduction)].value();
+  };
+  EXPECT_GT(reduction(events) / reduction(nearby), 4);
+  EXPECT_NEAR(events.training->latency[0] / nearby.training->latency[0], 1, 1e-6) << "the forward pass stays inside";
+}
+
+TEST_F(TrainingEventsOfH200, SaysWhatItCannotDo) {
+  Deployment stages = spread(1, 8, 8);
+  stages.pp = 2;
+  EXPECT_THROW(predict(stages), InputError);
+  TrainingEventOptions options;
+  options.slow_links = {{"no such link", 0.5}};
+  EXPECT_THROW(predict(spread(1, 8, 8), options), InputError);
+  EXPECT_EQ(predict(spread(1, 8, 8), {}, "tpu-like-torus").origin, Origin::assumed)
+      << "bandwidths that the file assumes";
+}
+
+}  // namespace
+}  // namespace moecast
