@@ -119,10 +119,19 @@ ParameterCount& ParameterCount::operator+=(const ParameterCount& other) {
 
 double visible_keys(const AttentionBlock& block, double fresh, double context) {
   const double all = fresh * context + (block.causal ? fresh * (fresh + 1) / 2 : fresh * fresh);
-  if (block.indexer && block.indexer->top_tokens > 0) return std::min(all, fresh * value(block.indexer->top_tokens));
+  // Rows that do not fill the limit yet see what there is.
+  const auto at_most = [&](std::int64_t keys) {
+    const double limit = value(keys);
+    if (!block.causal) return std::min(all, fresh * limit);
+    const double filling = std::clamp(limit - context, 0.0, fresh);
+    return filling * context + filling * (filling + 1) / 2 + (fresh - filling) * limit;
+  };
+  const std::int64_t chosen = block.indexer ? block.indexer->top_tokens : 0;
   if (block.kv_compression > 1) {
-    return all / value(block.kv_compression) + std::min(all, fresh * value(block.window));
+    const double far = all / value(block.kv_compression);
+    return (chosen > 0 ? std::min(far, fresh * value(chosen)) : far) + at_most(block.window);
   }
+  if (chosen > 0) return at_most(chosen);
   if (block.window <= 0) return all;
   const double window = value(block.window);
   if (block.kind == AttentionKind::chunked && block.causal) {
@@ -133,10 +142,7 @@ double visible_keys(const AttentionBlock& block, double fresh, double context) {
     };
     return up_to(context + fresh) - up_to(context);
   }
-  if (!block.causal) return std::min(all, fresh * window);
-  // Rows that do not fill the window yet see what there is.
-  const double filling = std::clamp(window - context, 0.0, fresh);
-  return filling * context + filling * (filling + 1) / 2 + (fresh - filling) * window;
+  return at_most(block.window);
 }
 
 double mean_top_k(const RouterSpec& router) {

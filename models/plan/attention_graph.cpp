@@ -17,10 +17,12 @@ double causal_keys(std::int64_t query, std::int64_t read) {
 /// Distinct rows of the cache that a sequence's new tokens read.
 std::int64_t rows_read(const AttentionBlock& block, const SequencePart& part) {
   const std::int64_t all = part.context + part.query;
-  if (block.kv_compression > 1) return std::max<std::int64_t>(1, kept_tokens(block, all));
-  if (block.indexer && block.indexer->top_tokens > 0 && part.query == 1) {
-    return std::min(all, block.indexer->top_tokens);
+  const std::int64_t chosen = block.indexer ? part.query * block.indexer->top_tokens : 0;
+  if (block.kv_compression > 1) {
+    const std::int64_t far = all / block.kv_compression;
+    return std::max<std::int64_t>(1, std::min(all, block.window) + (chosen > 0 ? std::min(far, chosen) : far));
   }
+  if (chosen > 0) return std::min(all, chosen);
   return block.window > 0 ? std::min(all, block.window + part.query - 1) : all;
 }
 

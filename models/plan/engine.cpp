@@ -73,6 +73,8 @@ void parse_parallelism(const JsonView& root, EngineSpec& engine) {
     }
     engine.deepep_between_nodes = true;
   }
+  const JsonView collectives = root.at("collectives");
+  engine.two_batch_overlap = collectives.has("two_batch_overlap") && collectives.at("two_batch_overlap").as_bool();
   const JsonView pipeline = root.at("pipeline");
   pipeline.refuse_unknown_keys({"extra_layers", "tensors", "sliced", "source"});
   engine.pipeline.extra_layers =

@@ -56,6 +56,7 @@ struct EngineSpec {
   /// Experts may be spread over some ranks and each be split over the others; else over all, or all split over all.
   bool mixed_expert_parallelism = true;
   bool deepep_between_nodes = false;  ///< rows travel to experts on several nodes by DeepEP, else by collectives
+  bool two_batch_overlap = false;     ///< half of a batch computes while rows of the other half travel by DeepEP
   EnginePipeline pipeline;
   ContextExchange context_exchange = ContextExchange::all_gather;
   std::string prefill_kernel;  ///< of attention, where the profile holds it; empty: the nearest measured

@@ -3,23 +3,73 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/architecture/accounting.h"
 #include "sim/step/collective_cost.h"
 
 namespace moecast {
+namespace {
 
-double equal_causal_prompt(const StepShape& shape, const AttentionView& view) {
-  const double fresh = std::max(1.0, shape.context / shape.prompts);
-  const double prefix = shape.prefix / shape.prompts;
-  switch (view.pairs) {
-    case AttentionPairs::causal: break;
-    case AttentionPairs::all: return std::sqrt(2 * fresh * (fresh + prefix));
-    case AttentionPairs::encoded: return std::sqrt(2 * fresh * shape.source * view.source_layers);
-  }
-  return std::sqrt(fresh * fresh + 2 * fresh * shape.prefix / shape.prompts);
+double value(std::int64_t x) { return static_cast<double>(x); }
+
+struct NewTokens {
+  double fresh = 1;
+  double context = 0;  ///< entries before them
+};
+
+/// Of one sequence.
+NewTokens new_tokens(const StepShape& shape, const AttentionView& view) {
+  if (view.prefill) return {std::max(1.0, shape.context / shape.prompts), shape.prefix / shape.prompts};
+  return {1, std::max(0.0, shape.decode_kv - 1)};
 }
 
-double decode_keys(const StepShape& shape, const AttentionView& view) {
-  return view.pairs == AttentionPairs::encoded ? shape.source * view.source_layers : shape.decode_kv;
+double sequences_of(const StepShape& shape, const AttentionView& view) {
+  return view.prefill ? shape.prompts : shape.decodes;
+}
+
+double encoded_keys(const StepShape& shape, const AttentionView& view) {
+  return shape.source * value(std::max<std::int64_t>(1, view.block.source_layers));
+}
+
+/// Keys that a table is asked for: it limits them to a window itself, of chunks it knows nothing.
+double table_keys(const StepShape& shape, const AttentionView& view) {
+  const bool all = view.block.kind != AttentionKind::chunked && !view.crosses();
+  return all ? shape.decode_kv : pairs_of(shape, view);
+}
+
+}  // namespace
+
+double pairs_of(const StepShape& shape, const AttentionView& view) {
+  const NewTokens tokens = new_tokens(shape, view);
+  if (view.crosses()) return tokens.fresh * encoded_keys(shape, view);
+  return visible_keys(view.block, tokens.fresh, tokens.context);
+}
+
+double keys_read(const StepShape& shape, const AttentionView& view) {
+  if (view.crosses()) return encoded_keys(shape, view);
+  const auto [fresh, context] = new_tokens(shape, view);
+  const AttentionBlock& block = view.block;
+  const double all = fresh + context;
+  const double window = value(block.window);
+  const double chosen = block.indexer && block.indexer->top_tokens > 0 ? fresh * value(block.indexer->top_tokens) : all;
+  if (block.kv_compression > 1) {
+    return std::max(1.0, std::min(all, window) + std::min(all / value(block.kv_compression), chosen));
+  }
+  if (window <= 0) return std::min(all, chosen);
+  return std::min(all, block.kind == AttentionKind::chunked ? fresh + std::fmod(context, window) : window + fresh - 1);
+}
+
+EqualPrompts equal_prompts(const StepShape& shape, const AttentionView& view) {
+  const double pairs = pairs_of(shape, view);
+  const double window = value(view.block.window);
+  const double full = window * (window + 1) / 2;
+  if (window <= 0 || pairs <= full) {
+    // Laws of tables count n^2 / 2 pairs: without those of the diagonal.
+    const bool diagonal = view.block.causal && !view.crosses();
+    const double halves = diagonal ? new_tokens(shape, view).fresh : 0.0;
+    return {shape.prompts, std::max(1.0, std::sqrt(2 * pairs - halves))};
+  }
+  if (view.block.kind == AttentionKind::chunked) return {shape.prompts * pairs / full, window};
+  return {shape.prompts, pairs / window + (window - 1) / 2};
 }
 
 std::function<double(const StepShape&)> attention_seconds(const ReadyKernel& kernel, const KernelRowValues& row,
@@ -29,27 +79,22 @@ std::function<double(const StepShape&)> attention_seconds(const ReadyKernel& ker
   const std::size_t step = layout.column("step");
   return [=](const StepShape& shape) {
     KernelRowValues asked = row;
+    if (sequences_of(shape, view) == 0) return 0.0;
     if (view.prefill) {
-      if (shape.prompts == 0) return 0.0;
-      asked.set(batch, shape.prompts).set(isl, std::max(1.0, equal_causal_prompt(shape, view)));
+      const EqualPrompts equal = equal_prompts(shape, view);
+      asked.set(batch, equal.count).set(isl, equal.length);
     } else {
-      if (shape.decodes == 0) return 0.0;
-      asked.set(batch, shape.decodes).set(step, std::max(0.0, decode_keys(shape, view) - 1));
+      asked.set(batch, shape.decodes).set(step, std::max(0.0, table_keys(shape, view) - 1));
     }
     return kernel->seconds(asked);
   };
 }
 
 std::function<StepWork(const StepShape&)> attention_work(const AttentionView& view, std::int64_t cached, double flops) {
-  const double bytes = kActivationBytes * static_cast<double>(cached);
-  return [=](const StepShape& shape) {
-    if (view.prefill) {
-      if (shape.prompts == 0) return StepWork{};
-      const double length = equal_causal_prompt(shape, view);
-      return StepWork{shape.prompts * length * bytes, shape.prompts * flops * length * length / 2};
-    }
-    const double keys = decode_keys(shape, view);
-    return StepWork{shape.decodes * keys * bytes, shape.decodes * keys * flops};
+  return [=, bytes = kActivationBytes * value(cached)](const StepShape& shape) {
+    const double sequences = sequences_of(shape, view);
+    if (sequences == 0) return StepWork{};
+    return StepWork{sequences * keys_read(shape, view) * bytes, sequences * pairs_of(shape, view) * flops};
   };
 }
 

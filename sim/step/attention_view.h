@@ -2,25 +2,32 @@
 #include <cstdint>
 #include <functional>
 
+#include "models/architecture/attention.h"
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/step/step_operators.h"
 
 namespace moecast {
 
-/// Which keys a query sees: earlier ones and its own; all of its sequence (encoders); all encoded ones (cross).
-enum class AttentionPairs { causal, all, encoded };
-
-/// How an attention layer looks at a step.
+/// How an attention layer looks at a step: its prompts, or its sequences that generate.
 struct AttentionView {
-  bool prefill = false;  ///< its prompts, else its sequences that generate
-  AttentionPairs pairs = AttentionPairs::causal;
-  double source_layers = 1;  ///< layers of the encoder whose tokens are all seen
+  AttentionBlock block;  ///< its mask: causal or not, window, chunk, indexer, encoded keys of cross attention
+  bool prefill = false;
+
+  [[nodiscard]] bool crosses() const { return block.kind == AttentionKind::cross; }
 };
 
-/// Length of a prompt without prefix under a causal mask that has as many pairs of query and key: tables hold no other.
-double equal_causal_prompt(const StepShape& shape, const AttentionView& view);
-/// Keys that a generated token sees.
-double decode_keys(const StepShape& shape, const AttentionView& view);
+/// Pairs of query and key that one sequence of the step makes.
+double pairs_of(const StepShape& shape, const AttentionView& view);
+/// Rows of the cache that one sequence of the step reads, its own new ones included.
+double keys_read(const StepShape& shape, const AttentionView& view);
+
+/// Prompts without prefix under the table's mask (causal, or causal in a window) with as many pairs as those of the
+/// step. Chunks are prompts of their own.
+struct EqualPrompts {
+  double count = 0;
+  double length = 0;
+};
+EqualPrompts equal_prompts(const StepShape& shape, const AttentionView& view);
 
 /// Seconds of a calibrated attention kernel. @param row  of `layout`, without batch and lengths.
 std::function<double(const StepShape&)> attention_seconds(const ReadyKernel& kernel, const KernelRowValues& row,

@@ -12,8 +12,6 @@
 namespace moecast {
 namespace {
 
-/// DeepEP's usual number of multiprocessors in normal mode.
-constexpr double kMultiprocessors = 24;
 constexpr std::string_view kLowLatency = "wideep_deepep_ll";
 constexpr std::string_view kNormal = "wideep_deepep_normal";
 constexpr std::array<std::string_view, 2> kParts{"dispatch", "combine"};
@@ -30,7 +28,7 @@ bool add_deepep_exchange(const RoutedLayers& layers, const Deployment& deploymen
     KernelRowValues row(layout);
     row.set("num_token", 1).set("hidden_size", layers.hidden).set("num_topk", layers.top_k);
     row.set("num_experts", layers.experts).set("node_num", static_cast<double>(deployment.dp / kNodeDevices));
-    if (layout.name == kNormal) row.set("dispatch_sms", kMultiprocessors);
+    if (layout.name == kNormal) row.set("dispatch_sms", kDispatchMultiprocessors);
     return row;
   };
   std::array<std::array<ReadyKernel, 2>, 2> kernels;  // part, low latency or normal

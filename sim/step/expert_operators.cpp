@@ -27,6 +27,9 @@ constexpr double kVerySkewedLoad = 1.2;
 constexpr double kVerySkewedSigma = 1.3;
 constexpr double kEvenSigma = 0.05;
 
+/// Experts of a layer whose routing is drawn token by token.
+constexpr std::int64_t kMostDrawn = 1 << 16;
+
 double value(std::int64_t x) { return static_cast<double>(x); }
 
 /// An engine that tunes itself runs the fastest kernel.
@@ -104,8 +107,13 @@ class ExpertMaker {
   /// Experts that rows of all ranks touch on the rank that touches most.
   [[nodiscard]] std::function<double(double rows)> distinct_experts() const {
     if (balanced_) return [balanced = balanced_](double rows) { return balanced->at(rows).distinct; };
-    return [of_rank = DistinctExperts(static_cast<int>(call_.count), call_.top_k, ep_, call_.sigma)](double rows) {
-      return of_rank.at(rows);
+    // More experts than are drawn: as many times fewer of them with as many times fewer tokens are chosen as often
+    // each.
+    const auto folds = static_cast<int>((call_.count + kMostDrawn - 1) / kMostDrawn);
+    return [of_rank = DistinctExperts(static_cast<int>(call_.count / folds), call_.top_k, ep_, call_.sigma),
+            folds = static_cast<double>(folds)](double rows) {
+      const double tokens = rows / folds;
+      return folds * std::min(1.0, tokens) * of_rank.at(tokens);
     };
   }
 

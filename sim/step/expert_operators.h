@@ -27,8 +27,8 @@ struct ExpertCall {
 void add_experts(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration,
                  StepOperators& operators);
 
-/// Most experts of a layer whose routing is drawn.
-inline constexpr std::int64_t kMostExperts = 1 << 16;
+/// Most experts of a layer.
+inline constexpr std::int64_t kMostExperts = 1 << 17;
 
 /// @throws InputError at `degree` when the ranks do not divide it.
 std::int64_t divide_over(std::int64_t what, int ranks, const std::string& name, const std::string& degree);

@@ -248,8 +248,9 @@ class GpuPredictor final : public Predictor {
     const bool calibrated = architecture.name == engine.calibrated_model && profile_.name == engine.calibrated_system &&
                             model.deployment().pp == 1 && model.deployment().cp == 1;
     prediction.latency = Seconds(seconds);
-    prediction.low = Seconds(seconds * std::exp(-(calibrated ? half : std::max(half, engine.tpot_interval[0]))));
-    prediction.high = Seconds(seconds * std::exp(calibrated ? half : std::max(half, engine.tpot_interval[1])));
+    const auto width = [&](double unseen) { return (calibrated ? half : std::max(half, unseen)) + answer.assumed; };
+    prediction.low = Seconds(seconds * std::exp(-width(engine.tpot_interval[0])));
+    prediction.high = Seconds(seconds * std::exp(width(engine.tpot_interval[1])));
     prediction.origin = Origin::fitted;
     prediction.flops = Flops(answer.flops);
     prediction.throughput_tokens_per_s = step_tokens(workload) / seconds;

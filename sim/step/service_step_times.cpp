@@ -233,8 +233,12 @@ double ServiceStepTimes::service_seconds(const StepShape& shape, IntervalEnd end
     prompts.expert_rows = shape.expert_rows - shape.decodes * dp;
     seconds += (shape.decodes > 0 ? law.stall_share : law.prefill_factor) * sum(grids_->times(prompts));
   }
-  if (end == IntervalEnd::low) return seconds * std::exp(-engine.tpot_interval[0]);
-  return end == IntervalEnd::high ? seconds * std::exp(engine.tpot_interval[1]) : seconds;
+  if (end == IntervalEnd::middle) return seconds;
+  StepShape together = shape;
+  together.rows = shape.decodes + shape.context;
+  const double assumed = model_->assumed_s(together) / seconds;
+  return seconds *
+         std::exp(end == IntervalEnd::low ? -engine.tpot_interval[0] - assumed : engine.tpot_interval[1] + assumed);
 }
 
 double ServiceStepTimes::seconds(const ServiceStep& step, IntervalEnd end) const {
@@ -260,6 +264,7 @@ double ServiceStepTimes::seconds(const ServiceStep& step, IntervalEnd end) const
   const bool low = end == IntervalEnd::low;
   double half = model_->half_width(times, cost, terms.launch);
   if (!calibrated_) half = std::max(half, engine.tpot_interval[low ? 0 : 1]);
+  half += model_->assumed_s(shape) / cost.seconds;
   return cost.seconds * std::exp(low ? -half : half);
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "models/plan/stages.h"
+#include "sim/step/batch_overlap.h"
 #include "sim/step/context_parallel.h"
 #include "sim/step/pipeline_schedule.h"
 
@@ -81,20 +82,24 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
     shape.decodes = shape.prompts = shape.context = 0;
   }
   StageAnswer answer;
+  const BatchOverlap overlap = lone ? BatchOverlap{} : best_overlap(model, shape);
+  const StepShape part = part_of(shape, overlap.parts);
   const std::vector<StepOperator>& operators = model.operators().operators;
   for (std::size_t i = 0; i < operators.size(); ++i) {
     const StepOperator& op = operators[i];
-    double whole = op.count * op.seconds(shape);
+    const double times = op.count * overlap.parts * (is_communication(op.group) ? overlap.exposed : 1);
+    double whole = times * op.seconds(part);
     if (whole == 0) continue;
     // An uneven router touches fewer experts too: removing it never slows.
-    if (even != nullptr) whole = std::min(whole, op.count * even->operators().operators[i].seconds(shape));
-    const StepWork work = op.work ? op.work(shape) : StepWork{};
+    if (even != nullptr) whole = std::min(whole, times * even->operators().operators[i].seconds(part));
+    const StepWork work = op.work ? op.work(part) : StepWork{};
     const double moving = work.bytes / question.device.bandwidth;
     const double computing = work.flops / question.device.peak_bf16;
     const double share = moving + computing > 0 ? moving / (moving + computing) : 0;
     const double seconds = remaining(op, whole, share, question.without);
     answer.times[static_cast<std::size_t>(op.group)] += seconds;
-    answer.flops += op.count * work.flops;
+    answer.assumed += seconds * op.spread;
+    answer.flops += op.count * overlap.parts * work.flops;
     if (is_communication(op.group)) {
       answer.communication_s += seconds;
     } else if (is_router(op)) {
@@ -102,8 +107,8 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
     } else {
       answer.memory_s += seconds == whole ? seconds * share : 0;
     }
-    answer.operators.push_back({std::string(to_string(op.group)), op.name, op.kernel, op.count, Seconds(seconds),
-                                op.kernel == "physics" ? Origin::assumed : Origin::fitted});
+    answer.operators.push_back({std::string(to_string(op.group)), op.name, op.kernel, op.count * overlap.parts,
+                                Seconds(seconds), op.kernel == "physics" ? Origin::assumed : Origin::fitted});
   }
   answer.kernels_s = terms.kernels_s = sum(answer.times);
   EngineHost host = model.engine().host;
@@ -117,6 +122,7 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
   add("elementwise kernels of prompts", cost.elementwise_s);
   add("launch and preparation beyond the kernels", cost.seconds - terms.kernels_s - cost.other_s - cost.elementwise_s);
   answer.half_width = model.half_width(answer.times, cost, terms.launch);
+  answer.assumed /= cost.seconds;
   return answer;
 }
 
@@ -134,11 +140,13 @@ StageAnswer answer_stages(const StepPipeline& pipeline, const StepPipeline* even
     MicroBatchTimes times;
     StageAnswer sum;
     double wide = 0;
+    double assumed = 0;
     for (std::size_t s = 0; s < pipeline.stages.size(); ++s) {
       const StepModel* flat = even != nullptr ? &even->stages[s] : nullptr;
       const StageAnswer stage = answer_stage(pipeline.stages[s], flat, kind, false, question);
       times.stages.push_back(stage.cost.seconds);
       wide += stage.half_width * stage.cost.seconds;
+      assumed += stage.assumed * stage.cost.seconds;
       sum.kernels_s += stage.kernels_s;
       sum.memory_s += stage.memory_s;
       sum.communication_s += stage.communication_s;
@@ -167,6 +175,7 @@ StageAnswer answer_stages(const StepPipeline& pipeline, const StepPipeline* even
     path_s = alone.longest_path_s;
     largest = std::move(sum);
     largest.half_width = wide / path_s;
+    largest.assumed = assumed / path_s;
     report.stages.clear();
     const auto split = stage_layers(layers, first.deployment().pp, first.deployment().extra_layers);
     for (std::size_t s = 0; s < split.size(); ++s) {
@@ -198,8 +207,9 @@ StageAnswer answer_stages(const StepPipeline& pipeline, const StepPipeline* even
 }
 
 void append(StageAnswer& all, const StageAnswer& more) {
-  all.half_width = (all.half_width * all.cost.seconds + more.half_width * more.cost.seconds) /
-                   (all.cost.seconds + more.cost.seconds);
+  const double both = all.cost.seconds + more.cost.seconds;
+  all.half_width = (all.half_width * all.cost.seconds + more.half_width * more.cost.seconds) / both;
+  all.assumed = (all.assumed * all.cost.seconds + more.assumed * more.cost.seconds) / both;
   all.cost.seconds += more.cost.seconds;
   all.kernels_s += more.kernels_s;
   all.memory_s += more.memory_s;

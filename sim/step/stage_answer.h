@@ -13,7 +13,8 @@ namespace moecast {
 struct StageAnswer {
   StepTimes times{};
   StepCost cost;
-  double half_width = 0;  ///< of a 90 % interval of ln seconds
+  double half_width = 0;  ///< of a 90 % interval of ln seconds, as if all kernels had been measured
+  double assumed = 0;     ///< to be added to it: what operators of physics alone may be off
   double kernels_s = 0;
   double memory_s = 0;  ///< part of the kernels that waits for memory
   double communication_s = 0;

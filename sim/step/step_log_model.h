@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <span>
 #include <vector>
 
@@ -12,10 +13,13 @@ struct LoggedStep {
   StepTerms terms;
   StepTimes times{};
   double roofline_s = 0;  ///< StepModel::roofline_s
+  /// What ranks that are not in the log may do changes the step by so much: ln, below (as a positive number) and above.
+  std::array<double, 2> unseen{};
 };
 
 /// Kernel sums of every recorded step. Under data-parallel attention the other ranks are not in the log: a decode step
-/// pads to the fullest rank, which has as many sequences or one more; a rank with prompts meets decoding ones.
+/// pads to the fullest rank, which has as many sequences or one more, at most two; a rank with prompts meets decoding
+/// ones, or one at a prompt of its own that it has to wait for: as long as nine tenths of the log's.
 std::vector<LoggedStep> logged_steps(const StepModel& model, std::span<const StepRecord> records);
 
 /// What the log reads for each step: the time between two results of the engine.

@@ -54,6 +54,14 @@ double StepModel::roofline_s(const StepShape& shape) const {
   return seconds;
 }
 
+double StepModel::assumed_s(const StepShape& shape) const {
+  double seconds = 0;
+  for (const StepOperator& op : operators_.operators) {
+    if (op.spread > 0) seconds += op.count * op.seconds(shape) * op.spread;
+  }
+  return seconds;
+}
+
 StepLaunch StepModel::launch_of(double tokens, bool prefill) const {
   if (!prefill) return StepLaunch::graph;
   return tokens <= engine_.largest_prefill_graph ? StepLaunch::piecewise : StepLaunch::eager;

@@ -41,6 +41,8 @@ class StepModel {
   /// The trivial predictor: each operator's bytes at 0.7 of the bandwidth or its operations at half of the bf16 peak,
   /// whichever takes longer; nothing for launches, collectives and the host.
   [[nodiscard]] double roofline_s(const StepShape& shape) const;
+  /// Seconds by which operators of physics alone may be off together, 90 %: times their spread.
+  [[nodiscard]] double assumed_s(const StepShape& shape) const;
   [[nodiscard]] StepLaunch launch_of(double tokens, bool prefill) const;
   /// @param host  instead of the engine's own: fits.
   [[nodiscard]] StepCost cost(const StepTerms& terms, const EngineHost& host) const;

@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +46,7 @@ struct StepOperator {
   double count = 1;                                 ///< layers that run it
   std::function<double(const StepShape&)> seconds;  ///< of one call; no allocation
   std::function<StepWork(const StepShape&)> work{};
+  double spread = 0;  ///< physics alone: half width of ln(seconds), 90 %, beyond what holds for its group
 };
 
 /// How evenly experts are chosen.
@@ -67,6 +69,9 @@ struct StepOperators {
   double moe_layers = 0;
   double hidden = 0;
   double collectives = 0;  ///< of a step
+  /// Where two halves of a batch overlap computation and exchange: share of the multiprocessors that prompts' rows
+  /// take.
+  std::optional<double> overlapped;
 };
 
 /// What an engine executes in a step of a model (of one pipeline stage of it) on one of tp * dp * cp ranks, each

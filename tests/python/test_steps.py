@@ -129,7 +129,7 @@ def test_what_cannot_be_asked(arguments, code, words):
 
 def test_what_does_not_fit_or_is_not_known_is_an_answer():
     assert predict("--model", "mixtral-8x7b", "--hw", "a100-sxm")["status"] == "does_not_fit"
-    assert predict("--model", "jamba", "--hw", "h200-sxm", "--tp", 8)["status"] == "outside_range"
+    assert predict("--model", "jamba", "--hw", "b200-sxm", "--cp", 8, "--tp", 1)["status"] == "outside_range"
 
 
 @pytest.mark.parametrize("content,words", [

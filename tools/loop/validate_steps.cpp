@@ -65,8 +65,9 @@ StepValidationReport validate_steps(const StepValidation& request) {
     const double half = model.half_width(steps[i].times, cost, steps[i].terms.launch);
     Outcome outcome;
     outcome.predicted_s = predicted[i];
-    outcome.low_s = predicted[i] * std::exp(-half);
-    outcome.high_s = predicted[i] * std::exp(half);
+    // What other ranks do has nothing to do with the error of kernels.
+    outcome.low_s = predicted[i] * std::exp(-std::hypot(half, steps[i].unseen[0]));
+    outcome.high_s = predicted[i] * std::exp(std::hypot(half, steps[i].unseen[1]));
     outcome.measured_s = records[i].latency_s;
     outcome.roofline_s = steps[i].roofline_s;
     if (nearest) outcome.nearest_s = nearest->seconds(records[i]);

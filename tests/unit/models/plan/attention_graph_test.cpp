@@ -149,6 +149,9 @@ TEST(AttentionGraph, AnIndexerScoresAllKeysAndAttendsToSome) {
   const auto graph = build_graph(decoder_of(a), {}, step(Phase::decode, 3, 1, 99));
   EXPECT_DOUBLE_EQ(flops_of(graph, ".scores"), 2.0 * 3 * 100 * 4 * 16);
   EXPECT_DOUBLE_EQ(flops_of(graph, ".core"), 4.0 * 3 * 20 * 8 * 16);
+  // The first 20 tokens of a prompt see what there is: 1 + 2 + .. + 20, then 20 each.
+  const auto prompt = build_graph(decoder_of(a), {}, step(Phase::prefill, 2, 30, 0));
+  EXPECT_DOUBLE_EQ(flops_of(prompt, ".core"), 4.0 * 2 * (210 + 10 * 20) * 8 * 16);
 }
 
 TEST(AttentionGraph, StateSpaceAndDeltaNetsKeepAStateInsteadOfACache) {

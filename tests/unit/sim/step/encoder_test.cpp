@@ -41,18 +41,20 @@ TEST(AttentionView, EqualPairsOfEveryMask) {
   shape.prompts = 2;
   shape.context = 200;  // 100 tokens each
   shape.source = 400;
-  // A causal prompt of L has L^2 / 2 pairs.
-  const auto twice_pairs = [&](AttentionPairs pairs, double layers = 1) {
-    return std::pow(equal_causal_prompt(shape, {true, pairs, layers}), 2);
-  };
-  EXPECT_NEAR(twice_pairs(AttentionPairs::causal), 100.0 * 100, 1e-6);
-  EXPECT_NEAR(twice_pairs(AttentionPairs::all), 2 * 100.0 * 100, 1e-6);
-  EXPECT_NEAR(twice_pairs(AttentionPairs::encoded), 2 * 100.0 * 400, 1e-6);
-  EXPECT_NEAR(twice_pairs(AttentionPairs::encoded, 3), 2 * 100.0 * 1200, 1e-6);
+  // A causal prompt of L has L^2 / 2 pairs in the tables.
+  AttentionBlock block;
+  const auto twice_pairs = [&] { return std::pow(equal_prompts(shape, {block, true}).length, 2); };
+  EXPECT_NEAR(twice_pairs(), 100.0 * 100, 1e-6);
+  block.causal = false;
+  EXPECT_NEAR(twice_pairs(), 2 * 100.0 * 100, 1e-6);
+  block.kind = AttentionKind::cross;
+  EXPECT_NEAR(twice_pairs(), 2 * 100.0 * 400, 1e-6);
+  block.source_layers = 3;
+  EXPECT_NEAR(twice_pairs(), 2 * 100.0 * 1200, 1e-6);
   shape.decodes = 5;
   shape.decode_kv = 32;
-  EXPECT_EQ(decode_keys(shape, {false, AttentionPairs::causal}), 32);
-  EXPECT_EQ(decode_keys(shape, {false, AttentionPairs::encoded}), 400);
+  EXPECT_EQ(pairs_of(shape, {block, false}), 1200);
+  EXPECT_EQ(pairs_of(shape, {{}, false}), 32);
 }
 
 TEST(Encoders, AVisionTowerEncodesAndNothingElse) {

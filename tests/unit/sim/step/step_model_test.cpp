@@ -128,6 +128,24 @@ TEST(StepLog, ReplicasPadToTheFullest) {
   // 4 sequences fit a graph of 4; one more on another rank means 8: the mean of both.
   EXPECT_NEAR(alone[0].terms.kernels_s, 10 * 4e-6, 1e-12);
   EXPECT_NEAR(replicas[0].terms.kernels_s, 10 * 6e-6, 1e-12);
+  // The host takes 2 ms whatever they do. Of slow kernels 4 rows take 4 ms, 8 take 8 ms, others 100 us.
+  EXPECT_EQ(replicas[0].unseen[0], 0);
+  EXPECT_EQ(alone[0].unseen[1], 0);
+  StepOperators slow = model(1, 4).operators();
+  slow.operators[0].seconds = [](const StepShape& s) { return 1e-4 * s.rows; };
+  const StepModel bound(slow, engine(), model(1, 4).deployment(), DeviceLimits{1e12, 1e15});
+  const LoggedStep step = logged_steps(bound, records).front();
+  EXPECT_NEAR(step.unseen[0], std::log(6.1 / 4.1), 1e-9);
+  EXPECT_NEAR(step.unseen[1], std::log(8.1 / 6.1), 1e-9);
+  // A short prompt waits for the long one that another rank may have: 604 rows a millisecond each, not 104.
+  records[3].context_tokens = 600;
+  records[3].prompts = 1;
+  records[2].context_tokens = 100;
+  const std::vector<LoggedStep> prompts = logged_steps(bound, records);
+  const double longer = bound.cost({604 * 1e-3, 604, StepLaunch::eager, false}).seconds;
+  EXPECT_NEAR(prompts[2].unseen[1], std::log(longer / bound.cost(prompts[2].terms).seconds), 1e-9);
+  EXPECT_EQ(prompts[2].unseen[0], 0);
+  EXPECT_EQ(prompts[3].unseen[1], 0);  // made-up kernels ask nothing of experts
 }
 
 TEST(StepLog, TheFitFindsTheHostThatMadeTheLog) {
