@@ -50,17 +50,25 @@ OperatorKind reversed(OperatorKind kind) {
 
 class StepBuilder {
  public:
-  StepBuilder(const Architecture& architecture, const Deployment& deployment, const Workload& workload)
+  StepBuilder(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+              const StackEnds& ends)
       : plan_(workload.training),
         tied_(architecture.tied_embeddings),
         packs_ahead_(deployment.backend == "onednn"),
-        forward_(micro_forward(architecture, deployment, workload)),
+        forward_(micro_forward(architecture, deployment, workload, ends)),
         needs_(gradient_needs(forward_, plan_, tied_)),
-        parts_(part_weights(architecture, deployment, plan_)),
+        parts_(part_weights(architecture, deployment, plan_, ends)),
         passes_(value(plan_.accumulation * plan_.passes)) {
+    for (const auto* stack : {&architecture.encoder, &architecture.decoder}) {
+      layers_ += static_cast<double>(stack->size());
+      moe_layers_ += static_cast<double>(std::ranges::count_if(*stack, [](const Layer& layer) {
+        return std::ranges::any_of(layer.blocks, [](const Block& b) { return std::holds_alternative<MoeBlock>(b); });
+      }));
+    }
     graph_.footprint = forward_.footprint + saved_activations(forward_, needs_, plan_.recomputation);
     for (const PartWeights& part : parts_) {
-      graph_.footprint += Bytes(part.gradient_bytes + (part.state_bytes + part.master_bytes) / shares(part));
+      graph_.footprint += Bytes(part.gradient_bytes / shares(ZeroShare::gradients, part) +
+                                (part.state_bytes + part.master_bytes) / shares(ZeroShare::states, part));
     }
     graph_.layer_footprint = forward_.layer_footprint;
     graph_.stored_weights = forward_.stored_weights;
@@ -70,7 +78,9 @@ class StepBuilder {
   }
 
   OperatorGraph build() {
+    gather_weights(TrainingPhase::forward);
     for (const Operator& op : forward_.operators) add(op, TrainingPhase::forward, op.count);
+    gather_weights(TrainingPhase::backward);
     recompute();
     for (std::size_t i = forward_.operators.size(); i-- > 0;) gradients(i);
     accumulate();
@@ -114,8 +124,48 @@ class StepBuilder {
     return op;
   }
 
-  /// Ranks that each keep a part of a part's optimiser states.
-  [[nodiscard]] double shares(const PartWeights& part) const { return plan_.zero_stage > 0 ? part.sharing_ranks : 1; }
+  [[nodiscard]] double shares(ZeroShare what, const PartWeights& part) const { return shares_of(plan_, what, part); }
+
+  /// ZeRO-3: the weights of each layer before it is computed, forward and backward. The embedding's gradient needs no
+  /// weights, unless the head has the same.
+  void gather_weights(TrainingPhase phase) {
+    const bool again = phase == TrainingPhase::backward;
+    const double layers = again ? layers_ * reached_ratio() : layers_;
+    const double moe_layers = again ? moe_layers_ * reached_ratio() : moe_layers_;
+    PartWeights rest;  // of a layer: all but its experts travel together
+    for (std::size_t i = 0; i < kModelParts; ++i) {
+      const PartWeights& part = parts_[i];
+      if (part.bytes <= 0 || shares(ZeroShare::weights, part) <= 1) continue;
+      switch (static_cast<ModelPart>(i)) {
+        case ModelPart::embedding:
+          if (!again || tied_) gather("embedding", phase, part, 1, 1);
+          break;
+        case ModelPart::head: gather("head", phase, part, 1, 1); break;
+        case ModelPart::experts: gather("experts", phase, part, moe_layers_, moe_layers); break;
+        default: rest.bytes += part.bytes; rest.sharing_ranks = part.sharing_ranks;
+      }
+    }
+    if (rest.bytes > 0) gather("layers", phase, rest, layers_, layers);
+  }
+
+  /// @param held  layers that have the weights. @param times  those of them that a pass computes.
+  void gather(const std::string& name, TrainingPhase phase, const PartWeights& part, double held, double times) {
+    if (times <= 0) return;
+    collective(OperatorKind::all_gather, "weights." + name, phase, part.bytes / held, part.sharing_ranks);
+    graph_.operators.back().count = times * passes_;
+  }
+
+  /// Of the layers, those that the backward pass reaches.
+  [[nodiscard]] double reached_ratio() const {
+    double reached = 0;
+    double all = 0;
+    for (std::size_t i = 0; i < needs_.size(); ++i) {
+      if (forward_.operators[i].block < 0) continue;
+      reached += needs_[i].layer;
+      all += forward_.operators[i].count;
+    }
+    return all > 0 ? reached / all : 1;
+  }
 
   void recompute() {
     if (plan_.recomputation == Recomputation::none) return;
@@ -287,8 +337,9 @@ class StepBuilder {
     if (plan_.accumulation == 1) return;
     for (std::size_t i = 0; i < kModelParts; ++i) {
       if (parts_[i].gradient_bytes <= 0) continue;
-      Operator& op = add_sweep("accumulate." + std::string(to_string(static_cast<ModelPart>(i))),
-                               TrainingPhase::backward, 3 * parts_[i].gradient_bytes);
+      Operator& op =
+          add_sweep("accumulate." + std::string(to_string(static_cast<ModelPart>(i))), TrainingPhase::backward,
+                    3 * parts_[i].gradient_bytes / shares(ZeroShare::gradients, parts_[i]));
       op.count = value(plan_.accumulation - 1);
     }
   }
@@ -300,6 +351,7 @@ class StepBuilder {
     op.activation_bytes = Bytes(bytes);
   }
 
+  /// In buckets large enough that the link decides, not their number.
   void reduce_gradients() {
     const bool shared = plan_.zero_stage > 0;
     for (std::size_t i = 0; i < kModelParts; ++i) {
@@ -308,6 +360,8 @@ class StepBuilder {
       collective(shared ? OperatorKind::reduce_scatter : OperatorKind::all_reduce,
                  "gradients." + std::string(to_string(static_cast<ModelPart>(i))), TrainingPhase::gradient_reduction,
                  part.gradient_bytes, part.sharing_ranks);
+      // Who keeps a share of the gradients has no place to add up those of later micro-batches.
+      if (shares(ZeroShare::gradients, part) > 1) graph_.operators.back().count = passes_;
     }
   }
 
@@ -315,14 +369,14 @@ class StepBuilder {
     for (std::size_t i = 0; i < kModelParts; ++i) {
       const PartWeights& part = parts_[i];
       if (part.gradient_bytes <= 0) continue;
-      const double ranks = shares(part);
+      const double ranks = shares(ZeroShare::states, part);
       const std::string name(to_string(static_cast<ModelPart>(i)));
       // Gradients are read, states and weights read and written; an fp32 copy stands for the weights, which are then
       // written only.
       const double bytes = part.gradient_bytes + 2 * (part.state_bytes + part.master_bytes) +
                            part.bytes * (part.master_bytes > 0 ? 1 : 2);
       add_sweep("optimizer." + name, TrainingPhase::optimizer, bytes / ranks);
-      if (ranks > 1) {
+      if (ranks > 1 && shares(ZeroShare::weights, part) <= 1) {
         collective(OperatorKind::all_gather, "optimizer." + name + ".gather", TrainingPhase::optimizer, part.bytes,
                    ranks);
       }
@@ -336,6 +390,8 @@ class StepBuilder {
   std::vector<GradientNeed> needs_;
   std::array<PartWeights, kModelParts> parts_;
   double passes_;  ///< over micro-batches
+  double layers_ = 0;
+  double moe_layers_ = 0;
   OperatorGraph graph_;
 };
 
@@ -354,19 +410,21 @@ Architecture in_training(Architecture architecture) {
 
 }  // namespace
 
-OperatorGraph micro_forward(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
+OperatorGraph micro_forward(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+                            const StackEnds& ends) {
   if (deployment.pp > 1) {
-    throw InputError("pp", "pipeline stages of a training step are not supported yet", "write --pp 1");
+    throw InputError("pp", "pipeline stages of a training step are those of GPUs", "write --pp 1");
   }
   Workload micro = workload;
   micro.phase = Phase::train;
   micro.batch = micro_batch(workload, deployment);
   micro.context = 0;
-  return forward_graph(in_training(architecture), deployment, micro);
+  return forward_graph(in_training(architecture), deployment, micro, ends);
 }
 
-OperatorGraph training_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
-  return StepBuilder(architecture, deployment, workload).build();
+OperatorGraph training_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+                             const StackEnds& ends) {
+  return StepBuilder(architecture, deployment, workload, ends).build();
 }
 
 }  // namespace moecast

@@ -56,13 +56,18 @@ constexpr std::array kNumbers{
     NumberFlag{"--prompt", "prompt_tokens", 1, kMaxSize, "512", kWorkloadGroup, "New tokens a sequence (prefill)"},
     NumberFlag{"--source", "source_tokens", 1, kMaxSize, "", kWorkloadGroup,
                "Encoder-decoder models: encoded tokens a sequence (default --prompt, in decode --context)"},
+    NumberFlag{
+        "--prefix", "prefix_tokens", 0, kMaxSize, "0", kWorkloadGroup,
+        "Prefill, mixed: tokens of each prompt before the new ones, found in the KV cache (prefix cache, earlier "
+        "chunks)"},
     NumberFlag{"--prefill-batch", "prefill_batch", 0, kMaxSize, "0", kWorkloadGroup, "Mixed: sequences in prefill"},
     NumberFlag{"--copies", "copies", 1, 4096, "1", kWorkloadGroup, "Equal layers cycled through (cache residency)"},
     NumberFlag{"--accumulation", "accumulation", 1, 65536, "1", kTrainingGroup,
                "Micro-batches of a step, one after another"},
     NumberFlag{"--replicas", "replicas", 1, 65536, "1", kTrainingGroup,
                "Copies of the deployment that share the batch and add up their gradients"},
-    NumberFlag{"--zero", "zero_stage", 0, 1, "0", kTrainingGroup, "1: replicas share the optimiser's states (ZeRO-1)"},
+    NumberFlag{"--zero", "zero_stage", 0, 3, "0", kTrainingGroup,
+               "ZeRO: replicas share the optimiser's states (1), gradients too (2), weights too (3)"},
     NumberFlag{"--hidden", "hidden", 1, kMaxSize, "", kLayerGroup, "Width of a token"},
     NumberFlag{"--width", "width", 1, kMaxSize, "", kLayerGroup, "Intermediate width of an expert"},
     NumberFlag{"--experts", "experts", 1, 65536, "", kLayerGroup, "Experts"},
@@ -146,6 +151,7 @@ bool idle_in(std::string_view flag, Phase phase) {
   if (flag == "--context") return phase == Phase::prefill || phase == Phase::encode || phase == Phase::train;
   if (flag == "--accumulation" || flag == "--replicas" || flag == "--zero") return phase != Phase::train;
   if (flag == "--prefill-batch") return phase != Phase::mixed;
+  if (flag == "--prefix") return phase != Phase::prefill && phase != Phase::mixed;
   return flag == "--source" && phase == Phase::encode;
 }
 
@@ -157,6 +163,7 @@ void refuse_idle_flags(Phase phase, const Combination& values, const Architectur
   refuse("--prompt", "write --phase prefill or mixed, or --context N for decode");
   refuse("--context", "write --prompt N");
   refuse("--prefill-batch", "write --phase mixed");
+  refuse("--prefix", "write --phase prefill or mixed; --context N is what a decoding sequence has");
   refuse("--source", "write --prompt N");
   if (!encodes_and_decodes(model) && values.given("--source")) {
     throw UsageError("--source", "means nothing for a model without an encoder and a decoder", "leave it out");
@@ -237,6 +244,8 @@ Workload workload_of(const QueryOptions& options, const ExpertLoad& load, const 
   refuse_idle_flags(workload.phase, values, *model);
   workload.batch = values.at("--batch");
   workload.context = idle_in("--context", workload.phase) ? 0 : values.at("--context");
+  if (workload.phase == Phase::prefill) workload.context = values.at("--prefix");
+  if (workload.phase == Phase::mixed) workload.prefix = values.at("--prefix");
   workload.prompt = workload.phase == Phase::decode ? 1 : values.at("--prompt");
   if (values.has("--source")) workload.source = values.at("--source");
   workload.prefill_batch = workload.phase == Phase::mixed ? values.at("--prefill-batch") : 0;
@@ -294,7 +303,7 @@ void refuse_contradictions(const QueryOptions& options, bool layer) {
                      "leave out --hidden, --width, --experts, --top-k, --tokens, ...; for a model write --batch");
   }
   if (!layer) return;
-  for (const char* name : {"--batch", "--context", "--prompt", "--source", "--prefill-batch"}) {
+  for (const char* name : {"--batch", "--context", "--prompt", "--prefix", "--source", "--prefill-batch"}) {
     if (!options.numbers.at(name).empty()) {
       throw UsageError(name, "means nothing for a single layer", "write --tokens N");
     }
@@ -321,7 +330,7 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
     if ((layer ? of_model : flag.group == kLayerGroup) || !values.has(flag.name)) continue;
     if (flag.group == kTrainingGroup && !trains) continue;
     if (name == "--context") {
-      add(flag.key, query.workload.context, values.given(flag.name));
+      add(flag.key, idle_in(name, query.workload.phase) ? 0 : query.workload.context, values.given(flag.name));
     } else if (name == "--prompt") {
       add(flag.key, query.workload.prompt, values.given(flag.name));
     } else {
