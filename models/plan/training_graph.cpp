@@ -8,6 +8,7 @@
 #include "models/core/error.h"
 #include "models/plan/graph_builder.h"
 #include "models/plan/training_memory.h"
+#include "models/plan/weight_gathers.h"
 
 namespace moecast {
 namespace {
@@ -58,13 +59,8 @@ class StepBuilder {
         forward_(micro_forward(architecture, deployment, workload, ends)),
         needs_(gradient_needs(forward_, plan_, tied_)),
         parts_(part_weights(architecture, deployment, plan_, ends)),
-        passes_(value(plan_.accumulation * plan_.passes)) {
-    for (const auto* stack : {&architecture.encoder, &architecture.decoder}) {
-      layers_ += static_cast<double>(stack->size());
-      moe_layers_ += static_cast<double>(std::ranges::count_if(*stack, [](const Layer& layer) {
-        return std::ranges::any_of(layer.blocks, [](const Block& b) { return std::holds_alternative<MoeBlock>(b); });
-      }));
-    }
+        passes_(value(plan_.accumulation * plan_.passes)),
+        layers_(count_layers(architecture)) {
     graph_.footprint = forward_.footprint + saved_activations(forward_, needs_, plan_.recomputation);
     for (const PartWeights& part : parts_) {
       graph_.footprint += Bytes(part.gradient_bytes / shares(ZeroShare::gradients, part) +
@@ -126,45 +122,16 @@ class StepBuilder {
 
   [[nodiscard]] double shares(ZeroShare what, const PartWeights& part) const { return shares_of(plan_, what, part); }
 
-  /// ZeRO-3: the weights of each layer before it is computed, forward and backward. The embedding's gradient needs no
-  /// weights, unless the head has the same.
+  /// ZeRO-3: the weights of each layer before it is computed, forward and backward.
   void gather_weights(TrainingPhase phase) {
-    const bool again = phase == TrainingPhase::backward;
-    const double layers = again ? layers_ * reached_ratio() : layers_;
-    const double moe_layers = again ? moe_layers_ * reached_ratio() : moe_layers_;
-    PartWeights rest;  // of a layer: all but its experts travel together
-    for (std::size_t i = 0; i < kModelParts; ++i) {
-      const PartWeights& part = parts_[i];
-      if (part.bytes <= 0 || shares(ZeroShare::weights, part) <= 1) continue;
-      switch (static_cast<ModelPart>(i)) {
-        case ModelPart::embedding:
-          if (!again || tied_) gather("embedding", phase, part, 1, 1);
-          break;
-        case ModelPart::head: gather("head", phase, part, 1, 1); break;
-        case ModelPart::experts: gather("experts", phase, part, moe_layers_, moe_layers); break;
-        default: rest.bytes += part.bytes; rest.sharing_ranks = part.sharing_ranks;
-      }
+    const double reached = phase == TrainingPhase::forward ? 1 : reached_ratio(forward_, needs_);
+    for (const WeightGather& one : weight_gathers(parts_, plan_, tied_, layers_)) {
+      const double messages = phase == TrainingPhase::forward ? one.forward : one.backward;
+      const double times = messages * (one.of_layers ? reached : 1);
+      if (times <= 0) continue;
+      collective(OperatorKind::all_gather, "weights." + one.name, phase, one.bytes, one.ranks);
+      graph_.operators.back().count = times * passes_;
     }
-    if (rest.bytes > 0) gather("layers", phase, rest, layers_, layers);
-  }
-
-  /// @param held  layers that have the weights. @param times  those of them that a pass computes.
-  void gather(const std::string& name, TrainingPhase phase, const PartWeights& part, double held, double times) {
-    if (times <= 0) return;
-    collective(OperatorKind::all_gather, "weights." + name, phase, part.bytes / held, part.sharing_ranks);
-    graph_.operators.back().count = times * passes_;
-  }
-
-  /// Of the layers, those that the backward pass reaches.
-  [[nodiscard]] double reached_ratio() const {
-    double reached = 0;
-    double all = 0;
-    for (std::size_t i = 0; i < needs_.size(); ++i) {
-      if (forward_.operators[i].block < 0) continue;
-      reached += needs_[i].layer;
-      all += forward_.operators[i].count;
-    }
-    return all > 0 ? reached / all : 1;
   }
 
   void recompute() {
@@ -390,8 +357,7 @@ class StepBuilder {
   std::vector<GradientNeed> needs_;
   std::array<PartWeights, kModelParts> parts_;
   double passes_;  ///< over micro-batches
-  double layers_ = 0;
-  double moe_layers_ = 0;
+  LayerCounts layers_;
   OperatorGraph graph_;
 };
 
