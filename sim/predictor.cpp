@@ -19,11 +19,7 @@ namespace moecast {
 namespace {
 
 void warn_of_context(const Architecture& architecture, const Workload& workload, Prediction& prediction) {
-  const std::int64_t longest =
-      workload.phase == Phase::decode
-          ? workload.context + 1
-          : std::max(workload.context + (workload.phase == Phase::mixed ? 1 : 0),
-                     (workload.phase == Phase::mixed ? 0 : workload.context) + workload.prompt);
+  const std::int64_t longest = longest_sequence(workload);
   if (architecture.max_context > 0 && longest > architecture.max_context) {
     prediction.warnings.push_back("sequences of " + std::to_string(longest) + " tokens exceed the " +
                                   std::to_string(architecture.max_context) + " that " + architecture.name +

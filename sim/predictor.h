@@ -57,6 +57,11 @@ struct OperatorCost {
   Seconds latency;  ///< all `count` executions
   Origin origin = Origin::assumed;
   TrainingPhase phase = TrainingPhase::forward;
+  // Of all executions, as physics has it: useful arithmetic, and bytes that have to be moved at least. nullopt: none of
+  // these is what its time is made of (collectives, the host), or nobody knows.
+  std::optional<Flops> flops{};
+  std::optional<Bytes> bytes{};
+  std::optional<double> half_width{};  ///< of a 90 % interval of ln latency; nullopt: nothing was measured
 };
 
 /// What a training step is made of. Phases come one after another and sum to the step.

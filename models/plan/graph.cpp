@@ -37,7 +37,8 @@ OperatorGraph build_graph(const Architecture& architecture, const Deployment& de
   return forward_graph(architecture, deployment, workload);
 }
 
-OperatorGraph forward_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
+OperatorGraph forward_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+                            const StackEnds& ends) {
   const bool trains = workload.phase == Phase::train;
   const bool encodes = workload.phase == Phase::encode || (trains && architecture.decoder.empty());
   const auto& stack = encodes ? architecture.encoder : architecture.decoder;
@@ -61,10 +62,10 @@ OperatorGraph forward_graph(const Architecture& architecture, const Deployment& 
   }
   if (!encodes) {
     builder.begin_stack(false);
-    if (has_words) builder.embedding();
+    if (has_words && ends.embeds) builder.embedding();
     add_stack(architecture.decoder, "layers.", transformer, builder);
-    if (has_words) builder.head();
-    if (has_words && trains) builder.loss();
+    if (has_words && ends.heads) builder.head();
+    if (has_words && ends.heads && trains) builder.loss();
   }
   builder.stage_transfers();
   return builder.finish();

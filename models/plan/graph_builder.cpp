@@ -68,7 +68,7 @@ void GraphBuilder::begin_stack(bool encoder) {
       parts_.push_back({on_rank(w.batch), 1, w.context, true, source});
     }
     if (w.phase != Phase::decode) {
-      parts_.push_back({on_rank(prefilled), w.prompt, w.phase == Phase::mixed ? 0 : w.context, false, source, true});
+      parts_.push_back({on_rank(prefilled), w.prompt, prefix_tokens(w), false, source, true});
     }
   }
   std::erase_if(parts_, [](const SequencePart& part) { return part.batch < 1; });

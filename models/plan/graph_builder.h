@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "models/plan/graph.h"
+#include "models/plan/stages.h"
 
 namespace moecast {
 
@@ -130,6 +131,7 @@ class GraphBuilder {
 };
 
 /// One step without what training adds: the forward pass of a step in any phase.
-OperatorGraph forward_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload);
+OperatorGraph forward_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+                            const StackEnds& ends = {});
 
 }  // namespace moecast

@@ -10,6 +10,7 @@
 #include "models/plan/offload.h"
 #include "models/plan/stages.h"
 #include "models/plan/training_memory.h"
+#include "models/plan/training_stage.h"
 
 namespace moecast {
 namespace {
@@ -60,16 +61,19 @@ double block_cache(const Block& block, const Architecture& a, const Deployment& 
   const double state = state_bytes_per_sequence(block, dtype).value() / d.tp;
   const auto* attention = std::get_if<AttentionBlock>(&block);
   if (attention == nullptr || attention->linear) return sequences * state;
-  const std::int64_t fresh = w.phase == Phase::decode ? 1 : w.prompt;
   const bool crosses = attention->kind == AttentionKind::cross;
-  std::int64_t kept =
-      crosses ? source_tokens(w) * attention->source_layers : kept_tokens(*attention, w.context + fresh);
-  kept = (kept + d.cp - 1) / d.cp;  // context-parallel ranks take turns in keeping tokens
-  const double blocks = std::ceil(value(kept) / value(std::max<std::int64_t>(1, d.kv_block_tokens)));
+  const auto blocks = [&](std::int64_t entries) {
+    std::int64_t kept = crosses ? source_tokens(w) * attention->source_layers : kept_tokens(*attention, entries);
+    kept = (kept + d.cp - 1) / d.cp;  // context-parallel ranks take turns in keeping tokens
+    return std::ceil(value(kept) / value(std::max<std::int64_t>(1, d.kv_block_tokens)));
+  };
+  const bool mixed = w.phase == Phase::mixed;
+  const double prompts = mixed ? std::ceil(value(w.prefill_batch) / d.dp) : w.phase == Phase::decode ? 0 : sequences;
+  const double held = (sequences - prompts) * blocks(w.context + 1) + prompts * blocks(prefix_tokens(w) + w.prompt);
   // The latent row is on every rank; a KV head is the least that can be split off.
   const double split =
       attention->latent ? 1 : std::min<double>(d.tp, value(std::max<std::int64_t>(1, attention->kv_heads)));
-  return sequences * blocks * value(d.kv_block_tokens) * kv_bytes_per_token(*attention, dtype).value() / split;
+  return held * value(d.kv_block_tokens) * kv_bytes_per_token(*attention, dtype).value() / split;
 }
 
 /// Layers of a stack that a stage holds. A stack of fewer layers than stages lies on the first stage as a whole.
@@ -84,7 +88,7 @@ StageLayers held_layers(const std::vector<Layer>& stack, const Deployment& d, st
 double tokens_at_once(const Deployment& d, const Workload& w) {
   const std::int64_t sequences = (w.batch + w.prefill_batch + d.dp - 1) / d.dp;
   const double tokens = std::ceil(step_tokens(w) / d.dp);
-  return d.pp == 1 ? tokens : std::ceil(tokens / value(micro_batches_of(d, sequences)));
+  return d.pp == 1 || w.phase == Phase::train ? tokens : std::ceil(tokens / value(micro_batches_of(d, sequences)));
 }
 
 MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, const Workload& w, std::size_t stage) {
@@ -147,6 +151,23 @@ MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, cons
   return memory;
 }
 
+void add_training(const Architecture& a, const Deployment& d, const Workload& w, std::size_t stage,
+                  MemoryBreakdown& memory) {
+  TrainingMemory training;
+  if (d.pp == 1) {
+    training = training_memory(a, d, w);
+  } else {
+    const StageOfTraining one = training_stage(a, d, w, stage);
+    training = training_memory(one.architecture, one.deployment, one.workload, one.ends);
+    training.saved_activations *= micro_batches_kept(d, w.training, stage);
+  }
+  memory.gradients = training.gradients;
+  memory.optimizer_states = training.optimizer_states;
+  memory.saved_activations = training.saved_activations;
+  memory.weights -= training.weights_elsewhere;
+  memory.workspace += training.gathered;
+}
+
 }  // namespace
 
 MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, const Workload& asked) {
@@ -159,16 +180,11 @@ MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, cons
   const bool trains = asked.phase == Phase::train;
   Workload w = asked;
   if (trains) w.batch = micro_batch(asked, d);
-  MemoryBreakdown fullest = memory_of_stage(a, d, w, 0);
-  for (std::size_t stage = 1; stage < static_cast<std::size_t>(d.pp); ++stage) {
-    const MemoryBreakdown memory = memory_of_stage(a, d, w, stage);
-    if (memory.total() > fullest.total()) fullest = memory;
-  }
-  if (trains) {
-    const TrainingMemory training = training_memory(a, d, asked);
-    fullest.gradients = training.gradients;
-    fullest.optimizer_states = training.optimizer_states;
-    fullest.saved_activations = training.saved_activations;
+  MemoryBreakdown fullest;
+  for (std::size_t stage = 0; stage < static_cast<std::size_t>(d.pp); ++stage) {
+    MemoryBreakdown memory = memory_of_stage(a, d, w, stage);
+    if (trains) add_training(a, d, asked, stage, memory);
+    if (stage == 0 || memory.total() > fullest.total()) fullest = memory;
   }
   return fullest;
 }

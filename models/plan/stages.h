@@ -14,6 +14,12 @@ struct StageLayers {
   friend bool operator==(const StageLayers&, const StageLayers&) = default;
 };
 
+/// Which ends of a model a stage has.
+struct StackEnds {
+  bool embeds = true;
+  bool heads = true;
+};
+
 /// Layers of each pipeline stage, in order: equally many, and one more each for as many stages as layers are left over.
 /// @throws InputError at "pp" when a stage would have no layer.
 std::vector<StageLayers> stage_layers(std::size_t layers, int pp, ExtraLayers extra);

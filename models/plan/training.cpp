@@ -57,8 +57,8 @@ std::int64_t micro_batch(const Workload& workload, const Deployment& deployment)
   require_positive(plan.accumulation, "accumulation");
   require_positive(plan.replicas, "replicas");
   require_positive(plan.passes, "passes");
-  if (plan.zero_stage < 0 || plan.zero_stage > 1) {
-    throw InputError("zero_stage", "is " + std::to_string(plan.zero_stage), "0 and 1 are supported");
+  if (plan.zero_stage < 0 || plan.zero_stage > 3) {
+    throw InputError("zero_stage", "is " + std::to_string(plan.zero_stage), "expected 0 to 3");
   }
   if (plan.trains_nothing() && !plan.input_gradient) {
     throw InputError("frozen", "leaves nothing to train", "leave a part unfrozen, or ask for a forward pass: prefill");

@@ -44,8 +44,11 @@ struct TrainingPlan {
   Recomputation recomputation = Recomputation::none;
   std::int64_t accumulation = 1;  ///< micro-batches whose gradients are added up before the update
   std::int64_t replicas = 1;      ///< whole copies of the deployment (tp * dp ranks each) that share the batch
-  /// 0: every replica keeps all optimiser states. 1: each keeps a share (ZeRO-1), gradients are reduce-scattered, and
-  /// updated weights gathered.
+  /// 0: every replica keeps all. 1: each keeps a share of the optimiser's states (ZeRO-1), gradients are
+  /// reduce-scattered, and updated weights gathered. 2: a share of the gradients too, which are reduce-scattered after
+  /// every micro-batch. 3: a share of the weights too: each layer's are gathered before every forward and every
+  /// backward pass over it, and forgotten after it (Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward
+  /// Training Trillion Parameter Models").
   int zero_stage = 0;
   /// Forward and backward passes over the same batch, one after another. Above 1 for attacks only.
   std::int64_t passes = 1;
@@ -65,7 +68,7 @@ struct Deployment;
 /// Sequences of one micro-batch on one replica.
 /// @throws InputError at the field when the plan is impossible: a count below one, a batch that replicas and
 /// micro-batches do not divide, nothing to compute a gradient of, passes of anything but an attack, a stage of ZeRO
-/// above 1.
+/// above 3.
 std::int64_t micro_batch(const Workload& workload, const Deployment& deployment);
 
 /// Format of gradients where the plan says none.

@@ -8,6 +8,7 @@
 #include "models/core/error.h"
 #include "models/plan/graph_builder.h"
 #include "models/plan/training_memory.h"
+#include "models/plan/weight_gathers.h"
 
 namespace moecast {
 namespace {
@@ -50,17 +51,20 @@ OperatorKind reversed(OperatorKind kind) {
 
 class StepBuilder {
  public:
-  StepBuilder(const Architecture& architecture, const Deployment& deployment, const Workload& workload)
+  StepBuilder(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+              const StackEnds& ends)
       : plan_(workload.training),
         tied_(architecture.tied_embeddings),
         packs_ahead_(deployment.backend == "onednn"),
-        forward_(micro_forward(architecture, deployment, workload)),
+        forward_(micro_forward(architecture, deployment, workload, ends)),
         needs_(gradient_needs(forward_, plan_, tied_)),
-        parts_(part_weights(architecture, deployment, plan_)),
-        passes_(value(plan_.accumulation * plan_.passes)) {
+        parts_(part_weights(architecture, deployment, plan_, ends)),
+        passes_(value(plan_.accumulation * plan_.passes)),
+        layers_(count_layers(architecture)) {
     graph_.footprint = forward_.footprint + saved_activations(forward_, needs_, plan_.recomputation);
     for (const PartWeights& part : parts_) {
-      graph_.footprint += Bytes(part.gradient_bytes + (part.state_bytes + part.master_bytes) / shares(part));
+      graph_.footprint += Bytes(part.gradient_bytes / shares(ZeroShare::gradients, part) +
+                                (part.state_bytes + part.master_bytes) / shares(ZeroShare::states, part));
     }
     graph_.layer_footprint = forward_.layer_footprint;
     graph_.stored_weights = forward_.stored_weights;
@@ -70,7 +74,9 @@ class StepBuilder {
   }
 
   OperatorGraph build() {
+    gather_weights(TrainingPhase::forward);
     for (const Operator& op : forward_.operators) add(op, TrainingPhase::forward, op.count);
+    gather_weights(TrainingPhase::backward);
     recompute();
     for (std::size_t i = forward_.operators.size(); i-- > 0;) gradients(i);
     accumulate();
@@ -114,8 +120,19 @@ class StepBuilder {
     return op;
   }
 
-  /// Ranks that each keep a part of a part's optimiser states.
-  [[nodiscard]] double shares(const PartWeights& part) const { return plan_.zero_stage > 0 ? part.sharing_ranks : 1; }
+  [[nodiscard]] double shares(ZeroShare what, const PartWeights& part) const { return shares_of(plan_, what, part); }
+
+  /// ZeRO-3: the weights of each layer before it is computed, forward and backward.
+  void gather_weights(TrainingPhase phase) {
+    const double reached = phase == TrainingPhase::forward ? 1 : reached_ratio(forward_, needs_);
+    for (const WeightGather& one : weight_gathers(parts_, plan_, tied_, layers_)) {
+      const double messages = phase == TrainingPhase::forward ? one.forward : one.backward;
+      const double times = messages * (one.of_layers ? reached : 1);
+      if (times <= 0) continue;
+      collective(OperatorKind::all_gather, "weights." + one.name, phase, one.bytes, one.ranks);
+      graph_.operators.back().count = times * passes_;
+    }
+  }
 
   void recompute() {
     if (plan_.recomputation == Recomputation::none) return;
@@ -287,8 +304,9 @@ class StepBuilder {
     if (plan_.accumulation == 1) return;
     for (std::size_t i = 0; i < kModelParts; ++i) {
       if (parts_[i].gradient_bytes <= 0) continue;
-      Operator& op = add_sweep("accumulate." + std::string(to_string(static_cast<ModelPart>(i))),
-                               TrainingPhase::backward, 3 * parts_[i].gradient_bytes);
+      Operator& op =
+          add_sweep("accumulate." + std::string(to_string(static_cast<ModelPart>(i))), TrainingPhase::backward,
+                    3 * parts_[i].gradient_bytes / shares(ZeroShare::gradients, parts_[i]));
       op.count = value(plan_.accumulation - 1);
     }
   }
@@ -300,6 +318,7 @@ class StepBuilder {
     op.activation_bytes = Bytes(bytes);
   }
 
+  /// In buckets large enough that the link decides, not their number.
   void reduce_gradients() {
     const bool shared = plan_.zero_stage > 0;
     for (std::size_t i = 0; i < kModelParts; ++i) {
@@ -308,6 +327,8 @@ class StepBuilder {
       collective(shared ? OperatorKind::reduce_scatter : OperatorKind::all_reduce,
                  "gradients." + std::string(to_string(static_cast<ModelPart>(i))), TrainingPhase::gradient_reduction,
                  part.gradient_bytes, part.sharing_ranks);
+      // Who keeps a share of the gradients has no place to add up those of later micro-batches.
+      if (shares(ZeroShare::gradients, part) > 1) graph_.operators.back().count = passes_;
     }
   }
 
@@ -315,14 +336,14 @@ class StepBuilder {
     for (std::size_t i = 0; i < kModelParts; ++i) {
       const PartWeights& part = parts_[i];
       if (part.gradient_bytes <= 0) continue;
-      const double ranks = shares(part);
+      const double ranks = shares(ZeroShare::states, part);
       const std::string name(to_string(static_cast<ModelPart>(i)));
       // Gradients are read, states and weights read and written; an fp32 copy stands for the weights, which are then
       // written only.
       const double bytes = part.gradient_bytes + 2 * (part.state_bytes + part.master_bytes) +
                            part.bytes * (part.master_bytes > 0 ? 1 : 2);
       add_sweep("optimizer." + name, TrainingPhase::optimizer, bytes / ranks);
-      if (ranks > 1) {
+      if (ranks > 1 && shares(ZeroShare::weights, part) <= 1) {
         collective(OperatorKind::all_gather, "optimizer." + name + ".gather", TrainingPhase::optimizer, part.bytes,
                    ranks);
       }
@@ -336,6 +357,7 @@ class StepBuilder {
   std::vector<GradientNeed> needs_;
   std::array<PartWeights, kModelParts> parts_;
   double passes_;  ///< over micro-batches
+  LayerCounts layers_;
   OperatorGraph graph_;
 };
 
@@ -354,19 +376,21 @@ Architecture in_training(Architecture architecture) {
 
 }  // namespace
 
-OperatorGraph micro_forward(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
+OperatorGraph micro_forward(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+                            const StackEnds& ends) {
   if (deployment.pp > 1) {
-    throw InputError("pp", "pipeline stages of a training step are not supported yet", "write --pp 1");
+    throw InputError("pp", "pipeline stages of a training step are those of GPUs", "write --pp 1");
   }
   Workload micro = workload;
   micro.phase = Phase::train;
   micro.batch = micro_batch(workload, deployment);
   micro.context = 0;
-  return forward_graph(in_training(architecture), deployment, micro);
+  return forward_graph(in_training(architecture), deployment, micro, ends);
 }
 
-OperatorGraph training_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
-  return StepBuilder(architecture, deployment, workload).build();
+OperatorGraph training_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+                             const StackEnds& ends) {
+  return StepBuilder(architecture, deployment, workload, ends).build();
 }
 
 }  // namespace moecast

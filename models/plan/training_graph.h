@@ -4,6 +4,7 @@
 #include "models/architecture/architecture.h"
 #include "models/plan/deployment.h"
 #include "models/plan/operator.h"
+#include "models/plan/stages.h"
 #include "models/plan/workload.h"
 
 namespace moecast {
@@ -32,7 +33,8 @@ bool has_weights(const Operator& op);
 Bytes saved_activations(const OperatorGraph& forward, const std::vector<GradientNeed>& needs, Recomputation mode);
 
 /// The forward pass of one micro-batch on one replica.
-OperatorGraph micro_forward(const Architecture& architecture, const Deployment& deployment, const Workload& workload);
+OperatorGraph micro_forward(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+                            const StackEnds& ends = {});
 
 /// All operators of one training step on rank 0, in order: forward, recomputation and backward of every micro-batch
 /// (through Operator::count), then the reduction of gradients, then the optimiser.
@@ -42,6 +44,7 @@ OperatorGraph micro_forward(const Architecture& architecture, const Deployment& 
 /// the scores are computed again). Exchanges between expert-parallel ranks happen again, reversed, and so do the sums
 /// of tensor parallelism. Nothing overlaps: communication of gradients is not hidden behind the backward pass.
 /// @throws InputError as build_graph, and for an impossible plan (micro_batch).
-OperatorGraph training_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload);
+OperatorGraph training_graph(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+                             const StackEnds& ends = {});
 
 }  // namespace moecast

@@ -13,7 +13,7 @@ double value(std::int64_t x) { return static_cast<double>(x); }
 /// Parameters of a rank by part, and the same in bytes of their own format.
 class Parts {
  public:
-  Parts(const Architecture& architecture, const Deployment& deployment)
+  Parts(const Architecture& architecture, const Deployment& deployment, const StackEnds& ends)
       : architecture_(architecture),
         deployment_(deployment),
         weight_(bytes_per_weight(deployment.dtype.value_or(architecture.dtype))) {
@@ -27,15 +27,19 @@ class Parts {
           if (!bare) add(ModelPart::norms, value(hidden));
         }
       }
-      if (!bare) add(ModelPart::norms, value(hidden));  // the final one
+      if (!bare && ends.heads) add(ModelPart::norms, value(hidden));  // the final one
     }
     const double table = value(architecture.vocabulary) / deployment.tp;
     double widths = value(architecture.hidden);
     if (!architecture.encoder.empty() && stack_hidden(architecture, true) != architecture.hidden) {
       widths += value(stack_hidden(architecture, true));
     }
-    add(ModelPart::embedding, table * widths + architecture.position_embedding_parameters);
-    if (!architecture.tied_embeddings) add(ModelPart::head, table * value(architecture.hidden));
+    if (ends.embeds) {
+      add(ModelPart::embedding, table * widths + architecture.position_embedding_parameters);
+    } else if (ends.heads && architecture.tied_embeddings) {
+      add(ModelPart::embedding, table * value(architecture.hidden));
+    }
+    if (ends.heads && !architecture.tied_embeddings) add(ModelPart::head, table * value(architecture.hidden));
   }
 
   [[nodiscard]] const std::array<PartWeights, kModelParts>& parts() const { return parts_; }
@@ -73,11 +77,47 @@ class Parts {
   std::array<PartWeights, kModelParts> parts_{};
 };
 
+/// Bytes of a rank's weights that other ranks keep.
+double elsewhere(const TrainingPlan& plan, const PartWeights& part) {
+  return part.bytes * (1 - 1 / shares_of(plan, ZeroShare::weights, part));
+}
+
+/// The most that is gathered at once: the weights of a layer, or of a table.
+double gathered_bytes(const Architecture& architecture, const Deployment& deployment, const TrainingPlan& plan,
+                      const StackEnds& ends) {
+  const auto parts = part_weights(architecture, deployment, plan, ends);
+  double most = 0;
+  for (const ModelPart table : {ModelPart::embedding, ModelPart::head}) {
+    most = std::max(most, elsewhere(plan, parts[static_cast<std::size_t>(table)]));
+  }
+  Architecture one = architecture;
+  one.vocabulary = 0;
+  one.position_embedding_parameters = 0;
+  for (auto Architecture::* stack : {&Architecture::encoder, &Architecture::decoder}) {
+    one.encoder.clear();
+    one.decoder.clear();
+    const Layer* before = nullptr;
+    for (const Layer& layer : architecture.*stack) {
+      if (before != nullptr && *before == layer) continue;
+      before = &layer;
+      (one.*stack) = {layer};
+      double sum = 0;
+      for (const PartWeights& part : part_weights(one, deployment, plan)) sum += elsewhere(plan, part);
+      most = std::max(most, sum);
+    }
+  }
+  return most;
+}
+
 }  // namespace
 
+double shares_of(const TrainingPlan& plan, ZeroShare what, const PartWeights& part) {
+  return plan.zero_stage >= static_cast<int>(what) ? part.sharing_ranks : 1;
+}
+
 std::array<PartWeights, kModelParts> part_weights(const Architecture& architecture, const Deployment& deployment,
-                                                  const TrainingPlan& plan) {
-  std::array<PartWeights, kModelParts> parts = Parts(architecture, deployment).parts();
+                                                  const TrainingPlan& plan, const StackEnds& ends) {
+  std::array<PartWeights, kModelParts> parts = Parts(architecture, deployment, ends).parts();
   const DType common = deployment.dtype.value_or(architecture.dtype);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const bool experts = static_cast<ModelPart>(i) == ModelPart::experts;
@@ -93,16 +133,17 @@ std::array<PartWeights, kModelParts> part_weights(const Architecture& architectu
   return parts;
 }
 
-TrainingMemory training_memory(const Architecture& architecture, const Deployment& deployment,
-                               const Workload& workload) {
+TrainingMemory training_memory(const Architecture& architecture, const Deployment& deployment, const Workload& workload,
+                               const StackEnds& ends) {
   const TrainingPlan& plan = workload.training;
   TrainingMemory memory;
-  for (const PartWeights& part : part_weights(architecture, deployment, plan)) {
-    memory.gradients += Bytes(part.gradient_bytes);
-    memory.optimizer_states +=
-        Bytes((part.state_bytes + part.master_bytes) / (plan.zero_stage > 0 ? part.sharing_ranks : 1));
+  for (const PartWeights& part : part_weights(architecture, deployment, plan, ends)) {
+    memory.gradients += Bytes(part.gradient_bytes / shares_of(plan, ZeroShare::gradients, part));
+    memory.optimizer_states += Bytes((part.state_bytes + part.master_bytes) / shares_of(plan, ZeroShare::states, part));
+    memory.weights_elsewhere += Bytes(elsewhere(plan, part));
   }
-  const OperatorGraph forward = micro_forward(architecture, deployment, workload);
+  if (plan.zero_stage >= 3) memory.gathered = Bytes(gathered_bytes(architecture, deployment, plan, ends));
+  const OperatorGraph forward = micro_forward(architecture, deployment, workload, ends);
   memory.saved_activations =
       saved_activations(forward, gradient_needs(forward, plan, architecture.tied_embeddings), plan.recomputation);
   return memory;

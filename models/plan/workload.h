@@ -18,6 +18,12 @@ struct Workload;
 /// Encoder tokens of each sequence, the default filled in; at least 1.
 std::int64_t source_tokens(const Workload& workload);
 
+/// Tokens of each prompt that are in the KV cache already: a prefix that was cached, or earlier chunks.
+std::int64_t prefix_tokens(const Workload& workload);
+
+/// Tokens of the longest sequence when the step is done.
+std::int64_t longest_sequence(const Workload& workload);
+
 std::string_view to_string(Phase phase);
 std::optional<Phase> find_phase(std::string_view text);
 
@@ -47,13 +53,15 @@ struct TaskMix {
 /// What one step has to do, on all data-parallel ranks together.
 struct Workload {
   Phase phase = Phase::decode;
-  std::int64_t batch = 1;    ///< sequences in the step
-  std::int64_t context = 0;  ///< tokens already in the KV cache of each sequence (decode, mixed)
-  std::int64_t prompt = 1;   ///< new tokens of a sequence in prefill, encode and train
+  std::int64_t batch = 1;  ///< sequences in the step
+  /// Tokens already in the KV cache of each sequence: those that decode; in prefill the prefix of each prompt.
+  std::int64_t context = 0;
+  std::int64_t prompt = 1;  ///< new tokens of a sequence in prefill, encode and train
   /// Encoder-decoder models: tokens of each encoded sequence, which cross attention sees. Prefill encodes them first.
   /// 0: as many as `prompt` in prefill and mixed steps, as `context` in decode.
   std::int64_t source = 0;
   std::int64_t prefill_batch = 0;             ///< mixed: sequences in prefill beside `batch` in decode
+  std::int64_t prefix = 0;                    ///< mixed: tokens already in the KV cache of each sequence in prefill
   ExpertLoad load;                            ///< popularity of experts
   std::vector<std::int64_t> rows_per_expert;  ///< exact histogram of a single MoE layer, overrides `load`
   std::vector<ModalityShare> modalities;      ///< empty: all tokens are of the modality of the first experts

@@ -168,8 +168,19 @@ Prediction evaluate(const OperatorGraph& graph, const Deployment& deployment, co
       totals.compute += time.compute;
     }
     prediction.origin = weakest(prediction.origin, time.origin);
-    prediction.operators.push_back({std::string(to_string(original.kind)), original.name, original.stage,
-                                    original.count, time.latency * factor, time.origin, original.phase});
+    OperatorCost cost{std::string(to_string(original.kind)),
+                      original.name,
+                      original.stage,
+                      original.count,
+                      time.latency * factor,
+                      time.origin,
+                      original.phase};
+    cost.half_width = time.half_width * terms.interval_ratio;
+    if (!is_collective(original.kind)) {
+      cost.flops = original.flops * original.count;
+      cost.bytes = (original.weight_bytes + original.activation_bytes) * original.count;
+    }
+    prediction.operators.push_back(std::move(cost));
     if (prediction.training) {
       prediction.training->latency[static_cast<std::size_t>(original.phase)] += time.latency * factor;
     }

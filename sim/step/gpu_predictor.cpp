@@ -13,10 +13,8 @@
 #include "models/plan/deployment_rules.h"
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
-#include "sim/analytic/analytic.h"
 #include "sim/analytic/offload_cost.h"
-#include "sim/analytic/training_run.h"
-#include "sim/step/gpu_training.h"
+#include "sim/step/gpu_training_step.h"
 #include "sim/step/popularity.h"
 #include "sim/step/stage_answer.h"
 #include "sim/step/step_pipeline.h"
@@ -137,7 +135,7 @@ class GpuPredictor final : public Predictor {
       Workload encode = workload;
       encode.phase = Phase::prefill;
       encode.batch = prompts;
-      encode.context = encode.prefill_batch = 0;
+      encode.context = encode.prefill_batch = encode.prefix = 0;
       encode.prompt = workload.phase == Phase::encode ? workload.prompt : source_tokens(workload);
       add(encoder, encode, true);
     }
@@ -149,23 +147,16 @@ class GpuPredictor final : public Predictor {
                                             const Workload& workload, const Without& without) const {
     static_cast<void>(with_resident_experts(architecture, deployment, workload, capacity()));  // refuses
     const MemoryPerRank memory = memory_of(architecture, deployment, workload);
-    const OperatorGraph graph = build_graph(architecture, deployment, workload);
-    Prediction prediction;
+    Prediction prediction = predict_training_step(kernels_, architecture, deployment, workload, without);
     if (memory.capacity && memory.total() > *memory.capacity) {
+      const std::optional<Flops> flops = prediction.flops;
+      prediction = {};
+      prediction.flops = flops;
       prediction.status = Status::does_not_fit;
       prediction.reason = "needs " + format_bytes(memory.total()) + " a rank, " + format_bytes(*memory.capacity) +
                           " are there: " + format_bytes(memory.total() - *memory.capacity) + " too much";
-    } else if (!graph.not_executed.empty()) {
-      prediction.status = Status::outside_range;
-      prediction.reason = graph.not_executed.front();
-    } else {
-      const GpuTrainingTimes times(kernels_, deployment);
-      prediction = evaluate(graph, deployment, workload, [&](const Operator& op) { return times.of(op); }, {}, without);
-      describe_training(architecture, deployment, workload, graph, *prediction.training);
-      prediction.warnings = times.notes();
     }
     prediction.memory = memory;
-    prediction.flops = flops_of(graph);
     const ParameterCount count = count_parameters(architecture);
     prediction.total_parameters = count.total;
     prediction.active_parameters = count.active;
@@ -278,7 +269,7 @@ class GpuPredictor final : public Predictor {
         prediction.warnings.push_back(text);
       }
     };
-    const std::int64_t longest = workload.context + (workload.phase == Phase::decode ? 1 : workload.prompt);
+    const std::int64_t longest = longest_sequence(workload);
     if (architecture.max_context > 0 && longest > architecture.max_context) {
       add("sequences of " + std::to_string(longest) + " tokens exceed the " + std::to_string(architecture.max_context) +
           " that " + architecture.name + " is made for");

@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <vector>
 
 #include "sim/fit/least_squares.h"
+#include "sim/step/context_parallel.h"
+#include "sim/step/pipeline_schedule.h"
 
 namespace moecast {
 namespace {
@@ -62,41 +65,95 @@ Values fit(std::span<const MeasuredService> rows, const Values& prior, const Val
 
 }  // namespace
 
-ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load) {
-  const double dp = model.deployment().dp;
+namespace {
+
+StepShape decode_shape(const ServiceLoad& load, double requests, const Deployment& d) {
+  StepShape decode;
+  decode.decodes = requests;
+  decode.decode_kv = load.prompt + load.output / 2;
+  decode = context_share(decode, d.cp);
+  decode.rows = requests;
+  decode.expert_rows = requests * d.dp;
+  return decode;
+}
+
+/// The mean chunk of a prompt.
+StepShape prefill_shape(const ServiceLoad& load, const Deployment& d) {
+  const double chunk = std::min(load.prompt, kChunk);
+  StepShape prefill;
+  prefill.context = chunk;
+  prefill.prompts = 1;
+  prefill.prefix = (load.prompt - chunk) / 2;
+  prefill = context_share(prefill, d.cp);
+  prefill.rows = prefill.context;
+  prefill.expert_rows = chunk * d.dp;
+  return prefill;
+}
+
+double chunks_of(const ServiceLoad& load) { return std::ceil(load.prompt / kChunk); }
+
+ServiceTerms terms_of(const StepModel& model, const ServiceLoad& load) {
   ServiceTerms terms;
-  terms.requests = std::max(1.0, load.concurrency / dp);
+  terms.requests = std::max(1.0, load.concurrency / model.deployment().dp);
   terms.output = load.output;
   terms.layers = model.operators().layers;
   terms.moe_layers = model.operators().moe_layers;
-  StepShape decode;
-  decode.rows = decode.decodes = terms.requests;
-  decode.decode_kv = load.prompt + load.output / 2;
-  decode.expert_rows = decode.rows * dp;
-  terms.decode_s = sum(model.times(decode));
-  const double chunk = std::min(load.prompt, kChunk);
-  const double chunks = std::ceil(load.prompt / kChunk);
-  StepShape prefill;
-  prefill.rows = prefill.context = chunk;
-  prefill.prompts = 1;
-  prefill.prefix = (load.prompt - chunk) / 2;
-  prefill.expert_rows = chunk * dp;
-  terms.prefill_s = chunks * sum(model.times(prefill));
+  return terms;
+}
+
+double stall_of(const ServiceTerms& t) { return t.stall_s.value_or(t.prefill_s); }
+
+}  // namespace
+
+ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load) {
+  ServiceTerms terms = terms_of(model, load);
+  terms.decode_s = sum(model.times(decode_shape(load, terms.requests, model.deployment())));
+  terms.prefill_s = chunks_of(load) * sum(model.times(prefill_shape(load, model.deployment())));
+  return terms;
+}
+
+ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load) {
+  const Deployment& d = pipeline.front().deployment();
+  if (pipeline.stages.size() == 1) return service_terms(pipeline.front(), load);
+  ServiceTerms terms = terms_of(pipeline.front(), load);
+  const auto times = [&](const StepShape& shape) {
+    MicroBatchTimes batch;
+    for (const StepModel& stage : pipeline.stages) batch.stages.push_back(sum(stage.times(shape)));
+    for (const StageLink& link : pipeline.links) batch.transfers.push_back(link.seconds(shape.rows));
+    return batch;
+  };
+  std::vector<MicroBatchTimes> schedule;
+  const std::int64_t requests = std::llround(terms.requests);
+  for (const MicroBatch& kind : split_batch(requests, 0, micro_batches_of(d, requests))) {
+    const MicroBatchTimes one = times(decode_shape(load, static_cast<double>(kind.decodes), d));
+    schedule.insert(schedule.end(), kind.places.size(), one);
+  }
+  terms.decode_s = pipeline_times(schedule).period_s;
+  const MicroBatchTimes chunk = times(prefill_shape(load, d));
+  terms.prefill_s = chunks_of(load) * pipeline_times({&chunk, 1}).longest_path_s;
+  terms.stall_s = chunks_of(load) * std::ranges::max(chunk.stages);
+  terms.stages = static_cast<double>(pipeline.stages.size());
+  terms.layers = terms.moe_layers = 0;
+  for (const StepModel& stage : pipeline.stages) {
+    terms.layers += stage.operators().layers;
+    terms.moe_layers += stage.operators().moe_layers;
+  }
   return terms;
 }
 
 double tpot_s(const ServiceTerms& t, const EngineService& law) {
-  return law.kernel_factor * t.decode_s + law.layer_s * t.layers + law.step_s +
-         law.stall_share * (t.requests - 1) / t.output * t.prefill_s;
+  return law.kernel_factor * t.decode_s + law.layer_s * t.layers + law.step_s * t.stages +
+         law.stall_share * (t.requests - 1) / t.output * stall_of(t);
 }
 
 double ttft_s(const ServiceTerms& t, const EngineService& law) {
   const double dense = t.layers - t.moe_layers;
+  const double ahead = law.queue_share * (t.requests - 1) / kQueue;
   return law.first_token_layer_s * (t.moe_layers + kDenseShare * dense) +
-         law.prefill_factor * t.prefill_s * (1 + law.queue_share * (t.requests - 1) / kQueue) + tpot_s(t, law);
+         law.prefill_factor * (t.prefill_s + ahead * stall_of(t)) + tpot_s(t, law);
 }
 
-double prefill_share(const ServiceTerms& t, double tpot) { return t.requests * t.prefill_s / (t.output * tpot); }
+double prefill_share(const ServiceTerms& t, double tpot) { return t.requests * stall_of(t) / (t.output * tpot); }
 
 std::map<std::string, EngineService> fit_services(std::span<const MeasuredService> measured) {
   const Values all = fit(measured, kPrior, kOfAll);

@@ -1,11 +1,12 @@
 #pragma once
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "models/plan/engine.h"
-#include "sim/step/step_model.h"
+#include "sim/step/step_pipeline.h"
 
 namespace moecast {
 
@@ -17,15 +18,19 @@ struct ServiceLoad {
 };
 
 struct ServiceTerms {
-  double decode_s = 0;   ///< kernels of a decode step with all requests, halfway through their outputs
+  double decode_s = 0;   ///< kernels between two tokens of a request, all decoding, halfway through their outputs
   double prefill_s = 0;  ///< kernels of one prompt, in chunks
   double layers = 0;
   double moe_layers = 0;
   double requests = 1;  ///< of a rank
   double output = 1;
+  double stages = 1;                ///< of a pipeline, that each token passes
+  std::optional<double> stall_s{};  ///< what a prompt takes of the slowest stage; nullopt: prefill_s, of one stage
 };
 
 ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load);
+/// Requests are dealt to as many micro-batches as there are stages, which follow each other without a pause.
+ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load);
 
 /// Seconds an output token: the decode step, what no table holds, and the share of (requests - 1) other prompts'
 /// prefill that falls on each generated token.

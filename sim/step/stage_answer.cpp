@@ -11,6 +11,9 @@
 namespace moecast {
 namespace {
 
+/// Of a step: what is left when sums are taken from each other.
+constexpr double kNothing = 1e-12;
+
 bool is_communication(StepGroup group) { return group == StepGroup::communication; }
 bool is_router(const StepOperator& op) { return op.name == "router"; }
 
@@ -25,6 +28,8 @@ void merge(std::vector<OperatorCost>& all, const std::vector<OperatorCost>& more
     } else {
       same->count += cost.count;
       same->latency += cost.latency;
+      if (same->flops && cost.flops) *same->flops += *cost.flops;
+      if (same->bytes && cost.bytes) *same->bytes += *cost.bytes;
     }
   }
 }
@@ -43,7 +48,7 @@ StepShape shape_of(const StepModel& model, const Workload& w, const MicroBatch& 
   shape.prompts = static_cast<double>(batch.prompts);
   shape.source = static_cast<double>(source_tokens(w));
   shape.context = shape.prompts * static_cast<double>(w.prompt);
-  if (w.phase == Phase::prefill) shape.prefix = shape.prompts * static_cast<double>(w.context);
+  shape.prefix = shape.prompts * static_cast<double>(prefix_tokens(w));
   const double all_ranks = shape.decodes + shape.context;
   const int cp = model.deployment().cp;
   shape = context_share(shape, cp);
@@ -84,6 +89,7 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
   StageAnswer answer;
   const BatchOverlap overlap = lone ? BatchOverlap{} : best_overlap(model, shape);
   const StepShape part = part_of(shape, overlap.parts);
+  const StepHalfWidths widths = model.half_widths(terms.launch);
   const std::vector<StepOperator>& operators = model.operators().operators;
   for (std::size_t i = 0; i < operators.size(); ++i) {
     const StepOperator& op = operators[i];
@@ -107,20 +113,33 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
     } else {
       answer.memory_s += seconds == whole ? seconds * share : 0;
     }
-    answer.operators.push_back({std::string(to_string(op.group)), op.name, op.kernel, op.count * overlap.parts,
-                                Seconds(seconds), op.kernel == "physics" ? Origin::assumed : Origin::fitted});
+    const bool physics = op.kernel == "physics";
+    const double calls = op.count * overlap.parts;
+    OperatorCost described{std::string(to_string(op.group)),          op.name, op.kernel, calls, Seconds(seconds),
+                           physics ? Origin::assumed : Origin::fitted};
+    if (op.work) {
+      described.flops = Flops(calls * work.flops);
+      described.bytes = Bytes(calls * work.bytes);
+    }
+    if (!physics || op.spread > 0) {
+      described.half_width = widths.kernels[static_cast<std::size_t>(op.group)] + op.spread;
+    }
+    answer.operators.push_back(std::move(described));
   }
   answer.kernels_s = terms.kernels_s = sum(answer.times);
   EngineHost host = model.engine().host;
   if (lone) host = {};
   const StepCost cost = answer.cost = model.cost(terms, host);
-  const auto add = [&](const char* name, double seconds) {
-    if (seconds <= 0) return;
-    answer.operators.push_back({"host", name, model.engine().name, 1, Seconds(seconds), Origin::fitted});
+  const auto add = [&](const char* name, double seconds, double half_width) {
+    if (seconds <= kNothing * cost.seconds) return;
+    OperatorCost described{"host", name, model.engine().name, 1, Seconds(seconds), Origin::fitted};
+    described.half_width = half_width;
+    answer.operators.push_back(std::move(described));
   };
-  add("norms, rotary, gates, sampler", cost.other_s);
-  add("elementwise kernels of prompts", cost.elementwise_s);
-  add("launch and preparation beyond the kernels", cost.seconds - terms.kernels_s - cost.other_s - cost.elementwise_s);
+  add("norms, rotary, gates, sampler", cost.other_s, widths.other);
+  add("elementwise kernels of prompts", cost.elementwise_s, widths.elementwise);
+  add("launch and preparation beyond the kernels", cost.seconds - terms.kernels_s - cost.other_s - cost.elementwise_s,
+      widths.host);
   answer.half_width = model.half_width(answer.times, cost, terms.launch);
   answer.assumed /= cost.seconds;
   return answer;

@@ -109,4 +109,11 @@ double StepModel::sigma(const StepTimes& times, const StepCost& cost, StepLaunch
   return std::sqrt((1 - kTogether) * squares + kTogether * plain * plain) / cost.seconds;
 }
 
+StepHalfWidths StepModel::half_widths(StepLaunch launch) const {
+  const double quantile = launch == StepLaunch::graph ? engine_.decode_interval : engine_.prefill_interval;
+  StepHalfWidths widths{kSpread, quantile * kOtherSpread, quantile * kElementwiseSpread, quantile * kHostSpread};
+  for (double& kind : widths.kernels) kind *= quantile;
+  return widths;
+}
+
 }  // namespace moecast

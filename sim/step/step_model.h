@@ -26,6 +26,14 @@ struct StepCost {
   double elementwise_s = 0;
 };
 
+/// Half widths of 90 % intervals of ln seconds, of the parts of a step each by itself.
+struct StepHalfWidths {
+  StepTimes kernels{};
+  double other = 0;
+  double elementwise = 0;
+  double host = 0;
+};
+
 /// Steps of one model on one deployment of one machine and engine. Immutable; safe to share.
 ///
 /// decode = max(kernels + other, host). With prefill: prepare + max(kernels + other + gaps + elementwise, launch).
@@ -54,6 +62,7 @@ class StepModel {
     return sigma(times, cost, launch) *
            (launch == StepLaunch::graph ? engine_.decode_interval : engine_.prefill_interval);
   }
+  [[nodiscard]] StepHalfWidths half_widths(StepLaunch launch) const;
   /// Rows of a decode step with so many tokens a rank; with prefill the same where pieces of graphs are replayed.
   [[nodiscard]] double padded(double tokens) const { return engine_.padded_rows(tokens); }
 

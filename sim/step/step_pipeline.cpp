@@ -1,6 +1,8 @@
 #include "sim/step/step_pipeline.h"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "models/plan/stages.h"
 #include "sim/step/collective_cost.h"
@@ -70,11 +72,18 @@ StepPipeline make_step_pipeline(const Architecture& architecture, const Deployme
                                  deployment, calibration.device);
     return pipeline;
   }
+  std::optional<Architecture> before;
   for (const StageLayers& layers : stage_layers(architecture.decoder.size(), deployment.pp, deployment.extra_layers)) {
-    const Architecture stage = stage_architecture(architecture, layers);
+    Architecture stage = stage_architecture(architecture, layers);
+    const bool embeds = layers.first == 0;
+    if (!embeds && before && stage == *before) {  // as the stage before it
+      pipeline.stages.push_back(pipeline.stages.back());
+      continue;
+    }
     pipeline.stages.emplace_back(
-        make_step_operators(stage, deployment, engine, calibration, routing, {.embeds = layers.first == 0}), engine,
-        deployment, calibration.device);
+        make_step_operators(stage, deployment, engine, calibration, routing, {.embeds = embeds}), engine, deployment,
+        calibration.device);
+    if (!embeds) before = std::move(stage);
   }
   const auto hidden = static_cast<double>(architecture.hidden);
   for (int stage = 0; stage + 1 < deployment.pp; ++stage) {

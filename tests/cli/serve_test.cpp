@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "tests/cli/made_up_profile.h"
@@ -255,6 +256,36 @@ TEST(Serve, TheHostOfAnEngineIsASecondLawOfSteps) {
   // Launching a prompt takes the host longer than the device.
   EXPECT_GT(host.at("tpot_p50_s"), service.at("tpot_p50_s"));
   EXPECT_LT(host.at("tpot_p50_s"), 2 * service.at("tpot_p50_s").get<double>());
+}
+
+TEST(Serve, ExplainsARequestAndWhatWouldHelp) {
+  const std::vector<std::string> load{"--rate", "5", "--requests", "300", "--tp", "2", "--explain"};
+  const Json json = answer(load);
+  const Json& e = json.at("explanation");
+  const Json& request = e.at("request");
+  const double parts = request.at("queue_wait_s").get<double>() + request.at("prefill_s").get<double>() +
+                       request.at("output_s").get<double>();
+  EXPECT_NEAR(parts / json.at("end_to_end_mean_s").get<double>(), 1, 1e-9);
+  double shortest = json.at("tpot_p50_s");
+  std::string title;
+  for (const Json& change : e.at("changes")) {
+    if (change.at("tpot_p50_s").is_null() || change.at("tpot_p50_s") >= shortest) continue;
+    shortest = change.at("tpot_p50_s");
+    title = change.at("title");
+  }
+  EXPECT_EQ(e.at("helps_most").at("tpot"), title.empty() ? Json() : Json(title));
+  // Each is what the changed question answers.
+  const auto ep =
+      std::ranges::find_if(e.at("changes"), [](const Json& c) { return c.at("title") == "ep 2 instead of 1"; });
+  ASSERT_NE(ep, e.at("changes").end());
+  EXPECT_EQ(ep->at("ttft_p50_s"),
+            answer({"--rate", "5", "--requests", "300", "--tp", "2", "--ep", "2"}).at("ttft_p50_s"));
+  const Finished text = run_moecast(serve(load));
+  EXPECT_THAT(text.out, HasSubstr("Where a request's time goes"));
+  EXPECT_THAT(text.out, HasSubstr("more requests at saturation: "));
+  const Finished several = run_moecast(serve({"--rate", "1,2", "--explain"}));
+  EXPECT_EQ(several.code, 2);
+  EXPECT_THAT(several.err, HasSubstr("--explain: is of one load"));
 }
 
 TEST(Serve, StopsWhenInterrupted) {

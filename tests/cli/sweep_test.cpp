@@ -105,6 +105,24 @@ TEST(SweepCommand, ListsVaryWordsAndNumbersOfAHistogramStayTogether) {
   EXPECT_EQ(rows_of(loads.out)[1].at("load"), "histogram:3,1,1");
 }
 
+TEST(SweepCommand, CapacitiesOffloadsAndTrainingAreListsToo_A8) {
+  const Finished layers = run_moecast({"sweep", "--hw", "amd-epyc-2cpu", "--hidden", "512", "--width", "512",
+                                       "--experts", "8", "--top-k", "2", "--tokens", "64", "--capacity-factor",
+                                       "0.5,1,1.5,2", "--overflow", "drop,next-best", "--format", "jsonl"});
+  ASSERT_EQ(layers.code, 0) << layers.err;
+  const std::vector<Json> rows = rows_of(layers.out);
+  ASSERT_EQ(rows.size(), 8U);
+  EXPECT_EQ(rows[0].at("capacity_factor"), 0.5);
+  EXPECT_EQ(rows[7].at("capacity_factor"), 2.0);
+  EXPECT_EQ(rows[7].at("overflow"), "next-best");
+  const Finished training =
+      run_moecast({"sweep", "--model", "olmoe-1b-7b", "--hw", "h200-sxm", "--phase", "train", "--batch", "8", "--zero",
+                   "0-3", "--replicas", "8", "--recompute", "none,full", "--prompt", "512", "--format", "jsonl"});
+  ASSERT_EQ(training.code, 0) << training.err;
+  ASSERT_EQ(rows_of(training.out).size(), 8U);
+  for (const Json& row : rows_of(training.out)) EXPECT_EQ(row.at("status"), "ok") << row;
+}
+
 TEST(SweepCommand, FlagsOfOnePhaseAreLeftOutOfTheOthers) {
   const Finished swept =
       run_moecast({"sweep", "--model", "olmoe-1b-7b", "--hw", "h200-sxm", "--phase", "decode,prefill", "--context",
@@ -211,6 +229,16 @@ TEST_F(SweepResume, OtherFlagsAreRefusedAndForceStartsAnew) {
   EXPECT_EQ(lines(content(file())).size(), 801U);
 }
 
+TEST_F(SweepResume, EveryFlagIsPartOfTheQuestion) {
+  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{
+           {"--no-gated"}, {"--capacity-factor", "1.25"}, {"--threads", "1"}, {"--seed", "2"}, {"--copies", "2"}}) {
+    std::vector<std::string> asked = with(kLayers, {"-o", file()});
+    const Finished refused = run_moecast(with(asked, more));
+    EXPECT_EQ(refused.code, 3) << more.front();
+    EXPECT_THAT(refused.err, HasSubstr("was begun with other flags: " + more.front() + " was nothing"));
+  }
+}
+
 TEST_F(SweepResume, RowsThatAreNotWhatIsAnsweredNowAreRefused) {
   std::string changed = whole_.substr(0, whole_.find("\n", 2'000) + 1);
   changed[changed.size() - 3] = 'X';
@@ -250,6 +278,53 @@ TEST(SweepCommand, ControlCKeepsWhatIsThereAndTheSameCommandGoesOn) {
   EXPECT_THAT(content(file + ".part"), StartsWith(kept));
 }
 
+/// A program in Python's place: what it is called with goes to FOLDER/calls.
+std::string python_of(const std::string& folder, const std::string& conversion) {
+  const std::string path = folder + "/python";
+  write_text(path,
+             "#!/bin/sh\necho \"$@\" >> " + folder + "/calls\n[ \"$3\" = --check ] && exit 0\n" + conversion + "\n");
+  fs::permissions(path, fs::perms::owner_all);
+  return path;
+}
+
+TEST(SweepParquet, WithoutThePackageNothingIsSweptAndTheErrorSaysHowToGetIt) {
+  const std::string folder = fresh_folder("sweep-no-parquet");
+  write_text(folder + "/python", "#!/bin/sh\nexit 1\n");
+  fs::permissions(folder + "/python", fs::perms::owner_all);
+  for (const std::string& python : {folder + "/python", folder + "/none"}) {
+    const Finished refused =
+        run_moecast(with(kLayers, {"-o", folder + "/o.parquet"}), {.environment = {{"MOECAST_PYTHON", python}}});
+    EXPECT_EQ(refused.code, 4) << refused.err;
+    EXPECT_THAT(refused.err, HasSubstr("pip install '.[parquet]'"));
+    EXPECT_THAT(refused.err, HasSubstr("MOECAST_PYTHON"));
+    EXPECT_FALSE(fs::exists(folder + "/o.parquet.part"));
+  }
+}
+
+TEST(SweepParquet, RowsStayWhereTheyAreUntilTheyAreConverted) {
+  const std::string folder = fresh_folder("sweep-parquet");
+  const std::string file = folder + "/o.parquet";
+  const ProgramOptions failing{.environment = {{"MOECAST_PYTHON", python_of(folder, "exit 3")}}};
+  const Finished failed = run_moecast(with(kLayers, {"-o", file}), failing);
+  EXPECT_EQ(failed.code, 4) << failed.err;
+  EXPECT_THAT(failed.err, HasSubstr("cannot be written as Parquet"));
+  EXPECT_FALSE(fs::exists(file));
+  const std::string rows = content(file + ".part");
+  EXPECT_EQ(rows, run_moecast(with(kLayers, {"--format", "csv"})).out);
+  const ProgramOptions copying{.environment = {{"MOECAST_PYTHON", python_of(folder, "cp \"$3\" \"$4\"")}}};
+  const Finished resumed = run_moecast(with(kLayers, {"-o", file}), copying);
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_THAT(resumed.err, HasSubstr("800 of 800 rows are there already"));
+  EXPECT_EQ(content(file), rows);
+  EXPECT_FALSE(fs::exists(file + ".part"));
+  EXPECT_FALSE(fs::exists(file + ".part.json"));
+  const std::vector<std::string> calls = lines(content(folder + "/calls"));
+  ASSERT_EQ(calls.size(), 4U);
+  EXPECT_EQ(calls[3], "-m moecast.parquet " + file + ".part " + file +
+                          " --text status,reason,bottleneck,origin --whole hidden,experts,tokens --question " + file +
+                          ".part.json");
+}
+
 TEST(SweepCommand, RefusesWhatCannotBeSwept) {
   const std::string folder = fresh_folder("sweep-refusals");
   write_text(folder + "/there.csv", "mine\n");
@@ -261,13 +336,14 @@ TEST(SweepCommand, RefusesWhatCannotBeSwept) {
   };
   refusal({"-o", folder + "/there.csv"}, 2, "is there already");
   EXPECT_EQ(content(folder + "/there.csv"), "mine\n");
-  refusal({"-o", folder + "/rows.xlsx"}, 2, "neither in .csv nor in .jsonl");
+  refusal({"-o", folder + "/rows.xlsx"}, 2, "neither in .csv nor in .jsonl nor in .parquet");
   refusal({"-o", folder, "--format", "csv"}, 2, "is there and is no file");
   refusal({"-o", "/dev/null", "--format", "csv"}, 2, "is there and is no file");
   refusal({"-o", folder + "/no/such/folder/o.csv"}, 4, "cannot be written");
   refusal({"-o", ""}, 2, "-o");
-  refusal({"--format", "table"}, 2, "write csv or jsonl");
-  refusal({"--format", "json"}, 2, "write csv or jsonl");
+  refusal({"--format", "table"}, 2, "write csv, jsonl or parquet");
+  refusal({"--format", "json"}, 2, "write csv, jsonl or parquet");
+  refusal({"--format", "parquet"}, 2, "parquet needs a file");
   refusal({"--force"}, 2, "--force");
   refusal({"--jobs", "0"}, 2, "--jobs");
   refusal({"--jobs", "all"}, 2, "--jobs");

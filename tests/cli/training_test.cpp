@@ -94,7 +94,7 @@ TEST(PredictTraining, BadInputSaysTheFlagAndTheRemedy) {
   refused(layer("predict", {"--phase", "train", "--accumulation", "7"}), "--batch", "multiple of 7");
   refused(layer("predict", {"--phase", "train", "--optimizer", "adamm"}), "--optimizer", "did you mean \"adam\"?");
   refused(layer("predict", {"--phase", "train", "--recompute", "some"}), "--recompute", "selective");
-  refused(layer("predict", {"--phase", "train", "--zero", "3"}), "--zero", "1");
+  refused(layer("predict", {"--phase", "train", "--zero", "4"}), "--zero", "3");
   refused(layer("predict", {"--phase", "train", "--attack", "pgd:-1"}), "--attack", "1");
   refused(layer("predict", {"--phase", "train", "--attack", "pgd:2", "--optimizer", "sgd"}), "--optimizer", "--attack");
   refused(layer("predict", {"--phase", "train", "--state-dtype", "int4"}), "--state-dtype", "bf16");
@@ -173,6 +173,75 @@ TEST(CompareDense, SaysTheSpeedUpOverADenseModelOfEqualFlopsOrWeights_C7) {
       run_moecast({"compare", "--model", "llama-3.1-8b", "--hw", "h200-sxm", "--versus", "dense-flops"});
   EXPECT_NE(dense.code, 0);
   EXPECT_THAT(dense.err, HasSubstr("no MoE block"));
+}
+
+TEST(PredictTraining, ZeroTradesMemoryForTraffic) {
+  const auto ask = [](const char* stage) {
+    const Finished finished =
+        run_moecast({"predict", "--model", "olmoe-1b-7b", "--hw", "h200-sxm", "--phase", "train", "--batch", "32",
+                     "--prompt", "2048", "--replicas", "8", "--zero", stage, "--format", "json"});
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out);
+  };
+  const Json none = ask("0");
+  double before = 1e300;
+  for (const char* stage : {"0", "1", "2", "3"}) {
+    const Json a = ask(stage);
+    ASSERT_EQ(a.at("status"), "ok") << a.at("reason");
+    EXPECT_LT(a.at("memory_per_rank").at("total_bytes").get<double>(), before) << stage;
+    before = a.at("memory_per_rank").at("total_bytes");
+    EXPECT_EQ(a.at("flops"), none.at("flops")) << "the same arithmetic";
+  }
+  EXPECT_GT(ask("3").at("latency_s"), ask("2").at("latency_s"));
+}
+
+TEST(PredictTraining, PipelineStagesFillAndDrain) {
+  const auto ask = [](const char* stages, const char* parts) {
+    const Finished finished = run_moecast({"predict", "--model", "olmoe-1b-7b", "--hw", "h200-sxm", "--phase", "train",
+                                           "--batch", "32", "--prompt", "2048", "--pp", stages, "--accumulation", parts,
+                                           "--recompute", "full", "--format", "json"});
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out);
+  };
+  double bubbles = 1;
+  for (const char* parts : {"1", "4", "32"}) {
+    const Json a = ask("4", parts);
+    ASSERT_EQ(a.at("status"), "ok") << a.at("reason");
+    const Json& pipeline = a.at("pipeline");
+    ASSERT_EQ(pipeline.at("stages").size(), 4U);
+    const double m = std::stod(parts);
+    double path = 0;
+    double slowest = 0;
+    for (const Json& stage : pipeline.at("stages")) {
+      path += stage.at("latency_s").get<double>();
+      slowest = std::max(slowest, stage.at("latency_s").get<double>());
+    }
+    double sent = 0;
+    for (const Json& transfer : pipeline.at("transfers_s")) sent += transfer.get<double>();
+    // One micro-batch after the other behind the slowest stage, between filling and draining. A transfer keeps both
+    // of its stages busy.
+    EXPECT_GE(pipeline.at("fill_drain_s").get<double>(), path + (m - 1) * slowest);
+    EXPECT_LE(pipeline.at("fill_drain_s").get<double>(), path + (m - 1) * slowest + 2 * m * sent);
+    EXPECT_LT(pipeline.at("fill_drain_bubble_ratio").get<double>(), bubbles);
+    bubbles = pipeline.at("fill_drain_bubble_ratio");
+    double phases = 0;
+    for (const Json& phase : a.at("training").at("phases")) phases += phase.at("latency_s").get<double>();
+    EXPECT_NEAR(phases / a.at("latency_s").get<double>(), 1, 1e-9);
+    double operators = 0;
+    for (const Json& op : a.at("operators")) operators += op.at("latency_s").get<double>();
+    EXPECT_NEAR(operators / a.at("latency_s").get<double>(), 1, 1e-9);
+    EXPECT_EQ(a.at("training").at("devices"), 4);
+    EXPECT_NEAR(a.at("training").at("trained_parameters").get<double>(), 6.9e9, 0.1e9);
+  }
+  // (p - 1) / (m + p - 1) of four equal stages and 32 micro-batches is 9 %; the head makes the last one longer.
+  EXPECT_GT(bubbles, 0.08);
+  EXPECT_LT(bubbles, 0.35);
+  const Json whole = ask("1", "4");
+  EXPECT_LT(ask("4", "4").at("memory_per_rank").at("optimizer_states_bytes"),
+            0.4 * whole.at("memory_per_rank").at("optimizer_states_bytes").get<double>());
+  refused(run_moecast({"predict", "--model", "olmoe-1b-7b", "--hw", "h200-sxm", "--phase", "train", "--pp", "4",
+                       "--micro-batches", "4"}),
+          "--micro-batches", "--accumulation");
 }
 
 TEST(PredictTraining, AGpuStepReducesGradientsAndSaysWhatStandsForWhat) {

@@ -27,7 +27,7 @@ def test_every_deployment_meets_the_goals():
     for d in answer["deployments"]:
         assert d["tpot_s"] <= 0.020 and d["ttft_s"] <= 1
         assert d["memory_bytes"] <= 0.9 * 141e9
-        assert d["tp"] * d["dp"] == d["gpus"] == d["ep"] * d["moe_tp"]
+        assert d["tp"] * d["dp"] * d["pp"] * d["cp"] == d["gpus"] == d["ep"] * d["moe_tp"] * d["pp"]
         assert 4 <= d["gpus"] <= 8
     rates = [d["tokens_per_gpu_s"] for d in answer["deployments"]]
     assert rates == sorted(rates, reverse=True)
@@ -62,6 +62,29 @@ def test_being_sure_costs_deployments():
     assert all(d["tpot_high_s"] <= 0.020 for d in sure["deployments"])
 
 
+def test_stages_and_contexts_are_examined():
+    answer = ask("--hw", "h200-sxm", "--gpus", "8", "--cp", "1,2,8")
+    assert {d["pp"] for d in answer["deployments"]} == {1, 2, 4, 8}
+    assert {d["cp"] for d in answer["deployments"]} == {1, 2, 8}
+    assert any("no service with them was measured" in note for note in answer["notes"])
+    usual = ask("--hw", "h200-sxm", "--gpus", "8", "--pp", "1")
+    assert {(d["pp"], d["cp"]) for d in usual["deployments"]} == {(1, 1)}
+    assert not any("no service with them" in note for note in usual["notes"])
+
+    def chosen(answer, **degrees):
+        return [d for d in answer["deployments"] if all(d[key] == value for key, value in degrees.items())]
+
+    # One request: stages only add transfers and steps of the engine to a token, and halve what a rank holds.
+    one = chosen(answer, pp=1, cp=1, tp=4, dp=2, concurrency=2)[0]
+    two = chosen(answer, pp=2, cp=1, tp=4, dp=1, concurrency=1)[0]
+    assert two["memory_bytes"] < 1.2 * one["memory_bytes"]
+    # Context-parallel ranks share a long prompt.
+    long = ask("--hw", "h200-sxm", "--gpus", "8", "--prompt", 65536, "--output", 128, "--pp", "1", "--cp", "1-8*2")
+    by_cp = {d["cp"]: d for d in chosen(long, tp=2, concurrency=1)}
+    if 1 in by_cp and 4 in by_cp:
+        assert by_cp[4]["ttft_s"] < by_cp[1]["ttft_s"]
+
+
 def test_prices_order_by_cost():
     answer = ask("--hw", "h100-sxm,h200-sxm", "--gpus", "8", "--price", "h100-sxm=2,h200-sxm=3")
     costs = [d["cost_per_million_tokens"] for d in answer["deployments"]]
@@ -84,6 +107,9 @@ def test_impossible_goals_say_why():
     (["--hw", "h200-sxm"], "--model"),
     (["--model", "qwen3-30b-a3b"], "--hw"),
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--gpus", "0"], "--gpus"),
+    (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--pp", "0"], "--pp"),
+    (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--cp", "two"], "--cp"),
+    (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--prompt", "0"], "--prompt"),
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--tpot", "5"], "--tpot"),
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--price", "h100-sxm=2"], "--price"),
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm,b200-sxm", "--price", "h200-sxm=2"], "b200-sxm"),

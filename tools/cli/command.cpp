@@ -73,6 +73,16 @@ std::vector<std::string> Command::remaining() const { return app_->remaining(); 
 
 std::size_t Command::count(const std::string& flag) const { return app_->count(flag); }
 
+std::map<std::string, std::string> Command::given() const {
+  std::map<std::string, std::string> words;
+  for (const CLI::Option* option : app_->get_options()) {
+    if (option->count() == 0) continue;
+    std::string& text = words[option->get_name()];
+    for (const std::string& word : option->results()) text += (text.empty() ? "" : " ") + word;
+  }
+  return words;
+}
+
 bool Command::has_subcommand() const { return !app_->get_subcommands().empty(); }
 
 void add_text_option(const Command& command, const std::string& name, std::string& value, const std::string& type,

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -54,6 +55,9 @@ class Command {
   [[nodiscard]] std::vector<std::string> remaining() const;
   /// How often a flag was given.
   [[nodiscard]] std::size_t count(const std::string& flag) const;
+  /// Every flag that was given, "--name", with what was typed after it: words of a flag that was repeated joined by
+  /// spaces, "true" where it takes none.
+  [[nodiscard]] std::map<std::string, std::string> given() const;
   /// Whether one of its own commands was chosen.
   [[nodiscard]] bool has_subcommand() const;
 

@@ -4,7 +4,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "models/architecture/dense_twin.h"
 #include "models/core/error.h"
@@ -14,6 +16,8 @@
 #include "tools/cli/output.h"
 #include "tools/cli/query_answers.h"
 #include "tools/cli/query_options.h"
+#include "tools/cli/saved_answer.h"
+#include "tools/cli/service_comparison.h"
 
 namespace moecast {
 namespace {
@@ -21,10 +25,11 @@ namespace {
 struct CompareOptions {
   QueryOptions query;
   std::string versus;
+  std::vector<std::string> names;
 };
 
 constexpr const char* kLayerNumbers[] = {"--hidden", "--width", "--experts", "--top-k", "--tokens", "--shared-experts"};
-constexpr const char* kModelNumbers[] = {"--batch", "--context", "--prompt", "--source", "--prefill-batch"};
+constexpr const char* kModelNumbers[] = {"--batch", "--context", "--prompt", "--prefix", "--source", "--prefill-batch"};
 
 /// True if B names one of these numbers itself.
 template <std::size_t N>
@@ -127,13 +132,7 @@ Answer answer_of_second(const CompareOptions& options) try {
   throw UsageError(error.where().empty() ? "--versus" : "--versus: " + error.where(), error.problem(), error.hint());
 }
 
-int run_compare(const CompareOptions& options) {
-  const Format format = parse_format(options.query.format);
-  Answer first = answer_of(options.query);
-  const std::optional<Matched> matched = dense_versus(options.versus);
-  Answer second = matched ? answer_of_twin(options, first, *matched) : answer_of_second(options);
-  ComparedAnswers compared{std::move(first), std::move(second), {}};
-  compared.comparison = compare(compared.first.prediction, compared.second.prediction);
+void show(const ComparedAnswers& compared, Format format) {
   show_warnings({compared.first, compared.second});
   switch (format) {
     case Format::table:
@@ -142,6 +141,79 @@ int run_compare(const CompareOptions& options) {
     case Format::json:
     case Format::jsonl: write_stdout(render_records({comparison_json(compared)}, format, true)); break;
   }
+}
+
+ComparedAnswers compared_answers(Answer first, Answer second) {
+  ComparedAnswers compared{std::move(first), std::move(second), {}, {}, {}};
+  compared.comparison = compare(compared.first.prediction, compared.second.prediction);
+  compared.first_document = std::make_shared<const Json>(prediction_json(compared.first));
+  compared.second_document = std::make_shared<const Json>(prediction_json(compared.second));
+  return compared;
+}
+
+using Document = std::shared_ptr<const Json>;
+
+int compare_saved(const std::vector<std::string>& files, const Document& first, const Document& second, Format format) {
+  if (is_service(*first) != is_service(*second)) {
+    throw InputError(files[is_service(*first) ? 1 : 0], "is a step, the other file is a service",
+                     "save both with predict, or both with serve");
+  }
+  if (is_service(*first)) {
+    const ComparedServices services(first, files[0], second, files[1]);
+    if (format == Format::table || format == Format::md) {
+      write_stdout(services.text(format));
+    } else if (format == Format::csv) {
+      write_stdout(render_csv(services.records()));
+    } else {
+      write_stdout(render_records({services.json()}, format, true));
+    }
+    return 0;
+  }
+  ComparedAnswers compared = compared_answers(read_answer(*first, files[0]), read_answer(*second, files[1]));
+  compared.first_document = first;
+  compared.second_document = second;
+  show(compared, format);
+  return 0;
+}
+
+/// Two saved answers; or two models, asked what the flags say.
+int compare_two(const CompareOptions& options, const std::set<std::string>& given, Format format) {
+  const std::vector<std::string>& names = options.names;
+  if (names.size() != 2)
+    throw UsageError(names.front(), "needs a second one beside it", "moecast compare A.json B.json");
+  if (given.contains("--versus")) {
+    throw UsageError("--versus", "contradicts a second file or model", "leave one of them out");
+  }
+  const Document first = find_saved_answer(names[0]);
+  const Document second = find_saved_answer(names[1]);
+  if ((first == nullptr) != (second == nullptr)) {
+    throw UsageError(names[first ? 1 : 0], "is no saved answer, " + names[first ? 0 : 1] + " is one",
+                     "two files of predict --format json, or two models");
+  }
+  if (first) {
+    for (const std::string& flag : given) {
+      if (flag != "--format") {
+        throw UsageError(flag, "means nothing to answers that were saved", "ask anew: --versus \"FLAGS\"");
+      }
+    }
+    return compare_saved(names, first, second, format);
+  }
+  if (given.contains("--model")) throw UsageError("--model", "contradicts two models", "leave one of them out");
+  QueryOptions a = options.query;
+  a.model = names[0];
+  QueryOptions b = options.query;
+  b.model = names[1];
+  show(compared_answers(answer_of(a), answer_of(b)), format);
+  return 0;
+}
+
+int run_compare(const CompareOptions& options, const std::set<std::string>& given) {
+  const Format format = parse_format(options.query.format);
+  if (!options.names.empty()) return compare_two(options, given, format);
+  Answer first = answer_of(options.query);
+  const std::optional<Matched> matched = dense_versus(options.versus);
+  Answer second = matched ? answer_of_twin(options, first, *matched) : answer_of_second(options);
+  show(compared_answers(std::move(first), std::move(second)), format);
   return 0;
 }
 
@@ -151,6 +223,8 @@ void add_compare_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<CompareOptions>();
   const Command command =
       app.add_subcommand("compare", "Two answers side by side, and what their difference is made of");
+  command.add_option("names", options->names, "two files of predict (or serve) --format json; or two models")
+      .type_name("A B");
   add_text_option(command, "--versus", options->versus, "\"FLAGS\"",
                   "Flags of predict that the second question (B) has instead of the first one's (A); or dense-flops, "
                   "dense-parameters: a dense model of equal FLOPs a token, or of equal weights");
@@ -159,12 +233,22 @@ void add_compare_command(const Command& app, CommandLine& line) {
       "Stages stand in the order of how much of the difference they explain. A and B are undecided where their 90 % "
       "intervals overlap. What does not fit or is outside of what was measured is an answer, with its reason.\n\n"
       "Examples:\n"
+      "  moecast compare tp8.json ep8.json                      saved with predict, or with serve, --format json\n"
+      "  moecast compare mixtral-8x7b ./config.json --hw h200-sxm --tp 2 --batch 8\n"
       "  moecast compare --model qwen3-235b-a22b --hw h200-sxm --tp 8 --batch 32 --versus \"--ep 8 --dp 8\"\n"
       "  moecast compare --model deepseek-v3 --hw h200-sxm --tp 8 --ep 8 --batch 64 --versus \"--hw b200-sxm\"\n"
       "  moecast compare --model olmoe-1b-7b --batch 8 --versus \"--phase prefill --prompt 256\" --format json\n"
       "  moecast compare --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 64 --versus \"--top-k 4\"\n"
       "  moecast compare --model mixtral-8x7b --hw h200-sxm --tp 2 --batch 8 --versus dense-flops\n");
-  command.callback([options, &line] { line.run = [options] { return run_compare(*options); }; });
+  command.callback([command, options, &line] {
+    line.run = [command, options] {
+      std::set<std::string> flags;
+      for (const auto& [name, text] : command.given()) {
+        if (name.starts_with("--")) flags.insert(name);
+      }
+      return run_compare(*options, flags);
+    };
+  });
 }
 
 }  // namespace moecast

@@ -1,4 +1,5 @@
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,9 +12,11 @@ namespace moecast {
 
 /// Two answers and what their difference is made of.
 struct ComparedAnswers {
-  Answer first;   ///< A: what was typed before --versus
+  Answer first;   ///< A: what was typed before --versus, or the first file
   Answer second;  ///< B
   Comparison comparison;
+  std::shared_ptr<const Json> first_document;  ///< as `predict --format json` gives it
+  std::shared_ptr<const Json> second_document;
 };
 
 /// Tables for people: inputs that differ, quantities, stages, verdict. @param format  table or md.

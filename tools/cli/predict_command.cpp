@@ -13,7 +13,6 @@
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/output.h"
 #include "tools/cli/prediction_report.h"
-#include "tools/cli/profile_card.h"
 #include "tools/cli/query_answers.h"
 #include "tools/cli/query_options.h"
 
@@ -70,75 +69,6 @@ int run_predict(const QueryOptions& options, const EventFlags& events, const Exp
   return 0;
 }
 
-struct Removal {
-  const char* key;
-  const char* title;
-  bool Without::* flag;
-};
-
-constexpr std::array kRemovals{Removal{"all_to_all", "all-to-all", &Without::all_to_all},
-                               Removal{"memory_bandwidth", "memory bandwidth", &Without::memory_bandwidth},
-                               Removal{"routing_overhead", "routing overhead", &Without::routing_overhead},
-                               Removal{"expert_imbalance", "imbalance of experts", &Without::expert_imbalance}};
-
-/// The answer with one factor removed after the other.
-std::vector<Prediction> answers_without(const Predictor& predictor, const Query& query) {
-  std::vector<Prediction> predictions;
-  for (const Removal& removal : kRemovals) {
-    Without without = query.without;
-    without.*removal.flag = true;
-    predictions.push_back(predictor.predict(query.architecture, query.deployment, query.workload, without));
-  }
-  return predictions;
-}
-
-std::string explain_text(const Answer& answer, const std::vector<Prediction>& removed, Format format) {
-  std::string text = summary_text(answer);
-  text += "\nWhere the time goes\n" + render_table(operator_table(answer.prediction), format);
-  Table table{{"without", "latency", "saves"}, {}};
-  for (std::size_t i = 0; i < removed.size(); ++i) {
-    if (!removed[i].latency || !answer.prediction.latency) continue;
-    const Seconds saved = *answer.prediction.latency - *removed[i].latency;
-    table.rows.push_back(
-        {kRemovals[i].title, format_seconds(*removed[i].latency), format_percent(saved / *answer.prediction.latency)});
-  }
-  text += "\nWhat each factor costs\n" + render_table(table, format);
-  return text + "\nWhat was assumed\n" + render_table(input_table(answer.query.inputs), format);
-}
-
-int run_explain(const QueryOptions& options) {
-  const Format format = parse_format(options.format);
-  const DataFolders folders = find_data_folders(options.data);
-  if (asks_nothing(options) && options.hw != "this-machine") {
-    write_stdout(profile_card(profile_folder(folders, options.hw), format));
-    return 0;
-  }
-  const HardwareChoice hardware = choose_hardware(options.hw, folders);
-  refuse_backend_typo(options.backend, hardware);
-  std::vector<Query> queries = make_queries(with_usual_load(options, hardware), folders, hardware.threads);
-  if (queries.size() != 1) {
-    throw UsageError("", "explain answers one question, these ranges make " + std::to_string(queries.size()),
-                     "moecast predict takes ranges");
-  }
-  complete_query(queries.front(), options, hardware);
-  const std::unique_ptr<Predictor> predictor = load_predictor(hardware, folders);
-  const std::vector<Answer> answers = answer_all(*predictor, std::move(queries), options.model);
-  const Answer& answer = answers.front();
-  const std::vector<Prediction> removed = answers_without(*predictor, answer.query);
-  show_warnings(answers);
-  if (format == Format::table || format == Format::md) {
-    write_stdout(explain_text(answer, removed, format));
-    return 0;
-  }
-  Json json = prediction_json(answer);
-  for (std::size_t i = 0; i < removed.size(); ++i) {
-    const std::string key = fmt::format("{}", kRemovals[i].key);
-    json["latency_without_s"][key] = removed[i].latency ? Json(removed[i].latency->value()) : Json();
-  }
-  write_stdout(render_records({json}, format, true));
-  return 0;
-}
-
 }  // namespace
 
 void add_predict_command(const Command& app, CommandLine& line) {
@@ -166,18 +96,6 @@ void add_predict_command(const Command& app, CommandLine& line) {
   command.callback([options, events, experts, &line] {
     line.run = [options, events, experts] { return run_predict(*options, *events, *experts); };
   });
-}
-
-void add_explain_command(const Command& app, CommandLine& line) {
-  const auto options = std::make_shared<QueryOptions>();
-  const Command command = app.add_subcommand("explain", "Show where the predicted time goes and what was assumed");
-  add_query_options(command, *options);
-  command.footer(
-      "Examples:\n"
-      "  moecast explain --hw h200-sxm                     what a profile knows, and how well\n"
-      "  moecast explain --model olmoe-1b-7b --phase prefill --prompt 256\n"
-      "  moecast explain --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 64 --format json\n");
-  command.callback([options, &line] { line.run = [options] { return run_explain(*options); }; });
 }
 
 }  // namespace moecast

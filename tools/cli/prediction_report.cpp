@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <type_traits>
 #include <variant>
@@ -85,6 +86,13 @@ Json operators_json(const std::vector<OperatorCost>& operators, bool training) {
     json["count"] = cost.count;
     json["latency_s"] = cost.latency.value();
     json["origin"] = std::string(to_string(cost.origin));
+    const auto end = [&](double sign) {
+      return cost.half_width ? Json(cost.latency.value() * std::exp(sign * *cost.half_width)) : Json();
+    };
+    json["latency_low_s"] = end(-1);
+    json["latency_high_s"] = end(1);
+    json["flops"] = value_or_null(cost.flops);
+    json["bytes"] = value_or_null(cost.bytes);
     if (training) json["phase"] = std::string(to_string(cost.phase));
     list.push_back(std::move(json));
   }
@@ -162,15 +170,21 @@ Json pipeline_json(const std::optional<PipelineReport>& pipeline) {
   return json;
 }
 
-std::string pipeline_line(const PipelineReport& p, bool generates) {
+std::string pipeline_line(const PipelineReport& p, Phase phase) {
   const auto slowest =
       std::ranges::max_element(p.stages, [](const auto& a, const auto& b) { return a.latency < b.latency; });
+  if (phase == Phase::train) {
+    return fmt::format(
+        "{} stages, {} micro-batches; slowest stage {} ({} layers) a micro-batch; all passes {} (bubbles {})",
+        p.stages.size(), p.micro_batches, format_seconds(slowest->latency), slowest->layers,
+        format_seconds(p.fill_drain), format_percent(p.fill_drain_bubble_ratio));
+  }
   return fmt::format(
       "{} stages, {} micro-batches; slowest stage {} ({} layers); a step alone {} (bubbles {}), "
       "a token while generating {} (bubbles {}){}",
       p.stages.size(), p.micro_batches, format_seconds(slowest->latency), slowest->layers, format_seconds(p.fill_drain),
       format_percent(p.fill_drain_bubble_ratio), format_seconds(p.period), format_percent(p.period_bubble_ratio),
-      generates ? ", which is the latency" : "");
+      phase == Phase::decode ? ", which is the latency" : "");
 }
 
 std::string interval(const Prediction& prediction) {
@@ -263,7 +277,7 @@ std::string summary_text(const Answer& answer) {
     if (prediction.distribution)
       text += line("routing", distribution_line(*prediction.distribution, answer.query.deployment.ep));
     if (prediction.pipeline) {
-      text += line("pipeline", pipeline_line(*prediction.pipeline, answer.query.workload.phase == Phase::decode));
+      text += line("pipeline", pipeline_line(*prediction.pipeline, answer.query.workload.phase));
     }
     text += line("throughput", throughput(prediction) + " (tokens)");
     if (prediction.training) text += line("phases", training_line(prediction));
@@ -306,17 +320,6 @@ Table summary_table(const std::vector<Answer>& answers) {
     row.push_back(format_bytes(prediction.memory.total()));
     row.emplace_back(to_string(prediction.origin));
     table.rows.push_back(std::move(row));
-  }
-  return table;
-}
-
-Table operator_table(const Prediction& prediction) {
-  Table table{{"stage", "operator", "kind", "count", "latency", "share", "origin"}, {}};
-  for (const OperatorCost& cost : prediction.operators) {
-    table.rows.push_back({cost.stage, cost.name, cost.kind, fmt::format("{:g}", cost.count),
-                          format_seconds(cost.latency),
-                          prediction.latency ? format_percent(cost.latency / *prediction.latency) : "–",
-                          std::string(to_string(cost.origin))});
   }
   return table;
 }

@@ -35,9 +35,6 @@ std::string summary_text(const Answer& answer);
 /// One row an answer: the flags that were ranges, latency, interval, throughput, bottleneck, origin.
 Table summary_table(const std::vector<Answer>& answers);
 
-/// Latency by stage and operator, with share and origin.
-Table operator_table(const Prediction& prediction);
-
 /// Every value that the answer was made with, and whether it was typed.
 Table input_table(const std::vector<InputValue>& inputs);
 

@@ -3,9 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <optional>
-#include <set>
 #include <utility>
 
 #include "models/core/error.h"
@@ -15,86 +13,10 @@
 #include "models/routing/routing_trace.h"
 #include "tools/cli/command.h"
 #include "tools/cli/model_choice.h"
+#include "tools/cli/query_numbers.h"
 
 namespace moecast {
 namespace {
-
-constexpr std::int64_t kMaxSize = 1 << 24;
-
-/// A numeric flag: its range, what it is when nobody says, and the group of the help that shows it.
-struct NumberFlag {
-  const char* name;
-  const char* key;  ///< name in the JSON `inputs`
-  std::int64_t low;
-  std::int64_t high;
-  const char* fallback;  ///< "" = unknown unless given
-  const char* group;
-  const char* help;
-};
-
-constexpr const char* kDeploymentGroup = "Deployment";
-constexpr const char* kWorkloadGroup = "Workload";
-constexpr const char* kLayerGroup = "A single MoE layer instead of --model";
-
-constexpr std::array kNumbers{
-    NumberFlag{"--tp", "tp", 1, 4096, "1", kDeploymentGroup, "Tensor-parallel ranks"},
-    NumberFlag{"--ep", "ep", 1, 4096, "1", kDeploymentGroup, "Expert-parallel ranks"},
-    NumberFlag{"--dp", "dp", 1, 4096, "1", kDeploymentGroup, "Data-parallel ranks"},
-    NumberFlag{"--pp", "pp", 1, 4096, "1", kDeploymentGroup, "Pipeline stages"},
-    NumberFlag{"--micro-batches", "micro_batches", 1, 4096, "", kDeploymentGroup,
-               "Parts of a rank's batch that pass the pipeline stages one after another (default: one a stage)"},
-    NumberFlag{"--cp", "cp", 1, 4096, "1", kDeploymentGroup,
-               "Context-parallel ranks: share the tokens of prompts and the KV cache"},
-    NumberFlag{"--redundant-experts", "redundant_experts", 0, 65536, "0", kDeploymentGroup,
-               "Copies of popular experts beside the model's own (GPUs)"},
-    NumberFlag{"--moe-tp", "moe_tp", 1, 4096, "", kDeploymentGroup, "Tensor-parallel ranks inside an expert"},
-    NumberFlag{"--threads", "threads", 1, 4096, "", kDeploymentGroup, "CPU threads (default: all that were profiled)"},
-    NumberFlag{"--resident-experts", "resident_experts", 0, 65536, "", kDeploymentGroup,
-               "With --offload: experts of each MoE layer that stay on a rank (default: as many as fit)"},
-    NumberFlag{"--batch", "batch", 1, kMaxSize, "1", kWorkloadGroup, "Sequences in the step"},
-    NumberFlag{"--context", "context_tokens", 0, kMaxSize, "1024", kWorkloadGroup, "Tokens already in the KV cache"},
-    NumberFlag{"--prompt", "prompt_tokens", 1, kMaxSize, "512", kWorkloadGroup, "New tokens a sequence (prefill)"},
-    NumberFlag{"--source", "source_tokens", 1, kMaxSize, "", kWorkloadGroup,
-               "Encoder-decoder models: encoded tokens a sequence (default --prompt, in decode --context)"},
-    NumberFlag{"--prefill-batch", "prefill_batch", 0, kMaxSize, "0", kWorkloadGroup, "Mixed: sequences in prefill"},
-    NumberFlag{"--copies", "copies", 1, 4096, "1", kWorkloadGroup, "Equal layers cycled through (cache residency)"},
-    NumberFlag{"--accumulation", "accumulation", 1, 65536, "1", kTrainingGroup,
-               "Micro-batches of a step, one after another"},
-    NumberFlag{"--replicas", "replicas", 1, 65536, "1", kTrainingGroup,
-               "Copies of the deployment that share the batch and add up their gradients"},
-    NumberFlag{"--zero", "zero_stage", 0, 1, "0", kTrainingGroup, "1: replicas share the optimiser's states (ZeRO-1)"},
-    NumberFlag{"--hidden", "hidden", 1, kMaxSize, "", kLayerGroup, "Width of a token"},
-    NumberFlag{"--width", "width", 1, kMaxSize, "", kLayerGroup, "Intermediate width of an expert"},
-    NumberFlag{"--experts", "experts", 1, 65536, "", kLayerGroup, "Experts"},
-    NumberFlag{"--top-k", "top_k", 1, 65536, "", kLayerGroup, "Experts a token uses"},
-    NumberFlag{"--tokens", "tokens", 1, kMaxSize, "", kLayerGroup, "Tokens that pass the layer"},
-    NumberFlag{"--shared-experts", "shared_experts", 0, 4096, "", kLayerGroup, "Experts that every token passes"},
-};
-
-/// A combination under construction: values of numeric flags, and what was defaulted.
-class Combination {
- public:
-  Combination(const std::vector<std::vector<std::int64_t>>& axes, std::size_t index) {
-    for (std::size_t i = kNumbers.size(); i-- > 0;) {
-      const NumberFlag& flag = kNumbers[i];
-      if (!axes[i].empty()) {
-        values_[flag.name] = axes[i][index % axes[i].size()];
-        given_.insert(flag.name);
-        index /= axes[i].size();
-      } else if (*flag.fallback != '\0') {
-        values_[flag.name] = parse_count(flag.fallback, flag.name);
-      }
-    }
-  }
-  [[nodiscard]] bool has(const std::string& name) const { return values_.contains(name); }
-  [[nodiscard]] bool given(const std::string& name) const { return given_.contains(name); }
-  [[nodiscard]] std::int64_t at(const std::string& name) const { return values_.at(name); }
-  [[nodiscard]] int as_int(const std::string& name) const { return static_cast<int>(values_.at(name)); }
-
- private:
-  std::map<std::string, std::int64_t> values_;
-  std::set<std::string> given_;
-};
 
 Deployment deployment_of(const QueryOptions& options, const Combination& values, int default_threads) {
   Deployment deployment;
@@ -146,6 +68,7 @@ bool idle_in(std::string_view flag, Phase phase) {
   if (flag == "--context") return phase == Phase::prefill || phase == Phase::encode || phase == Phase::train;
   if (flag == "--accumulation" || flag == "--replicas" || flag == "--zero") return phase != Phase::train;
   if (flag == "--prefill-batch") return phase != Phase::mixed;
+  if (flag == "--prefix") return phase != Phase::prefill && phase != Phase::mixed;
   return flag == "--source" && phase == Phase::encode;
 }
 
@@ -157,6 +80,7 @@ void refuse_idle_flags(Phase phase, const Combination& values, const Architectur
   refuse("--prompt", "write --phase prefill or mixed, or --context N for decode");
   refuse("--context", "write --prompt N");
   refuse("--prefill-batch", "write --phase mixed");
+  refuse("--prefix", "write --phase prefill or mixed; --context N is what a decoding sequence has");
   refuse("--source", "write --prompt N");
   if (!encodes_and_decodes(model) && values.given("--source")) {
     throw UsageError("--source", "means nothing for a model without an encoder and a decoder", "leave it out");
@@ -237,6 +161,8 @@ Workload workload_of(const QueryOptions& options, const ExpertLoad& load, const 
   refuse_idle_flags(workload.phase, values, *model);
   workload.batch = values.at("--batch");
   workload.context = idle_in("--context", workload.phase) ? 0 : values.at("--context");
+  if (workload.phase == Phase::prefill) workload.context = values.at("--prefix");
+  if (workload.phase == Phase::mixed) workload.prefix = values.at("--prefix");
   workload.prompt = workload.phase == Phase::decode ? 1 : values.at("--prompt");
   if (values.has("--source")) workload.source = values.at("--source");
   workload.prefill_batch = workload.phase == Phase::mixed ? values.at("--prefill-batch") : 0;
@@ -274,7 +200,7 @@ LayerChoice layer_of(const QueryOptions& options, const Combination& values) {
 }
 
 bool asks_for_layer(const QueryOptions& options) {
-  for (const NumberFlag& flag : kNumbers) {
+  for (const NumberFlag& flag : number_flags()) {
     if (flag.group == kLayerGroup && !options.numbers.at(flag.name).empty()) return true;
   }
   return options.gated || options.no_gated || !options.capacity_factor.empty() || options.pad ||
@@ -294,7 +220,7 @@ void refuse_contradictions(const QueryOptions& options, bool layer) {
                      "leave out --hidden, --width, --experts, --top-k, --tokens, ...; for a model write --batch");
   }
   if (!layer) return;
-  for (const char* name : {"--batch", "--context", "--prompt", "--source", "--prefill-batch"}) {
+  for (const char* name : {"--batch", "--context", "--prompt", "--prefix", "--source", "--prefill-batch"}) {
     if (!options.numbers.at(name).empty()) {
       throw UsageError(name, "means nothing for a single layer", "write --tokens N");
     }
@@ -315,13 +241,13 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
   text("hw", options.hw, options.hw == "this-machine" ? "" : options.hw);
   const bool trains = query.workload.phase == Phase::train;
   if (!layer || trains) text("phase", std::string(to_string(query.workload.phase)), options.phase);
-  for (const NumberFlag& flag : kNumbers) {
+  for (const NumberFlag& flag : number_flags()) {
     const std::string_view name = flag.name;
     const bool of_model = flag.group == kWorkloadGroup && name != "--copies";
     if ((layer ? of_model : flag.group == kLayerGroup) || !values.has(flag.name)) continue;
     if (flag.group == kTrainingGroup && !trains) continue;
     if (name == "--context") {
-      add(flag.key, query.workload.context, values.given(flag.name));
+      add(flag.key, idle_in(name, query.workload.phase) ? 0 : query.workload.context, values.given(flag.name));
     } else if (name == "--prompt") {
       add(flag.key, query.workload.prompt, values.given(flag.name));
     } else {
@@ -354,7 +280,7 @@ void add_query_options(const Command& command, QueryOptions& options) {
                   "Name (moecast list models), config.json or own file");
   add_text_option(command, "--hw", options.hw, "NAME|FOLDER",
                   "Profile (moecast list hw); this-machine is the newest made here");
-  for (const NumberFlag& flag : kNumbers) {
+  for (const NumberFlag& flag : number_flags()) {
     std::string help = flag.help;
     if (*flag.fallback != '\0') help += fmt::format(" (default {})", flag.fallback);
     command.add_option(flag.name, options.numbers[flag.name], help).type_name("N").group(flag.group);
@@ -411,7 +337,7 @@ QuerySet::QuerySet(QueryOptions options, std::shared_ptr<const Architecture> mod
       model_(std::move(model)),
       default_threads_(default_threads),
       load_(load_of(options_)) {
-  for (const NumberFlag& flag : kNumbers) {
+  for (const NumberFlag& flag : number_flags()) {
     const std::string& text = options_.numbers.at(flag.name);
     axes_.push_back(text.empty() ? std::vector<std::int64_t>() : parse_range(text, flag.name, flag.low, flag.high));
     size_ *= std::max<std::size_t>(axes_.back().size(), 1);
@@ -440,8 +366,8 @@ Query QuerySet::at(std::size_t index) const {
               {}};
   refuse_other_trace(query);
   query.inputs = inputs_of(options_, query, values, !model_);
-  for (std::size_t i = 0; i < kNumbers.size(); ++i) {
-    if (axes_[i].size() > 1) query.varied[kNumbers[i].name] = values.at(kNumbers[i].name);
+  for (std::size_t i = 0; i < number_flags().size(); ++i) {
+    if (axes_[i].size() > 1) query.varied[number_flags()[i].name] = values.at(number_flags()[i].name);
   }
   return query;
 }
@@ -449,8 +375,8 @@ Query QuerySet::at(std::size_t index) const {
 std::vector<std::pair<std::string, std::int64_t>> QuerySet::varied(std::size_t index) const {
   const Combination values(axes_, index);
   std::vector<std::pair<std::string, std::int64_t>> found;
-  for (std::size_t i = 0; i < kNumbers.size(); ++i) {
-    if (axes_[i].size() > 1) found.emplace_back(kNumbers[i].key, values.at(kNumbers[i].name));
+  for (std::size_t i = 0; i < number_flags().size(); ++i) {
+    if (axes_[i].size() > 1) found.emplace_back(number_flags()[i].key, values.at(number_flags()[i].name));
   }
   return found;
 }

@@ -21,6 +21,8 @@ struct Options {
   std::string model;
   std::string hw;
   std::string gpus = "1-8";
+  std::string pp = "1-8*2";
+  std::string cp = "1";
   std::string backend = "vllm";
   std::string dtype;
   std::string prompt = "1024";
@@ -57,9 +59,17 @@ std::map<std::string, double> parse_prices(const std::string& text, const std::v
 std::string rank_text(const Deployment& d) {
   std::string text = fmt::format("tp{}", d.tp);
   if (d.dp > 1) text += fmt::format(" dp{}", d.dp);
+  if (d.pp > 1) text += fmt::format(" pp{}", d.pp);
+  if (d.cp > 1) text += fmt::format(" cp{}", d.cp);
   text += fmt::format(" ep{}", d.ep);
   if (d.moe_tp.value_or(1) > 1 && d.ep > 1) text += fmt::format(" moe_tp{}", *d.moe_tp);
   return text;
+}
+
+std::vector<int> degrees(const std::string& text, const char* flag) {
+  std::vector<int> all;
+  for (const std::int64_t degree : parse_range(text, flag, 1, 1024)) all.push_back(static_cast<int>(degree));
+  return all;
 }
 
 Json candidate_json(const ServiceCandidate& c) {
@@ -67,6 +77,8 @@ Json candidate_json(const ServiceCandidate& c) {
           {"gpus", c.gpus},
           {"tp", c.deployment.tp},
           {"dp", c.deployment.dp},
+          {"pp", c.deployment.pp},
+          {"cp", c.deployment.cp},
           {"ep", c.deployment.ep},
           {"moe_tp", c.deployment.moe_tp.value_or(1)},
           {"concurrency", c.concurrency},
@@ -134,6 +146,8 @@ int run(const Options& options) {
   const std::vector<std::int64_t> gpus = parse_range(options.gpus, "--gpus", 1, 1024);
   goals.fewest_gpus = gpus.front();
   goals.most_gpus = gpus.back();
+  goals.stages = degrees(options.pp, "--pp");
+  goals.contexts = degrees(options.cp, "--cp");
   goals.sure = options.sure;
   const std::vector<std::string> names = split_list(options.hw, "--hw");
   const std::map<std::string, double> prices = parse_prices(options.price, names);
@@ -173,6 +187,8 @@ int run(const Options& options) {
                         {"tpot_goal_s", goals.tpot_s ? Json(*goals.tpot_s) : Json()},
                         {"fewest_gpus", goals.fewest_gpus},
                         {"most_gpus", goals.most_gpus},
+                        {"pp", goals.stages},
+                        {"cp", goals.contexts},
                         {"sure", goals.sure}};
       write_stdout(render_records({json}, format, true));
     } else {
@@ -191,6 +207,9 @@ void add_recommend_command(const Command& app, CommandLine& line) {
   add_text_option(command, "--model", options->model, "NAME|FILE", "model: a name of `list models` or a config.json");
   add_text_option(command, "--hw", options->hw, "NAMES", "GPUs to choose from: names of `list hw`, or folders");
   add_text_option(command, "--gpus", options->gpus, "RANGE", "GPUs of an instance, powers of two of it (default 1-8)");
+  add_text_option(command, "--pp", options->pp, "RANGE", "pipeline stages to examine (default 1-8*2)");
+  add_text_option(command, "--cp", options->cp, "RANGE",
+                  "context-parallel ranks to examine (default 1: what engines exchange is assumed)");
   add_text_option(command, "--backend", options->backend, "ENGINE", "vllm (default), sglang, trtllm");
   add_text_option(command, "--dtype", options->dtype, "FORMAT", "of the weights (default: the model's)");
   add_text_option(command, "--prompt", options->prompt, "COUNT", "tokens of a prompt (default 1024)");
@@ -209,6 +228,7 @@ void add_recommend_command(const Command& app, CommandLine& line) {
       "Examples:\n"
       "  moecast recommend --model qwen3-235b-a22b --hw h200-sxm --gpus 4-8 --dtype fp8_block --tpot 20ms --ttft 1s\n"
       "  moecast recommend --model deepseek-v3 --hw h100-sxm,h200-sxm,b200-sxm --gpus 8-64 --tpot 30ms --front\n"
+      "  moecast recommend --model qwen3-235b-a22b --hw h200-sxm --gpus 8 --prompt 100000 --cp 1-8*2 --ttft 10s\n"
       "  moecast recommend --model qwen3-30b-a3b --hw h100-sxm,h200-sxm --price h100-sxm=2.5,h200-sxm=3.5 --sure\n");
   command.callback([options, &line] { line.run = [options] { return run(*options); }; });
 }

@@ -1,21 +1,20 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "models/core/error.h"
 #include "tools/cli/command.h"
+#include "tools/cli/python_package.h"
 
 namespace moecast {
 namespace {
 
 /// The Python package searches: this process becomes it. @throws DeviceError where there is no Python to become.
 int become_python(const std::vector<std::string>& arguments) {
-  const char* const named = std::getenv("MOECAST_PYTHON");
-  std::vector<std::string> words{named == nullptr ? "python3" : named, "-m", "moecast", "search"};
+  std::vector<std::string> words{python_program(), "-m", "moecast", "search"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());

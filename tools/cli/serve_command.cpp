@@ -6,9 +6,11 @@
 #include <set>
 #include <utility>
 
+#include "models/core/error.h"
 #include "tools/cli/command.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress_bar.h"
+#include "tools/cli/serve_explain.h"
 #include "tools/cli/serve_options.h"
 #include "tools/cli/serve_report.h"
 #include "tools/cli/serve_session.h"
@@ -37,6 +39,9 @@ int run(const ServeOptions& options) {
   const InterruptGuard guard;
   const Format format = parse_format(options.format);
   const ServeSession session(options);
+  if (options.explain && session.asked().size() != 1) {
+    throw UsageError("--explain", "is of one load", "give a single --rate, --concurrency or --arrivals");
+  }
   Progress progress;
   std::vector<ServiceAnswer> answers;
   for (const Asked& asked : session.asked()) {
@@ -59,13 +64,22 @@ int run(const ServeOptions& options) {
     }
   }
   const bool single = answers.size() == 1;
+  std::vector<ServiceChange> changes;
+  if (options.explain) {
+    changes = change_service(options, [&](double share) { progress.update(share); });
+    progress.clear();
+    if (InterruptGuard::flag()) return 130;
+  }
   if (single && (format == Format::table || format == Format::md)) {
-    write_stdout(service_text(answers.front(), format));
+    std::string text = service_text(answers.front(), format);
+    if (options.explain) text += service_explanation(answers.front(), changes, format);
+    write_stdout(text);
   } else if (format == Format::table || format == Format::md) {
     write_stdout(render_table(service_table(answers), format));
   } else {
     std::vector<Json> records;
     for (const ServiceAnswer& answer : answers) records.push_back(service_json(answer));
+    if (options.explain) records.front()["explanation"] = service_explanation_json(answers.front(), changes);
     write_stdout(render_records(records, format, single));
   }
   return 0;
@@ -87,6 +101,7 @@ void add_serve_command(const Command& app, CommandLine& line) {
       "  moecast serve --model qwen3-30b-a3b --hw h200-sxm --rate 8 --ttft 1s --tpot 20ms\n"
       "  moecast serve --model qwen3-235b-a22b --hw h200-sxm --tp 4 --ep 4 --dtype fp8_block --rate 1,2,4,8,16\n"
       "  moecast serve --model mixtral-8x7b --hw h100-sxm --tp 2 --concurrency 1-64*2 --format csv\n"
+      "  moecast serve --model qwen3-30b-a3b --hw h200-sxm --tp 4 --rate 16 --explain\n"
       "  moecast serve --model qwen3-30b-a3b --hw h100-sxm --arrivals requests.csv --format json\n"
       "  moecast serve --model qwen3-30b-a3b --hw h200-sxm --rate 16 --urgent 0.1\n"
       "  moecast serve --model qwen3-30b-a3b --hw h200-sxm --rate 20 --prefill-instances 1 --decode-instances 2 "

@@ -54,6 +54,8 @@ void add_serve_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--ttft", options.ttft, "TIME", "goal: time to the first token, e.g. 1s");
   add_text_option(command, "--tpot", options.tpot, "TIME", "goal: time of an output token, e.g. 20ms");
   add_text_option(command, "--price", options.price, "PRICE", "of a GPU and hour: cost of a million output tokens");
+  command.add_flag("--explain", options.explain,
+                   "also where a request's time goes, and what would help: simulated again with one thing changed");
   add_text_option(command, "--data", options.data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options.format, "FORMAT", "table (default), md, csv, json, jsonl");
 }

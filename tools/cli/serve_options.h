@@ -16,6 +16,7 @@ struct ServeOptions {
   std::string load = "log-normal:1", step_law = "service";
   std::string ttft, tpot, price, front;
   std::string data, format = "table";
+  bool explain = false;
 };
 
 /// Adds all flags of `serve` to a command.

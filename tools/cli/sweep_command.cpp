@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "models/core/quantity_text.h"
 #include "tools/cli/command.h"
 #include "tools/cli/output.h"
+#include "tools/cli/parquet_rows.h"
 #include "tools/cli/progress_bar.h"
 #include "tools/cli/query_options.h"
 #include "tools/cli/sweep_points.h"
@@ -29,43 +31,40 @@ struct SweepOptions {
   bool force = false;
 };
 
-/// csv or jsonl: as --format says, else as the file is called.
-Format rows_format(const SweepOptions& options) {
+/// csv or jsonl, or Parquet, which is made of csv at the end.
+struct RowsForm {
+  Format rows = Format::csv;
+  bool parquet = false;
+};
+
+/// As --format says, else as the file is called.
+RowsForm rows_form(const SweepOptions& options) {
   const std::string& text = options.query.format;
+  if (text == "parquet") {
+    if (options.out.empty()) throw UsageError("--format", "parquet needs a file", "write -o FILE.parquet");
+    return {Format::csv, true};
+  }
   if (text.empty()) {
-    if (options.out.empty() || options.out.ends_with(".csv")) return Format::csv;
-    if (options.out.ends_with(".jsonl")) return Format::jsonl;
-    throw UsageError("-o", fmt::format("\"{}\" ends neither in .csv nor in .jsonl", options.out),
-                     "or write --format csv or jsonl");
+    if (options.out.empty() || options.out.ends_with(".csv")) return {Format::csv};
+    if (options.out.ends_with(".jsonl")) return {Format::jsonl};
+    if (options.out.ends_with(".parquet")) return {Format::csv, true};
+    throw UsageError("-o", fmt::format("\"{}\" ends neither in .csv nor in .jsonl nor in .parquet", options.out),
+                     "or write --format csv, jsonl or parquet");
   }
   const Format format = parse_format(text);
-  if (format == Format::csv || format == Format::jsonl) return format;
-  throw UsageError("--format", fmt::format("a sweep is not written as {}", text), "write csv or jsonl");
+  if (format == Format::csv || format == Format::jsonl) return {format};
+  throw UsageError("--format", fmt::format("a sweep is not written as {}", text), "write csv, jsonl or parquet");
 }
 
 /// All that the rows depend on, as it was typed: what an unfinished file must agree with.
-Json question_of(const QueryOptions& options, Format format, std::size_t points) {
-  Json question{{"moecast", MOECAST_VERSION}, {"format", format == Format::csv ? "csv" : "jsonl"}};
-  const auto add = [&](const std::string& flag, const std::string& text) {
-    if (!text.empty()) question[flag] = text;
-  };
-  add("--model", options.model);
-  add("--hw", options.hw);
-  add("--data", options.data);
-  add("--backend", options.backend);
-  add("--strategy", options.strategy);
-  add("--dtype", options.dtype);
-  add("--phase", options.phase);
-  add("--load", options.load);
-  add("--rows", options.rows);
-  add("--seed", options.seed);
-  add("--capacity-factor", options.capacity_factor);
-  add("--overflow", options.overflow);
-  add("--activation", options.activation);
-  add("--without", options.without);
-  add("--gated", options.no_gated ? "no" : "");
-  add("--pad", options.pad ? "yes" : "");
-  for (const auto& [flag, text] : options.numbers) add(flag, text);
+Json question_of(const std::map<std::string, std::string>& given, const RowsForm& form, std::size_t points) {
+  Json question{{"moecast", MOECAST_VERSION},
+                {"format", form.parquet               ? "parquet"
+                           : form.rows == Format::csv ? "csv"
+                                                      : "jsonl"}};
+  for (const auto& [flag, text] : given) {
+    if (flag != "--out" && flag != "--jobs" && flag != "--force" && flag != "--format") question[flag] = text;
+  }
   question["points"] = points;
   return question;
 }
@@ -139,20 +138,22 @@ void report(const SweepPoints& points, const std::string& file, std::size_t firs
   if (!text.empty() && !any_ok) warn("every point is invalid, the first because " + points.invalid_reason());
 }
 
-int run_sweep_command(const SweepOptions& options) {
-  const Format format = rows_format(options);
+int run_sweep_command(const SweepOptions& options, const std::map<std::string, std::string>& given) {
+  const RowsForm form = rows_form(options);
+  const Format format = form.rows;
   const auto cores = static_cast<std::int64_t>(std::max(1U, std::thread::hardware_concurrency()));
   const std::int64_t jobs = options.jobs.empty() ? cores : parse_count(options.jobs, "--jobs", 1, 4096);
   if (options.force && options.out.empty())
     throw UsageError("--force", "means nothing without a file", "write -o FILE");
   const InterruptGuard guard;
+  if (form.parquet) require_parquet();
   SweepPoints points(options.query, find_data_folders(options.query.data));
   const std::string header = header_of(points, format);
   std::optional<SweepFile> file;
   if (options.out.empty()) {
     write_stdout(header);
   } else {
-    file.emplace(options.out, question_of(options.query, format, points.size()), header, options.force);
+    file.emplace(options.out, question_of(given, form, points.size()), header, options.force);
     check_last_row(*file, points, format);
   }
   const std::size_t first = file ? file->kept_rows() : 0;
@@ -172,7 +173,12 @@ int run_sweep_command(const SweepOptions& options) {
                      file ? fmt::format(": {} is kept, the same command goes on from there", file->part()) : ""));
     return 130;
   }
-  if (file) file->finish();
+  if (file && form.parquet) {
+    const ParquetColumns columns{points.text_columns(), points.whole_columns()};
+    file->finish([&] { write_parquet(file->part(), options.out, columns, file->question()); });
+  } else if (file) {
+    file->finish();
+  }
   report(points, options.out, first);
   return 0;
 }
@@ -183,27 +189,32 @@ void add_sweep_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<SweepOptions>();
   const Command command = app.add_subcommand("sweep", "Answers for every combination of ranges and lists, to a file");
   options->query.format.clear();
-  command.add_option("-o,--out", options->out, "File to write: .csv or .jsonl (default: standard output)")
+  command.add_option("-o,--out", options->out, "File to write: .csv, .jsonl or .parquet (default: standard output)")
       .type_name("FILE")
       .not_empty();
   add_text_option(command, "--jobs", options->jobs, "N", "Threads (default: all cores); rows are the same with any");
   command.add_flag("--force", options->force, "Replace the file, and forget what is unfinished");
   add_query_options(command, options->query);
-  command.get_option("--format").description("csv or jsonl (default: as the file is called, else csv)");
+  command.get_option("--format").description("csv, jsonl or parquet (default: as the file is called, else csv)");
   command.footer(
-      "Numeric flags take ranges: 1,8,64 or 1-64*2 or 1-8. --model, --hw, --backend, --load, --dtype, --strategy and "
-      "--phase take lists: a,b,c.\n"
+      "Numeric flags take ranges: 1,8,64 or 1-64*2 or 1-8. --model, --hw, --backend, --load, --dtype, --strategy, "
+      "--capacity-factor, --overflow, --activation, --offload, --optimizer, --recompute and --phase take lists: "
+      "a,b,c.\n"
       "A row a combination: what varies, status (ok, does_not_fit, outside_range, invalid) and reason, and what "
       "predict "
       "--format csv gives.\n"
       "Rows go to FILE.part, which becomes FILE at the end. The same command goes on after an interruption (exit code "
-      "130).\n\n"
+      "130). Parquet is made of them at the end, with types and units, by the Python package: pip install "
+      "'.[parquet]'.\n\n"
       "Examples:\n"
       "  moecast sweep --model qwen3-235b-a22b --hw h100-sxm,h200-sxm --tp 1-8*2 --ep 1-8*2 --batch 1-256*2 -o q.csv\n"
       "  moecast sweep --model olmoe-1b-7b --phase decode,prefill --context 0-4096+512 --prompt 64-1024*2 -o o.jsonl\n"
-      "  moecast sweep --hidden 512-4096*2 --width 512-8192*2 --experts 8-64*2 --top-k 1-8 --tokens 1-512*2 -o l.csv\n"
+      "  moecast sweep --hidden 512-4096*2 --width 512-8192*2 --experts 8-64*2 --top-k 1-8 --tokens 1-512*2 -o "
+      "l.parquet\n"
       "  moecast sweep --model mixtral-8x7b --hw h200-sxm --batch 1,8,64 --load uniform,zipf:1.0\n");
-  command.callback([options, &line] { line.run = [options] { return run_sweep_command(*options); }; });
+  command.callback([command, options, &line] {
+    line.run = [command, options] { return run_sweep_command(*options, command.given()); };
+  });
 }
 
 }  // namespace moecast

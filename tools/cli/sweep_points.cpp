@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/core/error.h"
+#include "models/core/quantity_text.h"
 #include "tools/cli/command.h"
 #include "tools/cli/prediction_report.h"
 #include "tools/cli/query_answers.h"
@@ -24,28 +25,39 @@ constexpr std::size_t kInvalid = 3;  ///< after the values of Status
 struct ListFlag {
   const char* flag;
   const char* column;
-  std::string QueryOptions::* text;
+  std::string& (*text)(QueryOptions&);
+  bool number = false;  ///< of numbers that are not whole
 };
 
-constexpr std::array kLists{ListFlag{"--model", "model", &QueryOptions::model},
-                            ListFlag{"--hw", "hw", &QueryOptions::hw},
-                            ListFlag{"--backend", "backend", &QueryOptions::backend},
-                            ListFlag{"--load", "load", &QueryOptions::load},
-                            ListFlag{"--dtype", "dtype", &QueryOptions::dtype},
-                            ListFlag{"--strategy", "strategy", &QueryOptions::strategy},
-                            ListFlag{"--phase", "phase", &QueryOptions::phase}};
+using Options = QueryOptions;
+
+constexpr std::array kLists{
+    ListFlag{"--model", "model", [](Options& o) -> std::string& { return o.model; }},
+    ListFlag{"--hw", "hw", [](Options& o) -> std::string& { return o.hw; }},
+    ListFlag{"--backend", "backend", [](Options& o) -> std::string& { return o.backend; }},
+    ListFlag{"--load", "load", [](Options& o) -> std::string& { return o.load; }},
+    ListFlag{"--dtype", "dtype", [](Options& o) -> std::string& { return o.dtype; }},
+    ListFlag{"--strategy", "strategy", [](Options& o) -> std::string& { return o.strategy; }},
+    ListFlag{"--capacity-factor", "capacity_factor", [](Options& o) -> std::string& { return o.capacity_factor; },
+             true},
+    ListFlag{"--overflow", "overflow", [](Options& o) -> std::string& { return o.overflow; }},
+    ListFlag{"--activation", "activation", [](Options& o) -> std::string& { return o.activation; }},
+    ListFlag{"--offload", "offload", [](Options& o) -> std::string& { return o.offload.policy; }},
+    ListFlag{"--optimizer", "optimizer", [](Options& o) -> std::string& { return o.training.optimizer; }},
+    ListFlag{"--recompute", "recompute", [](Options& o) -> std::string& { return o.training.recompute; }},
+    ListFlag{"--phase", "phase", [](Options& o) -> std::string& { return o.phase; }}};
 
 bool is_number(const std::string& text) {
   return std::isdigit(static_cast<unsigned char>(text.front())) != 0 || text.front() == '.';
 }
 
 /// Words of a list. A number belongs to the word before: "uniform,histogram:3,1" is two loads.
-std::vector<std::string> words_of(const ListFlag& list, const QueryOptions& options) {
-  const std::string& text = options.*list.text;
+std::vector<std::string> words_of(const ListFlag& list, QueryOptions options) {
+  const std::string& text = list.text(options);
   if (text.empty()) return {""};
   std::vector<std::string> words;
   for (std::string& part : split_list(text, list.flag)) {
-    if (list.text == &QueryOptions::load && !words.empty() && is_number(part)) {
+    if (list.column == std::string_view("load") && !words.empty() && is_number(part)) {
       words.back() += "," + part;
     } else {
       words.push_back(std::move(part));
@@ -60,6 +72,9 @@ Json nulls_of(const Json& json) {
   for (const auto& [key, value] : json.items()) nulls[key] = value.is_object() ? nulls_of(value) : Json();
   return nulls;
 }
+
+/// A word that was accepted as a number, or as the absence of one.
+Json number_of(const std::string& word) { return word == "none" ? Json() : Json(parse_number(word, "sweep")); }
 
 /// A row is a line.
 std::string one_line(std::string text) {
@@ -77,7 +92,10 @@ SweepPoints::SweepPoints(const QueryOptions& options, const DataFolders& folders
   std::size_t combinations = 1;
   for (const ListFlag& list : kLists) {
     lists.push_back(words_of(list, options));
-    if (lists.back().size() > 1) columns_.emplace_back(list.column);
+    if (lists.back().size() > 1) {
+      columns_.emplace_back(list.column);
+      numbers_.push_back(list.number);
+    }
     combinations *= lists.back().size();
     if (combinations > kMostParts) throw UsageError(list.flag, "makes too many combinations of lists", "sweep fewer");
   }
@@ -96,7 +114,7 @@ SweepPoints::SweepPoints(const QueryOptions& options, const DataFolders& folders
     for (std::size_t j = kLists.size(); j-- > 0;) {
       const std::string& word = lists[j][rest % lists[j].size()];
       rest /= lists[j].size();
-      chosen.*kLists[j].text = word;
+      kLists[j].text(chosen) = word;
       if (lists[j].size() > 1) words.insert(words.begin(), word);
     }
     if (!models.contains(chosen.model)) {
@@ -141,7 +159,9 @@ Json SweepPoints::row(std::size_t index) const {
   const auto after = std::ranges::upper_bound(parts_, index, {}, &Part::first);
   const Part& part = *std::prev(after);
   Json row = blank_row();
-  for (std::size_t i = 0; i < lists_; ++i) row[columns_[i]] = one_line(part.words[i]);
+  for (std::size_t i = 0; i < lists_; ++i) {
+    row[columns_[i]] = numbers_[i] ? number_of(part.words[i]) : Json(one_line(part.words[i]));
+  }
   for (const auto& [key, value] : part.set.varied(index - part.first)) row[key] = value;
   Json outcome;
   try {
@@ -161,6 +181,19 @@ Json SweepPoints::row(std::size_t index) const {
   if (outcome["status"].is_null()) outcome["status"] = "invalid";
   row.update(outcome);
   return row;
+}
+
+std::vector<std::string> SweepPoints::text_columns() const {
+  std::vector<std::string> text;
+  for (std::size_t i = 0; i < lists_; ++i) {
+    if (!numbers_[i]) text.push_back(columns_[i]);
+  }
+  text.insert(text.end(), {"status", "reason", "bottleneck", "origin"});
+  return text;
+}
+
+std::vector<std::string> SweepPoints::whole_columns() const {
+  return {columns_.begin() + static_cast<std::ptrdiff_t>(lists_), columns_.end()};
 }
 
 void SweepPoints::note(const Prediction& prediction) const {

@@ -16,8 +16,9 @@
 namespace moecast {
 
 /// Every combination of the lists and ranges of some flags, answered when it is asked for; threads may share it.
-/// The order is that of the lists (--model, --hw, --backend, --load, --dtype, --strategy, --phase), then of the ranges;
-/// the last changes fastest.
+/// The order is that of the lists (--model, --hw, --backend, --load, --dtype, --strategy, --capacity-factor,
+/// --overflow,
+/// --activation, --offload, --optimizer, --recompute, --phase), then of the ranges; the last changes fastest.
 class SweepPoints {
  public:
   /// Loads every model and profile.
@@ -32,6 +33,10 @@ class SweepPoints {
 
   /// The keys of a row, with null for every value.
   [[nodiscard]] Json blank_row() const;
+
+  /// Columns of a row that hold words, and those that hold whole numbers; all others are floating-point numbers.
+  [[nodiscard]] std::vector<std::string> text_columns() const;
+  [[nodiscard]] std::vector<std::string> whole_columns() const;
 
   /// Begins to count anew.
   void reset_counts();
@@ -66,6 +71,7 @@ class SweepPoints {
   void note_invalid(const std::string& reason) const;
 
   std::vector<std::string> columns_;  ///< lists that vary, then ranges
+  std::vector<bool> numbers_;         ///< of the lists: whether their words are numbers
   std::size_t lists_ = 0;             ///< of them
   bool several_questions_ = false;    ///< models or phases
   std::vector<std::unique_ptr<Machine>> machines_;

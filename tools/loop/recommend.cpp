@@ -7,6 +7,7 @@
 #include "models/core/error.h"
 #include "models/plan/deployment_rules.h"
 #include "models/plan/memory.h"
+#include "sim/step/step_pipeline.h"
 
 namespace moecast {
 namespace {
@@ -17,22 +18,28 @@ constexpr int kMostTensorRanks = 8;
 constexpr std::int64_t kMostConcurrency = 1 << 16;
 
 /// Every way of an engine to use so many GPUs as one instance.
-std::vector<Deployment> deployments_of(int gpus, bool experts, bool mixed, const std::optional<DType>& dtype,
-                                       const std::string& backend) {
+std::vector<Deployment> deployments_of(int gpus, bool experts, const EngineSpec& engine, Deployment common,
+                                       const ServiceGoals& goals) {
   std::vector<Deployment> all;
-  for (int tp = 1; tp <= std::min(gpus, kMostTensorRanks); tp *= 2) {
-    const int dp = gpus / tp;
-    if (!experts && dp > 1) continue;  // replicas of a dense model are instances of their own
-    for (int ep = 1; ep <= (experts ? gpus : 1); ep *= 2) {
-      if (!mixed && ep != 1 && ep != gpus) continue;
-      Deployment deployment;
-      deployment.tp = tp;
-      deployment.dp = dp;
-      deployment.ep = ep;
-      deployment.moe_tp = gpus / ep;
-      deployment.dtype = dtype;
-      deployment.backend = backend;
-      all.push_back(deployment);
+  common.extra_layers = engine.pipeline.extra_layers;
+  for (const int pp : goals.stages) {
+    for (const int cp : goals.contexts) {
+      if (gpus % (pp * cp) != 0) continue;
+      const int ranks = gpus / pp;
+      for (int tp = 1; tp <= std::min(ranks / cp, kMostTensorRanks); tp *= 2) {
+        Deployment d = common;
+        d.pp = pp;
+        d.cp = cp;
+        d.tp = tp;
+        d.dp = ranks / (cp * tp);
+        if (!experts && d.dp > 1) continue;  // replicas of a dense model are instances of their own
+        for (int ep = 1; ep <= (experts ? ranks : 1); ep *= 2) {
+          if (!engine.mixed_expert_parallelism && ep != 1 && ep != ranks) continue;
+          d.ep = ep;
+          d.moe_tp = ranks / ep;
+          all.push_back(d);
+        }
+      }
     }
   }
   return all;
@@ -45,12 +52,11 @@ class Search {
   void examine(const ServiceMachine& machine, const KernelCalibration& kernels, double capacity,
                const EngineSpec& engine, const Deployment& deployment) {
     if (!architecture_.encoder.empty()) return refuse("services of models with an encoder are not supported yet");
-    std::optional<StepModel> model;
+    std::optional<StepPipeline> model;
     try {
-      StepOperators operators = make_step_operators(architecture_, deployment, engine, kernels);
-      if (!operators.not_executed.empty()) return refuse(operators.not_executed.front());
-      for (const std::string& note : operators.notes) notes_.insert(machine.name + ": " + note);
-      model.emplace(std::move(operators), engine, deployment, kernels.device);
+      model = make_step_pipeline(architecture_, deployment, engine, kernels);
+      if (const auto missing = model->not_executed(); !missing.empty()) return refuse(missing.front());
+      for (const std::string& note : model->notes()) notes_.insert(machine.name + ": " + note);
     } catch (const InputError& error) {
       return refuse(error.where() + " " + error.problem());
     }
@@ -87,6 +93,9 @@ class Search {
       return std::tie(cost_a, a.gpus, a.tpot_s) < std::tie(cost_b, b.gpus, b.tpot_s);
     });
     mark_front(all);
+    if (std::ranges::any_of(all, [](const ServiceCandidate& c) { return c.deployment.pp * c.deployment.cp > 1; })) {
+      notes_.insert("pipeline stages and context parallelism: no service with them was measured");
+    }
     result_.notes.assign(notes_.begin(), notes_.end());
     return std::move(result_);
   }
@@ -101,15 +110,15 @@ class Search {
     return memory_per_rank(architecture_, deployment, workload).total().value();
   }
 
-  [[nodiscard]] ServiceCandidate predict(const ServiceMachine& machine, const StepModel& model,
+  [[nodiscard]] ServiceCandidate predict(const ServiceMachine& machine, const StepPipeline& model,
                                          const Deployment& deployment, std::int64_t concurrency, double memory) const {
     const auto in_flight = static_cast<double>(concurrency);
     const ServiceTerms terms = service_terms(model, {goals_.prompt, goals_.output, in_flight});
-    const EngineSpec& engine = model.engine();
+    const EngineSpec& engine = model.front().engine();
     ServiceCandidate c;
     c.machine = machine.name;
     c.deployment = deployment;
-    c.gpus = deployment.tp * deployment.dp;
+    c.gpus = stage_ranks(deployment) * deployment.pp;
     c.concurrency = concurrency;
     c.memory_bytes = memory;
     c.tpot_s = tpot_s(terms, engine.service);
@@ -162,6 +171,9 @@ Recommendation recommend(const Architecture& architecture, const std::optional<D
   const EngineSpec engine = read_engine(engines, backend);
   Search search(architecture, goals);
   const bool experts = has_experts(architecture);
+  Deployment common;
+  common.dtype = dtype;
+  common.backend = backend;
   for (const ServiceMachine& machine : machines) {
     const Profile profile = read_profile(machine.folder);
     const HardwareQuantity* capacity = profile.find("memory_capacity");
@@ -171,8 +183,7 @@ Recommendation recommend(const Architecture& architecture, const std::optional<D
     const KernelCalibration kernels = read_kernel_calibration(machine.folder, profile.name);
     for (std::int64_t gpus = 1; gpus <= goals.most_gpus; gpus *= 2) {
       if (gpus < goals.fewest_gpus) continue;
-      for (const Deployment& deployment :
-           deployments_of(static_cast<int>(gpus), experts, engine.mixed_expert_parallelism, dtype, backend)) {
+      for (const Deployment& deployment : deployments_of(static_cast<int>(gpus), experts, engine, common, goals)) {
         search.examine(machine, kernels, capacity->value, engine, deployment);
       }
     }

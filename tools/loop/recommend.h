@@ -20,6 +20,8 @@ struct ServiceGoals {
   std::optional<double> tpot_s;
   std::int64_t fewest_gpus = 1;
   std::int64_t most_gpus = 8;
+  std::vector<int> stages{1, 2, 4, 8};  ///< of a pipeline, to examine
+  std::vector<int> contexts{1};         ///< context-parallel ranks, to examine
   /// Goals must hold at the upper end of the 90 % interval, not in the median only.
   bool sure = false;
 };
@@ -52,8 +54,9 @@ struct Recommendation {
   std::int64_t examined = 0;
 };
 
-/// Examines every combination of machine, GPUs (powers of two), tensor parallelism (up to eight), replicas of
-/// attention, expert parallelism and concurrency (powers of two until memory ends or a goal is missed).
+/// Examines every combination of machine, GPUs (powers of two), pipeline stages, context-parallel ranks, tensor
+/// parallelism (up to eight), replicas of attention, expert parallelism and concurrency (powers of two until memory
+/// ends or a goal is missed).
 /// @param engines  folder. @throws InputError when a profile cannot be read or no engine is described.
 Recommendation recommend(const Architecture& architecture, const std::optional<DType>& dtype,
                          const std::string& backend, const std::vector<ServiceMachine>& machines,

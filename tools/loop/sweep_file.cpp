@@ -155,8 +155,20 @@ void SweepFile::append(std::string_view rows) {
   }
 }
 
-void SweepFile::finish() {
+void SweepFile::sync() const {
   if (fsync(descriptor_) != 0) refuse_device(part_, "cannot be written");
+}
+
+void SweepFile::finish(const std::function<void()>& make) {
+  sync();
+  make();
+  std::error_code ignored;
+  fs::remove(part_, ignored);
+  fs::remove(question_path_, ignored);
+}
+
+void SweepFile::finish() {
+  sync();
   std::error_code error;
   fs::rename(part_, path_, error);
   if (error) throw DeviceError(path_, "cannot be written: " + error.message());

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -31,11 +32,17 @@ class SweepFile {
   [[nodiscard]] const std::string& last_row() const { return last_row_; }
   /// @throws DeviceError when the disk is full; what was written before stays.
   void append(std::string_view rows);
+  /// FILE.part.json, which says what the rows answer.
+  [[nodiscard]] const std::string& question() const { return question_path_; }
   /// Makes FILE of FILE.part. @throws DeviceError
   void finish();
+  /// The same where FILE has another form: `make` writes it of FILE.part. What it throws leaves all rows where they
+  /// are.
+  void finish(const std::function<void()>& make);
 
  private:
   void check_question(const Json& question) const;
+  void sync() const;
   void keep_complete_rows(const std::string& header);
 
   std::string path_;

@@ -17,6 +17,7 @@ def main():
     if not PROGRAM.is_file():
         print(f"moecast: {PROGRAM} is missing: install the package again", file=sys.stderr)
         return 4
+    os.environ.setdefault("MOECAST_PYTHON", sys.executable)  # for what the program asks the package to do
     os.execv(PROGRAM, ["moecast", *arguments])
 
 

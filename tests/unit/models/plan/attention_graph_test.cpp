@@ -76,6 +76,23 @@ TEST(AttentionGraph, CountsTheKeysThatWindowsAndChunksShow) {
   }
 }
 
+TEST(AttentionGraph, ChunksOfAPromptAddUpToThePrompt_C22) {
+  // Pairs of query and key: the sum over chunks of c (c + 1) / 2 + c p is P (P + 1) / 2.
+  const double whole = flops_of(build_graph(decoder_of(grouped()), {}, step(Phase::prefill, 1, 96, 0)), ".core");
+  double chunks = 0;
+  for (std::int64_t prefix = 0; prefix < 96; prefix += 32) {
+    chunks += flops_of(build_graph(decoder_of(grouped()), {}, step(Phase::prefill, 1, 32, prefix)), ".core");
+  }
+  EXPECT_DOUBLE_EQ(chunks, whole);
+  // Beside sequences that decode a prompt has its own prefix.
+  Workload mixed = step(Phase::mixed, 1, 32, 7);
+  mixed.prefill_batch = 1;
+  const double first = flops_of(build_graph(decoder_of(grouped()), {}, mixed), ".core");
+  mixed.prefix = 64;
+  const double later = flops_of(build_graph(decoder_of(grouped()), {}, mixed), ".core");
+  EXPECT_DOUBLE_EQ(later - first, 4.0 * 32 * 64 * 8 * 16);
+}
+
 TEST(AttentionGraph, PlainCausalStepsAreWhatTheProfilerMeasures) {
   EXPECT_EQ(named(build_graph(decoder_of(grouped()), {}, step(Phase::prefill, 2, 64, 0)), ".core").shape.visible, 0);
   EXPECT_EQ(named(build_graph(decoder_of(grouped()), {}, step(Phase::decode, 2, 1, 50)), ".core").shape.visible, 0);

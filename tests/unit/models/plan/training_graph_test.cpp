@@ -330,7 +330,7 @@ TEST(TrainingPlan, ImpossiblePlansSayWhatIsWrong) {
   EXPECT_EQ(where([](TrainingPlan& p, Deployment&) { p.accumulation = 3; }), "batch");
   EXPECT_EQ(where([](TrainingPlan& p, Deployment&) { p.replicas = -1; }), "replicas");
   EXPECT_EQ(where([](TrainingPlan& p, Deployment&) { p.frozen.fill(true); }), "frozen");
-  EXPECT_EQ(where([](TrainingPlan& p, Deployment&) { p.zero_stage = 2; }), "zero_stage");
+  EXPECT_EQ(where([](TrainingPlan& p, Deployment&) { p.zero_stage = 4; }), "zero_stage");
   EXPECT_EQ(where([](TrainingPlan& p, Deployment&) { p.passes = 2; }), "passes");
   EXPECT_EQ(where([](TrainingPlan&, Deployment& d) { d.pp = 3; }), "pp");
   EXPECT_THROW(static_cast<void>(attack_plan(0)), InputError);

@@ -75,6 +75,36 @@ TEST(TrainingMemory, ZeroSharesStatesAmongTheRanksThatHoldThem) {
                    8 * (experts / 2 + (parameters - experts) / 8));
 }
 
+TEST(TrainingMemory, EachStageOfZeroSharesOnePartMore) {
+  // Mixed precision and Adam: 2 B of weights, 2 B of gradients, 12 B of states a parameter; n = 8 replicas keep
+  // 16, 4 + 12/n, 2 + 14/n and 16/n bytes (Rajbhandari et al. 2020, figure 1).
+  Deployment d;
+  d.dtype = DType::bf16;
+  Workload w = training_step(32, 4);
+  w.training.replicas = 8;
+  double parameters = 0;
+  for (const PartWeights& part : part_weights(small_moe_model(), d, w.training)) parameters += part.parameters;
+  const auto bytes = [&](int stage) {
+    w.training.zero_stage = stage;
+    const TrainingMemory memory = training_memory(small_moe_model(), d, w);
+    const double weights = 2 * parameters - memory.weights_elsewhere.value();
+    return (weights + memory.gradients.value() + memory.optimizer_states.value()) / parameters;
+  };
+  EXPECT_NEAR(bytes(0), 16, 1e-9);
+  EXPECT_NEAR(bytes(1), 4 + 12.0 / 8, 1e-9);
+  EXPECT_NEAR(bytes(2), 2 + 14.0 / 8, 1e-9);
+  EXPECT_NEAR(bytes(3), 16.0 / 8, 1e-9);
+  // The layer at hand is there as a whole: attention, norms, router and experts.
+  const double layer = 64 * (4 + 2 * 2) * 16 + 4 * 16 * 64 + 3 * 64 + 8 * 64 + 8 * 3 * 64 * 32;
+  EXPECT_NEAR(training_memory(small_moe_model(), d, w).gathered.value(), 2 * layer * 7 / 8, 2 * 64 * 7 / 8.0);
+  // Of the whole answer: weights fall, what is gathered is workspace.
+  const MemoryBreakdown shared = memory_per_rank(small_moe_model(), d, w);
+  w.training.zero_stage = 2;
+  const MemoryBreakdown whole = memory_per_rank(small_moe_model(), d, w);
+  EXPECT_NEAR((whole.weights - shared.weights).value(), 2 * parameters * 7 / 8, 1e-6);
+  EXPECT_GT(shared.workspace, whole.workspace);
+}
+
 TEST(TrainingMemory, KeepsWhatGradientsNeedAgain) {
   // 8 sequences of 4 tokens, fp32; a layer keeps
   const double tokens = 32;
