@@ -10,28 +10,14 @@
 #include "models/core/error.h"
 #include "sim/cost/kernel/expert_traffic.h"
 #include "sim/cost/kernel/ready_kernel.h"
+#include "sim/cost/kernel/unfitted_law.h"
 
 namespace moecast {
 namespace {
 
 /// DeepEP's usual number of multiprocessors in normal mode.
 constexpr double kDispatchMultiprocessors = 24;
-constexpr double kLowLatencyTokens = 128;
 constexpr double kSameBandwidth = 0.01;
-
-struct MethodName {
-  DispatchMethod method;
-  std::string_view name;
-  std::string_view framework;  ///< whose tables hold it
-};
-constexpr std::array<MethodName, 4> kMethods{{{DispatchMethod::low_latency, "deepep-low-latency", "sglang"},
-                                              {DispatchMethod::normal, "deepep-normal", "sglang"},
-                                              {DispatchMethod::one_sided, "nvlink-one-sided", "trtllm"},
-                                              {DispatchMethod::nccl, "nccl", "vllm"}}};
-
-const MethodName& entry_of(DispatchMethod method) {
-  return *std::ranges::find_if(kMethods, [&](const MethodName& m) { return m.method == method; });
-}
 
 class CostMaker {
  public:
@@ -39,7 +25,7 @@ class CostMaker {
       : calibration_(std::move(calibration)), layer_(layer), topology_(measured), device_(calibration_->device) {
     if (topology_.port_bandwidth() > 0) device_.link = topology_.port_bandwidth();
     if (topology_.nic_bandwidth() > 0) device_.nic = topology_.nic_bandwidth();
-    framework_ = layer.framework.empty() ? std::string(entry_of(layer.method).framework) : layer.framework;
+    framework_ = layer.framework.empty() ? std::string(framework_of(layer.method)) : layer.framework;
   }
 
   EpCosts make() {
@@ -87,7 +73,7 @@ class CostMaker {
   [[noreturn]] void missing(std::string_view what) const {
     throw InputError(calibration_->profile,
                      fmt::format("holds no kernel for {} ({}, {})", what, to_string(layer_.method), framework_),
-                     "moecast explain --hw NAME lists what it holds; --dispatch and --backend choose others");
+                     "moecast explain --hw NAME lists what it holds; --dtype, --dispatch and --backend choose others");
   }
 
   void add_piece(std::string_view stage, const ReadyKernelData& kernel, const CompiledKernel::Answer& answer,
@@ -110,16 +96,32 @@ class CostMaker {
   }
 
   void add_router() {
-    result_.costs.router_s = add_gemm("router", static_cast<double>(layer_.experts), static_cast<double>(layer_.hidden),
-                                      table_formats(DType::bf16));
-    result_.notes.emplace_back("the router is its GEMM in bf16; no table holds the selection of the top k");
+    const std::vector<std::string> formats = table_formats(DType::bf16);
+    double& seconds = result_.costs.router_s;
+    if (layer_.router_network) {
+      double from = input();
+      for (const std::int64_t hidden : layer_.router_hidden) {
+        seconds += add_gemm("router", static_cast<double>(hidden), from, formats);
+        from = static_cast<double>(hidden);
+      }
+      seconds += add_gemm("router", static_cast<double>(layer_.experts), from, formats);
+      result_.notes.emplace_back("the router is its GEMM in bf16; no table holds the selection of the top k");
+    }
+    if (!layer_.input) return;
+    const auto hidden = static_cast<double>(layer_.hidden);
+    const std::vector<std::string> own = table_formats(layer_.shared_dtype);
+    seconds += add_gemm("router", hidden, input(), own) + add_gemm("router", input(), hidden, own);
+    result_.notes.emplace_back("projections to the experts' width and back are counted with the router");
   }
+
+  /// Width of the layer's tokens.
+  [[nodiscard]] double input() const { return static_cast<double>(layer_.input.value_or(layer_.hidden)); }
 
   void add_shared() {
     if (layer_.shared_width == 0) return;
     const auto width = static_cast<double>(layer_.shared_width);
-    const auto hidden = static_cast<double>(layer_.hidden);
-    const std::vector<std::string> formats = table_formats(layer_.dtype);
+    const double hidden = input();
+    const std::vector<std::string> formats = table_formats(layer_.shared_dtype);
     result_.costs.shared_s = add_gemm("shared", (layer_.matrices - 1) * width, hidden, formats);
     result_.costs.shared_s += add_gemm("shared", hidden, width, formats);
   }
@@ -207,15 +209,8 @@ class CostMaker {
   double notify_s(const KernelLayout& layout, std::string_view part, const KernelRowValues& row) {
     if (topology_.nodes() < 2) return 0;
     if (const ReadyKernel known = find(layout.name, part, framework_, {}, row)) return known->seconds(row);
-    const KernelKey key{framework_, "", std::string(layout.name), std::string(part), ""};
-    const auto law = make_kernel_law(key, device_);
-    std::array<double, KernelLaw::kMostCoefficients> logs{}, prepared{};
-    for (std::size_t i = 0; i < law->coefficients().size(); ++i) logs[i] = law->coefficients()[i].prior;
-    law->prepare(logs.data(), prepared.data());
-    std::array<double, KernelLaw::kMostTerms> terms{};
-    RankLoadCache loads;
-    law->derive({row.span()}, loads, terms.data());
-    const double seconds = std::exp(law->log_seconds(terms.data(), prepared.data()));
+    const double seconds =
+        unfitted_seconds({framework_, "", std::string(layout.name), std::string(part), ""}, device_, row.span());
     result_.notes.push_back(
         fmt::format("{}: {:.0f} us assumed, nothing measured on this machine", part, 1e6 * seconds));
     return seconds;
@@ -301,11 +296,7 @@ class CostMaker {
 
   /// The kernels that run behind the dispatch where they were measured on this shape, else those of whole layers.
   void add_experts() {
-    struct Try {
-      std::string_view layout;
-      bool must_be_near;
-    };
-    std::vector<Try> tries;
+    std::vector<std::pair<std::string_view, bool>> tries;  // and whether the kernel must be near
     if (layer_.kernel.empty() && layer_.method == DispatchMethod::low_latency) {
       tries.push_back({"wideep_generation_moe", true});
     }
@@ -315,13 +306,13 @@ class CostMaker {
     tries.push_back({"wideep_context_moe", false});
     const double tokens = std::max(1.0, layer_.tokens_per_rank * ranks() / layer_.chunks);
     const RankLoad even = uniform_load(tokens);
-    for (const Try& attempt : tries) {
-      const KernelLayout& layout = *find_kernel_layout(attempt.layout);
-      const bool local = attempt.layout == "moe";
+    for (const auto& [name, must_be_near] : tries) {
+      const KernelLayout& layout = *find_kernel_layout(name);
+      const bool local = name == "moe";
       const KernelRowValues row = local ? local_row(layout, even) : rank_row(layout, tokens);
-      const ReadyKernel kernel = find(attempt.layout, "", framework_, table_formats(layer_.dtype), row, layer_.kernel);
+      const ReadyKernel kernel = find(name, "", framework_, table_formats(layer_.dtype), row, layer_.kernel);
       if (!kernel) continue;
-      if (attempt.must_be_near && kernel->compiled.sigma() > kNear) continue;
+      if (must_be_near && kernel->compiled.sigma() > kNear) continue;
       add_piece("experts", *kernel, kernel->at(row, even), layer_.chunks);
       const double top_k = local ? local_top_k() : 0;
       result_.costs.experts_s = [kernel, row, top_k](const RankLoad& load) {
@@ -395,13 +386,6 @@ class CostMaker {
 
 }  // namespace
 
-std::string_view to_string(DispatchMethod method) { return entry_of(method).name; }
-
-std::optional<DispatchMethod> find_dispatch_method(std::string_view name) {
-  const auto found = std::ranges::find_if(kMethods, [&](const MethodName& m) { return m.name == name; });
-  return found == kMethods.end() ? std::nullopt : std::optional(found->method);
-}
-
 EpCosts make_ep_costs(const std::shared_ptr<const KernelCalibration>& calibration, const EpLayer& layer,
                       const Topology& measured) {
   if (layer.exchange != ExchangeAlgorithm::direct && layer.method != DispatchMethod::nccl) {
@@ -411,22 +395,6 @@ EpCosts make_ep_costs(const std::shared_ptr<const KernelCalibration>& calibratio
         "--dispatch nccl, or --exchange direct");
   }
   return CostMaker(calibration, layer, measured).make();
-}
-
-DispatchMethod usual_dispatch_method(const KernelCalibration& calibration, const Topology& topology,
-                                     double tokens_per_rank) {
-  const auto holds = [&](std::string_view layout) {
-    return std::ranges::any_of(calibration.kernels, [&](const KernelModel& k) { return k.key.layout == layout; });
-  };
-  const bool small_domain = topology.ranks_per_node() <= static_cast<int>(kDevicesPerNode);
-  if (topology.nodes() == 1 && !small_domain && holds("nvlink_one_sided")) return DispatchMethod::one_sided;
-  const bool nodes_of_eight = topology.nodes() == 1 ? topology.ranks() <= static_cast<int>(kDevicesPerNode)
-                                                    : topology.ranks_per_node() == static_cast<int>(kDevicesPerNode);
-  if (nodes_of_eight && topology.ranks() > 1) {
-    if (tokens_per_rank <= kLowLatencyTokens && holds("wideep_deepep_ll")) return DispatchMethod::low_latency;
-    if (holds("wideep_deepep_normal")) return DispatchMethod::normal;
-  }
-  return DispatchMethod::nccl;
 }
 
 }  // namespace moecast

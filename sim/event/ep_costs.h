@@ -3,25 +3,22 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "hwprofiles/cluster.h"
 #include "models/routing/traffic.h"
 #include "sim/cost/kernel/kernel_calibration.h"
+#include "sim/event/dispatch_method.h"
 #include "sim/event/moe_layer.h"
 
 namespace moecast {
 
-/// How tokens travel to their experts and back: DeepEP low latency (a copy a selected expert), DeepEP normal (a copy a
-/// rank, between nodes one a node), one-sided writes inside one NVLink domain, or NCCL's all-to-all.
-enum class DispatchMethod { low_latency, normal, one_sided, nccl };
-std::string_view to_string(DispatchMethod method);
-std::optional<DispatchMethod> find_dispatch_method(std::string_view name);
-
 /// One MoE layer under expert parallelism, as its kernels see it.
 struct EpLayer {
-  std::int64_t hidden = 0;
+  std::int64_t hidden = 0;                  ///< that experts see, and that travels
+  std::optional<std::int64_t> input = {};   ///< of the layer, where tokens are projected to `hidden` and back
+  std::vector<std::int64_t> router_hidden;  ///< widths of the router's hidden layers
+  bool router_network = true;               ///< false: nothing is scored (hash)
   std::int64_t width = 0;
   std::int64_t experts = 0;
   std::int64_t top_k = 1;
@@ -32,7 +29,8 @@ struct EpLayer {
   double load_variation = 0;      ///< coefficient of variation of the experts' popularity
   std::string framework;          ///< "vllm"; empty: the one whose tables hold the dispatch
   std::string kernel;             ///< of the experts; empty: the one measured nearest to the shape
-  DType dtype = DType::bf16;      ///< of the experts
+  DType dtype = DType::bf16;      ///< of the routed experts
+  DType shared_dtype = DType::bf16;
   DispatchMethod method = DispatchMethod::normal;
   ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;  ///< another one: of method nccl only
 };
@@ -61,10 +59,5 @@ struct EpCosts {
 /// @throws InputError where the profile holds no kernel of a piece, or the cluster is none that the method runs on.
 EpCosts make_ep_costs(const std::shared_ptr<const KernelCalibration>& calibration, const EpLayer& layer,
                       const Topology& measured);
-
-/// Low latency up to 128 tokens a rank and normal above, inside one large NVLink domain one-sided, where the profile
-/// holds it; else NCCL.
-DispatchMethod usual_dispatch_method(const KernelCalibration& calibration, const Topology& topology,
-                                     double tokens_per_rank);
 
 }  // namespace moecast

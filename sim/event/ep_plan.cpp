@@ -26,8 +26,7 @@ std::string unsupported(const MoeBlock& block) {
       router.granularity != Granularity::sequence) {
     return "routing by anything but tokens, segments and sequences";
   }
-  if (router.network != RouterNetwork::linear && router.network != RouterNetwork::none)
-    return "a router of several layers";
+  if (router.network == RouterNetwork::attention) return "an attention router";
   if (block.capacity.overflow == Overflow::reroute_random) return "random rerouting of overflow";
   return {};
 }
@@ -229,6 +228,9 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.popularity = popularity_of(workload, experts);
     EpLayer layer;
     layer.hidden = block.latent_width > 0 ? block.latent_width : architecture.hidden;
+    if (block.latent_width > 0) layer.input = architecture.hidden;
+    layer.router_hidden = block.router.mlp_widths;
+    layer.router_network = block.router.network != RouterNetwork::none && block.router.kind != RouterKind::hash;
     layer.width = expert.width;
     layer.experts = experts;
     layer.top_k = block.router.top_k;
@@ -241,6 +243,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.framework = split_backend(plan.deployment.backend).first;
     layer.kernel = options.kernel;
     layer.dtype = dtype;
+    layer.shared_dtype = plan.deployment.dtype.value_or(architecture.dtype);
     layer.method = plan.method;
     layer.exchange = options.exchange;
     EpCosts costs = make_ep_costs(machine.kernels, layer, measured);

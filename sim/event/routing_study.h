@@ -12,6 +12,7 @@
 #include "models/routing/capacity.h"
 #include "models/routing/expert_orders.h"
 #include "models/routing/metrics.h"
+#include "sim/event/layer_placements.h"
 #include "sim/event/moe_layer.h"
 
 namespace moecast {
@@ -100,19 +101,6 @@ class RoutingSimulator {
 /// Seconds of the fullest link for uniform routing that is exchanged as the law was measured (all ranks with all at
 /// once, or gathered from all): the mean of draws with a fixed seed.
 double uniform_bound_s(const RoutingStudy& study);
-
-/// Where a layer's experts lie before anything is moved. balanced: by popularity, with replicas (EPLB).
-enum class PlacementKind { contiguous, round_robin, balanced };
-/// Placements of the layers: popularities are those of all layers, each in an order of its own.
-/// @param groups  of experts, which the orders keep together. @param slots_per_rank  of balanced.
-std::optional<PlacementKind> find_placement_kind(std::string_view name);
-std::vector<Placement> make_placements(PlacementKind kind, std::span<const double> popularity, int groups, int ranks,
-                                       int layers, int slots_per_rank, std::uint64_t seed);
-
-/// Placements of layers whose orders of popularity are a series: contiguous or round-robin by number, or balanced for
-/// what each layer has in step 0. @param popularity  of places.
-std::vector<Placement> place_ordered(PlacementKind kind, std::span<const double> popularity, ExpertOrders& orders,
-                                     int ranks, int layers, int slots_per_rank);
 
 /// Samples 0..samples-1 on so many threads: the same for any number of threads.
 /// @param progress  called with the number of finished samples, one call at a time; may be empty.

@@ -233,6 +233,19 @@ TEST_F(RecordedRoutingCommand, NamesTheLineThatIsWrong) {
   refusal(head + "0,0,1,2\n1,0,1,2\n2,0,1,2\n1,1,3,4\n", "line 5: layer 1 comes after layer 2");
 }
 
+TEST_F(RecordedRoutingCommand, TenGigabytesOfNothingAreRefusedInLittleMemory) {
+  const std::string path = folder_ + "/huge.csv";
+  std::ofstream(path) << "layer,token,expert_0,expert_1\n0,0,1,2\n";
+  std::filesystem::resize_file(path, 10'000'000'000);  // a hole: nothing is written
+  ProgramOptions small;
+  small.memory_limit_bytes = std::size_t{2} << 30;
+  const Finished finished = run_moecast(layer("trace:" + path), small);
+  std::filesystem::remove(path);
+  EXPECT_EQ(finished.code, 3) << finished.err;
+  EXPECT_THAT(finished.err, HasSubstr("huge.csv"));
+  EXPECT_EQ(finished.out, "");
+}
+
 const std::vector<std::string> kExchange{"exchange", "--cluster", "h100-hgx-rail", "--ranks", "16", "--bytes", "16MB"};
 
 TEST(ExchangeCommand, ShowsEveryAlgorithmAndItsClosedForm) {

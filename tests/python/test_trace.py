@@ -29,20 +29,21 @@ METADATA = {"oneOf": [
     {"type": "object", "properties": {"sort_index": {"type": "integer"}}, "required": ["sort_index"],
      "additionalProperties": False}]}
 FLOW = IDS | NAME | {"ts": NUMBER, "id": {"type": "integer"}, "cat": {"type": "string"}}
+TRACK_NAMES = ["process_name", "process_sort_index", "thread_name", "thread_sort_index"]
 SCHEMA = {
     "type": "object",
     "properties": {
         "displayTimeUnit": {"enum": ["ms", "ns"]},
         "otherData": {"type": "object", "additionalProperties": {"type": "string"}},
         "traceEvents": {"type": "array", "minItems": 1, "items": {"oneOf": [
-            kind("X", IDS | NAME | {"ts": NUMBER, "dur": NUMBER, "cat": {"type": "string"}, "args": {"type": "object"}}),
+            kind("X", IDS | NAME | {"ts": NUMBER, "dur": NUMBER, "cat": {"type": "string"},
+                                    "args": {"type": "object"}}),
             kind("C", {"pid": IDS["pid"]} | NAME | {"ts": NUMBER, "args": {
                 "type": "object", "minProperties": 1, "additionalProperties": NUMBER}}),
             kind("s", FLOW),
             kind("t", FLOW | {"bp": {"const": "e"}}),
             kind("f", FLOW | {"bp": {"const": "e"}}),
-            kind("M", {"pid": IDS["pid"], "name": {"enum": ["process_name", "process_sort_index", "thread_name",
-                                                             "thread_sort_index"]}, "args": METADATA},
+            kind("M", {"pid": IDS["pid"], "name": {"enum": TRACK_NAMES}, "args": METADATA},
                  optional={"tid": IDS["tid"]}),
         ]}},
     },

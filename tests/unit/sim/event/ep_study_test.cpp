@@ -205,6 +205,46 @@ TEST(PredictEp, WholeSequencesAreRoutedAsOne_C19) {
   EXPECT_THROW(predict_ep(h200(), c, a, ranks(8), w, few()), InputError);
 }
 
+TEST(PlanEp, RoutersAndProjectionsAreWhatTheLayerHas) {
+  const Cluster c = cluster("h200-hgx-rail");
+  const auto router = [&](const auto& change) {
+    Architecture a = layer(4096, 1536, 64, 2);
+    change(std::get<MoeBlock>(a.decoder[0].blocks[0]));
+    return plan_ep(h200(), c, a, ranks(8), tokens(4096), few()).studies.front().study.costs.router_s;
+  };
+  const double linear = router([](MoeBlock&) {});
+  EXPECT_GT(linear, 0);
+  EXPECT_EQ(router([](MoeBlock& block) { block.router.kind = RouterKind::hash; }), 0) << "nothing is scored";
+  EXPECT_GT(router([](MoeBlock& block) {
+              block.router.network = RouterNetwork::mlp;
+              block.router.mlp_widths = {4096};
+            }),
+            1.5 * linear);
+  // 4096 to 1024 and back, beside the scores.
+  EXPECT_GT(router([](MoeBlock& block) { block.latent_width = 1024; }), 1.5 * linear);
+  Architecture attention = layer(4096, 1536, 64, 2);
+  std::get<MoeBlock>(attention.decoder[0].blocks[0]).router.network = RouterNetwork::attention;
+  EXPECT_THROW(plan_ep(h200(), c, attention, ranks(8), tokens(64), few()), InputError);
+}
+
+TEST(PlanEp, SharedExpertsHaveTheModelsFormat) {
+  Architecture a = layer(4096, 1536, 64, 2);
+  SharedExperts& shared = std::get<MoeBlock>(a.decoder[0].blocks[0]).shared;
+  shared.count = 1;
+  shared.expert.width = 2048;
+  a.dtype = DType::bf16;
+  const auto seconds = [&] {
+    return plan_ep(h200(), cluster("h200-hgx-rail"), a, ranks(8), tokens(8 * 2048), few())
+        .studies.front()
+        .study.costs.shared_s;
+  };
+  const double same = seconds();
+  a.expert_dtype = DType::fp8_block;
+  EXPECT_EQ(seconds(), same) << "routed experts alone are quantised";
+  a.dtype = DType::fp8_block;
+  EXPECT_LT(seconds(), same);
+}
+
 TEST(PredictEp, LinksThatAFileAssumesAreSaidToBe) {
   const Architecture a = layer(4096, 1536, 64, 2);
   EpOptions options = few();
