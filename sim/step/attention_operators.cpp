@@ -94,6 +94,8 @@ class Attention {
  private:
   [[nodiscard]] std::int64_t hidden() const { return maker_.architecture.hidden; }
 
+  [[nodiscard]] bool limited() const { return block_.window > 0 || block_.indexer || block_.kv_compression > 1; }
+
   static const UsualEfficiency& usual(bool prefill) { return prefill ? kPrompts : kDecode; }
 
   void gemm(const std::string& name, std::int64_t n, std::int64_t k) {
@@ -111,6 +113,7 @@ class Attention {
   void physics_core(bool prefill, std::int64_t cached, double flops, const UsualEfficiency& usual) {
     maker_.add_physics(prefill ? "attention.prefill" : "attention.decode", StepGroup::attention, count_, usual,
                        attention_work({block_, prefill}, cached, flops));
+    maker_.result.operators.back().limited = limited();
   }
 
   /// Grouped-query attention, where the profile holds a kernel of it.
@@ -129,9 +132,13 @@ class Attention {
     const AttentionView view{block_, prefill};
     const auto work = attention_work(view, cached, 2 * value(heads_ * (block_.head_dim + value_dim_)));
     const std::string name = prefix + (prefill ? ".prefill" : ".decode");
-    if (!kernel) return maker_.add_physics(name, StepGroup::attention, count_, usual(prefill), work);
-    maker_.add(name, kernel->described(), StepGroup::attention, count_, attention_seconds(kernel, row, layout, view))
-        .work = work;
+    if (kernel) {
+      maker_.add(name, kernel->described(), StepGroup::attention, count_, attention_seconds(kernel, row, layout, view))
+          .work = work;
+    } else {
+      maker_.add_physics(name, StepGroup::attention, count_, usual(prefill), work);
+    }
+    maker_.result.operators.back().limited = limited();
   }
 
   /// Few cheap heads score all keys, the best are attended to. Every tensor-parallel rank does all of it.

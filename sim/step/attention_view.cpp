@@ -30,6 +30,11 @@ double encoded_keys(const StepShape& shape, const AttentionView& view) {
   return shape.source * value(std::max<std::int64_t>(1, view.block.source_layers));
 }
 
+/// Sequences beyond their first chunk are anywhere in theirs: a mean length says nothing of the places.
+bool chunks_are_mixed(const StepShape& shape, const AttentionView& view) {
+  return !view.prefill && view.block.kind == AttentionKind::chunked && shape.decode_kv > value(view.block.window);
+}
+
 /// Keys that a table is asked for: it limits them to a window itself, of chunks it knows nothing.
 double table_keys(const StepShape& shape, const AttentionView& view) {
   const bool all = view.block.kind != AttentionKind::chunked && !view.crosses();
@@ -41,11 +46,13 @@ double table_keys(const StepShape& shape, const AttentionView& view) {
 double pairs_of(const StepShape& shape, const AttentionView& view) {
   const NewTokens tokens = new_tokens(shape, view);
   if (view.crosses()) return tokens.fresh * encoded_keys(shape, view);
+  if (chunks_are_mixed(shape, view)) return (value(view.block.window) + 1) / 2;
   return visible_keys(view.block, tokens.fresh, tokens.context);
 }
 
 double keys_read(const StepShape& shape, const AttentionView& view) {
   if (view.crosses()) return encoded_keys(shape, view);
+  if (chunks_are_mixed(shape, view)) return (value(view.block.window) + 1) / 2;
   const auto [fresh, context] = new_tokens(shape, view);
   const AttentionBlock& block = view.block;
   const double all = fresh + context;

@@ -1,4 +1,6 @@
 #pragma once
+#include <functional>
+
 #include "sim/step/step_model.h"
 
 namespace moecast {
@@ -16,6 +18,10 @@ struct BatchOverlap {
 /// halves take max(M, C + s M), with C the computation of both, M their exchanges and s the share of multiprocessors
 /// taken. Rows that are generated travel without them (s = 0).
 BatchOverlap best_overlap(const StepModel& model, const StepShape& shape);
+
+/// Kernels of a step in which exchanges count as far as nothing hides them. @param times  as StepModel::times.
+StepTimes overlapped_times(const StepOperators& operators, const StepShape& shape,
+                           const std::function<StepTimes(const StepShape&)>& times);
 
 /// One of so many equal parts of a step.
 StepShape part_of(const StepShape& shape, double parts);

@@ -36,8 +36,8 @@ struct NarrowReduce {
 
 /// Collects the operators of a step: what every kind of block needs of the model, the rank and the profile.
 struct OperatorMaker {
-  OperatorMaker(const Architecture& architecture, const Deployment& deployment, const EngineSpec& engine,
-                const KernelCalibration& calibration);
+  OperatorMaker(const Architecture& model, const Deployment& ranks, const EngineSpec& spec,
+                const KernelCalibration& kernels);
 
   const Architecture& architecture;
   const Deployment& deployment;

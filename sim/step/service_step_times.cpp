@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "sim/step/batch_overlap.h"
+
 namespace moecast {
 namespace {
 
@@ -89,7 +91,7 @@ class ServiceStepTimes::Grids {
     for (std::size_t i = 0; i < all.operators.size(); ++i) {
       switch (all.operators[i].group) {
         case StepGroup::head: by_sequences_.push_back(i); break;
-        case StepGroup::attention: by_context_.push_back(i); break;
+        case StepGroup::attention: (all.operators[i].limited ? limited_ : by_context_).push_back(i); break;
         case StepGroup::recurrent: recurrent_.push_back(i); break;
         default: by_rows_.push_back(i);
       }
@@ -112,7 +114,9 @@ class ServiceStepTimes::Grids {
         StepShape asked;
         asked.rows = asked.decodes = x[0];
         asked.decode_kv = x[1];
-        return ask(by_context_, asked);
+        StepTimes asked_times = ask(by_context_, asked);
+        add(asked_times, ask(limited_, asked));
+        return asked_times;
       }));
     }
     if (shape.prompts > 0) {
@@ -133,9 +137,11 @@ class ServiceStepTimes::Grids {
     return times;
   }
 
-  [[nodiscard]] StepTimes rows_at(double rows, double expert_rows) const {
+  [[nodiscard]] StepTimes rows_at(double rows, double expert_rows, bool prompts) const {
     StepShape asked;
-    asked.rows = asked.decodes = rows;
+    asked.rows = rows;
+    (prompts ? asked.context : asked.decodes) = rows;
+    asked.prompts = prompts ? 1 : 0;
     asked.expert_rows = expert_rows;
     return ask(by_rows_, asked);
   }
@@ -143,13 +149,16 @@ class ServiceStepTimes::Grids {
   /// Captured graphs are steps of a staircase: none is interpolated.
   StepTimes row_times(const StepShape& shape) {
     const std::vector<double>& graphs = model_.engine().graph_rows;
+    const bool prompts = shape.prompts > 0;  // rows travel to experts in another way
+    const std::size_t kind = prompts ? 1 : 0;
     const double all_ranks = shape.rows * model_.deployment().dp;
     if (!graphs.empty() && shape.rows <= graphs.back() && shape.expert_rows == all_ranks) {
-      auto found = captured_.find(shape.rows);
-      if (found == captured_.end()) found = captured_.emplace(shape.rows, rows_at(shape.rows, all_ranks)).first;
+      auto& captured = captured_[kind];
+      auto found = captured.find(shape.rows);
+      if (found == captured.end()) found = captured.emplace(shape.rows, rows_at(shape.rows, all_ranks, prompts)).first;
       return found->second;
     }
-    return rows_.at({shape.rows, shape.expert_rows}, [&](const auto& x) { return rows_at(x[0], x[1]); });
+    return rows_[kind].at({shape.rows, shape.expert_rows}, [&](const auto& x) { return rows_at(x[0], x[1], prompts); });
   }
 
   void add_prompts(const StepShape& shape, StepTimes& all) {
@@ -162,6 +171,15 @@ class ServiceStepTimes::Grids {
       asked.context = asked.rows = x[0] * x[1];
       return ask(by_context_, asked);
     }));
+    if (!limited_.empty()) {
+      add(all, windows_.at({shape.prompts, fresh, shape.prefix / shape.prompts}, [&](const auto& x) {
+        StepShape asked;
+        asked.prompts = x[0];
+        asked.context = asked.rows = x[0] * x[1];
+        asked.prefix = x[0] * x[2];
+        return ask(limited_, asked);
+      }));
+    }
     if (recurrent_.empty()) return;
     add(all, mixed_.at({shape.prompts, fresh, shape.decodes}, [&](const auto& x) {
       StepShape asked;
@@ -186,17 +204,23 @@ class ServiceStepTimes::Grids {
   }
 
   const StepModel& model_;
-  std::vector<std::size_t> by_rows_, by_sequences_, by_context_, recurrent_;
-  std::unordered_map<double, StepTimes> captured_, recurrent_captured_;
+  std::vector<std::size_t> by_rows_, by_sequences_, by_context_, limited_, recurrent_;
+  std::array<std::unordered_map<double, StepTimes>, 2> captured_;  ///< without and with prompts
+  std::unordered_map<double, StepTimes> recurrent_captured_;
   Grid<1> heads_;
-  Grid<2> rows_, decodes_, prompts_;
-  Grid<3> mixed_;
+  std::array<Grid<2>, 2> rows_;  ///< without and with prompts
+  Grid<2> decodes_, prompts_;
+  Grid<3> mixed_, windows_;
 };
 
 ServiceStepTimes::ServiceStepTimes(std::shared_ptr<const StepModel> model, bool calibrated, StepLaw law)
     : model_(std::move(model)), calibrated_(calibrated), law_(law), grids_(std::make_unique<Grids>(*model_)) {}
 
 ServiceStepTimes::~ServiceStepTimes() = default;
+
+StepTimes ServiceStepTimes::times_of(const StepShape& shape) const {
+  return overlapped_times(model_->operators(), shape, [this](const StepShape& part) { return grids_->times(part); });
+}
 
 /// Without rows, which padding decides.
 StepShape ServiceStepTimes::shape_of(const ServiceStep& step) const {
@@ -224,14 +248,14 @@ double ServiceStepTimes::service_seconds(const StepShape& shape, IntervalEnd end
     decodes.context = decodes.prompts = decodes.prefix = 0;
     decodes.rows = shape.decodes;
     decodes.expert_rows = shape.decodes * dp;
-    seconds += law.kernel_factor * sum(grids_->times(decodes));
+    seconds += law.kernel_factor * sum(times_of(decodes));
   }
   if (shape.prompts > 0) {
     StepShape prompts = shape;
     prompts.decodes = prompts.decode_kv = 0;
     prompts.rows = shape.context;
     prompts.expert_rows = shape.expert_rows - shape.decodes * dp;
-    seconds += (shape.decodes > 0 ? law.stall_share : law.prefill_factor) * sum(grids_->times(prompts));
+    seconds += (shape.decodes > 0 ? law.stall_share : law.prefill_factor) * sum(times_of(prompts));
   }
   if (end == IntervalEnd::middle) return seconds;
   StepShape together = shape;
@@ -256,7 +280,7 @@ double ServiceStepTimes::seconds(const ServiceStep& step, IntervalEnd end) const
   // Replayed graphs are padded to the fullest rank; eager kernels take the rows that there are.
   shape.expert_rows =
       terms.launch == StepLaunch::eager ? std::max(shape.rows, step.decodes + step.prefill_tokens) : shape.rows * dp;
-  const StepTimes times = grids_->times(shape);
+  const StepTimes times = times_of(shape);
   terms.kernels_s = sum(times);
   const StepCost cost = model_->cost(terms);
   if (end == IntervalEnd::middle) return cost.seconds;

@@ -30,6 +30,7 @@ class ServiceStepTimes {
 
  private:
   class Grids;
+  [[nodiscard]] StepTimes times_of(const StepShape& shape) const;
   [[nodiscard]] StepShape shape_of(const ServiceStep& step) const;
   [[nodiscard]] double service_seconds(const StepShape& shape, IntervalEnd end) const;
   std::shared_ptr<const StepModel> model_;

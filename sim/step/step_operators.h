@@ -46,7 +46,8 @@ struct StepOperator {
   double count = 1;                                 ///< layers that run it
   std::function<double(const StepShape&)> seconds;  ///< of one call; no allocation
   std::function<StepWork(const StepShape&)> work{};
-  double spread = 0;  ///< physics alone: half width of ln(seconds), 90 %, beyond what holds for its group
+  bool limited = false;  ///< attention to a part of the context: a prefix is not as so many more new tokens
+  double spread = 0;     ///< physics alone: half width of ln(seconds), 90 %, beyond what holds for its group
 };
 
 /// How evenly experts are chosen.

@@ -5,6 +5,7 @@
 #include "models/architecture/reader.h"
 #include "sim/predictor.h"
 #include "sim/step/gpu_predictor.h"
+#include "sim/step/service_step_times.h"
 
 namespace moecast {
 namespace {
@@ -18,7 +19,7 @@ StepModel model(double fixed, double travel, std::optional<double> taken) {
       {"gemm", "made up", StepGroup::gemm, 1, [fixed](const StepShape& s) { return fixed + s.rows; }});
   operators.operators.push_back(
       {"dispatch", "made up", StepGroup::communication, 1, [travel](const StepShape& s) { return travel * s.rows; }});
-  return {operators, EngineSpec{}, Deployment{}, DeviceLimits{}};
+  return {operators, EngineSpec{}, Deployment{}, DeviceLimits{1e12, 1e15}};
 }
 
 StepShape prompts(double count) {
@@ -40,6 +41,15 @@ TEST(BatchOverlap, OneHalfComputesWhileTheOtherTravels) {
   StepShape decodes;
   decodes.decodes = decodes.rows = 80;
   EXPECT_NEAR(best_overlap(model(4, 0.5, 0.25), decodes).exposed, 0, 1e-12);
+}
+
+TEST(BatchOverlap, ServicesTakeTheSameSteps) {
+  const auto overlapping = std::make_shared<const StepModel>(model(4, 0.5, 0.25));
+  const auto times = [&](const StepShape& shape) { return overlapping->times(shape); };
+  EXPECT_NEAR(sum(overlapped_times(overlapping->operators(), prompts(8), times)), 88 + 10, 1e-9);
+  EXPECT_NEAR(sum(overlapped_times(overlapping->operators(), prompts(1), times)), 4 + 10 + 5, 1e-9);
+  const ServiceStepTimes service(overlapping, true);
+  EXPECT_NEAR(service.seconds({0, 0, 80, 8, 0, 10, false}, IntervalEnd::middle), 98, 0.5);
 }
 
 TEST(BatchOverlap, WholeBatchesWhereWeightsReadTwiceCostMore) {

@@ -120,7 +120,7 @@ TEST(BlockOperators, LowRankProjectionsAndACompressedCache) {
   EXPECT_EQ(named(half, "attention.out_a").count, 2);
   EXPECT_DOUBLE_EQ(named(half, "attention.out_a").work(shape).flops, gemm_flops(1, 192, 2 * 128));
   EXPECT_DOUBLE_EQ(named(half, "attention.out_b").work(shape).flops, gemm_flops(1, 1024, 2 * 192));
-  EXPECT_DOUBLE_EQ(named(half, "attention.decode").work(shape).bytes, (1600 / 16 + 64) * 128 * 2);
+  EXPECT_DOUBLE_EQ(named(half, "attention.decode").work(shape).bytes, (1600.0 / 16 + 64) * 128 * 2);
 }
 
 TEST(BlockOperators, Mamba2KeepsAState_C17) {

@@ -71,6 +71,12 @@ TEST(ServiceStepTimes, InterpolateTheStepModel) {
   add(StepGroup::attention, [](const StepShape& s) {
     return s.prompts == 0 ? 0 : 1e-10 * (s.context * s.context + 2 * s.context * s.prefix) / s.prompts;
   });
+  // A window of 500: a prefix counts as far as it is seen.
+  add(StepGroup::attention, [](const StepShape& s) {
+    return s.prompts == 0 ? 0 : 1e-10 * s.context * std::min(500.0, (s.context / 2 + s.prefix) / s.prompts);
+  });
+  operators.operators.back().limited = true;
+  add(StepGroup::communication, [](const StepShape& s) { return (s.prompts > 0 ? 3e-8 : 1e-8) * s.rows; });
   add(StepGroup::recurrent, [](const StepShape& s) { return s.prompts > 0 ? 0.0 : 3e-7 * s.rows; });
   add(StepGroup::recurrent,
       [](const StepShape& s) { return s.prompts > 0 ? 1e-7 * s.context + 1e-6 * (s.decodes + s.prompts) : 0.0; });
