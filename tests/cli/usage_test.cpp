@@ -101,6 +101,10 @@ TEST(DoctorCommand, SaysWhatIsFoundAndWhatToDo) {
   }
   const Finished json = run_moecast({"doctor", "--format", "json"});
   EXPECT_THAT(json.out, HasSubstr("\"advice\""));
+  const Finished bare = run_moecast({"doctor"}, {.environment = {{"MOECAST_PYTHON", "/no/such/python"}}});
+  EXPECT_EQ(bare.code, 0) << bare.err;
+  EXPECT_THAT(bare.out, HasSubstr("missing  python package     /no/such/python"));
+  EXPECT_THAT(bare.out, HasSubstr("pip install '.[search,parquet]'"));
 }
 
 }  // namespace

@@ -3,9 +3,12 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "models/core/error.h"
 #include "tools/cli/command.h"
 #include "tools/cli/machine_checks.h"
 #include "tools/cli/output.h"
+#include "tools/cli/parquet_rows.h"
+#include "tools/cli/python_package.h"
 #include "tools/cli/restart.h"
 
 namespace moecast {
@@ -20,10 +23,23 @@ const char* status_word(CheckStatus status) {
   return "unknown";
 }
 
+/// What searches and writes Parquet.
+Check package_check() {
+  Check check{"python package", CheckStatus::missing, python_program() + " has no moecast with pyarrow",
+              "searches and Parquet: pip install '.[search,parquet]', and MOECAST_PYTHON=/path/to/python3"};
+  try {
+    if (has_parquet()) check = {"python package", CheckStatus::ok, python_program() + ", with pyarrow", ""};
+  } catch (const DeviceError& error) {
+    check.found = error.what();
+  }
+  return check;
+}
+
 std::vector<Check> all_checks() {
   std::vector<Check> checks = machine_checks();
   checks.push_back(noise_check());
   for (const auto& more : {backend_checks(), optional_checks()}) checks.insert(checks.end(), more.begin(), more.end());
+  checks.push_back(package_check());
   return checks;
 }
 

@@ -16,14 +16,16 @@ constexpr const char* kHint =
 
 }  // namespace
 
+bool has_parquet() { return run_python_module({kModule, "--check"}, true) == 0; }
+
 void require_parquet() {
-  int code = 0;
+  bool found = false;
   try {
-    code = run_python_module({kModule, "--check"}, true);
+    found = has_parquet();
   } catch (const DeviceError& error) {
     throw DeviceError(error.where(), error.problem(), kHint);
   }
-  if (code != 0) throw DeviceError(python_program(), "has no moecast package with pyarrow", kHint);
+  if (!found) throw DeviceError(python_program(), "has no moecast package with pyarrow", kHint);
 }
 
 void write_parquet(const std::string& rows, const std::string& file, const ParquetColumns& columns,

@@ -10,6 +10,8 @@ struct ParquetColumns {
   std::vector<std::string> whole;
 };
 
+/// The Python package is there, with pyarrow. @throws DeviceError where there is no Python.
+bool has_parquet();
 /// Before anything is computed. @throws DeviceError where Python, the package or pyarrow is missing.
 void require_parquet();
 
