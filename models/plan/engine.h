@@ -58,7 +58,6 @@ struct EngineSpec {
   bool deepep_between_nodes = false;  ///< rows travel to experts on several nodes by DeepEP, else by collectives
   EnginePipeline pipeline;
   ContextExchange context_exchange = ContextExchange::all_gather;
-  std::string prefill_kernel;  ///< of attention, where the profile holds it; empty: the nearest measured
   EngineHost host;
   EngineService service;
   std::string host_source;  ///< what the constants were fitted to

@@ -199,11 +199,7 @@ class Maker {
       KernelRowValues row(layout);
       row.set("batch_size", 1).set("isl", 1).set("num_heads", value(heads)).set("num_key_value_heads", value(kv_heads));
       row.set("head_dim", value(dim)).set("window_size", value(block.window));
-      ReadyKernel kernel;
-      if (prefill && !engine_.prefill_kernel.empty()) {
-        kernel = find(layout.name, "", formats, row, engine_.prefill_kernel);
-      }
-      if (!kernel) kernel = find(layout.name, "", formats, row);
+      const ReadyKernel kernel = find(layout.name, "", formats, row);
       const AttentionView view{prefill, pairs, value(std::max<std::int64_t>(1, block.source_layers))};
       const std::string name = prefix + (prefill ? ".prefill" : ".decode");
       if (!kernel) {
