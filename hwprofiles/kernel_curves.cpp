@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "hwprofiles/kernel_samples.h"
+#include "models/core/csv_line.h"
 #include "models/core/error.h"
 
 namespace moecast {
@@ -12,16 +13,6 @@ namespace {
 constexpr double kStep = 5e-4;
 constexpr std::string_view kLatencyColumn = "ln_latency_steps";
 constexpr const char* kDamaged = "import the table again: moecast import table";
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const std::size_t end = text.find(separator);
-    parts.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 1);
-  }
-}
 
 std::string number_text(double value) {
   std::array<char, 32> text{};
@@ -70,7 +61,7 @@ std::int64_t parse_steps(std::string_view text, const Place& place) {
 /// Appends the rows of one line to `samples`.
 void parse_curve(const std::vector<std::string_view>& cells, const KernelLayout& layout, const Place& place,
                  KernelSamples& samples) {
-  const std::vector<std::string_view> steps = split(cells.back(), ' ');
+  const std::vector<std::string_view> steps = split_text(cells.back(), ' ');
   std::size_t cell = 2;
   for (const bool position : {false, true}) {
     for (std::size_t c = 0; c < layout.numbers.size(); ++c) {
@@ -80,7 +71,7 @@ void parse_curve(const std::vector<std::string_view>& cells, const KernelLayout&
       if (!position) {
         out.insert(out.end(), steps.size(), parse_number(cells[cell], column, place));
       } else {
-        const std::vector<std::string_view> values = split(cells[cell], ' ');
+        const std::vector<std::string_view> values = split_text(cells[cell], ' ');
         if (values.size() != steps.size()) place.fail(column.name, cells[cell], "has not one value a latency");
         for (const std::string_view value : values) out.push_back(parse_number(value, column, place));
       }
@@ -145,7 +136,7 @@ std::vector<KernelSamples> parse_curves_text(std::string_view text, const std::s
       continue;
     }
     if (content.empty()) continue;
-    const std::vector<std::string_view> cells = split(content, ',');
+    const std::vector<std::string_view> cells = split_text(content, ',');
     if (cells.size() != cells_a_line) {
       throw InputError(where + ": line " + std::to_string(line),
                        "has " + std::to_string(cells.size()) + " columns, expected " + std::to_string(cells_a_line),

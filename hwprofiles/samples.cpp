@@ -5,6 +5,7 @@
 #include <map>
 
 #include "hwprofiles/profile.h"
+#include "models/core/csv_line.h"
 #include "models/core/error.h"
 #include "models/core/file.h"
 
@@ -12,16 +13,6 @@ namespace moecast {
 namespace {
 
 constexpr const char* kDamagedRow = "remove the row, or measure again: moecast profile";
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const std::size_t end = text.find(separator);
-    parts.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 1);
-  }
-}
 
 constexpr std::string_view kRawColumn = "raw_samples";
 constexpr std::size_t kRawFields = 5;
@@ -81,8 +72,8 @@ struct Cell {
 std::vector<RawSample> parse_raw(const Cell& cell) {
   std::vector<RawSample> raw;
   if (cell.text.empty()) return raw;
-  for (const std::string_view item : split(cell.text, ' ')) {
-    const auto fields = split(item, ':');
+  for (const std::string_view item : split_text(cell.text, ' ')) {
+    const auto fields = split_text(item, ':');
     if (fields.size() != kRawFields) cell.fail("is not a list of round:calls:wall_s:cpu_s:switches");
     const auto count = [&](std::size_t i, std::int64_t low) {
       return std::min<std::int64_t>(cell.integer_of(fields[i], low), 1 << 30);
@@ -126,7 +117,7 @@ Measurement parse_row(OperatorKind kind, const std::vector<std::string_view>& ce
   row.preempted = static_cast<int>(std::min<std::int64_t>(next().integer(0), 1 << 30));
   const Cell rounds = next();
   if (!rounds.text.empty()) {
-    for (const std::string_view part : split(rounds.text, ' ')) row.round_s.push_back(rounds.number_of(part, 0));
+    for (const std::string_view part : split_text(rounds.text, ' ')) row.round_s.push_back(rounds.number_of(part, 0));
   }
   if (at < names.size()) row.raw = parse_raw(next());
   return row;
@@ -171,11 +162,11 @@ std::vector<Measurement> parse_samples_text(OperatorKind kind, std::string_view 
   std::vector<std::string> names = column_names(kind);
   std::vector<Measurement> rows;
   std::size_t line = 0;
-  for (std::string_view row : split(text, '\n')) {
+  for (std::string_view row : split_text(text, '\n')) {
     ++line;
     if (row.ends_with('\r')) row.remove_suffix(1);
     if (row.empty()) continue;
-    const auto cells = split(row, ',');
+    const auto cells = split_text(row, ',');
     if (line == 1) {
       if (cells.size() + 1 == names.size()) names = column_names(kind, false);
       if (!std::equal(cells.begin(), cells.end(), names.begin(), names.end())) {

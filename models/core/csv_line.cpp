@@ -2,6 +2,16 @@
 
 namespace moecast {
 
+std::vector<std::string_view> split_text(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const std::size_t end = text.find(separator);
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 1);
+  }
+}
+
 const std::vector<std::string_view>& CsvLine::split(std::string_view line) {
   cells_.clear();
   if (line.ends_with('\r')) line.remove_suffix(1);

@@ -5,6 +5,9 @@
 
 namespace moecast {
 
+/// Parts of a text between separators, without regard to quotes; one part where there is none.
+std::vector<std::string_view> split_text(std::string_view text, char separator);
+
 /// Cells of a CSV line; a quoted cell may hold commas and doubled quotes. The views live until the next line, and as
 /// long as the line.
 class CsvLine {

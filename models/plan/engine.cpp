@@ -116,7 +116,7 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   const Json json = parse_json(text, where);
   const JsonView root(json, where);
   root.refuse_unknown_keys({"schema_version", "name", "graph_rows", "largest_prefill_graph", "mixed_expert_parallelism",
-                            "collectives", "pipeline", "context_parallel", "kernels", "host", "interval", "service"});
+                            "collectives", "pipeline", "context_parallel", "host", "interval", "service"});
   static_cast<void>(root.at("schema_version").as_int(kSchemaVersion, kSchemaVersion));
   EngineSpec engine;
   engine.name = root.at("name").as_string();
@@ -124,7 +124,6 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   for (std::size_t i = 0; i < sizes.size(); ++i) add_sizes(sizes.at(i), engine.graph_rows);
   engine.largest_prefill_graph = root.at("largest_prefill_graph").as_number(0, 1e9);
   engine.mixed_expert_parallelism = root.at("mixed_expert_parallelism").as_bool();
-  if (root.has("kernels")) engine.prefill_kernel = root.at("kernels").find_string("attention_prefill").value_or("");
   parse_parallelism(root, engine);
   const JsonView host = root.at("host");
   for (const HostField& field : kHost) {

@@ -59,7 +59,6 @@ struct EngineSpec {
   bool two_batch_overlap = false;     ///< half of a batch computes while rows of the other half travel by DeepEP
   EnginePipeline pipeline;
   ContextExchange context_exchange = ContextExchange::all_gather;
-  std::string prefill_kernel;  ///< of attention, where the profile holds it; empty: the nearest measured
   EngineHost host;
   EngineService service;
   std::string host_source;  ///< what the constants were fitted to

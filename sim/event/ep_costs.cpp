@@ -48,7 +48,11 @@ class CostMaker {
   ReadyKernel find(std::string_view layout, std::string_view part, const std::string& framework,
                    const std::vector<std::string>& formats, const KernelRowValues& row,
                    std::string_view only = {}) const {
-    const auto ready = find_ready_kernel(*calibration_, {layout, part, only, framework, "", formats}, row);
+    return find({layout, part, only, framework, "", formats}, row);
+  }
+
+  ReadyKernel find(const KernelWanted& wanted, const KernelRowValues& row) const {
+    const auto ready = find_ready_kernel(*calibration_, wanted, row);
     return ready ? with_links(ready, row) : nullptr;
   }
 
@@ -310,9 +314,12 @@ class CostMaker {
       const KernelLayout& layout = *find_kernel_layout(name);
       const bool local = name == "moe";
       const KernelRowValues row = local ? local_row(layout, even) : rank_row(layout, tokens);
-      const ReadyKernel kernel = find(name, "", framework_, table_formats(layer_.dtype), row, layer_.kernel);
+      KernelWanted wanted{name, "", layer_.kernel, framework_, "", table_formats(layer_.dtype)};
+      if (local) wanted.picked_by = rank_row(layout, tokens);
+      const ReadyKernel kernel = find(wanted, row);
       if (!kernel) continue;
       if (must_be_near && kernel->compiled.sigma() > kNear) continue;
+      if (const std::string guess = kernel->guess(); !guess.empty()) result_.notes.push_back("experts: " + guess);
       add_piece("experts", *kernel, kernel->at(row, even), layer_.chunks);
       const double top_k = local ? local_top_k() : 0;
       result_.costs.experts_s = [kernel, row, top_k](const RankLoad& load) {

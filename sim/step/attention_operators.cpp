@@ -124,11 +124,7 @@ class Attention {
     row.set("num_key_value_heads", value(kv_heads_)).set("head_dim", value(block_.head_dim));
     row.set("window_size", value(block_.kind == AttentionKind::chunked ? 0 : block_.window));
     const std::vector<std::string> formats{"bfloat16+bfloat16", "bfloat16+fp8"};
-    ReadyKernel kernel;
-    if (prefill && !maker_.engine.prefill_kernel.empty()) {
-      kernel = maker_.find(layout.name, "", formats, row, maker_.engine.prefill_kernel);
-    }
-    if (!kernel) kernel = maker_.find(layout.name, "", formats, row);
+    const ReadyKernel kernel = maker_.find(layout.name, "", formats, row);
     const AttentionView view{block_, prefill};
     const auto work = attention_work(view, cached, 2 * value(heads_ * (block_.head_dim + value_dim_)));
     const std::string name = prefix + (prefill ? ".prefill" : ".decode");

@@ -58,6 +58,7 @@ class ExpertMaker {
   StepOperator make(std::vector<std::string>& notes) {
     const KernelRowValues even = even_row();
     const std::vector<ReadyKernel> few = find_some(even, notes);
+    if (const std::string guess = few.front()->guess(); !guess.empty()) notes.push_back("experts: " + guess);
     StepOperator made{call_.name, few.front()->described(), StepGroup::experts, call_.layers * call_.expert.depth, {}};
     made.seconds = call_.dispatched ? of_arrived_rows(few, even) : of_all_rows(few, even);
     made.work = [distinct = distinct_experts(), share = call_.share, rows_per_token = value(call_.top_k) / ep_,
@@ -79,7 +80,11 @@ class ExpertMaker {
     if (call_.dispatched) {
       return row.set("topk", local_top_k()).set("num_experts", value(places_ / ep_)).set("moe_ep_size", 1);
     }
-    // Ranks divide experts in the tables; copies make up for those that do not.
+    return over_ranks(row);
+  }
+
+  /// Experts of all ranks, as tables have them. Ranks divide experts there; copies make up for those that do not.
+  [[nodiscard]] KernelRowValues over_ranks(KernelRowValues row) const {
     const std::int64_t experts = call_.count % ep_ == 0 ? call_.count : places_;
     return row.set("topk", call_.top_k).set("num_experts", value(experts)).set("moe_ep_size", ep_);
   }
@@ -87,7 +92,9 @@ class ExpertMaker {
   [[nodiscard]] double local_top_k() const { return value(std::min<std::int64_t>(call_.top_k, places_ / ep_)); }
 
   [[nodiscard]] std::vector<ReadyKernel> find_all(const KernelRowValues& row) const {
-    return find_ready_kernels(calibration_, {"moe", "", "", call_.framework, call_.version, formats_, true}, row);
+    KernelWanted wanted{"moe", "", "", call_.framework, call_.version, formats_, true};
+    if (call_.dispatched) wanted.picked_by = over_ranks(row);
+    return find_ready_kernels(calibration_, wanted, row);
   }
 
   std::vector<ReadyKernel> find_some(const KernelRowValues& row, std::vector<std::string>& notes) {

@@ -55,8 +55,8 @@ StepOperator& OperatorMaker::add(std::string name, std::string kernel, StepGroup
 }
 
 ReadyKernel OperatorMaker::find(std::string_view layout, std::string_view part, std::vector<std::string> formats,
-                                const KernelRowValues& row, std::string_view only) const {
-  return find_ready_kernel(calibration, {layout, part, only, framework, version, std::move(formats), true}, row);
+                                const KernelRowValues& row) const {
+  return find_ready_kernel(calibration, {layout, part, "", framework, version, std::move(formats), true}, row);
 }
 
 ReadyKernel OperatorMaker::find_first(std::string_view layout, std::initializer_list<std::string_view> parts,

@@ -65,7 +65,7 @@ struct OperatorMaker {
                    std::function<StepWork(const StepShape&)> work);
 
   [[nodiscard]] ReadyKernel find(std::string_view layout, std::string_view part, std::vector<std::string> formats,
-                                 const KernelRowValues& row, std::string_view only = {}) const;
+                                 const KernelRowValues& row) const;
   /// The first of these that the engine has itself, else the first at all; nullptr where the profile has none.
   [[nodiscard]] ReadyKernel find_first(std::string_view layout, std::initializer_list<std::string_view> parts,
                                        const KernelRowValues& row) const;

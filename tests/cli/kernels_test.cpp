@@ -105,6 +105,46 @@ TEST_F(KernelCommands, ExplainShowsTheCard) {
   EXPECT_THAT(card.out, HasSubstr("missing: gemm"));
   const Finished json = run_moecast({"explain", "--hw", folder_ + "/made-up", "--format", "json"});
   EXPECT_EQ(Json::parse(json.out).at("kernels").at(0).at("shapes"), 7);  // one of eight is vLLM's group-limited shape
+  EXPECT_THAT(card.out, HasSubstr("which kernel a framework picks: no rule"));
+  EXPECT_THAT(card.out, HasSubstr("share of the datasheet's memory bandwidth that streams weights"));
+}
+
+TEST(ShippedProfiles, TheCardSaysWhichKernelAFrameworkPicksAndHowThatIsKnown) {
+  const Finished card = run_moecast({"explain", "--hw", "h200-sxm"});
+  ASSERT_EQ(card.code, 0) << card.err;
+  EXPECT_THAT(card.out, HasSubstr("moe_ep_size 1"));
+  EXPECT_THAT(card.out, HasSubstr("tuned tiles of sglang_fused_moe_triton bfloat16"));
+  const Finished text = run_moecast({"explain", "--hw", "h200-sxm", "--format", "json"});
+  const Json json = Json::parse(text.out);
+  int measured = 0;
+  int assumed = 0;
+  for (const Json& rule : json.at("kernel_rules")) {
+    EXPECT_EQ(rule.at("agree"), rule.at("rows"));
+    ++(rule.at("origin") == "measured" ? measured : assumed);
+  }
+  EXPECT_GT(measured, 20);
+  EXPECT_GT(assumed, 0);
+  const Json& law = json.at("kernels").at(0).at("coefficients");
+  EXPECT_FALSE(law.begin()->at("meaning").get<std::string>().empty());
+}
+
+TEST(ShippedProfiles, ValidateJudgesTheRulesByTheKernelsThatATableRecords) {
+  const std::string table = testing::TempDir() + "moecast_picks.csv";
+  // Hopper's vLLM in fp8_block: Triton on one rank, CUTLASS over several. The last row is no choice of vLLM's.
+  write_text(table,
+             "kernel_source,moe_dtype,num_tokens,hidden_size,inter_size,topk,num_experts,moe_tp_size,moe_ep_size,"
+             "distribution,latency\n"
+             "vllm_fp8moe_triton_tritonexperts,fp8_block,64,2560,896,6,96,1,1,balanced,0.2\n"
+             "vllm_fp8moe_flashinfer_cutlass_flashinferexperts,fp8_block,64,2560,896,6,96,1,4,balanced,0.1\n"
+             "vllm_fp8moe_triton_tritonexperts,fp8_block,64,2560,896,6,96,1,4,balanced,0.1\n");
+  const Finished finished = run_moecast({"validate", "kernels", "--hw", "h200-sxm", "--backend", "vllm-0.24.0",
+                                         "--operator", "moe", "--table", table, "--format", "json"});
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  const Json picks = Json::parse(finished.out).at("kernel_picks");
+  EXPECT_EQ(picks.at("agree"), 2);
+  EXPECT_EQ(picks.at("disagree"), 1);
+  EXPECT_THAT(picks.at("example").get<std::string>(), HasSubstr("tritonexperts"));
+  std::filesystem::remove(table);
 }
 
 TEST_F(KernelCommands, CalibratesByteForByte) {

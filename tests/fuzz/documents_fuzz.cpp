@@ -1,8 +1,10 @@
-// Descriptions of clusters and of serving engines, lists of events.
+// Descriptions of clusters and of serving engines, rules of backends, lists of events.
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <string_view>
 
+#include "hwprofiles/backend_rules.h"
 #include "hwprofiles/cluster.h"
 #include "models/core/error.h"
 #include "models/plan/engine.h"
@@ -14,6 +16,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const moecast::Cluster cluster = moecast::parse_cluster_text(text, "fuzz");
     const moecast::Topology topology(cluster, 1, nullptr);
     static_cast<void>(topology.links().size());
+  } catch (const moecast::Error&) {
+  }
+  try {
+    const moecast::BackendRules rules = moecast::parse_backend_rules_text(text, "fuzz");
+    const std::string written = moecast::backend_rules_text(rules);
+    if (moecast::backend_rules_text(moecast::parse_backend_rules_text(written, "again")) != written) std::abort();
+    for (const moecast::KernelRule& rule : rules.rules) {
+      const std::vector<double> row(moecast::find_kernel_layout(rule.layout)->numbers.size(), 64);
+      static_cast<void>(rules.find(rule.layout, rule.formats.front(), row));
+      static_cast<void>(rules.thresholds(rule.layout, rule.formats.front()));
+      static_cast<void>(rule.when_text());
+    }
   } catch (const moecast::Error&) {
   }
   try {

@@ -20,9 +20,22 @@ inline const std::vector<double>& made_up_tokens() {
   return tokens;
 }
 
-/// A MoE kernel whose truth is known: whole tiles of 64 rows, weights at 3.6 TB/s, 600 TFLOP/s, 8 us of launches, and a
-/// smooth surface of (hidden, width) on top. @param noise  standard deviation of ln(latency).
-inline KernelSamples tile_exact_moe(const std::vector<MoeShape>& shapes, double noise, std::uint64_t seed = 7) {
+/// Seconds of both GEMMs of one rank's experts.
+/// @param waves  whole tiles of 64 x 128 in whole waves over 132 multiprocessors; else whole tiles of 64 rows alone.
+inline double tile_seconds(const RankLoad& load, double hidden, double width, bool waves) {
+  const double row_tiles = load.distinct * std::ceil(load.rows / load.distinct / 64);
+  if (!waves) return 2 * 64 * row_tiles * 3 * hidden * width / 600e12;
+  const auto gemm = [&](double columns, double depth) {
+    const double tiles = row_tiles * std::ceil(columns / 128);
+    return std::ceil(tiles / 132) * 132 * 2 * 64 * 128 * depth / 600e12;
+  };
+  return gemm(2 * width, hidden) + gemm(hidden, width);
+}
+
+/// A MoE kernel whose truth is known: tiles as above, weights at 3.6 TB/s, 600 TFLOP/s, 8 us of launches, and a smooth
+/// surface of (hidden, width) on top. @param noise  standard deviation of ln(latency).
+inline KernelSamples tile_exact_moe(const std::vector<MoeShape>& shapes, double noise, std::uint64_t seed = 7,
+                                    bool waves = false) {
   KernelSamples samples;
   samples.key = {"vllm", "1.0", "moe", "tile_exact", "bfloat16"};
   samples.columns.resize(samples.layout().numbers.size());
@@ -38,10 +51,8 @@ inline KernelSamples tile_exact_moe(const std::vector<MoeShape>& shapes, double 
                 timed_rank_load(static_cast<std::int64_t>(tokens), static_cast<std::int64_t>(s.top_k),
                                 static_cast<std::int64_t>(s.experts), static_cast<std::int64_t>(ep), alpha);
             const double width = std::ceil(s.inter / tp);
-            const double each = load.rows / load.distinct;
-            const double padded = load.distinct * 64 * std::ceil(each / 64);
             const double memory = load.distinct * s.hidden * width * 3 * 2 / 3.6e12;
-            const double compute = 2 * padded * 3 * s.hidden * width / 600e12;
+            const double compute = tile_seconds(load, s.hidden, width, waves);
             const double surface = 0.08 * std::sin(std::log(s.hidden) * 2) * std::cos(std::log(width));
             const double seconds =
                 8e-6 + std::sqrt(memory * memory + compute * compute) + 2 * load.rows * (2 * s.hidden + width) / 4e12;

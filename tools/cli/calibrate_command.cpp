@@ -64,7 +64,7 @@ int calibrate_kernel_samples(const CalibrateOptions& options, const std::string&
         bar.update("fitting kernels", static_cast<double>(done) / static_cast<double>(all),
                    Seconds(passed * static_cast<double>(all - done) / static_cast<double>(done)));
       },
-      sister ? &*sister : nullptr);
+      sister ? &*sister : nullptr, read_backend_rules(folder));
   bar.clear();
   const std::string file = folder + "/" + std::string(kKernelCalibrationFile);
   write_file_atomically(file, kernel_calibration_text(calibration));

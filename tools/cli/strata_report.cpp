@@ -15,10 +15,8 @@ std::string percent(double ratio) { return fmt::format("{:.1f} %", 100 * ratio);
 
 }  // namespace
 
-Json stratum_json(const Stratum& stratum) {
-  const ErrorSummary& s = stratum.summary;
-  return {{"name", stratum.name},
-          {"n", s.n},
+Json summary_json(const ErrorSummary& s) {
+  return {{"n", s.n},
           {"median_ape", s.median_ape},
           {"mape", s.mape},
           {"p90_ape", s.p90_ape},
@@ -26,8 +24,15 @@ Json stratum_json(const Stratum& stratum) {
           {"kendall_tau", known(s.kendall_tau)},
           {"coverage_90_ratio", s.coverage_90_ratio},
           {"bias_ratio", s.bias},
+          {"baselines", {{"roofline", known(s.roofline_mape)}, {"nearest", known(s.nearest_mape)}}},
           {"noise_mape", known(s.noise_mape)},
-          {"baselines", {{"roofline", known(s.roofline_mape)}, {"nearest", known(s.nearest_mape)}}}};
+          {"noise_p90", known(s.noise_p90)}};
+}
+
+Json stratum_json(const Stratum& stratum) {
+  Json json{{"name", stratum.name}};
+  json.update(summary_json(stratum.summary));
+  return json;
 }
 
 std::string strata_text(const std::vector<Stratum>& strata, Format format) {

@@ -29,6 +29,25 @@ struct Options {
   std::string format = "table";
 };
 
+std::string picks_text(const PickReport& picks) {
+  const std::int64_t known = picks.agree + picks.disagree;
+  if (known == 0) return {};
+  std::string text =
+      fmt::format("picked by the framework's rules: the recorded kernel for {} of {} rows", picks.agree, known);
+  if (picks.assumed > 0) text += fmt::format(", {} of them by an assumed rule", picks.assumed);
+  if (picks.no_rule > 0) text += fmt::format("; no rule for {} rows", picks.no_rule);
+  if (!picks.example.empty()) text += "; not " + picks.example;
+  return text + "\n";
+}
+
+Json picks_json(const PickReport& picks) {
+  return {{"agree", picks.agree},
+          {"disagree", picks.disagree},
+          {"assumed", picks.assumed},
+          {"no_rule", picks.no_rule},
+          {"example", picks.example.empty() ? Json() : Json(picks.example)}};
+}
+
 std::string report_text(const KernelValidationReport& report, Format format) {
   std::string text = strata_text(report.strata, format);
   text +=
@@ -40,6 +59,7 @@ std::string report_text(const KernelValidationReport& report, Format format) {
     text += fmt::format("duplicate keys: {}, of which {} differ by more than 10 %\n", report.table.duplicates,
                         report.table.disagreeing);
   }
+  text += picks_text(report.picks);
   for (const std::string& line : report.notes) text += "note: " + line + "\n";
   return text;
 }
@@ -91,6 +111,7 @@ int run(const Options& options) {
     json["left_out"] = Json::object();
     for (const auto& [reason, rows] : report.table.left_out) json["left_out"][reason] = rows;
     json["duplicates"] = report.table.duplicates;
+    json["kernel_picks"] = picks_json(report.picks);
     json["notes"] = report.notes;
     json["inputs"] = {{"hw_folder", request.folder},
                       {"tables", options.tables},

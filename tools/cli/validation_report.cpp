@@ -7,6 +7,7 @@
 
 #include "models/core/quantity_text.h"
 #include "models/plan/graph.h"
+#include "tools/cli/strata_report.h"
 
 namespace moecast {
 namespace {
@@ -30,21 +31,6 @@ std::vector<std::string> row(const std::string& stratum, const std::string& band
           format_or_dash(s.roofline_mape, percent),
           format_or_dash(s.nearest_mape, percent),
           verdict};
-}
-
-Json summary_json(const ErrorSummary& s) {
-  const auto known = [](const std::optional<double>& value) { return value ? Json(*value) : Json(); };
-  return {{"n", s.n},
-          {"median_ape", s.median_ape},
-          {"mape", s.mape},
-          {"p90_ape", s.p90_ape},
-          {"within_10_ratio", s.within_10_ratio},
-          {"kendall_tau", known(s.kendall_tau)},
-          {"coverage_90_ratio", s.coverage_90_ratio},
-          {"bias_ratio", s.bias},
-          {"baselines", {{"roofline", known(s.roofline_mape)}, {"nearest", known(s.nearest_mape)}}},
-          {"noise_mape", known(s.noise_mape)},
-          {"noise_p90", known(s.noise_p90)}};
 }
 
 const MoeBlock* first_moe(const Architecture& architecture) {

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Pattern of a path from the repository root -> its schema. The first that fits counts.
 SCHEMAS = [
     ("hwprofiles/*/profile.json", "hwprofiles/profile.schema.json"),
+    ("hwprofiles/*/backends/*.json", "hwprofiles/backend_rules.schema.json"),
     ("hwprofiles/clusters/*.json", "hwprofiles/cluster.schema.json"),
     ("models/zoo/*.schema.json", None),
     ("models/zoo/*.json", "models/architecture/architecture.schema.json"),

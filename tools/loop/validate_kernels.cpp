@@ -12,6 +12,7 @@
 #include "sim/cost/kernel/few_samples.h"
 #include "sim/cost/kernel/kernel_fit.h"
 #include "sim/cost/kernel/left_out_scores.h"
+#include "tools/loop/kernel_strata.h"
 
 namespace moecast {
 namespace {
@@ -29,6 +30,7 @@ class Validator {
 
   KernelValidationReport run() {
     const Profile profile = read_profile(request_.folder);
+    backends_ = read_backend_rules(request_.folder);
     std::vector<KernelSamples> kernels;
     for (const std::string& path : request_.tables) {
       KernelTable table = read_kernel_table(path, request_.layout, request_.framework, request_.version);
@@ -39,11 +41,12 @@ class Validator {
       calibration_ = read_kernel_calibration(request_.folder, profile.name);
       profile_samples_ = read_kernel_samples(request_.folder);
     } else {
-      calibration_.device = device_limits(profile);
+      calibration_.device = device_limits(profile, backends_);
       if (!request_.sister.empty()) {
         sister_ = read_kernel_calibration(request_.sister, read_profile(request_.sister).name);
       }
     }
+    for (const KernelSamples& samples : kernels) report_.picks.add(backends_, samples);
     std::size_t all = 0;
     for (const KernelSamples& samples : kernels) all += samples.size();
     std::size_t done = 0;
@@ -124,7 +127,7 @@ class Validator {
         outcome.measured_s = samples.latency_s[row];
         outcome.roofline_s = roofline(law, data, row);
         outcome.nearest_s = nearest_value(nearest, data, row);
-        add(samples, row, law, outcome);
+        add_kernel_outcome(samples, row, law, outcome, strata_);
       }
     }
   }
@@ -157,7 +160,7 @@ class Validator {
       outcome.low_s = std::exp(answer.log_low);
       outcome.high_s = std::exp(answer.log_high);
       outcome.measured_s = samples.latency_s[row];
-      add(samples, row, *law, outcome);
+      add_kernel_outcome(samples, row, *law, outcome, strata_);
     }
   }
 
@@ -276,12 +279,11 @@ class Validator {
       const std::vector<LeftOutScore> rows = family_scores(members, groups);
       all.insert(all.end(), rows.begin(), rows.end());
     }
-    std::vector<ScoreInterval> intervals;
-    for (int group = 0; group < groups; ++group) intervals.push_back(score_interval(all, group));
+    const LeftOutIntervals intervals = left_out_intervals(all, {});
     for (const HeldOut& held : held_out_) {
       for (std::size_t row = 0; row < held.scores.size(); ++row) {
         const LeftOutScore& score = held.pooled[row];
-        const ScoreInterval& interval = intervals[static_cast<std::size_t>(score.group)];
+        const ScoreInterval& interval = intervals.without[static_cast<std::size_t>(score.group)];
         const auto r = static_cast<Eigen::Index>(row);
         Outcome outcome;
         outcome.predicted_s = std::exp(score.log_predicted);
@@ -291,7 +293,7 @@ class Validator {
         outcome.roofline_s = held.law->roofline_seconds(held.data.terms.row(r).data()) *
                              std::exp(held.log_efficiency[static_cast<std::size_t>(held.scores[row].group)]);
         outcome.nearest_s = std::exp(held.rows.log_nearest(r));
-        add(held.samples, row, *held.law, outcome);
+        add_kernel_outcome(held.samples, row, *held.law, outcome, strata_);
       }
     }
     held_out_.clear();
@@ -340,48 +342,10 @@ class Validator {
                                         data.coordinates.row(static_cast<Eigen::Index>(row))));
   }
 
-  void add(const KernelSamples& samples, std::size_t row, const KernelLaw& law, const Outcome& outcome) {
-    const KernelLayout& layout = samples.layout();
-    const auto value = [&](std::size_t column) { return samples.columns[column][row]; };
-    strata_.add("all", outcome);
-    if (!samples.key.dtype.empty()) strata_.add("dtype " + samples.key.dtype, outcome);
-    strata_.add("kernel " + samples.key.kernel + (samples.key.dtype.empty() ? "" : " " + samples.key.dtype), outcome);
-    std::vector<double> values;
-    samples.row(row, values);
-    constexpr std::array<const char*, kKernelBands> kBandNames{"<= 16", "17-256", "> 256"};
-    const bool moe = layout.kind == OperatorKind::fused_moe;
-    const std::size_t band = kernel_band(law.band_size(values));
-    if (law.pools_scores() && layout.name != "nvlink_one_sided") {
-      constexpr std::array<const char*, kKernelBands> kSizes{"<= 64 KiB", "<= 4 MiB", "> 4 MiB"};
-      strata_.add(fmt::format("bytes {}", kSizes[band]), outcome);
-    } else {
-      strata_.add(fmt::format("{} {}", moe || is_communication(layout.name) ? "tokens" : "rows", kBandNames[band]),
-                  outcome);
-    }
-    for (std::size_t c = 0; c < layout.numbers.size(); ++c) {
-      const std::string_view name = layout.numbers[c].name;
-      if (name == kDistributionColumn) strata_.add("load " + distribution_text(value(c)), outcome);
-      if (name == "moe_tp_size") strata_.add(fmt::format("tp {:.0f}", value(c)), outcome);
-      if (name == "num_gpus" || name == "ep_size") {
-        strata_.add(fmt::format("ranks {:.0f}", value(c)), outcome);
-        strata_.add(fmt::format("ranks {:.0f} {}", value(c), samples.key.kernel), outcome);
-      }
-      if (name == "node_num") {
-        strata_.add(fmt::format("nodes {:.0f}", value(c)), outcome);
-        strata_.add(fmt::format("nodes {:.0f} {}", value(c), samples.key.kernel), outcome);
-      }
-      if (name == "moe_ep_size") strata_.add(fmt::format("ep {:.0f}", value(c)), outcome);
-    }
-    std::string shape;
-    for (const std::string_view name : law.group_columns("shape")) {
-      shape += fmt::format("{}{:.0f}", shape.empty() ? "" : "x", value(layout.column(name)));
-    }
-    if (!shape.empty()) strata_.add("shape " + shape, outcome);
-  }
-
   const KernelValidation& request_;
   KernelCalibration calibration_;
   KernelCalibration sister_;
+  std::vector<BackendRules> backends_;
   std::vector<HeldOut> held_out_;
   std::vector<KernelSamples> profile_samples_;
   const KernelSamples* known_ = nullptr;

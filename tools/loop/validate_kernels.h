@@ -7,6 +7,7 @@
 
 #include "hwprofiles/kernel_samples.h"
 #include "sim/cost/kernel/kernel_calibration.h"
+#include "tools/loop/kernel_picks.h"
 #include "tools/loop/strata.h"
 
 namespace moecast {
@@ -32,6 +33,7 @@ struct KernelValidationReport {
   TableReport table;
   std::map<std::string, std::int64_t> not_judged;  ///< rows outside all strata, by reason
   std::vector<std::string> notes;                  ///< substitutions of kernels
+  PickReport picks;
 };
 
 /// Predicts every row of the table. With `leave_out`, each row by a model fitted to the table's other groups.

@@ -99,4 +99,18 @@ Eigen::VectorXd CurveGrid::resample(const Eigen::MatrixXd& coordinates, const Ei
   return out;
 }
 
+Eigen::VectorXd CurveGrid::gaps(const Eigen::MatrixXd& coordinates) const {
+  Eigen::VectorXd out(own_nodes());
+  Eigen::Index node = 0;
+  for (const double x : axes[0]) {
+    const Eigen::ArrayXd along = (coordinates.col(0).array() - x).abs();
+    if (!plane) {
+      out(node++) = along.minCoeff();
+      continue;
+    }
+    for (const double y : axes[1]) out(node++) = along.max((coordinates.col(1).array() - y).abs()).minCoeff();
+  }
+  return out;
+}
+
 }  // namespace moecast

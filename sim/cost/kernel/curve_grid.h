@@ -32,6 +32,8 @@ struct CurveGrid {
   /// Values at all nodes from measured points of one curve.
   /// @param coordinates  points x axes, at least one, ascending along every axis of lines.
   [[nodiscard]] Eigen::VectorXd resample(const Eigen::MatrixXd& coordinates, const Eigen::VectorXd& values) const;
+  /// How far each of `own_nodes` is from the nearest measured point of one curve, in units of the axes.
+  [[nodiscard]] Eigen::VectorXd gaps(const Eigen::MatrixXd& coordinates) const;
 };
 
 }  // namespace moecast

@@ -65,7 +65,6 @@ CurveFit fit_curves(const Eigen::MatrixXd& covariance, const Eigen::MatrixXd& va
     const double scale = kRobustScale * median_absolute(left_out) + kLeastScale;
     const double limit = options.clip * scale;
     fit.values = values - left_out + left_out.cwiseMax(-limit).cwiseMin(limit);
-    fit.residual_scale = scale;
     for (Eigen::Index curve = 0; curve < covariance.rows(); ++curve) {
       const double distrust = std::max(1.0, median_absolute(left_out.row(curve)) / scale);
       fit.noise(curve) = options.noise * distrust * distrust;

@@ -21,10 +21,9 @@ struct CurveKernel {
 
 /// Kriging over whole curves: the weights depend on the configuration only, and all positions on a curve share them.
 struct CurveFit {
-  Eigen::MatrixXd inverse;    ///< (K + noise)^-1, curves x curves
-  Eigen::MatrixXd values;     ///< curves x nodes, outliers pulled to what the other curves say
-  Eigen::VectorXd noise;      ///< variance a curve
-  double residual_scale = 0;  ///< robust standard deviation of left-out curves
+  Eigen::MatrixXd inverse;  ///< (K + noise)^-1, curves x curves
+  Eigen::MatrixXd values;   ///< curves x nodes, outliers pulled to what the other curves say
+  Eigen::VectorXd noise;    ///< variance a curve
   [[nodiscard]] Eigen::MatrixXd weights() const { return inverse * values; }
 };
 

@@ -107,6 +107,8 @@ void add_short_curves(const KernelData& data, const std::vector<bool>& is_short,
   const Eigen::VectorXd means = log_means(data, *model.law, model.coefficients);
   arrays.features.conservativeResize(after, Eigen::NoChange);
   arrays.own.conservativeResize(after, Eigen::NoChange);
+  arrays.gaps.conservativeResize(after, Eigen::NoChange);
+  arrays.gaps.bottomRows(after - before).setZero();  // the share of a short curve says how sure it is
   if (arrays.weights.rows() > 0) {
     arrays.weights.conservativeResize(after, Eigen::NoChange);
     arrays.weights.bottomRows(after - before).setZero();

@@ -214,6 +214,16 @@ class Fitter {
   std::size_t done_ = 0;
 };
 
+/// Tiles that the sister has tuned, of kernels of which nothing is known here.
+void inherit_tuned(const KernelCalibration& sister, KernelCalibration& calibration) {
+  std::vector<TunedTiles>& own = calibration.device.tuned;
+  for (const TunedTiles& known : sister.device.tuned) {
+    const bool here = std::ranges::any_of(
+        own, [&](const TunedTiles& t) { return t.kernel == known.kernel && t.formats == known.formats; });
+    if (!here) own.push_back(known);
+  }
+}
+
 /// Kernels that the sister has and this machine was never measured with: its physics on this datasheet.
 void inherit_kernels(const KernelCalibration& sister, KernelCalibration& calibration) {
   // Left out whole, H200 from H100 is off by 5 % and B300 from B200 by 3 % in the median: twice the interval covers it.
@@ -241,10 +251,11 @@ void inherit_kernels(const KernelCalibration& sister, KernelCalibration& calibra
 
 KernelCalibration calibrate_kernels(const Profile& profile, const std::vector<KernelSamples>& samples,
                                     const std::function<void(std::size_t, std::size_t)>& progress,
-                                    const KernelCalibration* sister) {
+                                    const KernelCalibration* sister, const std::vector<BackendRules>& backends) {
   KernelCalibration calibration;
   calibration.profile = profile.name;
-  calibration.device = device_limits(profile);
+  calibration.device = device_limits(profile, backends);
+  if (sister != nullptr) inherit_tuned(*sister, calibration);
   Fitter(calibration, samples, sister, progress).run();
   pool_scores(calibration.kernels);
   if (sister != nullptr) inherit_kernels(*sister, calibration);

@@ -5,13 +5,14 @@
 #include <string_view>
 #include <vector>
 
+#include "hwprofiles/backend_rules.h"
 #include "hwprofiles/kernel_samples.h"
 #include "hwprofiles/profile.h"
 #include "sim/cost/kernel/kernel_model.h"
 
 namespace moecast {
 
-inline constexpr int kKernelCalibrationVersion = 2;
+inline constexpr int kKernelCalibrationVersion = 3;
 inline constexpr std::string_view kKernelCalibrationFile = "kernels.bin";
 
 /// Every calibrated kernel of one machine. Immutable after loading; safe to share between threads.
@@ -20,6 +21,7 @@ struct KernelCalibration {
   DeviceLimits device;
   std::vector<KernelModel> kernels;              ///< sorted by key
   std::map<std::string, std::int64_t> left_out;  ///< rows that no fit saw, by reason
+  std::vector<BackendRules> backends;            ///< which kernels frameworks pick; beside the calibration, not in it
   std::vector<std::string> choices;              ///< what the calibration chose by itself, and why; not stored
 
   /// How the kernel for a key was found.
@@ -44,10 +46,12 @@ inline constexpr std::size_t kFewRows = 400;
 /// @param sister  calibration of a machine of the same generation; may be null. Kernels with few rows carry its
 /// residuals over where cross-validation gains, kernels without a row are its physics on this datasheet with three
 /// times its interval.
+/// @param backends  of the profile's folder: tiles that frameworks have tuned.
 /// @throws InputError when there is no sample, or the profile lacks a datasheet value.
 KernelCalibration calibrate_kernels(const Profile& profile, const std::vector<KernelSamples>& samples,
                                     const std::function<void(std::size_t, std::size_t)>& progress = {},
-                                    const KernelCalibration* sister = nullptr);
+                                    const KernelCalibration* sister = nullptr,
+                                    const std::vector<BackendRules>& backends = {});
 /// The same kernel of another machine, whatever its version; nullptr where it has none.
 const KernelModel* find_sister_kernel(const KernelCalibration& sister, const KernelKey& key);
 
@@ -57,7 +61,7 @@ std::string kernel_calibration_text(const KernelCalibration& calibration);
 /// @throws InputError on anything that is not such a file: cut short, other version, sizes that do not fit, values that
 /// are not finite.
 KernelCalibration parse_kernel_calibration(std::string_view text, const std::string& where);
-/// FOLDER/kernels.bin. @throws InputError as above, or when it belongs to another profile.
+/// FOLDER/kernels.bin and FOLDER/backends/*.json. @throws InputError as above, or when it belongs to another profile.
 KernelCalibration read_kernel_calibration(const std::string& folder, const std::string& profile);
 
 }  // namespace moecast

@@ -79,6 +79,15 @@ Eigen::VectorXd KernelData::residual_curve(std::size_t curve, const Eigen::Vecto
   return grid.resample(at, values);
 }
 
+Eigen::VectorXd KernelData::gaps(std::size_t curve) const {
+  const std::vector<std::size_t>& points = curves[curve];
+  Eigen::MatrixXd at(points.size(), coordinates.cols());
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    at.row(static_cast<Eigen::Index>(i)) = coordinates.row(static_cast<Eigen::Index>(points[i]));
+  }
+  return grid.gaps(at);
+}
+
 KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, RankLoadCache& loads) {
   KernelData data;
   const auto rows = static_cast<Eigen::Index>(samples.size());

@@ -25,6 +25,8 @@ struct KernelData {
   [[nodiscard]] std::size_t rows() const { return static_cast<std::size_t>(log_seconds.size()); }
   /// Residuals of one curve at all nodes. @param log_mean  of every row.
   [[nodiscard]] Eigen::VectorXd residual_curve(std::size_t curve, const Eigen::VectorXd& log_mean) const;
+  /// How far a curve's own nodes are from its measured positions.
+  [[nodiscard]] Eigen::VectorXd gaps(std::size_t curve) const;
 };
 
 KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, RankLoadCache& loads);

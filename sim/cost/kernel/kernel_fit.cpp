@@ -151,7 +151,6 @@ void store_fold(const KernelData& data, const KernelLaw& law, const Fold& fold, 
       for (std::size_t i = 0; i < static_cast<std::size_t>(place.count); ++i) {
         residual += place.share[i] * residuals(at, place.node[i]);
       }
-      out.log_mean(r) = fold.log_mean(r);
       out.log_predicted(r) = fold.log_mean(r) + residual;
       out.sigma(r) = std::sqrt(variance(at) + kVarianceFloor);
       out.log_nearest(r) =
@@ -165,7 +164,7 @@ void store_fold(const KernelData& data, const KernelLaw& law, const Fold& fold, 
 
 LeftOutRows empty_rows(const KernelData& data) {
   const auto rows = static_cast<Eigen::Index>(data.rows());
-  return {Eigen::VectorXd(rows), Eigen::VectorXd(rows), Eigen::VectorXd(rows), Eigen::VectorXd(rows)};
+  return {Eigen::VectorXd(rows), Eigen::VectorXd(rows), Eigen::VectorXd(rows)};
 }
 
 }  // namespace
@@ -264,6 +263,10 @@ KernelModel model_of(const KernelData& data, const std::shared_ptr<const KernelL
     own -= whole.covariance * weights.leftCols(own.cols());
   }
   arrays.own = own.cast<float>();
+  arrays.gaps.resize(own.rows(), own.cols());
+  for (std::size_t curve = 0; curve < data.curves.size(); ++curve) {
+    arrays.gaps.row(static_cast<Eigen::Index>(curve)) = data.gaps(curve).transpose().cast<float>();
+  }
   model.lazy = std::make_shared<const LazyArrays>(std::move(arrays));
   model.largest_position = data.coordinates.col(0).maxCoeff();
   return model;
@@ -295,9 +298,9 @@ KernelModel fit_long_curves(const KernelSamples& samples, const KernelData& data
   if (shapes < 2 || whole.curves.inverse.size() == 0) return model;
   const LeftOutRows rows = leave_groups_out_fast(data, *law, groups, whole);
   const std::vector<LeftOutScore> scores = left_out_scores(data, rows, row_groups_of(data, groups));
-  const Caution caution = caution_for(shapes);
-  model.scores = cautious_interval(scores, -1, caution);
-  model.left_out = summarise_left_out(scores, scores, caution);
+  const LeftOutIntervals intervals = left_out_intervals(scores, caution_for(shapes));
+  model.scores = intervals.whole;
+  model.left_out = summarise_left_out(scores, intervals);
   if (law->pools_scores()) {
     model.left_out_scores = scores;
     model.left_out_groups = group_names(samples, data, groups, law->group_columns("shape"));

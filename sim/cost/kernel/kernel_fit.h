@@ -10,7 +10,6 @@ namespace moecast {
 
 /// Predictions of every row by a model that has not seen the row's group.
 struct LeftOutRows {
-  Eigen::VectorXd log_mean;  ///< physics alone
   Eigen::VectorXd log_predicted;
   Eigen::VectorXd sigma;        ///< unit of the scores
   Eigen::VectorXd log_nearest;  ///< baseline: the nearest measured curve at the same position

@@ -52,18 +52,22 @@ bool switch_reduces(const Profile& profile) {
 
 }  // namespace
 
-DeviceLimits device_limits(const Profile& profile) {
+DeviceLimits device_limits(const Profile& profile, const std::vector<BackendRules>& backends) {
   const auto known = [&](const char* name) {
     const HardwareQuantity* found = profile.find(name);
     return found == nullptr ? 0.0 : found->value;
   };
-  return {needed(profile, "memory_bandwidth"),
-          needed(profile, "peak_bf16"),
-          needed(profile, "l2_cache"),
-          needed(profile, "multiprocessors"),
-          known("scaleup_bandwidth_per_direction"),
-          known("scaleout_bandwidth_per_direction"),
-          switch_reduces(profile)};
+  DeviceLimits limits{needed(profile, "memory_bandwidth"),
+                      needed(profile, "peak_bf16"),
+                      needed(profile, "l2_cache"),
+                      needed(profile, "multiprocessors"),
+                      known("scaleup_bandwidth_per_direction"),
+                      known("scaleout_bandwidth_per_direction"),
+                      switch_reduces(profile)};
+  for (const BackendRules& backend : backends) {
+    limits.tuned.insert(limits.tuned.end(), backend.tuned.begin(), backend.tuned.end());
+  }
+  return limits;
 }
 
 std::optional<KernelFormat> kernel_format(std::string_view dtype) {

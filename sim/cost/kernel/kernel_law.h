@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "hwprofiles/backend_rules.h"
 #include "hwprofiles/kernel_samples.h"
 #include "hwprofiles/profile.h"
 #include "models/routing/rank_load.h"
@@ -23,10 +24,12 @@ struct DeviceLimits {
   double link = 0;              ///< scale-up link of one direction, B/s; 0: none or not known
   double nic = 0;               ///< scale-out link of one direction a device, B/s; 0: not known
   bool switch_reduces = false;  ///< the scale-up switch adds up (NVLink SHARP: NVIDIA from sm90 on)
+  /// Tiles that frameworks have tuned for the device, as their files of the profile say.
+  std::vector<TunedTiles> tuned = {};
 };
 
-/// @throws InputError naming the quantity that the profile lacks.
-DeviceLimits device_limits(const Profile& profile);
+/// @param backends  of the profile's folder. @throws InputError naming the quantity that the profile lacks.
+DeviceLimits device_limits(const Profile& profile, const std::vector<BackendRules>& backends = {});
 
 /// Bytes of a stored weight with its scales, and the arithmetic rate over bf16, of a format as tables spell it
 /// ("w4a8_mxfp4_mxfp8").
@@ -68,7 +71,8 @@ class KernelLaw {
   /// Seconds of a constant-efficiency roofline at the datasheet's peaks: the baseline.
   [[nodiscard]] virtual double roofline_seconds(const double* terms) const = 0;
 
-  /// Half width of a 90 % interval of ln latency between two measured positions of a curve.
+  /// Half width of a 90 % interval of ln latency between two measured positions of a curve: between repeated
+  /// measurements 0.5 % median, 4 % p90.
   [[nodiscard]] virtual double measured_half_width(std::span<const double> /*row*/) const { return 0.04; }
   /// Size of the machine that a row runs on (nodes, ranks); 1 where it does not matter.
   [[nodiscard]] virtual double machine_size(std::span<const double> /*row*/) const { return 1; }

@@ -42,6 +42,7 @@ struct KernelArrays {
   Eigen::MatrixXf weights;   ///< curves x nodes; empty: too few curves, physics alone
   /// curves x own nodes: what was measured at a curve beyond what the weights say there.
   Eigen::MatrixXf own;
+  Eigen::MatrixXf gaps;             ///< curves x own nodes: doublings to the nearest position that was measured
   Eigen::MatrixXf landmark_factor;  ///< inverse of the Cholesky factor of the landmarks' covariance with noise, lower
 };
 
@@ -130,7 +131,8 @@ class CompiledKernel {
   std::array<double, KernelLaw::kMostCoefficients> prepared_{};
   std::array<float, CurveGrid::kMostNodes> residual_{};
   double sigma_ = 1;
-  bool own_ = false;  ///< the configuration itself was measured
+  bool own_ = false;        ///< the configuration itself was measured
+  Eigen::Index curve_ = 0;  ///< its curve
   double own_share_ =
       0;  ///< of the interval that is left, where it was measured at few positions only; 0 = whole curve
 };

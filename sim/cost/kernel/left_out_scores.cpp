@@ -17,6 +17,11 @@ constexpr double kUnknownScore = 0.6;
 /// Least score of a kernel of which two or three shapes were measured.
 constexpr double kFewShapesScore = 0.35;
 constexpr double kLeastUsual = 1e-6;
+/// Groups from which on intervals are stretched to their coverage, from which on they may also shrink, and by how much
+/// at most.
+constexpr int kLeastStretched = 5;
+constexpr int kLeastShrunk = 8;
+constexpr double kMostStretch = 1.6;
 /// Share of the shapes whose own quantile an interval holds: higher where few shapes say little of the next one.
 constexpr double shape_quantile(std::size_t shapes) { return shapes >= 8 ? 0.78 : 0.85; }
 
@@ -74,6 +79,8 @@ Caution caution_for(int groups) {
   return {groups >= 5 ? 1 : groups == 4 ? 1.4 : groups == 3 ? 1.8 : 3, groups < 4 ? kFewShapesScore : 0};
 }
 
+namespace {
+
 ScoreInterval cautious_interval(const std::vector<LeftOutScore>& rows, int skip, const Caution& caution) {
   ScoreInterval interval = score_interval(rows, skip);
   for (double& score : interval.low) score = std::min(score * caution.factor, -caution.least);
@@ -81,19 +88,50 @@ ScoreInterval cautious_interval(const std::vector<LeftOutScore>& rows, int skip,
   return interval;
 }
 
+void stretch(ScoreInterval& interval, double factor) {
+  for (double& score : interval.low) score *= factor;
+  for (double& score : interval.high) score *= factor;
+}
+
+}  // namespace
+
+LeftOutIntervals left_out_intervals(const std::vector<LeftOutScore>& rows, const Caution& caution) {
+  LeftOutIntervals intervals;
+  intervals.whole = cautious_interval(rows, -1, caution);
+  const int groups = count_groups(rows);
+  for (int group = 0; group < groups; ++group) intervals.without.push_back(cautious_interval(rows, group, caution));
+  if (groups < kLeastStretched) return intervals;
+  // How many times its bound a row's score is, where the bound has not seen the row's group.
+  std::vector<double> ratios;
+  for (const LeftOutScore& row : rows) {
+    const ScoreInterval& bounds = intervals.without[static_cast<std::size_t>(row.group)];
+    const double score = row.score();
+    ratios.push_back(score / (score > 0 ? bounds.high : bounds.low)[row.band]);
+  }
+  const double least = groups < kLeastShrunk ? 1 : 1 / kMostStretch;
+  const auto factor_without = [&](int skip) {
+    std::vector<double> kept;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i].group != skip) kept.push_back(ratios[i]);
+    }
+    return std::clamp(quantile(std::move(kept), kCoverage), least, kMostStretch);
+  };
+  stretch(intervals.whole, factor_without(-1));
+  for (int group = 0; group < groups; ++group) {
+    stretch(intervals.without[static_cast<std::size_t>(group)], factor_without(group));
+  }
+  return intervals;
+}
+
 std::optional<ErrorSummary> summarise_left_out(const std::vector<LeftOutScore>& rows,
-                                               const std::vector<LeftOutScore>& all, const Caution& caution) {
-  std::map<int, ScoreInterval> without;
+                                               const LeftOutIntervals& intervals) {
   std::vector<Outcome> outcomes;
   for (const LeftOutScore& row : rows) {
-    auto found = without.find(row.group);
-    if (found == without.end()) {
-      found = without.emplace(row.group, cautious_interval(all, row.group, caution)).first;
-    }
+    const ScoreInterval& interval = intervals.without[static_cast<std::size_t>(row.group)];
     Outcome outcome;
     outcome.predicted_s = std::exp(row.log_predicted);
-    outcome.low_s = std::exp(row.log_predicted + row.sigma * found->second.low[row.band]);
-    outcome.high_s = std::exp(row.log_predicted + row.sigma * found->second.high[row.band]);
+    outcome.low_s = std::exp(row.log_predicted + row.sigma * interval.low[row.band]);
+    outcome.high_s = std::exp(row.log_predicted + row.sigma * interval.high[row.band]);
     outcome.measured_s = std::exp(row.log_measured);
     outcomes.push_back(outcome);
   }
@@ -146,13 +184,13 @@ void pool_scores(std::vector<KernelModel>& kernels) {
       all.insert(all.end(), family.begin(), family.end());
     }
     const Caution caution = caution_for(first);
-    const ScoreInterval interval = cautious_interval(all, -1, caution);
+    const LeftOutIntervals intervals = left_out_intervals(all, caution);
     for (auto& [name, members] : families) {
       for (KernelModel* model : members) {
-        model->scores = interval;
+        model->scores = intervals.whole;
         for (double& score : model->scores.low) score *= usual[name];
         for (double& score : model->scores.high) score *= usual[name];
-        model->left_out = summarise_left_out(model->left_out_scores, all, caution);
+        model->left_out = summarise_left_out(model->left_out_scores, intervals);
       }
     }
   }

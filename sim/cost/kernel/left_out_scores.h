@@ -26,13 +26,18 @@ struct Caution {
 };
 Caution caution_for(int groups);
 
-/// Interval of a calibration from its left-out rows.
-ScoreInterval cautious_interval(const std::vector<LeftOutScore>& rows, int skip, const Caution& caution);
+/// Intervals of a calibration from its left-out rows, stretched until 90 % of the rows lie inside an interval that was
+/// made without their own group.
+struct LeftOutIntervals {
+  ScoreInterval whole;
+  std::vector<ScoreInterval> without;  ///< by group: neither its bounds nor its stretch has seen the group
+};
+LeftOutIntervals left_out_intervals(const std::vector<LeftOutScore>& rows, const Caution& caution);
 
 /// Error and coverage of left-out rows, each interval without the scores of the row's own group.
-/// @param all  rows that intervals come from, those of `rows` among them, with the same numbers of groups.
+/// @param intervals  of these rows and perhaps others, with the same numbers of groups.
 std::optional<ErrorSummary> summarise_left_out(const std::vector<LeftOutScore>& rows,
-                                               const std::vector<LeftOutScore>& all, const Caution& caution);
+                                               const LeftOutIntervals& intervals);
 
 /// Median size of the scores of rows that are not in `skip`; 1 where there are none.
 double usual_score(const std::vector<LeftOutScore>& rows, int skip);

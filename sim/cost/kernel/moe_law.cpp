@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -6,7 +7,9 @@
 namespace moecast {
 namespace {
 
-enum Term { kHidden, kInter, kWeights, kRows, kGlobalRows, kDistinct, kMatrices, kMisaligned, kTermCount };
+enum Term { kHidden, kInter, kWeights, kRows, kGlobalRows, kDistinct, kMatrices, kMisaligned, kTiles, kTermCount };
+/// Tiles of a kernel: those tuned for its experts and width (or what is not known), or the framework's defaults.
+enum Tiles { kTuned, kSmallDefault, kLargeDefault };
 enum Coef {
   kLaunch,
   kBandwidth,
@@ -23,11 +26,16 @@ enum Coef {
   kCacheGain,
   kMisalignment,
   kSaturation,
-  kCoefCount
+  kCoefCount,  ///< of kernels whose tuned tiles are not known
+  kLargeMemory = kCoefCount,
+  kLargeCompute,
+  kLargeRowTile,
+  kSmallTiles,
+  kTiledCoefCount
 };
 
 constexpr double kLnMs = 6.907755279;  ///< the priors were found in milliseconds; laws answer in seconds
-constexpr std::array<KernelLaw::Coefficient, kCoefCount> kCoefficients{{
+constexpr std::array<KernelLaw::Coefficient, kTiledCoefCount> kCoefficients{{
     {"launch", "seconds of the launches of one call", -3.7 - kLnMs, 1.0},
     {"bandwidth", "share of the datasheet's memory bandwidth that streams weights", -0.15, 0.4},
     {"peak", "share of the datasheet's arithmetic peak", -0.5, 0.6},
@@ -43,11 +51,16 @@ constexpr std::array<KernelLaw::Coefficient, kCoefCount> kCoefficients{{
     {"cache_gain", "odds of the share of weights that the last-level cache serves", -1.0, 1.0},
     {"misalignment", "slow-down where the local width is no multiple of 16", -0.1, 0.7},
     {"saturation", "exponent (times 0.3) of the loss at few rows an expert; no logarithm", 0.0, 0.5},
+    {"large_default_memory", "what streaming weights takes longer on large default tiles, a ratio less 1", -1.0, 1.0},
+    {"large_default_compute", "what arithmetic takes longer on large default tiles, a ratio less 1", 0.0, 0.7},
+    {"large_default_row_tile", "rows that an expert is rounded up to on large default tiles, smoothly", 3.7, 0.7},
+    {"small_default", "what both take longer on small default tiles, a ratio less 1", -2.0, 1.0},
 }};
 
-constexpr std::array<std::string_view, 9> kFeatures{
-    "hidden", "local_width", "local_experts", "experts_over_top_k", "top_k", "ranks", "load", "misaligned", "matrices"};
-enum Feature { kFHidden, kFInter, kFLocal, kFSparsity, kFTopK, kFRanks, kFLoad, kFMisaligned, kFMatrices };
+constexpr std::array<std::string_view, 10> kFeatures{"hidden",   "local_width", "local_experts", "experts_over_top_k",
+                                                     "top_k",    "ranks",       "load",          "misaligned",
+                                                     "matrices", "tuned"};
+enum Feature { kFHidden, kFInter, kFLocal, kFSparsity, kFTopK, kFRanks, kFLoad, kFMisaligned, kFMatrices, kFTuned };
 
 CurveKernel make_kernel() {
   // KERNEL: lengths in natural logarithms, found by leaving shapes out. The second term is the tuned-table effect: what
@@ -61,8 +74,9 @@ CurveKernel make_kernel() {
              {kFRanks, 4},
              {kFLoad, 0.7},
              {kFMisaligned, 1},
-             {kFMatrices, 1}}},
-           {0.3, {{kFInter, 0.25}, {kFLocal, 0.25}, {kFHidden, 3}, {kFLoad, 1}, {kFMatrices, 1}}}}};
+             {kFMatrices, 1},
+             {kFTuned, 1}}},
+           {0.3, {{kFInter, 0.25}, {kFLocal, 0.25}, {kFHidden, 3}, {kFLoad, 1}, {kFMatrices, 1}, {kFTuned, 1}}}}};
 }
 
 /// ln(1 + coefficient of variation of the expert loads), as published draws of these laws have it.
@@ -91,9 +105,18 @@ class MoeLaw final : public KernelLaw {
     triton_ = key.kernel.find("triton_tritonexperts") != std::string::npos ||
               key.kernel.find("fused_moe_triton") != std::string::npos || key.kernel == "vllm_fused_moe" ||
               key.kernel.find("oaitriton") != std::string::npos;
+    for (const TunedTiles& tuned : device.tuned) {
+      if (key.layout == tuned.layout && key.kernel == tuned.kernel &&
+          std::ranges::find(tuned.formats, key.dtype) != tuned.formats.end()) {
+        tuned_ = tuned;
+      }
+    }
+    device_.tuned.clear();
   }
 
-  [[nodiscard]] std::span<const Coefficient> coefficients() const override { return kCoefficients; }
+  [[nodiscard]] std::span<const Coefficient> coefficients() const override {
+    return std::span(kCoefficients).first(tuned_ ? kTiledCoefCount : kCoefCount);
+  }
 
   void derive(const KernelRow& row, RankLoadCache& loads, double* t) const override {
     const std::span<const double> v = row.values;
@@ -111,6 +134,7 @@ class MoeLaw final : public KernelLaw {
     t[kGlobalRows] = v[tokens_] * v[top_k_];
     t[kWeights] = t[kDistinct] * v[hidden_] * inter * t[kMatrices] * format_.weight_bytes;
     t[kMisaligned] = triton_ && std::fmod(inter, 16) != 0 ? 1 : 0;
+    t[kTiles] = tiles(v[tokens_], experts / v[ep_], inter);
   }
 
   void prepare(const double* logs, double* prepared) const override {
@@ -120,15 +144,26 @@ class MoeLaw final : public KernelLaw {
 
   [[nodiscard]] double log_seconds(const double* t, const double* p) const override {
     const double penalty = 1 + p[kMisalignment] * t[kMisaligned];
+    // How many times as long as on tuned tiles, and the rows that an expert is rounded up to.
+    double slower_memory = 1;
+    double slower_compute = 1;
+    double row_tile = p[kRowTile];
+    if (t[kTiles] == kLargeDefault) {
+      slower_memory += p[kLargeMemory];
+      slower_compute += p[kLargeCompute];
+      row_tile = p[kLargeRowTile];
+    } else if (t[kTiles] == kSmallDefault) {
+      slower_memory = slower_compute = 1 + p[kSmallTiles];
+    }
     const double fill = t[kWeights] / device_.cache;
     const double resident = 1 / (1 + fill * fill * fill * fill);
     const double memory = t[kWeights] / (device_.bandwidth * p[kBandwidth]) *
-                          (1 - resident * p[kCacheGain] / (1 + p[kCacheGain])) * penalty;
+                          (1 - resident * p[kCacheGain] / (1 + p[kCacheGain])) * penalty * slower_memory;
     const double x = t[kRows] / t[kDistinct];
-    const double rows = t[kDistinct] * std::sqrt(x * x + p[kRowTile] * p[kRowTile]);
+    const double rows = t[kDistinct] * std::sqrt(x * x + row_tile * row_tile);
     const double saturation = std::pow(x / (x + 60), 0.3 * p[kSaturation]);
     const double compute = 2 * rows * t[kMatrices] * t[kHidden] * (t[kInter] + p[kEffectiveWidth]) /
-                           (peak() * p[kPeak] * saturation) * penalty;
+                           (peak() * p[kPeak] * saturation) * penalty * slower_compute;
     const double q = 1 + p[kOverlap];
     const double longer = std::max(memory, compute);
     const double overlapped = longer * std::pow(1 + std::pow(std::min(memory, compute) / longer, q), 1 / q);
@@ -162,6 +197,7 @@ class MoeLaw final : public KernelLaw {
     out[kFLoad] = load_feature(v[alpha_]);
     out[kFMisaligned] = std::fmod(inter, 16) != 0 ? 1 : 0;
     out[kFMatrices] = v[matrices_] == 2 ? 0 : 1;
+    out[kFTuned] = tuned_ && tuned_->contains(experts / v[ep_], inter) ? 1 : 0;
   }
   [[nodiscard]] const CurveKernel& kernel() const override { return kernel_; }
 
@@ -187,10 +223,15 @@ class MoeLaw final : public KernelLaw {
 
  private:
   [[nodiscard]] double peak() const { return device_.peak_bf16 * format_.rate; }
+  [[nodiscard]] Tiles tiles(double tokens, double experts, double width) const {
+    if (!tuned_ || tuned_->contains(experts, width)) return kTuned;
+    return tuned_->small_default && tokens <= experts ? kSmallDefault : kLargeDefault;
+  }
 
   DeviceLimits device_;
   KernelFormat format_;
   CurveKernel kernel_;
+  std::optional<TunedTiles> tuned_;  ///< nullopt: not known
   std::size_t tokens_, hidden_, inter_, top_k_, experts_, tp_, ep_, alpha_, matrices_;
   std::optional<std::size_t> slots_;
   bool triton_ = false;

@@ -45,42 +45,100 @@ std::vector<std::string> table_formats(DType dtype) {
 }
 
 CompiledKernel::Answer ReadyKernelData::at(const KernelRowValues& row, std::optional<RankLoad> load) const {
+  if (next && row.span()[next_column] >= next_from) return next->at(row, load);
   thread_local RankLoadCache loads;
   return compiled.at({row.span(), load}, loads);
 }
 
-std::shared_ptr<ReadyKernelData> find_ready_kernel(const KernelCalibration& calibration, const KernelWanted& wanted,
-                                                   const KernelRowValues& row) {
+std::string ReadyKernelData::guess() const {
+  if (!pick || pick->origin != Origin::assumed || compiled.measured()) return {};
+  return "that " + model.key.framework + " runs " + model.key.kernel + " here is assumed (" + pick->source + ")";
+}
+
+namespace {
+
+std::shared_ptr<ReadyKernelData> make_ready(const KernelModel& known, const KernelRowValues& row,
+                                            CompiledKernel::Workspace& workspace) {
+  auto ready = std::make_shared<ReadyKernelData>();
+  ready->model = known;
+  ready->compiled = CompiledKernel(ready->model, row.span(), workspace);
+  return ready;
+}
+
+const KernelRule* rule_for(const KernelCalibration& calibration, const KernelWanted& wanted, const KernelKey& key,
+                           const KernelRowValues& row) {
+  if (!wanted.only.empty()) return nullptr;
+  return find_kernel_rule(calibration.backends, key.framework, key.layout, key.dtype,
+                          wanted.picked_by ? wanted.picked_by->span() : row.span());
+}
+
+/// The best kernel at the very position of the row.
+std::shared_ptr<ReadyKernelData> find_at(const KernelCalibration& calibration, const KernelWanted& wanted,
+                                         const KernelRowValues& row) {
   std::shared_ptr<ReadyKernelData> best;
-  std::array<double, 6> best_rank{};
+  std::array<double, 7> best_rank{};
   CompiledKernel::Workspace workspace;
   for (const KernelModel& known : calibration.kernels) {
     if (known.key.layout != wanted.layout || !known.key.kernel.ends_with(wanted.part)) continue;
     if (!wanted.only.empty() && known.key.kernel != wanted.only) continue;
     const auto format = std::ranges::find(wanted.formats, known.key.dtype);
     if (!wanted.formats.empty() && format == wanted.formats.end()) continue;
-    const auto at_format = static_cast<double>(format - wanted.formats.begin());
-    const std::array<double, 3> first{known.key.framework == wanted.framework ? 0.0 : 1.0,
+    const KernelRule* rule = rule_for(calibration, wanted, known.key, row);
+    const bool picked = rule != nullptr && rule->names(known.key.kernel);
+    const std::array<double, 4> first{known.key.framework == wanted.framework ? 0.0 : 1.0,
                                       wanted.version.empty() || known.key.version == wanted.version ? 0.0 : 1.0,
-                                      at_format};
-    if (best && std::tie(best_rank[0], best_rank[1], best_rank[2]) < std::tie(first[0], first[1], first[2])) continue;
-    auto ready = std::make_shared<ReadyKernelData>();
-    ready->model = known;
-    ready->compiled = CompiledKernel(known, row.span(), workspace);
+                                      static_cast<double>(format - wanted.formats.begin()),
+                                      rule == nullptr || picked ? 0.0 : 1.0};
+    if (best &&
+        std::lexicographical_compare(best_rank.begin(), best_rank.begin() + first.size(), first.begin(), first.end())) {
+      continue;
+    }
+    auto ready = make_ready(known, row, workspace);
     const double sigma = ready->compiled.sigma();
-    const std::array<double, 6> rank{first[0],
+    const std::array<double, 7> rank{first[0],
                                      first[1],
                                      first[2],
+                                     first[3],
                                      wanted.usual ? distance_class(ready->compiled) : sigma,
                                      wanted.usual ? -static_cast<double>(known.rows) : 0.0,
                                      -version_number(known.key.version)};
     if (best && !(rank < best_rank)) continue;
     best_rank = rank;
+    if (picked) ready->pick = KernelPick{rule->origin, rule->source};
     if (known.key.framework != wanted.framework && !wanted.framework.empty()) {
       ready->substitution = "stands for " + std::string(wanted.framework);
     }
     best = std::move(ready);
   }
+  return best;
+}
+
+/// Links the kernels that the framework's rules name at larger positions.
+void add_later_kernels(const KernelCalibration& calibration, const KernelWanted& wanted, const KernelRowValues& row,
+                       ReadyKernelData& first) {
+  ReadyKernelData* last = &first;
+  for (const BackendRules& backend : calibration.backends) {
+    if (backend.framework != first.model.key.framework) continue;
+    for (const auto& [column, value] : backend.thresholds(first.model.key.layout, first.model.key.dtype)) {
+      if (value <= row.span()[column]) continue;
+      KernelRowValues later = row;
+      auto ready = find_at(calibration, wanted, later.set(column, value));
+      if (!ready || !ready->pick || ready->model.key == last->model.key) continue;
+      last->next_column = column;
+      last->next_from = value;
+      ReadyKernelData* const added = ready.get();
+      last->next = std::move(ready);
+      last = added;
+    }
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<ReadyKernelData> find_ready_kernel(const KernelCalibration& calibration, const KernelWanted& wanted,
+                                                   const KernelRowValues& row) {
+  std::shared_ptr<ReadyKernelData> best = find_at(calibration, wanted, row);
+  if (best && wanted.only.empty() && !wanted.picked_by) add_later_kernels(calibration, wanted, row, *best);
   return best;
 }
 
@@ -90,17 +148,18 @@ std::vector<ReadyKernel> find_ready_kernels(const KernelCalibration& calibration
   const std::shared_ptr<ReadyKernelData> best = find_ready_kernel(calibration, wanted, row);
   if (!best) return found;
   found.push_back(best);
+  const KernelRule* rule = best->pick ? rule_for(calibration, wanted, best->model.key, row) : nullptr;
   CompiledKernel::Workspace workspace;
   for (const KernelModel& known : calibration.kernels) {
     const KernelKey& key = best->model.key;
     if (known.key.layout != key.layout || known.key.framework != key.framework || known.key.version != key.version ||
-        known.key.dtype != key.dtype || known.key.kernel == key.kernel || !known.key.kernel.ends_with(wanted.part)) {
+        known.key.dtype != key.dtype || known.key.kernel == key.kernel || !known.key.kernel.ends_with(wanted.part) ||
+        (rule != nullptr && !rule->names(known.key.kernel))) {
       continue;
     }
-    auto ready = std::make_shared<ReadyKernelData>();
-    ready->model = known;
-    ready->compiled = CompiledKernel(known, row.span(), workspace);
+    auto ready = make_ready(known, row, workspace);
     ready->substitution = best->substitution;
+    ready->pick = best->pick;
     if (distance_class(ready->compiled) <= distance_class(best->compiled)) found.push_back(std::move(ready));
   }
   return found;

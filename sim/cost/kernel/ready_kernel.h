@@ -34,17 +34,32 @@ class KernelRowValues {
   std::array<double, kMostColumns> values_{};
 };
 
+/// By which rule of its framework a kernel was picked.
+struct KernelPick {
+  Origin origin = Origin::assumed;
+  std::string source;
+};
+
 /// A configuration of a kernel ready for many positions. Immutable; safe to share.
 struct ReadyKernelData {
   KernelModel model;  ///< owned: the compiled kernel points at it
   CompiledKernel compiled;
-  std::string substitution;  ///< empty, or what it stands for
+  std::string substitution;        ///< empty, or what it stands for
+  std::optional<KernelPick> pick;  ///< nullopt: no rule names it
+
+  /// The framework's kernel from a position on, where that is another one.
+  std::shared_ptr<const ReadyKernelData> next;
+  std::size_t next_column = 0;
+  double next_from = 0;
 
   [[nodiscard]] CompiledKernel::Answer at(const KernelRowValues& row,
                                           std::optional<RankLoad> load = std::nullopt) const;
   [[nodiscard]] double seconds(const KernelRowValues& row, std::optional<RankLoad> load = std::nullopt) const {
     return std::exp(at(row, load).log_seconds);
   }
+  /// What is guessed about it: a kernel that the framework is assumed to pick for a shape that was not measured; empty:
+  /// nothing.
+  [[nodiscard]] std::string guess() const;
   /// Its key, and in brackets what it stands for.
   [[nodiscard]] std::string described() const {
     return substitution.empty() ? model.key.text() : model.key.text() + " (" + substitution + ")";
@@ -52,8 +67,8 @@ struct ReadyKernelData {
 };
 using ReadyKernel = std::shared_ptr<const ReadyKernelData>;
 
-/// Which kernels may answer, the best first: of the framework, of its version, in the earlier format, measured nearer
-/// to the row, newer.
+/// Which kernels may answer, the best first: of the framework, of its version, in the earlier format, picked by the
+/// framework's rules, measured nearer to the row, newer.
 struct KernelWanted {
   std::string_view layout;
   std::string_view part;             ///< end of the kernel's name; empty: any
@@ -63,14 +78,18 @@ struct KernelWanted {
   std::vector<std::string> formats;  ///< as tables spell them, preferred first; empty: any
   /// Of kernels measured about as near, the one with the most rows: what the framework usually picks.
   bool usual = false;
+  /// Row that the framework picks its kernel by, where it is not the one that is asked: behind a dispatch a kernel sees
+  /// a layer of the rank's own experts.
+  std::optional<KernelRowValues> picked_by = std::nullopt;
 };
 
 /// @return nullptr where the machine has none.
 std::shared_ptr<ReadyKernelData> find_ready_kernel(const KernelCalibration& calibration, const KernelWanted& wanted,
                                                    const KernelRowValues& row);
 
-/// The best as above, and every other kernel of its framework, version and format that was measured about as near: an
-/// engine that tunes itself runs the fastest of them. Empty where the machine has none.
+/// The best as above, and the kernels beside it of which the framework runs the fastest: those that its rule names, or
+/// without a rule every other kernel of its framework, version and format that was measured about as near. Empty where
+/// the machine has none.
 std::vector<ReadyKernel> find_ready_kernels(const KernelCalibration& calibration, const KernelWanted& wanted,
                                             const KernelRowValues& row);
 

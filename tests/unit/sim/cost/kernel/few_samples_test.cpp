@@ -8,40 +8,21 @@
 #include "models/core/statistics.h"
 #include "sim/cost/kernel/kernel_calibration.h"
 #include "sim/cost/kernel/kernel_fit.h"
+#include "tests/support/judged_kernels.h"
 #include "tests/support/made_up_kernels.h"
 
 namespace moecast {
 namespace {
 
+using test::fitted;
 using test::grid_shapes;
+using test::Judged;
 using test::made_up_device;
 using test::tile_exact_moe;
 
-KernelModel fitted(const KernelSamples& samples) {
-  RankLoadCache loads;
-  return fit_kernel(samples, make_kernel_law(samples.key, made_up_device()), loads);
-}
-
-struct Judged {
-  double median = 0;
-  double coverage = 0;
-};
-
 Judged judge(const KernelModel& model, const KernelSamples& truth, double tp, double ep, double alpha) {
-  RankLoadCache loads;
-  CompiledKernel::Workspace workspace;
-  std::vector<double> errors;
-  std::vector<double> row;
-  double inside = 0;
-  for (std::size_t i = 0; i < truth.size(); ++i) {
-    truth.row(i, row);
-    if (row[5] != tp || row[6] != ep || row[7] != alpha) continue;
-    const auto answer = CompiledKernel(model, row, workspace).at({row}, loads);
-    const double measured = std::log(truth.latency_s[i]);
-    errors.push_back(std::abs(answer.log_seconds - measured));
-    inside += answer.log_low <= measured && measured <= answer.log_high ? 1 : 0;
-  }
-  return {median(errors), inside / static_cast<double>(errors.size())};
+  return test::judge(model, truth,
+                     [&](const std::vector<double>& row) { return row[5] == tp && row[6] == ep && row[7] == alpha; });
 }
 
 /// A shape whose kernel was compiled with a bad tile: 1.4 times as slow as the others say.

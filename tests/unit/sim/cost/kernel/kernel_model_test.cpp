@@ -9,46 +9,23 @@
 #include "sim/cost/kernel/kernel_calibration.h"
 #include "sim/cost/kernel/kernel_fit.h"
 #include "tests/support/allocation_count.h"
+#include "tests/support/judged_kernels.h"
 #include "tests/support/made_up_kernels.h"
 
 namespace moecast {
 namespace {
 
+using test::fitted;
 using test::grid_shapes;
+using test::judge;
+using test::Judged;
 using test::made_up_device;
 using test::MoeShape;
 using test::tile_exact_moe;
 
-KernelModel fitted(const KernelSamples& samples) {
-  RankLoadCache loads;
-  return fit_kernel(samples, make_kernel_law(samples.key, made_up_device()), loads);
-}
-
 const KernelModel& grid_model() {
   static const KernelModel model = fitted(tile_exact_moe(grid_shapes(), 0.01));
   return model;
-}
-
-struct Judged {
-  double median = 0;
-  double coverage = 0;
-};
-
-Judged judge(const KernelModel& model, const KernelSamples& truth) {
-  RankLoadCache loads;
-  CompiledKernel::Workspace workspace;
-  std::vector<double> errors;
-  std::vector<double> row;
-  double inside = 0;
-  for (std::size_t i = 0; i < truth.size(); ++i) {
-    truth.row(i, row);
-    const CompiledKernel compiled(model, row, workspace);
-    const CompiledKernel::Answer answer = compiled.at({row}, loads);
-    const double measured = std::log(truth.latency_s[i]);
-    errors.push_back(std::abs(std::expm1(answer.log_seconds - measured)));
-    inside += answer.log_low <= measured && measured <= answer.log_high ? 1 : 0;
-  }
-  return {median(errors), inside / static_cast<double>(truth.size())};
 }
 
 TEST(KernelModel, AMeasuredCurveIsReturnedAsMeasured) {
@@ -180,7 +157,7 @@ TEST(KernelCalibrationFile, RefusesWhatIsDamaged) {
   flipped[flipped.size() - 100] ^= 0x55;  // found when the kernel is first used
   EXPECT_THROW((void)parse_kernel_calibration(flipped, "x").kernels.front().arrays(), InputError);
   std::string other = text;
-  other.replace(other.find("\"schema_version\":2"), 18, "\"schema_version\":9");
+  other.replace(other.find("\"schema_version\":3"), 18, "\"schema_version\":9");
   EXPECT_THROW(parse_kernel_calibration(other, "x"), InputError);
 }
 

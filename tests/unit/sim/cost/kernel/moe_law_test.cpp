@@ -1,0 +1,67 @@
+// Physics of fused experts: which tiles they run on.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "sim/cost/kernel/kernel_law.h"
+#include "tests/support/made_up_kernels.h"
+
+namespace moecast {
+namespace {
+
+const KernelKey kSglang{"sglang", "1.0", "moe", "sglang_fused_moe_triton", "bfloat16"};
+
+std::shared_ptr<const KernelLaw> law_of(bool small_default) {
+  DeviceLimits device = test::made_up_device();
+  device.tuned.push_back({"moe", "sglang_fused_moe_triton", {"bfloat16"}, {{8, 7168}}, small_default, "made up"});
+  return make_kernel_law(kSglang, device);
+}
+
+/// Seconds at the priors: 8 experts of 4096 x width, top-2, on one rank.
+double seconds(const KernelLaw& law, double tokens, double width) {
+  RankLoadCache loads;
+  const std::vector<double> row{tokens, 4096, width, 2, 8, 1, 1, 0, 3};
+  std::array<double, KernelLaw::kMostTerms> terms{};
+  law.derive({row}, loads, terms.data());
+  std::vector<double> logs;
+  for (const KernelLaw::Coefficient& known : law.coefficients()) logs.push_back(known.prior);
+  std::array<double, KernelLaw::kMostCoefficients> prepared{};
+  law.prepare(logs.data(), prepared.data());
+  return std::exp(law.log_seconds(terms.data(), prepared.data()));
+}
+
+TEST(MoeLaw, DefaultTilesAreSlowerThanTunedOnes) {
+  const auto law = law_of(true);
+  const auto unknown = make_kernel_law(kSglang, test::made_up_device());
+  // Width 7168 is tuned, 7152 and 7184 are not; without a list nothing is told apart. Arithmetic bound: twice as long
+  // (1 + exp(0)); 0.1 is for the elementwise part, which stays.
+  for (const double width : {7152.0, 7184.0}) {
+    const double without = seconds(*unknown, 16384, width) / seconds(*unknown, 16384, 7168);
+    EXPECT_NEAR(seconds(*law, 16384, width) / seconds(*law, 16384, 7168) / without, 2, 0.1) << width;
+  }
+  EXPECT_DOUBLE_EQ(seconds(*law, 16384, 7168), seconds(*unknown, 16384, 7168));
+}
+
+TEST(MoeLaw, SmallDefaultTilesRunUpToAsManyTokensAsExperts) {
+  // 8 experts. Bound by the weights: 1 + exp(-2) = 1.135 times as long on small tiles, 1 + exp(-1) = 1.368 on large
+  // ones.
+  const auto ratio = [](const KernelLaw& law, double tokens) {
+    return seconds(law, tokens, 7152) / seconds(law, tokens, 7168) * 7168 / 7152;
+  };
+  EXPECT_NEAR(ratio(*law_of(true), 8), 1.135, 0.02);
+  EXPECT_NEAR(ratio(*law_of(true), 9), 1.368, 0.1);
+  EXPECT_NEAR(ratio(*law_of(false), 8), 1.368, 0.1);
+}
+
+TEST(MoeLaw, ItsCoefficientsAreThoseOfWhatIsKnown) {
+  EXPECT_EQ(law_of(true)->coefficients().size(), 19U);
+  EXPECT_EQ(make_kernel_law(kSglang, test::made_up_device())->coefficients().size(), 15U);
+  KernelKey other = kSglang;
+  other.dtype = "fp8_block";
+  DeviceLimits device = test::made_up_device();
+  device.tuned.push_back({"moe", "sglang_fused_moe_triton", {"bfloat16"}, {{8, 7168}}, true, "made up"});
+  EXPECT_EQ(make_kernel_law(other, device)->coefficients().size(), 15U);
+}
+
+}  // namespace
+}  // namespace moecast
