@@ -47,7 +47,7 @@ TrainingEvents training_events(const GpuMachine& machine, const Cluster& cluster
   if (const std::vector<std::string>& missing = events.operators.not_executed; !missing.empty()) {
     throw InputError(architecture.name, missing.front());
   }
-  const GpuTrainingTimes costs(*machine.kernels, deployment);
+  const GpuTrainingTimes costs(*machine.kernels, deployment, std::nullopt);
   for (const Operator& op : events.operators.operators) {
     OperatorTime time = costs.of(op);
     if (groups_of(op, deployment, ranks).size == 1) {

@@ -55,8 +55,9 @@ Cost cost_of(const CompiledKernel::Answer& answer) {
 
 }  // namespace
 
-GpuTrainingTimes::GpuTrainingTimes(const KernelCalibration& kernels, const Deployment& deployment)
-    : kernels_(kernels), deployment_(deployment) {
+GpuTrainingTimes::GpuTrainingTimes(const KernelCalibration& kernels, const Deployment& deployment,
+                                   std::optional<std::int64_t> replicas)
+    : kernels_(kernels), deployment_(deployment), replicas_(replicas) {
   std::tie(framework_, version_) = split_backend(deployment.backend);
   note("a training step on a GPU: kernels of inference stand for those of training; launches are not part of it");
 }
@@ -121,11 +122,24 @@ GpuTrainingTimes::Cost GpuTrainingTimes::attention(const Operator& op) const {
 }
 
 CollectiveCost GpuTrainingTimes::collective_of(const Operator& op) const {
+  // Tensor-parallel ranks are neighbours, experts lie moe_tp apart, gradients are reduced over what is furthest apart.
   const bool experts = nccl_name(op.kind) == "alltoall";
+  const std::int64_t all = stage_ranks(deployment_) * replicas_.value_or(1);
   std::int64_t ranks = op.shape.ranks;
-  if (ranks == 0)
-    ranks = experts ? deployment_.ep : op.kind == OperatorKind::all_reduce ? deployment_.tp : deployment_.dp;
-  const double nodes = value((ranks + kNodeDevices - 1) / kNodeDevices);
+  std::int64_t apart = 1;
+  if (ranks > 0) {
+    apart = std::max<std::int64_t>(1, all / ranks);
+  } else if (experts) {
+    ranks = deployment_.ep;
+    apart = expert_tensor_ranks(deployment_);
+  } else if (op.kind == OperatorKind::all_reduce) {
+    ranks = deployment_.tp;
+  } else {
+    ranks = deployment_.dp;
+    apart = deployment_.tp;
+  }
+  if (!replicas_) apart = 1;
+  const double nodes = value(std::min(ranks, (ranks * apart + kNodeDevices - 1) / kNodeDevices));
   return collective_cost(kernels_, nccl_name(op.kind), static_cast<int>(ranks), nodes);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <map>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -22,7 +23,10 @@ namespace moecast {
 class GpuTrainingTimes {
  public:
   /// @param kernels  must outlive the object. @param deployment  the same; its backend may be empty: any framework.
-  GpuTrainingTimes(const KernelCalibration& kernels, const Deployment& deployment);
+  /// @param replicas  whole copies of the deployment that share the batch; nullopt: the ranks of every collective are
+  /// taken to be neighbours, for a network that knows better where they lie.
+  GpuTrainingTimes(const KernelCalibration& kernels, const Deployment& deployment,
+                   std::optional<std::int64_t> replicas);
 
   /// @throws InputError when the profile holds no linear layer at all.
   [[nodiscard]] OperatorTime of(const Operator& op) const;
@@ -47,6 +51,7 @@ class GpuTrainingTimes {
 
   const KernelCalibration& kernels_;
   const Deployment& deployment_;
+  std::optional<std::int64_t> replicas_;
   std::string framework_, version_;
   mutable std::map<std::tuple<std::int64_t, std::int64_t, DType>, ReadyKernel> linear_;
   mutable std::vector<std::string> notes_;

@@ -46,7 +46,7 @@ Prediction outside(const OperatorGraph& graph) {
 Prediction step_of(const KernelCalibration& kernels, const OperatorGraph& graph, const Architecture& architecture,
                    const Deployment& deployment, const Workload& workload, const Without& without) {
   if (!graph.not_executed.empty()) return outside(graph);
-  const GpuTrainingTimes times(kernels, deployment);
+  const GpuTrainingTimes times(kernels, deployment, workload.training.replicas);
   Prediction prediction =
       evaluate(graph, deployment, workload, [&](const Operator& op) { return times.of(op); }, {}, without);
   describe_training(architecture, deployment, workload, graph, *prediction.training);

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "models/architecture/accounting.h"
-#include "models/architecture/loading.h"
+#include "models/architecture/reader.h"
 #include "models/core/error.h"
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
