@@ -39,12 +39,12 @@ class Setup:
 
 
 SETUPS = {
-    "llm-decode": Setup("llm-moe", "onednn", 1, Workload("decode", batch=1, context=512), 760),
-    "llm-decode-16": Setup("llm-moe", "onednn", 1, Workload("decode", batch=16, context=256), 250),
+    "llm-decode": Setup("llm-moe", "onednn", 1, Workload("decode", batch=1, context=512), 800),
+    "llm-decode-16": Setup("llm-moe", "onednn", 1, Workload("decode", batch=16, context=256), 220),
     "llm-prefill": Setup("llm-moe", "onednn", 1, Workload("prefill", batch=1, prompt=96), 150),
-    "llm-decode-2-threads": Setup("llm-moe", "onednn", 2, Workload("decode", batch=1, context=512), 220, "llm-decode"),
-    "automoe": Setup("automoe-wmt14-en-de", "torch", 1, TRANSLATION, 105),
-    "automoe-2-threads": Setup("automoe-wmt14-en-de", "torch", 2, TRANSLATION, 30, "automoe"),
+    "llm-decode-2-threads": Setup("llm-moe", "onednn", 2, Workload("decode", batch=1, context=512), 240, "llm-decode"),
+    "automoe": Setup("automoe-wmt14-en-de", "torch", 1, TRANSLATION, 75),
+    "automoe-2-threads": Setup("automoe-wmt14-en-de", "torch", 2, TRANSLATION, 25, "automoe"),
 }
 
 
