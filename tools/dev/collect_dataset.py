@@ -111,10 +111,12 @@ def header(hw):
 
     profile = json.loads((pathlib.Path(moecast.profile_folder(hw)) / "profile.json").read_text(encoding="utf-8"))
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    model = [line for line in cpuinfo.splitlines() if line.startswith("model name")]
+    cpu = {key: line.split(":")[1].strip() for line in cpuinfo.splitlines() if (key := line.split("\t")[0].strip())}
     return {
         "machine": {
-            "cpu": model[0].split(":")[1].strip(),
+            "cpu": cpu["model name"],
+            "family": int(cpu["cpu family"]),
+            "model": int(cpu["model"]),
             "cores": os.cpu_count(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "kernel": platform.release(),
