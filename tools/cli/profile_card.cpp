@@ -173,7 +173,7 @@ std::string text_card(const Profile& profile, const KernelCalibration* calibrati
   } else {
     text += "\nno kernel tables were imported\n";
   }
-  if (!profile.notes.empty()) text += "\nknown of this profile\n";
+  if (!profile.notes.empty()) text += std::string("\n") + "known of this profile\n";
   for (const std::string& line : profile.notes) text += "  " + line + "\n";
   return text;
 }

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Writes hwprofiles/<machine>/backends/<framework>.json: which kernel a framework picks, counted in the profile's tables.
+"""Writes hwprofiles/<machine>/backends/<framework>.json: which kernel a framework picks, counted in a profile's tables.
 
 usage: tools/dev/make_backend_rules.py [--out FOLDER] [--tiles WHEEL...]
   FOLDER  of profiles; default hwprofiles/
-  WHEEL   sglang-VERSION-*.whl or vllm-VERSION-*.whl, whose names of configurations say which (experts, width) are tuned;
-          left out: the lists stay as they are
+  WHEEL   sglang-VERSION-*.whl or vllm-VERSION-*.whl, whose names of configurations say which (experts, width) are
+          tuned; left out: the lists stay as they are
 
 The conditions are written here by hand; how many measured rows each decides, and how many of them name its kernel, is
-counted in hwprofiles/<machine>/samples. An operator and format of which a table records one kernel gets a rule by itself.
+counted in hwprofiles/<machine>/samples. An operator and format of which a table records one kernel gets a rule of its
+own.
 """
 
 import argparse
@@ -221,7 +222,7 @@ DEVICES = {
     "b200-sxm": "NVIDIA_B200",
 }
 BLOCKS = ",dtype=fp8_w8a8,block_shape=[128,128]"
-# (machine or None for all, framework): its kernel, and for each of its names of formats: ours, and whether default tiles
+# (machine or None for all, framework): its kernel, and for each of its names of formats: ours, whether default tiles
 # are small for few tokens (get_default_config). vLLM 0.24's default tiles are as fast as its tuned ones.
 TUNED = {
     (None, "sglang"): ("sglang_fused_moe_triton", {"": ("bfloat16", True), BLOCKS: ("fp8_block", False)}),

@@ -39,7 +39,7 @@ def test_a_dataset_keeps_its_space(tmp_path):
 
 @pytest.mark.parametrize("name", dataset_names())
 def test_what_ships_is_what_its_card_says(name):
-    """At least 1,500 architectures of both spaces on both runtimes, with repetition and noise; each can be built again."""
+    """At least 1,500 architectures of both spaces on both runtimes, with their noise; each can be built again."""
     dataset = load_dataset(name)
     assert len(dataset) >= 1500
     assert {s["space"] for s in dataset.header["setups"].values()} == {"llm-moe", "automoe-wmt14-en-de"}

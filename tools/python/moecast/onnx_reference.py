@@ -66,7 +66,7 @@ def execute(layer, seed, *, threads=1, least_s=0.3):
 
 
 def validate(hw, *, cases=40, taught=20, seed=1, threads=1, backend="", progress=None):
-    """Executes `taught` layers, which teach a profile of this machine how onnxruntime differs, and judges `cases` others.
+    """Executes `taught` layers, which teach a profile of this machine how onnxruntime differs; judges `cases` others.
 
     `hw`: a profile of this machine; `backend` of it (default: its first). Returns what `judged` does.
     """

@@ -65,7 +65,8 @@ def remeasure(
                 stopped = "measured"
                 break
             errors = []
-            for row, seconds in zip(rows, _execute(space, runner, result.genomes[rows], journal, executor, time_limit_s)):
+            measured = _execute(space, runner, result.genomes[rows], journal, executor, time_limit_s)
+            for row, seconds in zip(rows, measured):
                 genome = result.genomes[row]
                 if seconds is None:
                     failed.add(genome.tobytes())
