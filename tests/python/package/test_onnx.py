@@ -26,9 +26,7 @@ def test_the_operator_computes_a_moe_layer():
             inner = weights["gate_up"][expert] @ x[token]
             gate, up = inner[0::2], inner[1::2]
             expected[token] += weight * (weights["down"][expert] @ (gate / (1 + numpy.exp(-gate)) * up))
-    # Its SwiGLU may scale and shift (alpha, beta): the routing and the sizes are what times depend on.
-    assert got.shape == expected.shape and numpy.isfinite(got).all()
-    assert numpy.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.9
+    numpy.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_are_executed_and_judged(predictor):

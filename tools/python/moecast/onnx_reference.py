@@ -38,6 +38,8 @@ def model_of(layer, generator):
                 k=layer["top_k"],
                 activation_type="swiglu",
                 swiglu_fusion=1,
+                activation_alpha=1.0,  # x * sigmoid(alpha x), times the other half plus beta
+                activation_beta=0.0,
                 normalize_routing_weights=1,
             ),
         ],
