@@ -3,6 +3,7 @@
 import numpy
 import pytest
 from grid import GRID, quality
+from moecast import InputError, Workload
 from moecast._core import UsageError
 from moecast.search import hypervolume, non_dominated, remeasure
 from moecast.spaces import SpaceTimes, load_space
@@ -58,6 +59,21 @@ def test_a_restarted_run_measures_nothing_twice(predictor, tmp_path):
     again = remeasure(GRID, predictor, machine, rounds=2, per_round=3, resume=tmp_path / "journal", **HOW)
     assert machine.asked == asked
     numpy.testing.assert_array_equal(first.latency_s, again.latency_s)
+
+
+def test_metrics_are_asked_once_a_genome(predictor):
+    asked = []
+    how = {**HOW, "metrics": {"accuracy": lambda genes: asked.append(tuple(genes.values())) or quality(genes)}}
+    remeasure(GRID, predictor, OtherMachine(predictor), rounds=2, per_round=2, **how)
+    assert len(asked) == len(set(asked)) == 180
+
+
+def test_a_journal_of_another_workload_is_refused(predictor, tmp_path):
+    machine = OtherMachine(predictor)
+    remeasure(GRID, predictor, machine, rounds=1, per_round=1, resume=tmp_path / "journal", **HOW)
+    with pytest.raises(InputError, match="another search"):
+        other = Workload("decode", batch=2, context=64)
+        remeasure(GRID, predictor, machine, rounds=1, resume=tmp_path / "journal", workload=other, **HOW)
 
 
 def test_what_fails_keeps_its_prediction(predictor):

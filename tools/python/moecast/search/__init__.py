@@ -1,7 +1,5 @@
 """Search for architectures whose predicted cost keeps limits and whose objectives are best."""
 
-import hashlib
-import json
 import sys
 import time
 
@@ -70,7 +68,8 @@ def search(
     patience: stops after so many generations without a better objective (or hypervolume).
     initial: genomes [n, genes] that are evaluated beside those of the method.
     executor: any concurrent.futures.Executor for the callbacks. time_limit_s: of one call.
-    resume: file of what callbacks answered; a restarted search with the same arguments continues from it.
+    resume: file of what callbacks answered; a restarted search with the same arguments continues from it. Or a
+        journal.Memory that several searches share.
     progress: called with (generation, generations, best) after each one; True writes to stderr.
 
     Returns a SearchResult; equal arguments and seeds give equal ones. Raises UsageError, InputError.
@@ -89,11 +88,10 @@ def search(
             raise UsageError(f"{name}: {value!r} is no whole number above zero")
     if mutations < 0 or crossovers < 0 or mutations + crossovers < 1 or not 0 <= mutation_probability <= 1:
         raise UsageError("mutations, crossovers, mutation_probability: are out of range")
-    journal = (
-        Memory()
-        if resume is None
-        else Journal(resume, _header(space, predictor, objectives, constraints, method, seed))
-    )
+    if resume is None or isinstance(resume, Memory):
+        journal = resume or Memory()
+    else:
+        journal = Journal(resume, _header(space, predictor, objectives, constraints, method, seed))
     times = SpaceTimes(space, predictor, workload)
     evaluation = Evaluation(space, times, metrics, objectives, constraints, journal, executor, time_limit_s)
     run = _Run(evaluation, generations, patience, _show if progress is True else progress)
@@ -132,11 +130,10 @@ def _method(method, objectives, space):
 
 
 def _header(space, predictor, objectives, constraints, method, seed):
-    fields = json.dumps([[f.name, f.scope, f.choices] for f in space.fields.values()])
     return {
         "moecast_search": 1,
         "space": space.name,
-        "genes": hashlib.sha256(fields.encode()).hexdigest()[:16],
+        "genes": space.fingerprint,
         "hw": getattr(predictor, "hw", "own"),
         "objectives": [str(o) for o in objectives],
         "constraints": [str(c) for c in constraints],

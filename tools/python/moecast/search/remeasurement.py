@@ -40,8 +40,9 @@ def remeasure(
     """Searches, executes some of the front, corrects the predictor by what was measured, and searches again.
 
     `runner`: takes a dict of genes, returns measured seconds of the workload (see moecast.runners). `how`: arguments of
-    `search`. `resume`: journal of what was measured; a restarted run continues from it. A genome whose execution fails
-    keeps its prediction and is not tried again.
+    `search`, whose metrics are asked once a genome in all rounds together. `executor`, `time_limit_s`: of the runner and
+    of the metrics. `resume`: journal of what was measured; a restarted run continues from it. A genome whose execution
+    fails keeps its prediction and is not tried again.
 
     Returns a Remeasured. Raises UsageError, InputError.
     """
@@ -52,13 +53,19 @@ def remeasure(
     space = load_space(space)
     base = hw if isinstance(hw, Predictor) or hasattr(hw, "batch") else Predictor(hw)
     times = SpaceTimes(space, base, workload)
-    header = {"moecast_search": 1, "remeasured": space.name, "genes": len(space.genes)}
+    header = {
+        "moecast_search": 1,
+        "remeasured": space.name,
+        "genes": space.fingerprint,
+        "workload": repr(times.workload),
+    }
     journal = Memory() if resume is None else Journal(resume, header)
+    how.update(workload=workload, resume=Memory(), executor=executor, time_limit_s=time_limit_s)
     known, failed, history = {}, set(), []
     predictor, stopped = base, "rounds"
     try:
         for _ in range(rounds):
-            result = search(space, predictor, workload=workload, initial=_genomes(space, known), **how)
+            result = search(space, predictor, initial=_genomes(space, known), **how)
             rows = _spread([r for r in result.front_rows if result.genomes[r].tobytes() not in known.keys() | failed])
             rows = rows[:per_round]
             if not rows:
@@ -77,7 +84,7 @@ def remeasure(
             if known:
                 predictor = adapt(base, known.values(), times=times)
         else:
-            result = search(space, predictor, workload=workload, initial=_genomes(space, known), **how)
+            result = search(space, predictor, initial=_genomes(space, known), **how)
     finally:
         journal.close()
     seconds = numpy.array([s for _, s in known.values()])

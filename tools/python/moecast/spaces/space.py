@@ -1,6 +1,7 @@
 """A space: its fields, its genomes (one index of a choice a gene) and the architectures that they stand for."""
 
 import difflib
+import hashlib
 import json
 import math
 import pathlib
@@ -178,6 +179,12 @@ class Space:
         if field.scope == "fixed":
             return numpy.full(len(genomes), field.choices[0])
         return numpy.array(field.choices)[genomes[:, field.first]]
+
+    @property
+    def fingerprint(self):
+        """16 hex digits, equal for spaces whose genomes mean the same."""
+        fields = json.dumps([[f.name, f.scope, f.choices] for f in self.fields.values()])
+        return hashlib.sha256(fields.encode()).hexdigest()[:16]
 
     def checked(self, genomes):
         """An int64 array of shape [n, genes] of valid indices. Raises InputError naming row and gene."""
