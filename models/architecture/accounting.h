@@ -16,7 +16,7 @@ struct ParameterCount {
 
 /// One expert or dense network between `hidden` columns: matrices and biases.
 double expert_parameters(const ExpertSpec& expert, std::int64_t hidden);
-/// The router's network: linear, mlp, attention (a query and a key of `hidden` each) or none; its biases included.
+/// The router's network: linear, mlp, after attention, of own cost, or none; its biases included.
 /// Hierarchical: the coarse one, and those of `experts` fine ones.
 double router_parameters(const RouterSpec& router, std::int64_t experts, std::int64_t hidden);
 /// @param source_hidden  width of the encoded tokens that cross attention sees, 0 = hidden.

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "models/architecture/fields.h"
 #include "models/core/error.h"
 
 namespace moecast {
@@ -94,8 +95,7 @@ void check(const MoeBlock& moe, const Checker& at) {
     group.positive(moe.experts[i].count, "count");
     check(moe.experts[i].expert, group.inside("expert"));
   }
-  constexpr std::int64_t kMaxExperts = 1 << 18;
-  at.that(moe.expert_count() <= kMaxExperts, "experts", "are more than " + std::to_string(kMaxExperts));
+  at.that(moe.expert_count() <= schema::kMaxExperts, "experts", "are more than " + std::to_string(schema::kMaxExperts));
   check_router(moe.router, moe.expert_count() + moe.zero_experts, at.inside("router"));
   if (moe.shared.count > 0) check(moe.shared.expert, at.inside("shared").inside("expert"));
   if (moe.dense_residual) check(*moe.dense_residual, at.inside("dense_residual"));

@@ -28,6 +28,7 @@ std::vector<std::string> not_executed(const MoeBlock& block) {
   note(block.zero_experts > 0, "zero experts");
   note(block.sub_token_heads > 1 && block.latent_width > 0, "a latent width of sub-tokens");
   note(block.sub_token_heads > 1 && r.attention, "an attention router of sub-tokens");
+  note(r.coarse_experts > 0 && r.own_cost, "a hierarchical router of own cost");
   note(splits_by_modality(block) && r.kind != RouterKind::token_choice,
        "a split by modality of experts that tokens do not choose");
   note(block.capacity.overflow == Overflow::reroute_random, "random rerouting of overflow");

@@ -116,6 +116,15 @@ TEST(RouterNetwork, OwnCostIsWhatTheUserStates_C6) {
   EXPECT_DOUBLE_EQ(step_flops(routed, 3, 40, 0).value(), rest + 120 * 5e4);
 }
 
+TEST(RouterNetwork, OwnCostOfAHierarchyIsNotGuessed_C6) {
+  MoeBlock own = experts();
+  own.router.network = RouterNetwork::own_cost;
+  own.router.own_cost = OwnCostBlock{"policy", 1000, 5e4, 300};
+  own.router.coarse_experts = 2;
+  own.router.coarse_top_k = 1;
+  EXPECT_FALSE(build_graph(model_of(own), {}, step(Phase::prefill)).not_executed.empty());
+}
+
 TEST(RouterNetwork, IsReadFromAFileAndRefusedWhereItLacksItsPart_C6) {
   const auto text = [](const std::string& router) {
     return R"({"moecast_architecture":1,"hidden":64,"decoder":[{"blocks":[{"type":"moe","experts":[{"count":8,)"
