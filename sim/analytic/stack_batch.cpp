@@ -57,10 +57,20 @@ void put(std::span<double> column, std::size_t row, double value) {
 /// A row while it is added up.
 struct StackBatch::Sum {
   std::array<double, kColumns> cost{};
-  double parameters = 0, active = 0, flops = 0, calls = 0;
-  double weights = 0, cache = 0, activations = 0, workspace = 0;
+  Totals totals;
   bool executed = true;
 };
+
+void StackBatch::Totals::add(const Totals& more) noexcept {
+  parameters += more.parameters;
+  active += more.active;
+  flops += more.flops;
+  calls += more.calls;
+  weights += more.weights;
+  cache += more.cache;
+  activations = std::max(activations, more.activations);
+  workspace = std::max(workspace, more.workspace);
+}
 
 StackBatch::StackBatch(Profile profile, std::shared_ptr<const Calibration> calibration, Deployment deployment,
                        Workload workload)
@@ -122,10 +132,10 @@ StackBatch::Part StackBatch::make_part(const Architecture& frame, const Layer* l
   part.kv = part.graph.footprint.value() - part.stored - part.activations;
   part.layer = layer != nullptr ? part.graph.layer_footprint.value() - part.activations : 0;
   for (const Operator& op : part.graph.operators) {
-    part.flops += op.flops.value() * op.count;
+    part.totals.flops += op.flops.value() * op.count;
     double calls = op.rows.empty() ? 1 : 0;
     for (const RowGroup& group : op.rows) calls += group.experts;
-    part.calls += calls * op.count;
+    part.totals.calls += calls * op.count;
   }
   // The encoder's end counts nothing but its final norm where both stacks share a table.
   if (layer == nullptr && encoder && stack_hidden(frame, true) == frame.hidden) alone.vocabulary = 0;
@@ -135,14 +145,14 @@ StackBatch::Part StackBatch::make_part(const Architecture& frame, const Layer* l
     alone.other_parameters = alone.position_embedding_parameters = 0;
   }
   const MemoryBreakdown memory = memory_per_rank(alone, deployment_, workload_);
-  part.memory_weights = memory.weights.value();
-  part.memory_cache = memory.kv_cache.value();
-  part.memory_activations = memory.activations.value();
-  part.memory_workspace = memory.workspace.value();
+  part.totals.weights = memory.weights.value();
+  part.totals.cache = memory.kv_cache.value();
+  part.totals.activations = memory.activations.value();
+  part.totals.workspace = memory.workspace.value();
   const ParameterCount count = count_parameters(alone);
   const double final_norm = static_cast<double>(stack_hidden(frame, encoder));
-  part.parameters = count.total + (layer != nullptr ? -final_norm : final_norm);
-  part.active = count.active + (layer != nullptr ? -final_norm : final_norm);
+  part.totals.parameters = count.total + (layer != nullptr ? -final_norm : final_norm);
+  part.totals.active = count.active + (layer != nullptr ? -final_norm : final_norm);
   part.nodes.assign(std::size_t{kStepNodes} * kLayerNodes, -1);
   return part;
 }
@@ -168,14 +178,7 @@ std::int32_t StackBatch::stacked(std::span<const std::int32_t> layers) {
     all.kv += part.kv;
     all.activations += part.activations;
     all.layer += part.layer;
-    all.memory_weights += part.memory_weights;
-    all.memory_cache += part.memory_cache;
-    all.memory_activations = std::max(all.memory_activations, part.memory_activations);
-    all.memory_workspace = std::max(all.memory_workspace, part.memory_workspace);
-    all.parameters += part.parameters;
-    all.active += part.active;
-    all.flops += part.flops;
-    all.calls += part.calls;
+    all.totals.add(part.totals);
   }
   all.nodes.assign(std::size_t{kStepNodes} * kLayerNodes, -1);
   parts_.push_back(std::move(all));
@@ -316,14 +319,7 @@ bool StackBatch::predict(const StackRows& rows, const StackTimes& times) const n
     for (const std::int32_t number : rows.row(i)) {
       if (number < 0) continue;
       const Part& part = parts_[static_cast<std::size_t>(number)];
-      sum.parameters += part.parameters;
-      sum.active += part.active;
-      sum.flops += part.flops;
-      sum.calls += part.calls;
-      sum.weights += part.memory_weights;
-      sum.cache += part.memory_cache;
-      sum.activations = std::max(sum.activations, part.memory_activations);
-      sum.workspace = std::max(sum.workspace, part.memory_workspace);
+      sum.totals.add(part.totals);
       if (!part.problem.empty()) {
         sum.executed = false;
         continue;
@@ -341,7 +337,7 @@ bool StackBatch::predict(const StackRows& rows, const StackTimes& times) const n
 }
 
 void StackBatch::write(const Sum& sum, std::size_t row, const StackTimes& times) const noexcept {
-  const double memory = sum.weights + sum.cache + sum.activations + sum.workspace;
+  const double memory = sum.totals.weights + sum.totals.cache + sum.totals.activations + sum.totals.workspace;
   StackStatus status = sum.executed ? StackStatus::ok : StackStatus::outside_range;
   if (capacity_bytes_ && memory > *capacity_bytes_) status = StackStatus::does_not_fit;
   const double factor = status == StackStatus::ok ? factor_ : nan();
@@ -360,10 +356,10 @@ void StackBatch::write(const Sum& sum, std::size_t row, const StackTimes& times)
   put(times.compute_s, row, sum.cost[kCompute] * factor);
   put(times.routing_overhead_s, row, sum.cost[kRouting] * factor);
   put(times.memory_bytes, row, memory);
-  put(times.parameters, row, sum.parameters);
-  put(times.active_parameters, row, sum.active);
-  put(times.flops, row, sum.executed ? sum.flops : nan());
-  put(times.calls, row, sum.executed ? sum.calls : nan());
+  put(times.parameters, row, sum.totals.parameters);
+  put(times.active_parameters, row, sum.totals.active);
+  put(times.flops, row, sum.executed ? sum.totals.flops : nan());
+  put(times.calls, row, sum.executed ? sum.totals.calls : nan());
   if (!times.status.empty()) times.status[row] = static_cast<std::uint8_t>(status);
   if (!times.extrapolated.empty()) times.extrapolated[row] = sum.cost[kExtrapolated] > 0 ? 1 : 0;
 }

@@ -88,13 +88,18 @@ class StackBatch {
   static constexpr int kLayerNodes = 32;       ///< ... and end at 2^43
   using Costs = std::array<double, kColumns>;
 
+  /// What does not depend on footprints: bytes, counts, operations.
+  struct Totals {
+    double parameters = 0, active = 0, flops = 0, calls = 0;
+    double weights = 0, cache = 0, activations = 0, workspace = 0;
+    void add(const Totals& more) noexcept;  ///< one after the other: activations and workspace are used again
+  };
   struct Part {
     OperatorGraph graph;
     std::vector<std::int32_t> members;  ///< layers that it consists of; it has no graph of its own then
     std::string problem;
     double stored = 0, kv = 0, activations = 0, layer = 0;
-    double memory_weights = 0, memory_cache = 0, memory_activations = 0, memory_workspace = 0;
-    double parameters = 0, active = 0, flops = 0, calls = 0;
+    Totals totals;
     std::vector<std::int32_t> nodes;  ///< [step][layer] -> index into costs_, -1 = not computed
   };
   struct Place {
