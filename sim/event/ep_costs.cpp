@@ -15,10 +15,6 @@
 namespace moecast {
 namespace {
 
-/// DeepEP's usual number of multiprocessors in normal mode.
-constexpr double kDispatchMultiprocessors = 24;
-constexpr double kSameBandwidth = 0.01;
-
 class CostMaker {
  public:
   CostMaker(std::shared_ptr<const KernelCalibration> calibration, const EpLayer& layer, const Topology& measured)
@@ -53,24 +49,7 @@ class CostMaker {
 
   ReadyKernel find(const KernelWanted& wanted, const KernelRowValues& row) const {
     const auto ready = find_ready_kernel(*calibration_, wanted, row);
-    return ready ? with_links(ready, row) : nullptr;
-  }
-
-  /// The same kernel on links of another bandwidth: its law there, no curve of its own.
-  ReadyKernel with_links(const std::shared_ptr<ReadyKernelData>& ready, const KernelRowValues& row) const {
-    const DeviceLimits& own = calibration_->device;
-    const auto same = [](double a, double b) { return std::abs(a - b) <= kSameBandwidth * std::max(a, b); };
-    const bool moved = is_communication(ready->model.key.layout) &&
-                       (!same(own.link, device_.link) || (topology_.nodes() > 1 && !same(own.nic, device_.nic)));
-    if (moved) {
-      ready->model.law = make_kernel_law(ready->model.key, device_);
-      ready->model.inherited = true;
-      for (double& score : ready->model.scores.low) score *= 2;
-      for (double& score : ready->model.scores.high) score *= 2;
-      ready->substitution += ready->substitution.empty() ? "on links of another bandwidth" : ", on other links";
-    }
-    CompiledKernel::Workspace workspace;
-    ready->compiled = CompiledKernel(ready->model, row.span(), workspace);
+    if (ready) move_to_links(*ready, calibration_->device, device_, topology_.nodes() > 1, row);
     return ready;
   }
 

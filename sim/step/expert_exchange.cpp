@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "sim/cost/kernel/expert_traffic.h"
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/step/collective_cost.h"
 

@@ -13,9 +13,6 @@ struct RoutedLayers {
   double top_k = 1;
 };
 
-/// DeepEP's usual number of multiprocessors in normal mode.
-inline constexpr double kDispatchMultiprocessors = 24;
-
 /// Adds dispatch and combine of DeepEP: low latency (a copy a chosen expert) in steps that only generate, normal mode
 /// (a copy a rank, between nodes one a node) in steps with prompts.
 /// @return false, nothing added, where the machine holds no such kernel.

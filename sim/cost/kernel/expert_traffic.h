@@ -5,6 +5,8 @@
 namespace moecast {
 
 inline constexpr double kDevicesPerNode = 8;
+/// DeepEP's usual number of multiprocessors in normal mode.
+inline constexpr double kDispatchMultiprocessors = 24;
 
 /// Bytes of a token's row: fp8 with a float scale a 128 on the way to the experts, bf16 on the way back.
 constexpr double dispatch_row_bytes(double hidden) { return hidden * (1 + 4.0 / 128); }

@@ -1,6 +1,7 @@
 #include "sim/cost/kernel/ready_kernel.h"
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 
 namespace moecast {
@@ -8,6 +9,9 @@ namespace {
 
 /// Unit of the scores of a configuration next to measured ones.
 constexpr double kNear = 0.8;
+
+/// Bandwidths that differ by less are the same.
+constexpr double kSameBandwidth = 0.01;
 
 /// 0: measured itself, 1: next to what was measured, 2: far.
 double distance_class(const CompiledKernel& compiled) {
@@ -134,6 +138,21 @@ void add_later_kernels(const KernelCalibration& calibration, const KernelWanted&
 }
 
 }  // namespace
+
+void move_to_links(ReadyKernelData& kernel, const DeviceLimits& own, const DeviceLimits& asked, bool spans_nodes,
+                   const KernelRowValues& row) {
+  const auto same = [](double a, double b) { return std::abs(a - b) <= kSameBandwidth * std::max(a, b); };
+  const bool moved = is_communication(kernel.model.key.layout) &&
+                     (!same(own.link, asked.link) || (spans_nodes && !same(own.nic, asked.nic)));
+  if (!moved) return;
+  kernel.model.law = make_kernel_law(kernel.model.key, asked);
+  kernel.model.inherited = true;
+  for (double& score : kernel.model.scores.low) score *= 2;
+  for (double& score : kernel.model.scores.high) score *= 2;
+  kernel.substitution += kernel.substitution.empty() ? "on links of another bandwidth" : ", on other links";
+  CompiledKernel::Workspace workspace;
+  kernel.compiled = CompiledKernel(kernel.model, row.span(), workspace);
+}
 
 std::shared_ptr<ReadyKernelData> find_ready_kernel(const KernelCalibration& calibration, const KernelWanted& wanted,
                                                    const KernelRowValues& row) {

@@ -93,6 +93,12 @@ std::shared_ptr<ReadyKernelData> find_ready_kernel(const KernelCalibration& cali
 std::vector<ReadyKernel> find_ready_kernels(const KernelCalibration& calibration, const KernelWanted& wanted,
                                             const KernelRowValues& row);
 
+/// The same kernel of a collective on links of another bandwidth: its law there, no curve of its own, an interval twice
+/// as wide. Where the links are the same ones it stays as it was measured.
+/// @param own  of the machine that was measured. @param asked  the links. @param spans_nodes  NICs matter.
+void move_to_links(ReadyKernelData& kernel, const DeviceLimits& own, const DeviceLimits& asked, bool spans_nodes,
+                   const KernelRowValues& row);
+
 /// Formats of a number type as tables spell them, the usual one first.
 std::vector<std::string> table_formats(DType dtype);
 
