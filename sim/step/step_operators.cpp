@@ -9,6 +9,7 @@
 
 #include "models/core/error.h"
 #include "models/plan/token_classes.h"
+#include "sim/cost/kernel/expert_traffic.h"
 #include "sim/step/attention_operators.h"
 #include "sim/step/collective_cost.h"
 #include "sim/step/context_parallel.h"
@@ -126,8 +127,7 @@ class Maker {
       maker_.refuse("experts that differ within a layer, or are no feed-forward networks");
     }
     const std::int64_t inner = block.latent_width > 0 ? block.latent_width : architecture_.hidden;
-    maker_.add_gemm("router", StepGroup::gemm, router_width(block), architecture_.hidden, count, StepRows::tokens,
-                    DType::bf16);
+    add_router(block, count);
     if (block.latent_width > 0) {
       maker_.add_gemm("latent.in", StepGroup::gemm, inner, architecture_.hidden, count);
       maker_.add_gemm("latent.out", StepGroup::gemm, architecture_.hidden, inner, count);
@@ -150,6 +150,22 @@ class Maker {
         }
       }
     }
+  }
+
+  void add_router(const MoeBlock& block, double count) {
+    const RouterSpec& router = block.router;
+    if (router.attention) return maker_.refuse("a router whose tokens see each other");
+    if (router.own_cost) {
+      OwnCostBlock own = *router.own_cost;
+      own.name = "router";
+      return add_own_cost(own, count);
+    }
+    std::int64_t from = architecture_.hidden;
+    for (const std::int64_t width : router.mlp_widths) {
+      maker_.add_gemm("router", StepGroup::gemm, width, from, count, StepRows::tokens, DType::bf16);
+      from = width;
+    }
+    maker_.add_gemm("router", StepGroup::gemm, router_width(block), from, count, StepRows::tokens, DType::bf16);
   }
 
   /// Columns that a token computes: of a hierarchy the coarse ones, and those of the fine routers that it passes.

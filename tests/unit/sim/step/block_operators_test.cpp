@@ -123,6 +123,36 @@ TEST(BlockOperators, LowRankProjectionsAndACompressedCache) {
   EXPECT_DOUBLE_EQ(named(half, "attention.decode").work(shape).bytes, (1600.0 / 16 + 64) * 128 * 2);
 }
 
+TEST(BlockOperators, RoutersCostTheirNetworkOrAreRefused_C6) {
+  MoeBlock moe;
+  ExpertSpec expert;
+  expert.width = 512;
+  moe.experts = {{8, expert, ""}};
+  moe.router.top_k = 2;
+  const StepShape shape = generating(16, 100);
+  const auto router_flops = [&](const MoeBlock& block) {
+    double flops = 0;
+    for (const StepOperator& op : operators_of(of_block(block)).operators) {
+      if (op.name == "router") flops += op.work(shape).flops;
+    }
+    return flops;
+  };
+  EXPECT_DOUBLE_EQ(router_flops(moe), gemm_flops(16, 8, 1024));
+  MoeBlock mlp = moe;
+  mlp.router.network = RouterNetwork::mlp;
+  mlp.router.mlp_widths = {256};
+  EXPECT_DOUBLE_EQ(router_flops(mlp), gemm_flops(16, 256, 1024) + gemm_flops(16, 8, 256));
+  MoeBlock own = moe;
+  own.router.network = RouterNetwork::own_cost;
+  own.router.own_cost = OwnCostBlock{"policy", 1000, 5e4, 300};
+  EXPECT_DOUBLE_EQ(router_flops(own), 16 * 5e4);
+  EXPECT_GT(named(operators_of(of_block(own)), "router").spread, 0) << "stated, not measured";
+  MoeBlock seen = moe;
+  seen.router.network = RouterNetwork::attention;
+  seen.router.attention = sparse_latent();
+  EXPECT_THAT(operators_of(of_block(seen)).not_executed, testing::ElementsAre(testing::HasSubstr("router")));
+}
+
 TEST(BlockOperators, Mamba2KeepsAState_C17) {
   StateSpaceBlock block;
   block.inner_width = 512;
