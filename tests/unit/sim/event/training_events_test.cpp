@@ -87,7 +87,9 @@ TEST_F(TrainingEventsOfH200, ReplicasOnAnotherNodeReduceGradientsOverNics) {
   const auto reduction = [](const Prediction& p) {
     return p.training->latency[static_cast<std::size_t>(TrainingPhase::gradient_reduction)].value();
   };
-  EXPECT_NEAR(reduction(events) / reduction(apart), 1, 0.5);
+  // The closed form is the law of NCCL between nodes; events stretch that of neighbours by what the wires carry.
+  EXPECT_GE(reduction(events) / reduction(apart), 1);
+  EXPECT_LE(reduction(events) / reduction(apart), 1.4);
   EXPECT_GT(reduction(apart) / reduction(closed().predict(model_, spread(1, 2, 2), work(1))), 4) << "over NVLink";
   EXPECT_NEAR(events.training->latency[0] / apart.training->latency[0], 1, 1e-6) << "the forward pass stays inside";
 }
