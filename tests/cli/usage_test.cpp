@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "tests/cli/program.h"
 
 namespace moecast::test {
@@ -41,6 +43,18 @@ TEST(CommandLine, SearchWithoutPythonSaysWhatToInstall) {
   EXPECT_EQ(search.code, 4);
   EXPECT_THAT(search.err, HasSubstr("cannot be started"));
   EXPECT_THAT(search.err, HasSubstr("pip install"));
+}
+
+TEST(CommandLine, SearchWithoutThePackageSaysWhatToInstall) {
+  const std::string python = fresh_folder("search-bare-python") + "/python";
+  write_text(python, "#!/bin/sh\nexec /usr/bin/python3 -I -S \"$@\"\n");
+  std::filesystem::permissions(python, std::filesystem::perms::owner_all);
+  const Finished search =
+      run_moecast({"search", "--space", "automoe-180"}, {.environment = {{"MOECAST_PYTHON", python}}});
+  EXPECT_EQ(search.code, 4);
+  EXPECT_THAT(search.err, HasSubstr("error: "));
+  EXPECT_THAT(search.err, HasSubstr("has no Python package moecast"));
+  EXPECT_THAT(search.err, HasSubstr("hint: pip install"));
 }
 
 TEST(CommandLine, MissingValueIsAUsageError) {
