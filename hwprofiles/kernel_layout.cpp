@@ -9,18 +9,18 @@ namespace moecast {
 namespace {
 
 constexpr double kMostRows = 1e9;
-constexpr double kMostWidth = 1e7;
+constexpr double kWidest = 1e7;
 constexpr std::string_view kPowerLaw = "power_law_";
 
-const TableColumn kTokens{"num_tokens", 1, kMostRows, std::nullopt, true};
-const TableColumn kBatch{"batch_size", 1, kMostRows, std::nullopt, true};
-const TableColumn kIsl{"isl", 1, kMostRows, std::nullopt, true};
-const TableColumn kStep{"step", 0, kMostRows, 0, true};
+const TableColumn kTokenColumn{"num_tokens", 1, kMostRows, std::nullopt, true};
+const TableColumn kBatchColumn{"batch_size", 1, kMostRows, std::nullopt, true};
+const TableColumn kInputLength{"isl", 1, kMostRows, std::nullopt, true};
+const TableColumn kStepColumn{"step", 0, kMostRows, 0, true};
 
 std::vector<TableColumn> moe_columns() {
-  return {kTokens,
-          {"hidden_size", 1, kMostWidth},
-          {"inter_size", 1, kMostWidth},
+  return {kTokenColumn,
+          {"hidden_size", 1, kWidest},
+          {"inter_size", 1, kWidest},
           {"topk", 1, 1e5},
           {"num_experts", 1, 1e6},
           {"moe_tp_size", 1, 1e5},
@@ -30,9 +30,9 @@ std::vector<TableColumn> moe_columns() {
 }
 
 std::vector<TableColumn> attention_columns() {
-  return {kBatch,
-          kIsl,
-          kStep,
+  return {kBatchColumn,
+          kInputLength,
+          kStepColumn,
           {"num_heads", 1, 1e5},
           {"num_key_value_heads", 0, 1e5},
           {"head_dim", 1, 1e5},
@@ -40,7 +40,7 @@ std::vector<TableColumn> attention_columns() {
 }
 
 std::vector<TableColumn> latent_attention_columns() {
-  return {kBatch, kIsl, kStep, {"num_heads", 1, 1e5}, {"tp_size", 1, 1e5, 1}};
+  return {kBatchColumn, kInputLength, kStepColumn, {"num_heads", 1, 1e5}, {"tp_size", 1, 1e5, 1}};
 }
 
 std::vector<KernelLayout> make_layouts() {
@@ -48,14 +48,14 @@ std::vector<KernelLayout> make_layouts() {
   std::vector<TableColumn> slots = moe_columns();
   slots.push_back({"rank0_num_tokens", 0, kMostRows});
   slots.push_back({"num_slots", 1, 1e6});
-  const std::vector<TableColumn> scales{{"m", 1, kMostRows, std::nullopt, true}, {"k", 1, kMostWidth}};
+  const std::vector<TableColumn> scales{{"m", 1, kMostRows, std::nullopt, true}, {"k", 1, kWidest}};
   std::vector<KernelLayout> layouts{
       {"moe", Kind::fused_moe, {"kernel_source"}, {"moe_dtype"}, moe_columns(), {{"latency"}}},
       {"gemm",
        Kind::gemm,
        {"kernel_source"},
        {"gemm_dtype"},
-       {{"m", 1, kMostRows, std::nullopt, true}, {"n", 1, kMostWidth}, {"k", 1, kMostWidth}},
+       {{"m", 1, kMostRows, std::nullopt, true}, {"n", 1, kWidest}, {"k", 1, kWidest}},
        {{"latency"}}},
       {"context_attention",
        Kind::attention_prefill,
@@ -81,14 +81,14 @@ std::vector<KernelLayout> make_layouts() {
        {"mla_dtype", "kv_cache_dtype"},
        latent_attention_columns(),
        {{"latency"}}},
-      {"mla_bmm", Kind::gemm, {"kernel_source"}, {"bmm_dtype"}, {kTokens, {"num_heads", 1, 1e5}}, {{"latency"}}},
+      {"mla_bmm", Kind::gemm, {"kernel_source"}, {"bmm_dtype"}, {kTokenColumn, {"num_heads", 1, 1e5}}, {{"latency"}}},
       {"gdn",
        Kind::state_update,
        {"kernel_source", "phase"},
        {},
-       {kBatch,
+       {kBatchColumn,
         {"seq_len", 1, kMostRows, std::nullopt, true},
-        {"d_model", 1, kMostWidth},
+        {"d_model", 1, kWidest},
         {"d_conv", 1, 1e4},
         {"num_k_heads", 1, 1e5},
         {"head_k_dim", 1, 1e5},

@@ -13,7 +13,7 @@
 namespace moecast {
 namespace {
 
-constexpr std::int64_t kMost = std::int64_t{1} << 40;
+constexpr std::int64_t kMostOfLayer = std::int64_t{1} << 40;
 constexpr int kMostThreads = 1 << 20;
 constexpr double kMostSeconds = 1e9;
 const std::vector<std::string_view> kKeys{"stratum",  "architecture", "backend",         "dtype",     "threads",
@@ -60,14 +60,14 @@ ExecutedLayer read_layer(const JsonView& json) {
   layer.deployment.strategy = word(json.at("strategy"), find_strategy, "a kernel strategy");
   Workload& w = layer.workload;
   w.phase = word(json.at("phase"), find_phase, "a phase");
-  w.batch = json.at("batch").as_int(1, kMost);
-  w.prompt = json.at("prompt").as_int(0, kMost);
-  w.context = json.at("context").as_int(0, kMost);
-  w.copies = json.at("copies").as_int(1, kMost);
+  w.batch = json.at("batch").as_int(1, kMostOfLayer);
+  w.prompt = json.at("prompt").as_int(0, kMostOfLayer);
+  w.context = json.at("context").as_int(0, kMostOfLayer);
+  w.copies = json.at("copies").as_int(1, kMostOfLayer);
   w.load = read_load(json.at("load"));
   if (json.has("rows_per_expert")) {
     const JsonView rows = json.at("rows_per_expert");
-    for (std::size_t i = 0; i < rows.size(); ++i) w.rows_per_expert.push_back(rows.at(i).as_int(0, kMost));
+    for (std::size_t i = 0; i < rows.size(); ++i) w.rows_per_expert.push_back(rows.at(i).as_int(0, kMostOfLayer));
   }
   layer.latency = Seconds(json.at("latency_s").as_number(1e-12, kMostSeconds));
   layer.low = Seconds(json.at("low_s").as_number(1e-12, layer.latency.value()));

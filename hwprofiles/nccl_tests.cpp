@@ -14,8 +14,8 @@ namespace moecast {
 namespace {
 
 constexpr std::array<std::string_view, 4> kOperations{"all_gather", "reduce_scatter", "alltoall", "all_reduce"};
-constexpr double kMostSeconds = 1e4;
-constexpr double kMicrosecond = 1e-6;
+constexpr double kLongestCall = 1e4;
+constexpr double kSecondsPerMicrosecond = 1e-6;
 
 std::vector<std::string_view> words_of(std::string_view line) {
   std::vector<std::string_view> words;
@@ -111,8 +111,8 @@ class Reader {
     const auto element = parse_element_bytes(words[type_at_]);
     if (!element) throw wrong("\"" + std::string(words[type_at_].substr(0, 40)) + "\" is not a type");
     if (!bytes || !microseconds) throw wrong("holds text where numbers must be");
-    const double seconds = *microseconds * kMicrosecond;
-    if (!(*bytes >= *element) || !(seconds > 0) || !(seconds < kMostSeconds)) {
+    const double seconds = *microseconds * kSecondsPerMicrosecond;
+    if (!(*bytes >= *element) || !(seconds > 0) || !(seconds < kLongestCall)) {
       if (++report_.left_out["size or time not above zero"] == 1) {
         report_.examples["size or time not above zero"] = "line " + std::to_string(number);
       }

@@ -123,7 +123,7 @@ Measurement parse_row(OperatorKind kind, const std::vector<std::string_view>& ce
   return row;
 }
 
-std::string number_text(double value) {
+std::string exact_text(double value) {
   char text[32];
   const auto [end, error] = std::to_chars(text, text + sizeof text, value, std::chars_format::general, 6);
   return {text, error == std::errc() ? end : text};
@@ -136,18 +136,18 @@ std::string row_text(OperatorKind kind, const Measurement& row) {
   for (const Bytes value : {row.point.footprint, row.point.input_footprint, row.point.output_footprint}) {
     text += ',' + std::to_string(static_cast<std::int64_t>(value.value()));
   }
-  for (const Seconds value : {row.latency, row.low, row.high}) text += ',' + number_text(value.value());
+  for (const Seconds value : {row.latency, row.low, row.high}) text += ',' + exact_text(value.value());
   text += ',' + std::to_string(row.samples) + ',' + std::to_string(row.preempted) + ',';
   for (std::size_t i = 0; i < row.round_s.size(); ++i) {
     if (i > 0) text += ' ';
-    text += number_text(row.round_s[i]);
+    text += exact_text(row.round_s[i]);
   }
   text += ',';
   for (std::size_t i = 0; i < row.raw.size(); ++i) {
     const RawSample& sample = row.raw[i];
     if (i > 0) text += ' ';
-    text += std::to_string(sample.round) + ':' + std::to_string(sample.calls) + ':' + number_text(sample.wall_s) + ':' +
-            number_text(sample.cpu_s) + ':' + std::to_string(sample.involuntary_switches);
+    text += std::to_string(sample.round) + ':' + std::to_string(sample.calls) + ':' + exact_text(sample.wall_s) + ':' +
+            exact_text(sample.cpu_s) + ':' + std::to_string(sample.involuntary_switches);
   }
   return text + '\n';
 }

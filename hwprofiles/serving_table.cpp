@@ -51,7 +51,7 @@ constexpr std::array<std::string_view, kCount> kColumns{"backend",
                                                         "moe_ep_size",
                                                         "silicon_ttft_ms",
                                                         "silicon_tpot_ms"};
-constexpr double kMostRanks = 1e5;
+constexpr double kMostServingRanks = 1e5;
 constexpr double kMostMilliseconds = 1e8;
 constexpr double kTwinRatio = 1.25;
 
@@ -85,12 +85,12 @@ ServingTable read_serving_table(const std::string& path) {
     row.expert_dtype = cells.text(kMoe);
     row.prompt = cells.number(kIsl, 1, 1e9);
     row.output = cells.number(kOsl, 1, 1e9);
-    const auto ranks = [&](Column column) { return static_cast<int>(cells.number(column, 1, kMostRanks)); };
+    const auto ranks = [&](Column column) { return static_cast<int>(cells.number(column, 1, kMostServingRanks)); };
     row.tp = ranks(kTp);
     row.moe_tp = ranks(kMoeTp);
     row.ep = ranks(kEp);
     const bool no_dp = cells.text(kDp).empty();
-    row.dp = static_cast<int>(cells.number_or(kDp, 1, kMostRanks, 1));
+    row.dp = static_cast<int>(cells.number_or(kDp, 1, kMostServingRanks, 1));
     row.concurrency = cells.number(kBatch, 1e-3, 1e9) * row.dp;
     // tp x ep stored as a product: "tp8 ep8" is eight devices.
     if (is_deepseek(row.model) && row.moe_tp == row.ep && row.moe_tp > 1) {
@@ -100,7 +100,7 @@ ServingTable read_serving_table(const std::string& path) {
     if (no_dp) row.dp = std::max(1, row.moe_tp * row.ep / row.tp);
     row.ttft_s = 1e-3 * cells.number(kTtft, 1e-6, kMostMilliseconds);
     row.tpot_s = 1e-3 * cells.number(kTpot, 1e-6, kMostMilliseconds);
-    if (cells.number(kPp, 1, kMostRanks) > 1) {
+    if (cells.number(kPp, 1, kMostServingRanks) > 1) {
       ++table.left_out["pipeline stages"];
       return;
     }

@@ -117,6 +117,16 @@ struct OffloadUse {
   Seconds exposed;   ///< part of it that nothing hides
 };
 
+/// Tokens that layers of multi-token prediction guess, and what checking them gains.
+struct SpeculationReport {
+  int draft_tokens = 0;
+  double acceptance_ratio = 0;
+  double tokens_per_step = 1;  ///< of a sequence, on average
+  Seconds tpot;                ///< the step over that many tokens; of sequences that generate
+  Seconds tpot_low, tpot_high;
+  Seconds drafting;  ///< part of the step that guesses
+};
+
 struct Prediction {
   Status status = Status::ok;
   std::string reason;              ///< empty when ok
@@ -137,6 +147,7 @@ struct Prediction {
   std::optional<StepDistribution> distribution;  ///< event engine only
   std::optional<PipelineReport> pipeline;        ///< several pipeline stages on GPUs only
   std::optional<TrainingCosts> training;         ///< training steps that have a latency
+  std::optional<SpeculationReport> speculation;  ///< where tokens are guessed and sequences generate
   std::optional<OffloadUse> offload;             ///< where experts are fetched, or may be
 };
 

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/core/count.h"
+
 namespace moecast {
 namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 template <class... Functions>
 struct Overloaded : Functions... {

@@ -2,12 +2,11 @@
 #include <cmath>
 
 #include "models/architecture/accounting.h"
+#include "models/core/count.h"
 #include "models/plan/graph_builder.h"
 
 namespace moecast {
 namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 /// What causal attention over `read` keys, the new tokens' own the last of them, sees.
 double causal_keys(std::int64_t query, std::int64_t read) {

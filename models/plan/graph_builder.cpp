@@ -4,12 +4,11 @@
 #include <cmath>
 
 #include "models/architecture/accounting.h"
+#include "models/core/count.h"
 #include "models/core/error.h"
 
 namespace moecast {
 namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 double row_sum(const std::vector<RowGroup>& rows) {
   double sum = 0;
@@ -17,16 +16,16 @@ double row_sum(const std::vector<RowGroup>& rows) {
   return sum;
 }
 
+/// oneDNN stores packed weights in blocks of this many columns.
+constexpr std::int64_t kPackedColumns = 64;
+
+}  // namespace
+
 double expert_sum(const std::vector<RowGroup>& rows) {
   double sum = 0;
   for (const RowGroup& group : rows) sum += group.experts;
   return sum;
 }
-
-/// oneDNN stores packed weights in blocks of this many columns.
-constexpr std::int64_t kPackedColumns = 64;
-
-}  // namespace
 
 std::int64_t output_width(const ExpertSpec& spec, std::int64_t inputs) {
   return spec.output > 0 ? spec.output : inputs;
@@ -47,6 +46,9 @@ GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& d
     if (degree < 1) throw InputError("", "a degree of parallelism must be at least 1");
   }
   if (deployment.cp != 1) throw InputError("cp", "contexts are shared by GPUs that serve only", "leave it out");
+  if (deployment.draft_tokens != 0) {
+    throw InputError("draft_tokens", "are guessed on GPUs only, so far", "leave them out");
+  }
   if (deployment.redundant_experts != 0) {
     throw InputError("redundant_experts", "experts have copies on GPUs only", "leave it out");
   }

@@ -11,6 +11,9 @@ namespace moecast {
 /// Width of what an expert or dense network returns.
 std::int64_t output_width(const ExpertSpec& spec, std::int64_t inputs);
 
+/// Experts of all groups.
+double expert_sum(const std::vector<RowGroup>& rows);
+
 /// Where the input rows of a GEMM come from.
 struct GemmInput {
   std::optional<Bytes> reuse;   ///< bytes touched since they were; nullopt: a layer

@@ -5,17 +5,17 @@
 #include <string>
 
 #include "models/architecture/accounting.h"
+#include "models/core/count.h"
 #include "models/core/error.h"
 #include "models/plan/graph.h"
 #include "models/plan/offload.h"
+#include "models/plan/speculation.h"
 #include "models/plan/stages.h"
 #include "models/plan/training_memory.h"
 #include "models/plan/training_stage.h"
 
 namespace moecast {
 namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 void require_divides(std::int64_t what, int ranks, const std::string& name, const std::string& degree) {
   if (ranks < 1 || what % ranks != 0) {
@@ -87,7 +87,8 @@ StageLayers held_layers(const std::vector<Layer>& stack, const Deployment& d, st
 /// Tokens of the largest micro-batch of a rank.
 double tokens_at_once(const Deployment& d, const Workload& w) {
   const std::int64_t sequences = (w.batch + w.prefill_batch + d.dp - 1) / d.dp;
-  const double tokens = std::ceil(step_tokens(w) / d.dp);
+  const double checked = w.phase == Phase::decode || w.phase == Phase::mixed ? value(w.batch) * d.draft_tokens : 0;
+  const double tokens = std::ceil((step_tokens(w) + checked) / d.dp);
   return d.pp == 1 || w.phase == Phase::train ? tokens : std::ceil(tokens / value(micro_batches_of(d, sequences)));
 }
 
@@ -101,13 +102,15 @@ MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, cons
   double widest = 0;
   double workspace = 0;
   double in_flight = 0;
-  for (const auto* stack : {&a.encoder, &a.decoder}) {
+  static const std::vector<Layer> kNone;
+  const std::vector<Layer>& drafts = d.draft_tokens > 0 ? a.multi_token_prediction : kNone;
+  for (const auto* stack : {&a.encoder, &a.decoder, &drafts}) {
     const double hidden = value(stack_hidden(a, stack == &a.encoder));
     const StageLayers held = held_layers(*stack, d, stage);
     for (std::size_t i = held.first; i < held.first + held.count; ++i) {
       for (const Block& block : (*stack)[i].blocks) {
         weights += block_weights(block, a, stack_hidden(a, stack == &a.encoder), d) + hidden * weight;
-        if (stack == &a.decoder && w.phase != Phase::train) cache += block_cache(block, a, d, w);
+        if (stack != &a.encoder && w.phase != Phase::train) cache += block_cache(block, a, d, w);
         double width = hidden;
         if (const auto* f = std::get_if<DenseFfnBlock>(&block))
           width = value(f->ffn.width) * (f->ffn.gated ? 2 : 1) / d.tp;
@@ -142,6 +145,8 @@ MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, cons
   if (last && (!a.tied_embeddings || !first)) widths += value(a.hidden);
   if (first && !a.encoder.empty() && stack_hidden(a, true) != a.hidden) widths += value(a.encoder_hidden);
   weights += value(a.vocabulary) * widths * weight / d.tp;
+  // Each module joins a hidden row and an embedding.
+  if (!drafts.empty()) weights += value(draft_modules(a)) * 2 * value(a.hidden) * (value(a.hidden) + 1) * weight;
   if (first) weights += (a.other_parameters + a.position_embedding_parameters) * weight;
   MemoryBreakdown memory;
   memory.weights = Bytes(weights);

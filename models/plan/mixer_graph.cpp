@@ -1,13 +1,10 @@
 #include <algorithm>
 
+#include "models/core/count.h"
 #include "models/plan/graph_builder.h"
 
 namespace moecast {
-namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
-
-}  // namespace
+namespace {}  // namespace
 
 void GraphBuilder::depthwise(const std::string& name, std::int64_t channels, std::int64_t size) {
   Operator& op = add(OperatorKind::convolution, name, "attention");

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/core/count.h"
 #include "models/core/error.h"
 #include "models/plan/graph_builder.h"
 #include "models/plan/token_classes.h"
@@ -9,8 +10,6 @@
 
 namespace moecast {
 namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 /// What no operator stands for yet; empty when all is there.
 std::vector<std::string> not_executed(const MoeBlock& block) {
@@ -126,12 +125,6 @@ class RowsOfExperts {
   std::vector<double> inclusion_;
   std::vector<ExpertRows> kinds_;  ///< one for each group of experts
 };
-
-double expert_sum(const std::vector<RowGroup>& rows) {
-  double experts = 0;
-  for (const RowGroup& group : rows) experts += group.experts;
-  return experts;
-}
 
 /// Rows of an expert in up to `chunks` equal parts, one after another; each part is a call that reads the weights.
 std::vector<RowGroup> chunked(std::vector<RowGroup> rows, std::int64_t chunks) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "models/core/count.h"
 #include "models/core/error.h"
 #include "models/plan/graph_builder.h"
 #include "models/plan/training_memory.h"
@@ -12,8 +13,6 @@
 
 namespace moecast {
 namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 /// Bytes an element of forward and backward passes of the loops between GEMMs: a gated activation reads gate, up and
 /// the gradient and writes two gradients; a norm reads its input and the gradient.

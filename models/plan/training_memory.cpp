@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "models/architecture/accounting.h"
+#include "models/core/count.h"
 #include "models/plan/training_graph.h"
 
 namespace moecast {
 namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 /// Parameters of a rank by part, and the same in bytes of their own format.
 class Parts {

@@ -1,12 +1,11 @@
 #include <algorithm>
 #include <array>
 
+#include "models/core/count.h"
 #include "models/plan/training_graph.h"
 
 namespace moecast {
 namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 bool is_gemm(const Operator& op) { return op.kind == OperatorKind::gemm || op.kind == OperatorKind::grouped_gemm; }
 bool attends(const Operator& op) {

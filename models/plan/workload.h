@@ -69,6 +69,8 @@ struct Workload {
   std::int64_t chunks = 1;  ///< rows of an expert computed in this many parts, one after another
   std::int64_t copies = 1;  ///< layers of equal shape that are cycled through between two uses of a weight
   TrainingPlan training;    ///< train only: what is trained, and how
+  /// With Deployment::draft_tokens: how often a guess is right where those before it were, 0 to 1.
+  std::optional<double> acceptance;
 };
 
 }  // namespace moecast

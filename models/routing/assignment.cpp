@@ -24,13 +24,13 @@ constexpr std::array<NamedPolicy, 5> kPolicies{{{"token-choice", RoutingPolicyKi
 constexpr double kMostSubsets = 512;
 constexpr double kMostOrders = 720;
 
-void need(bool holds, const std::string& what) {
+void need_routing(bool holds, const std::string& what) {
   if (!holds) throw InputError("routing", what, "see moecast routing --help");
 }
 
 std::vector<double> group_weights(std::span<const double> popularity, int groups) {
-  need(groups >= 1 && popularity.size() % static_cast<std::size_t>(std::max(groups, 1)) == 0,
-       std::to_string(popularity.size()) + " experts do not divide into " + std::to_string(groups) + " groups");
+  need_routing(groups >= 1 && popularity.size() % static_cast<std::size_t>(std::max(groups, 1)) == 0,
+               std::to_string(popularity.size()) + " experts do not divide into " + std::to_string(groups) + " groups");
   const std::size_t each = popularity.size() / static_cast<std::size_t>(groups);
   std::vector<double> weights;
   for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g) {
@@ -76,27 +76,28 @@ Router::Router(RoutingPolicy policy, std::span<const double> popularity)
   const auto count = static_cast<int>(popularity.size());
   const int each = count / policy_.groups;
   const bool one_group = policy_.kind == RoutingPolicyKind::hierarchical;
-  need(policy_.groups_kept >= 1 && policy_.groups_kept <= policy_.groups,
-       std::to_string(policy_.groups_kept) + " of " + std::to_string(policy_.groups) + " groups cannot be kept");
+  need_routing(
+      policy_.groups_kept >= 1 && policy_.groups_kept <= policy_.groups,
+      std::to_string(policy_.groups_kept) + " of " + std::to_string(policy_.groups) + " groups cannot be kept");
   const int choices = one_group ? each : policy_.groups_kept < policy_.groups ? each * policy_.groups_kept : count;
   int most = policy_.top_k;
   if (!policy_.top_k_distribution.empty()) {
     top_k_.emplace(policy_.top_k_distribution);
     most = static_cast<int>(policy_.top_k_distribution.size()) - 1;
   }
-  need(most >= 1 && most <= choices,
-       "top-k is " + std::to_string(most) + ", but a token can choose among " + std::to_string(choices) + " experts");
+  need_routing(most >= 1 && most <= choices, "top-k is " + std::to_string(most) + ", but a token can choose among " +
+                                                 std::to_string(choices) + " experts");
   const auto usable = std::count_if(popularity.begin(), popularity.end(), [](double weight) { return weight > 0; });
-  need(policy_.kind != RoutingPolicyKind::token_choice || most <= usable, "top-k is " + std::to_string(most) +
-                                                                              ", but only " + std::to_string(usable) +
-                                                                              " experts have a popularity above 0");
-  need(policy_.tokens_per_decision >= 1, "a decision needs at least one token");
-  need(std::isfinite(policy_.noise_strength) && policy_.noise_strength >= 0, "noise must not be negative");
+  need_routing(policy_.kind != RoutingPolicyKind::token_choice || most <= usable,
+               "top-k is " + std::to_string(most) + ", but only " + std::to_string(usable) +
+                   " experts have a popularity above 0");
+  need_routing(policy_.tokens_per_decision >= 1, "a decision needs at least one token");
+  need_routing(std::isfinite(policy_.noise_strength) && policy_.noise_strength >= 0, "noise must not be negative");
   const bool by_popularity = policy_.kind == RoutingPolicyKind::token_choice || one_group;
-  need(by_popularity || policy_.noise == RoutingNoise::none || policy_.noise_strength == 0,
-       "noise changes nothing where tokens do not choose experts by popularity");
-  need(by_popularity || policy_.top_k_distribution.empty(),
-       "the number of experts varies only where tokens choose them by popularity");
+  need_routing(by_popularity || policy_.noise == RoutingNoise::none || policy_.noise_strength == 0,
+               "noise changes nothing where tokens do not choose experts by popularity");
+  need_routing(by_popularity || policy_.top_k_distribution.empty(),
+               "the number of experts varies only where tokens choose them by popularity");
   if (policy_.groups > 1) {
     for (int g = 0; g < policy_.groups; ++g) {
       // An expert that nobody wants stays in reach of a group that was chosen.
@@ -298,7 +299,7 @@ void Router::draw_expert_choice(std::int64_t tokens, Random& random, Assignment&
 }
 
 void Router::draw(std::int64_t tokens, Random& random, Assignment& out) {
-  need(tokens >= 0 && tokens <= (std::int64_t{1} << 31), "tokens must lie between 0 and 2^31");
+  need_routing(tokens >= 0 && tokens <= (std::int64_t{1} << 31), "tokens must lie between 0 and 2^31");
   out.experts = experts();
   out.expert.clear();
   out.first.clear();

@@ -16,7 +16,7 @@
 namespace moecast {
 namespace {
 
-void need(bool holds, const std::string& what, const char* hint = "") {
+void need_balance(bool holds, const std::string& what, const char* hint = "") {
   if (!holds) throw InputError("balancing", what, hint);
 }
 
@@ -51,32 +51,32 @@ BalancingSimulation::BalancingSimulation(BalancingPolicy policy, BalancingScenar
       orders_(static_cast<int>(scenario_.popularity.size()), 1, 1, {0, scenario_.drift}, scenario_.seed),
       random_(scenario_.seed) {
   const std::size_t experts = scenario_.popularity.size();
-  need(static_cast<std::size_t>(scenario_.placement.experts()) == experts,
-       fmt::format("{} experts are placed, {} are routed to", scenario_.placement.experts(), experts));
-  need(scenario_.tokens >= 1, "a step has no token");
-  need(std::isfinite(policy_.bias_step) && policy_.bias_step >= 0, "the bias moves by a negative step");
-  need(policy_.bias_step == 0 || scenario_.routing.kind == RoutingPolicyKind::token_choice,
-       "only token choice has a bias to learn");
-  need(policy_.capacity.overflow == Overflow::drop || policy_.capacity.overflow == Overflow::queue,
-       "over steps, what does not fit is dropped or waits", "--overflow drop or queue");
-  need(!policy_.queue_rows || policy_.capacity.overflow == Overflow::queue, "rows wait only where they are queued",
-       "--overflow queue");
-  need(policy_.capacity.overflow != Overflow::queue || policy_.capacity.limited() || !policy_.schedule.empty(),
-       "nothing waits without a capacity", "--capacity-factor F");
-  need(policy_.rebalance_every >= 0, "rebalancing every negative number of steps");
-  need(
+  need_balance(static_cast<std::size_t>(scenario_.placement.experts()) == experts,
+               fmt::format("{} experts are placed, {} are routed to", scenario_.placement.experts(), experts));
+  need_balance(scenario_.tokens >= 1, "a step has no token");
+  need_balance(std::isfinite(policy_.bias_step) && policy_.bias_step >= 0, "the bias moves by a negative step");
+  need_balance(policy_.bias_step == 0 || scenario_.routing.kind == RoutingPolicyKind::token_choice,
+               "only token choice has a bias to learn");
+  need_balance(policy_.capacity.overflow == Overflow::drop || policy_.capacity.overflow == Overflow::queue,
+               "over steps, what does not fit is dropped or waits", "--overflow drop or queue");
+  need_balance(!policy_.queue_rows || policy_.capacity.overflow == Overflow::queue,
+               "rows wait only where they are queued", "--overflow queue");
+  need_balance(policy_.capacity.overflow != Overflow::queue || policy_.capacity.limited() || !policy_.schedule.empty(),
+               "nothing waits without a capacity", "--capacity-factor F");
+  need_balance(policy_.rebalance_every >= 0, "rebalancing every negative number of steps");
+  need_balance(
       policy_.rebalance_every == 0 || static_cast<std::int64_t>(policy_.slots_per_rank) * scenario_.placement.ranks() >=
                                           static_cast<std::int64_t>(experts),
       fmt::format("{} slots on {} ranks hold no {} experts", policy_.slots_per_rank, scenario_.placement.ranks(),
                   experts),
       "--slots N");
   for (const CapacityStage& stage : policy_.schedule) {
-    need(stage.steps >= 1 && stage.factor > 0 && std::isfinite(stage.factor),
-         fmt::format("a stage of {} steps at a factor of {}", stage.steps, stage.factor));
+    need_balance(stage.steps >= 1 && stage.factor > 0 && std::isfinite(stage.factor),
+                 fmt::format("a stage of {} steps at a factor of {}", stage.steps, stage.factor));
   }
-  need(scenario_.sampled || has_expectation(scenario_.routing), "only token choice of a fixed k has expected rows",
-       "--samples 1");
-  need(scenario_.drift == 0 || scenario_.routing.groups == 1, "experts of groups do not drift", "--groups 1");
+  need_balance(scenario_.sampled || has_expectation(scenario_.routing),
+               "only token choice of a fixed k has expected rows", "--samples 1");
+  need_balance(scenario_.drift == 0 || scenario_.routing.groups == 1, "experts of groups do not drift", "--groups 1");
   std::vector<std::size_t> by_popularity(experts);
   std::iota(by_popularity.begin(), by_popularity.end(), std::size_t{0});
   std::ranges::stable_sort(by_popularity, std::greater<>(), [&](std::size_t e) { return scenario_.popularity[e]; });

@@ -10,7 +10,7 @@
 namespace moecast {
 namespace {
 
-constexpr std::array<std::string_view, 2> kPolicies{"static", "lru"};
+constexpr std::array<std::string_view, 2> kResidencies{"static", "lru"};
 /// Ages that are told apart: an expert that was not used for so many steps counts as never used.
 constexpr double kOldest = 1e15;
 
@@ -51,12 +51,12 @@ std::vector<double> least_recent_leave(std::span<const double> touched, double p
 
 }  // namespace
 
-std::string_view to_string(ResidencyPolicy policy) { return kPolicies[static_cast<std::size_t>(policy)]; }
+std::string_view to_string(ResidencyPolicy policy) { return kResidencies[static_cast<std::size_t>(policy)]; }
 
 std::optional<ResidencyPolicy> find_residency_policy(std::string_view text) {
-  const auto found = std::ranges::find(kPolicies, text);
-  if (found == kPolicies.end()) return std::nullopt;
-  return static_cast<ResidencyPolicy>(found - kPolicies.begin());
+  const auto found = std::ranges::find(kResidencies, text);
+  if (found == kResidencies.end()) return std::nullopt;
+  return static_cast<ResidencyPolicy>(found - kResidencies.begin());
 }
 
 std::vector<double> touch_probability(std::span<const double> inclusion, double tokens) {

@@ -14,9 +14,9 @@
 namespace moecast {
 namespace {
 
-constexpr std::int64_t kMostExperts = 1 << 16;
+constexpr std::int64_t kMostEventExperts = 1 << 16;
 constexpr std::size_t kMostEvents = 100'000;
-constexpr std::array<std::string_view, 3> kKinds{"add", "remove", "rebalance"};
+constexpr std::array<std::string_view, 3> kEventKinds{"add", "remove", "rebalance"};
 
 ExpertEvent read_event(const JsonView& view) {
   view.refuse_unknown_keys({"step", "add", "remove", "rebalance"});
@@ -29,12 +29,12 @@ ExpertEvent read_event(const JsonView& view) {
     const JsonView add = view.at("add");
     add.refuse_unknown_keys({"popularity", "copy_of"});
     event.popularity = add.find_number("popularity", 0, 1e6).value_or(1);
-    if (const auto id = add.find_int("copy_of", 0, kMostExperts)) event.copy_of = static_cast<int>(*id);
+    if (const auto id = add.find_int("copy_of", 0, kMostEventExperts)) event.copy_of = static_cast<int>(*id);
   } else if (view.has("remove")) {
     event.kind = ExpertEvent::Kind::remove;
     const JsonView what = view.at("remove");
     if (!what.is_string()) {
-      event.expert = static_cast<int>(what.as_int(0, kMostExperts));
+      event.expert = static_cast<int>(what.as_int(0, kMostEventExperts));
     } else if (what.as_string() != "least_loaded") {
       throw InputError(what.where(), "\"" + what.as_string() + "\" is no expert", "write a number or least_loaded");
     }
@@ -47,7 +47,7 @@ ExpertEvent read_event(const JsonView& view) {
 
 }  // namespace
 
-std::string_view to_string(ExpertEvent::Kind kind) { return kKinds[static_cast<std::size_t>(kind)]; }
+std::string_view to_string(ExpertEvent::Kind kind) { return kEventKinds[static_cast<std::size_t>(kind)]; }
 
 ExpertEvents parse_expert_events(std::string_view text, const std::string& where) {
   const Json json = parse_json(text, where);
@@ -55,7 +55,7 @@ ExpertEvents parse_expert_events(std::string_view text, const std::string& where
   view.refuse_unknown_keys({"moecast_expert_events", "max_experts", "pruned_rows", "events"});
   static_cast<void>(view.at("moecast_expert_events").as_int(1, 1));
   ExpertEvents all;
-  if (const auto most = view.find_int("max_experts", 1, kMostExperts)) all.most = static_cast<int>(*most);
+  if (const auto most = view.find_int("max_experts", 1, kMostEventExperts)) all.most = static_cast<int>(*most);
   if (const auto pruned = view.find_string("pruned_rows")) {
     if (*pruned != "rerouted" && *pruned != "dropped") {
       throw InputError(view.at("pruned_rows").where(), "\"" + *pruned + "\" is not known", "rerouted or dropped");
@@ -143,7 +143,7 @@ ExpertSet::Expert& ExpertSet::find(int id) {
 
 void ExpertSet::add(const ExpertEvent& event, ExpertChange& change) {
   const int before = experts();
-  if (before >= most_.value_or(static_cast<int>(kMostExperts))) {
+  if (before >= most_.value_or(static_cast<int>(kMostEventExperts))) {
     throw InputError("events", fmt::format("an expert is added to {}, the most there may be", before),
                      "raise max_experts");
   }

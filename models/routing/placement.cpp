@@ -10,30 +10,31 @@
 namespace moecast {
 namespace {
 
-void need(bool holds, const std::string& what, const std::string& hint = {}) {
+void need_placement(bool holds, const std::string& what, const std::string& hint = {}) {
   if (!holds) throw InputError("placement", what, hint);
 }
 
 std::vector<std::vector<std::int32_t>> one_each(int experts, int ranks) {
-  need(experts >= 1 && ranks >= 1, fmt::format("{} experts on {} ranks", experts, ranks), "both are at least 1");
+  need_placement(experts >= 1 && ranks >= 1, fmt::format("{} experts on {} ranks", experts, ranks),
+                 "both are at least 1");
   return std::vector<std::vector<std::int32_t>>(static_cast<std::size_t>(experts));
 }
 
 }  // namespace
 
 Placement::Placement(int ranks, const std::vector<std::vector<std::int32_t>>& ranks_of_expert) : ranks_(ranks) {
-  need(ranks >= 1, "has no ranks");
-  need(!ranks_of_expert.empty(), "has no experts");
+  need_placement(ranks >= 1, "has no ranks");
+  need_placement(!ranks_of_expert.empty(), "has no experts");
   first_.push_back(0);
   for (std::size_t expert = 0; expert < ranks_of_expert.size(); ++expert) {
     std::vector<std::int32_t> sorted = ranks_of_expert[expert];
     std::sort(sorted.begin(), sorted.end());
-    need(!sorted.empty(), fmt::format("expert {} has no rank", expert));
-    need(sorted.front() >= 0 && sorted.back() < ranks,
-         fmt::format("expert {} is on rank {}; ranks are 0 to {}", expert,
-                     sorted.front() < 0 ? sorted.front() : sorted.back(), ranks - 1));
-    need(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(),
-         fmt::format("expert {} is on one rank twice", expert));
+    need_placement(!sorted.empty(), fmt::format("expert {} has no rank", expert));
+    need_placement(sorted.front() >= 0 && sorted.back() < ranks,
+                   fmt::format("expert {} is on rank {}; ranks are 0 to {}", expert,
+                               sorted.front() < 0 ? sorted.front() : sorted.back(), ranks - 1));
+    need_placement(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(),
+                   fmt::format("expert {} is on one rank twice", expert));
     copies_.insert(copies_.end(), sorted.begin(), sorted.end());
     first_.push_back(static_cast<std::uint32_t>(copies_.size()));
   }
@@ -60,8 +61,8 @@ std::vector<double> Placement::rows_per_rank(std::span<const double> rows_per_ex
 
 Placement contiguous_placement(int experts, int ranks) {
   auto map = one_each(experts, ranks);
-  need(experts % ranks == 0, fmt::format("{} experts do not divide over {} ranks", experts, ranks),
-       "round-robin and maps take any counts");
+  need_placement(experts % ranks == 0, fmt::format("{} experts do not divide over {} ranks", experts, ranks),
+                 "round-robin and maps take any counts");
   for (int e = 0; e < experts; ++e) map[static_cast<std::size_t>(e)].push_back(e / (experts / ranks));
   return {ranks, map};
 }
@@ -74,8 +75,9 @@ Placement round_robin_placement(int experts, int ranks) {
 
 Placement node_aware_placement(int experts, int ranks, int groups, int nodes) {
   auto map = one_each(experts, ranks);
-  need(nodes >= 1 && groups >= 1 && groups % nodes == 0 && ranks % nodes == 0 && experts % groups == 0,
-       fmt::format("{} experts in {} groups do not divide over {} nodes of {} ranks", experts, groups, nodes, ranks));
+  need_placement(
+      nodes >= 1 && groups >= 1 && groups % nodes == 0 && ranks % nodes == 0 && experts % groups == 0,
+      fmt::format("{} experts in {} groups do not divide over {} nodes of {} ranks", experts, groups, nodes, ranks));
   const int on_node = experts / nodes;
   const int node_ranks = ranks / nodes;
   for (int e = 0; e < experts; ++e) {
@@ -89,7 +91,7 @@ Placement balanced_placement(std::span<const double> rows_per_expert, int ranks,
   const auto experts = static_cast<int>(rows_per_expert.size());
   auto map = one_each(experts, ranks);
   const std::int64_t slots = static_cast<std::int64_t>(ranks) * slots_per_rank;
-  need(slots >= experts, fmt::format("{} slots on {} ranks hold no {} experts", slots, ranks, experts));
+  need_placement(slots >= experts, fmt::format("{} slots on {} ranks hold no {} experts", slots, ranks, experts));
   std::vector<int> copies(rows_per_expert.size(), 1);
   const auto each = [&](std::size_t e) { return rows_per_expert[e] / copies[e]; };
   for (std::int64_t spare = slots - experts; spare > 0; --spare) {
@@ -131,7 +133,8 @@ Placement balanced_placement(std::span<const double> rows_per_expert, int ranks,
 }
 
 std::int64_t moved_copies(const Placement& from, const Placement& to) {
-  need(from.experts() == to.experts(), fmt::format("{} experts cannot become {}", from.experts(), to.experts()));
+  need_placement(from.experts() == to.experts(),
+                 fmt::format("{} experts cannot become {}", from.experts(), to.experts()));
   std::int64_t moved = 0;
   for (int expert = 0; expert < to.experts(); ++expert) {
     const auto before = from.ranks_of(expert);

@@ -17,12 +17,12 @@
 namespace moecast {
 namespace {
 
-constexpr std::int64_t kMostExperts = 65'536;
+constexpr std::int64_t kMostTraceExperts = 65'536;
 constexpr std::int64_t kMostLayers = 65'536;
 constexpr std::size_t kMostTopK = 4'096;
 /// 128 MiB of counters: no model has a hundredth of it.
 constexpr std::size_t kMostCounters = std::size_t{1} << 24;
-constexpr std::int64_t kMostTokens = std::int64_t{1} << 53;
+constexpr std::int64_t kMostTraceTokens = std::int64_t{1} << 53;
 
 /// Below, inclusion is integrated and its inverse iterated; above, the closed form is what inclusion_probability uses.
 constexpr std::size_t kIterated = 64;
@@ -67,10 +67,10 @@ void RoutingTraceLines::parse_csv(std::string_view line) {
     refuse(fmt::format("has {} cells, the header {}", cells.size(), columns_), "is the file cut short?");
   }
   token_.layer = static_cast<int>(number(cells[0], "layer", kMostLayers));
-  token_.token = number(cells[1], "token", kMostTokens);
+  token_.token = number(cells[1], "token", kMostTraceTokens);
   token_.experts.clear();
   for (std::size_t i = 2; i < cells.size(); ++i) {
-    token_.experts.push_back(static_cast<std::int32_t>(number(cells[i], "expert", kMostExperts)));
+    token_.experts.push_back(static_cast<std::int32_t>(number(cells[i], "expert", kMostTraceExperts)));
   }
 }
 
@@ -80,14 +80,14 @@ void RoutingTraceLines::parse_object(std::string_view line) {
   const JsonView view(json, where);
   view.refuse_unknown_keys({"layer", "token", "experts"});
   token_.layer = static_cast<int>(view.at("layer").as_int(0, kMostLayers - 1));
-  token_.token = view.at("token").as_int(0, kMostTokens - 1);
+  token_.token = view.at("token").as_int(0, kMostTraceTokens - 1);
   const JsonView experts = view.at("experts");
   if (!experts.is_array() || experts.size() == 0 || experts.size() > kMostTopK) {
     refuse("experts: is no array of 1 to 4096 experts");
   }
   token_.experts.clear();
   for (std::size_t i = 0; i < experts.size(); ++i) {
-    token_.experts.push_back(static_cast<std::int32_t>(experts.at(i).as_int(0, kMostExperts - 1)));
+    token_.experts.push_back(static_cast<std::int32_t>(experts.at(i).as_int(0, kMostTraceExperts - 1)));
   }
 }
 

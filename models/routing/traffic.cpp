@@ -13,15 +13,15 @@
 namespace moecast {
 namespace {
 
-void need(bool holds, const std::string& what) {
+void need_traffic(bool holds, const std::string& what) {
   if (!holds) throw InputError("traffic", what);
 }
 
 void check(const Placement& placement, const TrafficOptions& options) {
-  need(options.ranks_per_node >= 1, "a node needs at least one rank");
-  need(std::isfinite(options.dispatch_row_bytes) && options.dispatch_row_bytes > 0,
-       "a row has no bytes: dispatch_row_bytes must be above 0");
-  need(placement.ranks() >= 1, "has no ranks");
+  need_traffic(options.ranks_per_node >= 1, "a node needs at least one rank");
+  need_traffic(std::isfinite(options.dispatch_row_bytes) && options.dispatch_row_bytes > 0,
+               "a row has no bytes: dispatch_row_bytes must be above 0");
+  need_traffic(placement.ranks() >= 1, "has no ranks");
 }
 
 /// Rank of a node that takes in what a rank of another node sends there: the one of the same index.
@@ -154,8 +154,8 @@ void TrafficCounter::count_single_copies(const Assignment& assignment, Traffic& 
 
 void TrafficCounter::count(const Assignment& assignment, Traffic& out) {
   const int ranks = placement_.ranks();
-  need(assignment.experts == placement_.experts(),
-       fmt::format("{} experts are assigned, {} are placed", assignment.experts, placement_.experts()));
+  need_traffic(assignment.experts == placement_.experts(),
+               fmt::format("{} experts are assigned, {} are placed", assignment.experts, placement_.experts()));
   const Nodes nodes{ranks, options_.ranks_per_node};
   reset(out, ranks, assignment.experts);
   if (!only_rank_.empty() && options_.deduplication != Deduplication::per_node) {
@@ -204,12 +204,13 @@ Traffic expected_traffic(std::span<const double> popularity, int top_k, std::spa
                          const Placement& placement, const TrafficOptions& options) {
   check(placement, options);
   const int ranks = placement.ranks();
-  need(std::ssize(popularity) == placement.experts(),
-       fmt::format("{} experts have a popularity, {} are placed", popularity.size(), placement.experts()));
-  need(std::ssize(tokens_per_rank) == ranks, fmt::format("tokens of {} ranks, not {}", tokens_per_rank.size(), ranks));
+  need_traffic(std::ssize(popularity) == placement.experts(),
+               fmt::format("{} experts have a popularity, {} are placed", popularity.size(), placement.experts()));
+  need_traffic(std::ssize(tokens_per_rank) == ranks,
+               fmt::format("tokens of {} ranks, not {}", tokens_per_rank.size(), ranks));
   double tokens = 0;
   for (const double own : tokens_per_rank) {
-    need(std::isfinite(own) && own >= 0, "tokens of a rank must be finite and not negative");
+    need_traffic(std::isfinite(own) && own >= 0, "tokens of a rank must be finite and not negative");
     tokens += own;
   }
   const std::vector<double> inclusion = inclusion_probability({popularity.begin(), popularity.end()}, top_k);

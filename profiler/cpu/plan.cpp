@@ -50,8 +50,8 @@ double cheap_ring(double bytes, double reach) {
   return bytes * bytes < cheap * unread ? cheap : unread;
 }
 
-KernelPoint gemm_point(const Combination& c, std::int64_t m, std::int64_t n, std::int64_t k, double ring, double input,
-                       double output) {
+KernelPoint gemm_point(const KernelSetting& c, std::int64_t m, std::int64_t n, std::int64_t k, double ring,
+                       double input, double output) {
   KernelPoint point;
   point.backend = c.backend;
   point.dtype = c.dtype;
@@ -66,7 +66,7 @@ KernelPoint gemm_point(const Combination& c, std::int64_t m, std::int64_t n, std
 }
 
 /// Few rows over rings of all sizes: half over the whole range, half where last-level caches end.
-void add_bandwidth_curve(const Combination& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
+void add_bandwidth_curve(const KernelSetting& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
   constexpr std::array<std::int64_t, 10> kRows{1, 1, 2, 2, 4, 4, 1, 1, 16, 16};
   constexpr std::array<std::pair<std::int64_t, std::int64_t>, 4> kShapes{
       {{1024, 512}, {704, 768}, {2048, 1024}, {512, 2048}}};
@@ -83,7 +83,7 @@ void add_bandwidth_curve(const Combination& c, const PlanOptions& options, std::
 }
 
 /// One GEMM somewhere in the ranges, or nothing where a call would be too long.
-bool make_gemm(const Combination& c, const PlanOptions& options, const std::array<double, 7>& u, KernelPoint& point) {
+bool make_gemm(const KernelSetting& c, const PlanOptions& options, const std::array<double, 7>& u, KernelPoint& point) {
   // Tokens spread over experts: few rows are more common than many.
   const auto m = std::llround(std::exp2(10.5 * std::pow(u[0], 1.4)));
   // The matrices of an expert: hidden x width (twice the width when gated) on the way up, width x hidden on the way
@@ -114,7 +114,7 @@ bool make_gemm(const Combination& c, const PlanOptions& options, const std::arra
   return true;
 }
 
-void add_gemms(const Combination& c, const PlanOptions& options, double start, int count,
+void add_gemms(const KernelSetting& c, const PlanOptions& options, double start, int count,
                std::vector<KernelPoint>& points) {
   LowDiscrepancy<7> sequence(start);
   for (int made = 0, tried = 0; made < count && tried < 20 * count; ++tried) {
@@ -125,7 +125,7 @@ void add_gemms(const Combination& c, const PlanOptions& options, double start, i
   }
 }
 
-void add_routers(const Combination& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
+void add_routers(const KernelSetting& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
   LowDiscrepancy<3> sequence(0);
   constexpr std::array<double, 3> kRings{0, 40e6, 1.9e9};
   for (int i = 0; i < options.router_points; ++i) {
@@ -213,7 +213,7 @@ void add_bandwidth_levels(DType dtype, int threads, const PlanOptions& options, 
 }
 
 /// Experts of a layer over a ragged histogram.
-void add_grouped(const Combination& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
+void add_grouped(const KernelSetting& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
   LowDiscrepancy<5> sequence(3);
   for (int made = 0, tried = 0; made < options.grouped_points && tried < 20 * options.grouped_points; ++tried) {
     const auto u = sequence.next();
@@ -244,7 +244,7 @@ void add_grouped(const Combination& c, const PlanOptions& options, std::vector<K
 std::vector<KernelPoint> initial_points(const PlanOptions& options) {
   std::vector<KernelPoint> points;
   std::set<std::pair<DType, int>> stages;
-  for (const Combination& c : options.combinations) {
+  for (const KernelSetting& c : options.combinations) {
     add_bandwidth_curve(c, options, points);
     add_gemms(c, options, 0, options.gemm_points, points);
     add_routers(c, options, points);
@@ -285,7 +285,7 @@ std::vector<bool> indispensable_points(const std::vector<KernelPoint>& points) {
 
 std::vector<KernelPoint> candidate_points(const PlanOptions& options, std::uint64_t seed, int count) {
   std::vector<KernelPoint> points;
-  for (const Combination& c : options.combinations) {
+  for (const KernelSetting& c : options.combinations) {
     add_gemms(c, options, 1000 + 7919 * static_cast<double>(seed % 1000), count, points);
   }
   return points;

@@ -8,15 +8,15 @@
 namespace moecast {
 
 /// One (backend, dtype, threads) to be profiled.
-struct Combination {
+struct KernelSetting {
   std::string backend;
   DType dtype = DType::fp32;
   int threads = 1;
-  friend bool operator==(const Combination&, const Combination&) = default;
+  friend bool operator==(const KernelSetting&, const KernelSetting&) = default;
 };
 
 struct PlanOptions {
-  std::vector<Combination> combinations;
+  std::vector<KernelSetting> combinations;
   int bandwidth_points = 32;  ///< of the bandwidth curve, a combination
   int gemm_points = 150;      ///< spread over the shapes, a combination
   int router_points = 16;     ///< narrow GEMMs, a combination

@@ -9,7 +9,7 @@
 
 namespace moecast {
 namespace {
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kArenaPage = std::size_t{2} << 20;
 }
 
 Arena::~Arena() { unmap(); }
@@ -28,8 +28,8 @@ std::byte* Arena::claim(Tenant& tenant, std::size_t bytes) {
   }
   if (bytes > size_) {
     unmap();
-    const std::size_t size = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-    mapped_ = size + kHugePage;
+    const std::size_t size = (bytes + kArenaPage - 1) / kArenaPage * kArenaPage;
+    mapped_ = size + kArenaPage;
     mapping_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapping_ == MAP_FAILED) {
       mapping_ = nullptr;
@@ -38,7 +38,7 @@ std::byte* Arena::claim(Tenant& tenant, std::size_t bytes) {
                         "run a smaller model or fewer copies");
     }
     const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
-    const std::uintptr_t aligned = (address + kHugePage - 1) / kHugePage * kHugePage;
+    const std::uintptr_t aligned = (address + kArenaPage - 1) / kArenaPage * kArenaPage;
     memory_ = static_cast<std::byte*>(mapping_) + (aligned - address);
     size_ = size;
     madvise(memory_, size_, MADV_HUGEPAGE);  // a machine without huge pages only runs a little slower

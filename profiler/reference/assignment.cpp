@@ -57,7 +57,7 @@ std::int32_t next_best(const RouterSpec& router, std::span<const float> logits, 
 }  // namespace
 
 void apply_capacity(const RouterSpec& router, const CapacitySpec& capacity, std::int64_t slots,
-                    std::span<const float> logits, std::span<const float> bias, Assignment& assignment) {
+                    std::span<const float> logits, std::span<const float> bias, TokenAssignment& assignment) {
   const auto k = static_cast<std::size_t>(assignment.slots);
   const auto experts = static_cast<std::size_t>(assignment.experts);
   std::ranges::fill(assignment.rows, 0);
@@ -89,7 +89,7 @@ void apply_capacity(const RouterSpec& router, const CapacitySpec& capacity, std:
 }
 
 void choose_tokens(const RouterSpec& router, std::span<const float> logits, std::int64_t slots,
-                   Assignment& assignment) {
+                   TokenAssignment& assignment) {
   const auto experts = static_cast<std::size_t>(assignment.experts);
   const auto tokens = static_cast<std::size_t>(assignment.tokens);
   assignment.slots = static_cast<int>(experts);

@@ -8,7 +8,7 @@
 namespace moecast {
 
 /// Which experts run for which tokens in one layer, and with what weight.
-struct Assignment {
+struct TokenAssignment {
   std::int64_t tokens = 0;
   std::int64_t experts = 0;
   int slots = 0;                        ///< places a token has: top-k, or all experts in expert choice
@@ -23,9 +23,10 @@ struct Assignment {
 /// Overflow::next_best moves a choice to the token's best other expert that has room, with that expert's own score.
 /// @param keys  [tokens, experts] logits that tokens choose by.
 void apply_capacity(const RouterSpec& router, const CapacitySpec& capacity, std::int64_t slots,
-                    std::span<const float> logits, std::span<const float> bias, Assignment& assignment);
+                    std::span<const float> logits, std::span<const float> bias, TokenAssignment& assignment);
 
 /// Every expert takes the `slots` tokens that score it best; a token may get none or many.
-void choose_tokens(const RouterSpec& router, std::span<const float> logits, std::int64_t slots, Assignment& assignment);
+void choose_tokens(const RouterSpec& router, std::span<const float> logits, std::int64_t slots,
+                   TokenAssignment& assignment);
 
 }  // namespace moecast

@@ -2,7 +2,7 @@
 
 namespace moecast {
 
-AttentionRunner::AttentionRunner(const AttentionBlock& block, const StepShape& step, std::int64_t index,
+AttentionRunner::AttentionRunner(const AttentionBlock& block, const BatchShape& step, std::int64_t index,
                                  Kernels& kernels, Layout& weights, Layout& scratch)
     : block_(block), step_(step), index_(index), kernels_(kernels) {
   const std::int64_t q_width = block.heads * block.head_dim;

@@ -8,7 +8,7 @@ namespace moecast {
 /// qkv product, rotary positions and KV cache, causal attention, output product.
 class AttentionRunner : public BlockRunner {
  public:
-  AttentionRunner(const AttentionBlock& block, const StepShape& step, std::int64_t index, Kernels& kernels,
+  AttentionRunner(const AttentionBlock& block, const BatchShape& step, std::int64_t index, Kernels& kernels,
                   Layout& weights, Layout& scratch);
   void fill(Filler& filler, std::int64_t copy, std::byte* weights) override;
   void run(std::byte* weights, std::byte* scratch, const std::byte* x, float* out) override;
@@ -17,7 +17,7 @@ class AttentionRunner : public BlockRunner {
   void fill_cache(const Filler& filler, const WeightKey& key, std::byte* cache) const;
 
   AttentionBlock block_;
-  StepShape step_;
+  BatchShape step_;
   std::int64_t index_;
   Kernels& kernels_;
   RopeShape rope_;

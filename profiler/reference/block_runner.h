@@ -9,7 +9,7 @@
 namespace moecast {
 
 /// What all blocks of a step share.
-struct StepShape {
+struct BatchShape {
   std::int64_t tokens = 1;  ///< batch * query
   std::int64_t batch = 1;
   std::int64_t query = 1;    ///< new tokens of a sequence

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <random>
 
+#include "models/core/count.h"
 #include "models/core/error.h"
 
 namespace moecast {
@@ -45,8 +46,6 @@ class Draw {
   std::mt19937_64 generator_;
 };
 
-double value(std::int64_t x) { return static_cast<double>(x); }
-
 MoeBlock draw_moe(Draw& draw, std::int64_t most_width) {
   MoeBlock moe;
   ExpertSpec expert;
@@ -81,7 +80,7 @@ void draw_load(Draw& draw, Workload& workload) {
   workload.load.seed = static_cast<std::uint64_t>(draw.integer(1, 1'000'000));
 }
 
-ValidationCase draw_layer(Draw& draw, const CaseOptions& options, const Combination& c, KernelStrategy strategy,
+ValidationCase draw_layer(Draw& draw, const CaseOptions& options, const KernelSetting& c, KernelStrategy strategy,
                           int band, const std::string& stratum) {
   for (int tries = 0; tries < kMostTries; ++tries) {
     ValidationCase made;
@@ -111,7 +110,7 @@ ValidationCase draw_layer(Draw& draw, const CaseOptions& options, const Combinat
   refuse_limits();
 }
 
-ValidationCase draw_transformer(Draw& draw, const CaseOptions& options, const Combination& c, bool prefill) {
+ValidationCase draw_transformer(Draw& draw, const CaseOptions& options, const KernelSetting& c, bool prefill) {
   for (int tries = 0; tries < kMostTries; ++tries) {
     ValidationCase made;
     made.stratum = "transformers";
@@ -160,7 +159,7 @@ std::string strategy_stratum(KernelStrategy strategy) {
 
 }  // namespace
 
-std::string combination_stratum(const Combination& c) {
+std::string setting_stratum(const KernelSetting& c) {
   if (c.threads > 1) return std::to_string(c.threads) + " threads";
   return c.backend + " " + std::string(to_string(c.dtype)) + ", 1 thread";
 }
@@ -173,11 +172,11 @@ std::vector<ValidationCase> draw_cases(const CaseOptions& options) {
   for (int turn = 0; static_cast<int>(cases.size()) < options.cases; ++turn) {
     const auto full = [&] { return static_cast<int>(cases.size()) >= options.cases; };
     const int band = turn % 3;
-    for (const Combination& c : options.combinations) {
+    for (const KernelSetting& c : options.combinations) {
       if (full()) break;
-      cases.push_back(draw_layer(draw, options, c, KernelStrategy::sorted_grouped, band, combination_stratum(c)));
+      cases.push_back(draw_layer(draw, options, c, KernelStrategy::sorted_grouped, band, setting_stratum(c)));
     }
-    const Combination& c = options.combinations[static_cast<std::size_t>(turn) % combinations];
+    const KernelSetting& c = options.combinations[static_cast<std::size_t>(turn) % combinations];
     if (options.strategies) {
       for (const KernelStrategy strategy :
            {KernelStrategy::per_expert_loop, KernelStrategy::capacity_padded, KernelStrategy::dense_mask}) {

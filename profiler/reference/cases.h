@@ -21,9 +21,9 @@ struct ValidationCase {
 struct CaseOptions {
   int cases = 40;  ///< in all, dealt out to the strata in turn
   std::uint64_t seed = 1;
-  std::vector<Combination> combinations;  ///< what was profiled
-  bool strategies = true;                 ///< also the loop, padded and mask strategies
-  bool transformers = true;               ///< also models of 4 to 12 layers, prefill and decode
+  std::vector<KernelSetting> combinations;  ///< what was profiled
+  bool strategies = true;                   ///< also the loop, padded and mask strategies
+  bool transformers = true;                 ///< also models of 4 to 12 layers, prefill and decode
   double most_weight_bytes = 1.2e9;
   double most_flops = 20e9;
 };
@@ -33,6 +33,6 @@ struct CaseOptions {
 std::vector<ValidationCase> draw_cases(const CaseOptions& options);
 
 /// Name of the stratum of a combination: "onednn fp32, 1 thread"; all of more threads share "N threads".
-std::string combination_stratum(const Combination& combination);
+std::string setting_stratum(const KernelSetting& combination);
 
 }  // namespace moecast

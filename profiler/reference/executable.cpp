@@ -62,7 +62,7 @@ class Runtime final : public Executable, private Arena::Tenant {
   WeightSource source_;
   Kernels kernels_;
   std::shared_ptr<Arena> arena_;
-  StepShape step_;
+  BatchShape step_;
   bool lone_;
   std::vector<std::unique_ptr<BlockRunner>> blocks_;
   std::vector<MoeRunner*> moe_;

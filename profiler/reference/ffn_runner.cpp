@@ -106,7 +106,7 @@ void FfnRunner::copy_through(std::int64_t rows, const std::byte* x, float* out) 
   kernels_.count(stage_, read, static_cast<std::int64_t>(size * sizeof(float)));
 }
 
-DenseRunner::DenseRunner(const ExpertSpec& spec, const StepShape& step, std::int64_t block, Kernels& kernels,
+DenseRunner::DenseRunner(const ExpertSpec& spec, const BatchShape& step, std::int64_t block, Kernels& kernels,
                          Layout& weights, Layout& scratch)
     : ffn_(spec, step.hidden, Stage::dense, {.up = Part::ffn_up, .down = Part::ffn_down, .block = block}, kernels,
            weights),

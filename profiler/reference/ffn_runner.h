@@ -59,7 +59,7 @@ class FfnRunner {
 /// A feed-forward network that every token passes.
 class DenseRunner : public BlockRunner {
  public:
-  DenseRunner(const ExpertSpec& spec, const StepShape& step, std::int64_t block, Kernels& kernels, Layout& weights,
+  DenseRunner(const ExpertSpec& spec, const BatchShape& step, std::int64_t block, Kernels& kernels, Layout& weights,
               Layout& scratch);
   void fill(Filler& filler, std::int64_t copy, std::byte* weights) override { ffn_.fill(filler, copy, weights); }
   void run(std::byte* weights, std::byte* scratch, const std::byte* x, float* out) override {

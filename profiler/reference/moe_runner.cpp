@@ -25,7 +25,7 @@ ExpertSpec merged(const SharedExperts& shared) {
 }
 
 /// Rows that a layer's dispatched tokens may take in the worst case.
-std::int64_t dispatched_rows(const MoeBlock& block, const StepShape& step, const MoeOptions& options,
+std::int64_t dispatched_rows(const MoeBlock& block, const BatchShape& step, const MoeOptions& options,
                              const RouterRunner& router) {
   const std::int64_t experts = block.expert_count();
   switch (options.strategy) {
@@ -48,7 +48,7 @@ struct MoeRunner::Call {
   float* out;
 };
 
-MoeRunner::MoeRunner(const MoeBlock& block, const StepShape& step, const MoeOptions& options, Kernels& kernels,
+MoeRunner::MoeRunner(const MoeBlock& block, const BatchShape& step, const MoeOptions& options, Kernels& kernels,
                      Layout& weights, Layout& scratch)
     : strategy_(options.strategy),
       step_(step),
@@ -102,7 +102,7 @@ void MoeRunner::fill(Filler& filler, std::int64_t copy, std::byte* weights) {
 }
 
 void MoeRunner::run(std::byte* weights, std::byte* scratch, const std::byte* x, float* out) {
-  const Assignment& assignment = router_.run(weights, scratch, x);
+  const TokenAssignment& assignment = router_.run(weights, scratch, x);
   kernels_.counters.routed += assignment.demanded - assignment.dropped;
   const Call call{weights, scratch, x, out};
   switch (strategy_) {
@@ -125,7 +125,7 @@ void MoeRunner::run_experts(const Call& call, const std::int32_t* offsets, const
   }
 }
 
-void MoeRunner::run_sorted(const Call& call, const Assignment& assignment) {
+void MoeRunner::run_sorted(const Call& call, const TokenAssignment& assignment) {
   position_.resize(assignment.expert_of.size());
   sort_by_expert(assignment.expert_of, experts_count_, position_, offsets_);
   const std::int64_t rows = offsets_.back();
@@ -136,7 +136,7 @@ void MoeRunner::run_sorted(const Call& call, const Assignment& assignment) {
   kernels_.unpermute(y, call.out, position_, assignment.weights, step_.tokens, assignment.slots, width_, rows);
 }
 
-void MoeRunner::run_loop(const Call& call, const Assignment& assignment) {
+void MoeRunner::run_loop(const Call& call, const TokenAssignment& assignment) {
   position_.resize(assignment.expert_of.size());
   sort_by_expert(assignment.expert_of, experts_count_, position_, offsets_);
   token_of_.resize(static_cast<std::size_t>(offsets_.back()));
@@ -163,11 +163,11 @@ void MoeRunner::run_loop(const Call& call, const Assignment& assignment) {
   }
 }
 
-std::int64_t MoeRunner::padded_slots(const Assignment& assignment) const {
+std::int64_t MoeRunner::padded_slots(const TokenAssignment& assignment) const {
   return router_.slots().value_or(*std::ranges::max_element(assignment.rows));
 }
 
-void MoeRunner::run_padded(const Call& call, const Assignment& assignment) {
+void MoeRunner::run_padded(const Call& call, const TokenAssignment& assignment) {
   const std::int64_t slots = padded_slots(assignment);
   const std::size_t row_bytes = static_cast<std::size_t>(step_.hidden) * kernels_.element_bytes();
   position_.resize(assignment.expert_of.size());
@@ -196,7 +196,7 @@ void MoeRunner::run_padded(const Call& call, const Assignment& assignment) {
   kernels_.unpermute(y, call.out, position_, assignment.weights, step_.tokens, assignment.slots, width_, rows);
 }
 
-void MoeRunner::run_dense(const Call& call, const Assignment& assignment) {
+void MoeRunner::run_dense(const Call& call, const TokenAssignment& assignment) {
   auto* y = reinterpret_cast<float*>(call.scratch + outputs_);
   const auto experts = static_cast<std::size_t>(experts_count_);
   position_.resize(static_cast<std::size_t>(step_.tokens) * experts);

@@ -23,7 +23,7 @@ struct MoeOptions {
 /// One MoE layer: router, dispatch, experts, combine; shared experts and a parallel dense network beside them.
 class MoeRunner : public BlockRunner {
  public:
-  MoeRunner(const MoeBlock& block, const StepShape& step, const MoeOptions& options, Kernels& kernels, Layout& weights,
+  MoeRunner(const MoeBlock& block, const BatchShape& step, const MoeOptions& options, Kernels& kernels, Layout& weights,
             Layout& scratch);
   void fill(Filler& filler, std::int64_t copy, std::byte* weights) override;
   void run(std::byte* weights, std::byte* scratch, const std::byte* x, float* out) override;
@@ -35,16 +35,16 @@ class MoeRunner : public BlockRunner {
 
  private:
   struct Call;
-  void run_sorted(const Call& call, const Assignment& assignment);
-  void run_loop(const Call& call, const Assignment& assignment);
-  void run_padded(const Call& call, const Assignment& assignment);
-  void run_dense(const Call& call, const Assignment& assignment);
+  void run_sorted(const Call& call, const TokenAssignment& assignment);
+  void run_loop(const Call& call, const TokenAssignment& assignment);
+  void run_padded(const Call& call, const TokenAssignment& assignment);
+  void run_dense(const Call& call, const TokenAssignment& assignment);
   void run_experts(const Call& call, const std::int32_t* offsets, const std::byte* rows, float* y);
   void run_beside(const Call& call);
-  [[nodiscard]] std::int64_t padded_slots(const Assignment& assignment) const;
+  [[nodiscard]] std::int64_t padded_slots(const TokenAssignment& assignment) const;
 
   KernelStrategy strategy_;
-  StepShape step_;
+  BatchShape step_;
   std::int64_t experts_count_;
   std::int64_t block_;
   Kernels& kernels_;

@@ -8,7 +8,7 @@
 
 namespace moecast {
 
-RouterRunner::RouterRunner(const MoeBlock& block, const StepShape& step, std::int64_t index, bool training,
+RouterRunner::RouterRunner(const MoeBlock& block, const BatchShape& step, std::int64_t index, bool training,
                            Kernels& kernels, Layout& weights, Layout& scratch)
     : router_(block.router),
       capacity_(block.capacity),
@@ -95,7 +95,7 @@ void RouterRunner::add_noise(const std::byte* weights, const std::byte* x) {
 }
 
 void RouterRunner::choose(std::span<const float> bias) {
-  Assignment& out = assignment_;
+  TokenAssignment& out = assignment_;
   out.slots = router_.top_k;
   out.expert_of.resize(static_cast<std::size_t>(step_.tokens * out.slots));
   out.weights.resize(out.expert_of.size());
@@ -113,7 +113,7 @@ void RouterRunner::choose(std::span<const float> bias) {
   apply_capacity(router_, capacity_, *slots_, logits, bias, out);
 }
 
-const Assignment& RouterRunner::run(const std::byte* weights, std::byte* scratch, const std::byte* x) {
+const TokenAssignment& RouterRunner::run(const std::byte* weights, std::byte* scratch, const std::byte* x) {
   run_network(weights, scratch, x);
   if (training_) add_noise(weights, x);
   const auto* bias = reinterpret_cast<const float*>(weights + selection_bias_);

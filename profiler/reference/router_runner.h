@@ -11,13 +11,13 @@ namespace moecast {
 /// The router of one MoE layer: its network, scores and choice, capacity.
 class RouterRunner {
  public:
-  RouterRunner(const MoeBlock& block, const StepShape& step, std::int64_t index, bool training, Kernels& kernels,
+  RouterRunner(const MoeBlock& block, const BatchShape& step, std::int64_t index, bool training, Kernels& kernels,
                Layout& weights, Layout& scratch);
   /// @param shift [tokens, experts] added to the logits, or empty.
   void plant(std::vector<float> shift) { shift_ = std::move(shift); }
   void fill(Filler& filler, std::int64_t copy, std::byte* weights);
-  const Assignment& run(const std::byte* weights, std::byte* scratch, const std::byte* x);
-  [[nodiscard]] const Assignment& assignment() const { return assignment_; }
+  const TokenAssignment& run(const std::byte* weights, std::byte* scratch, const std::byte* x);
+  [[nodiscard]] const TokenAssignment& assignment() const { return assignment_; }
   /// Rows that experts were chosen for in the last run, before capacity.
   [[nodiscard]] const std::vector<std::int64_t>& demand() const { return demand_; }
   [[nodiscard]] std::optional<std::int64_t> slots() const { return slots_; }
@@ -29,7 +29,7 @@ class RouterRunner {
 
   RouterSpec router_;
   CapacitySpec capacity_;
-  StepShape step_;
+  BatchShape step_;
   std::int64_t index_;
   std::int64_t experts_;
   bool training_;
@@ -46,7 +46,7 @@ class RouterRunner {
   std::vector<float> logits_;  // [tokens, experts] and slack rows
   std::size_t scores_ = 0;     // tokens * experts
   std::vector<float> noise_rows_;
-  Assignment assignment_;
+  TokenAssignment assignment_;
   std::vector<std::int64_t> demand_;
 };
 

@@ -6,12 +6,11 @@
 #include <span>
 #include <tuple>
 
+#include "models/core/count.h"
 #include "sim/fit/least_squares.h"
 
 namespace moecast {
 namespace {
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 double rate_log_seconds(std::span<const double, 4> p, double m, double n, double k) {
   return std::log(2 * m * n * k) - p[0] + std::log1p(std::exp(p[1]) / m) + std::log1p(std::exp(p[2]) / k) +

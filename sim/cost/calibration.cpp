@@ -15,7 +15,7 @@ constexpr double kCoverage = 0.9;
 /// A band with fewer left-out points than this borrows those of all bands.
 constexpr std::size_t kLeastBandPoints = 12;
 
-double quantile(std::vector<double> values, double share) {
+double conformal_quantile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
   // The conformal rank: the smallest value that at least (n + 1) * share of n + 1 exchangeable values do not exceed.
@@ -69,8 +69,8 @@ GemmCalibration fit_gemms(const Profile& profile, const std::vector<Measurement>
   }
   for (std::size_t band = 0; band < kBands; ++band) {
     const auto& own = errors[band].size() >= kLeastBandPoints ? errors[band] : all;
-    fitted.half_width[band] = quantile(own, kCoverage);
-    fitted.median_error[band] = std::expm1(quantile(own, 0.5));
+    fitted.half_width[band] = conformal_quantile(own, kCoverage);
+    fitted.median_error[band] = std::expm1(conformal_quantile(own, 0.5));
   }
   return fitted;
 }
@@ -90,7 +90,7 @@ StageCalibration fit_stage(const std::vector<Measurement>& points) {
     const double predicted = StageLaw::fit(others).seconds(row.point).value();
     if (predicted > 0) errors.push_back(std::abs(std::log(predicted / row.latency.value())));
   }
-  fitted.half_width = quantile(errors, kCoverage);
+  fitted.half_width = conformal_quantile(errors, kCoverage);
   return fitted;
 }
 

@@ -45,7 +45,7 @@ Eigen::VectorXd read_vector(const JsonView& view, std::size_t expected) {
   return values;
 }
 
-std::array<double, kBands> read_bands(const JsonView& view) {
+std::array<double, kBands> read_band_widths(const JsonView& view) {
   const Eigen::VectorXd values = read_vector(view, kBands);
   return {values(0), values(1), values(2)};
 }
@@ -124,8 +124,8 @@ GemmCalibration read_gemm(const JsonView& view) {
   gemm.residual = Kriging(features.reshaped(GemmLaw::kFeatures, static_cast<Eigen::Index>(points)).transpose(),
                           read_vector(residual.at("weights"), points), lengths,
                           residual.at("variance").as_number(1e-12, 1e6), residual.at("noise").as_number(0, 1e6));
-  gemm.half_width = read_bands(view.at("half_width_ln"));
-  gemm.median_error = read_bands(view.at("median_error_ratio"));
+  gemm.half_width = read_band_widths(view.at("half_width_ln"));
+  gemm.median_error = read_band_widths(view.at("median_error_ratio"));
   return gemm;
 }
 

@@ -7,8 +7,8 @@
 namespace moecast {
 namespace {
 
-constexpr float kNear = 0.2F;  ///< as in the cost model: below it a point is outside what was measured
-constexpr double kNinety = 1.645;
+constexpr float kNearPoints = 0.2F;  ///< as in the cost model: below it a point is outside what was measured
+constexpr double kNinetyLanes = 1.645;
 constexpr auto kLog2e = static_cast<float>(std::numbers::log2e);
 
 /// Ranges of the residual's table: generous, for queries outside are exact but slow.
@@ -71,7 +71,7 @@ GemmLanes::GemmLanes(const GemmCalibration& calibration)
   }
   for (std::size_t band = 0; band < kBands; ++band)
     half_width_[band] = static_cast<float>(calibration.half_width[band]);
-  extrapolated_variance_ = static_cast<float>(kNinety * kNinety * calibration.residual.variance());
+  extrapolated_variance_ = static_cast<float>(kNinetyLanes * kNinetyLanes * calibration.residual.variance());
 }
 
 void GemmLanes::round_rows(const Lane& m, Lane& rows) const noexcept {
@@ -227,9 +227,9 @@ void GemmLanes::cost(const Calls& c, int count, Costs& costs) const noexcept {
     costs.memory_ratio[i] = memory * whole;
     costs.compute_ratio[i] = t.compute[i] * whole;
     const float half = c.m[i] <= 16 ? few : c.m[i] <= 256 ? some : many;
-    costs.half_width[i] = std::sqrt(half * half + (residual.nearness[i] < kNear ? extrapolated : 0.0F));
+    costs.half_width[i] = std::sqrt(half * half + (residual.nearness[i] < kNearPoints ? extrapolated : 0.0F));
   }
-  for (int i = 0; i < kLanes; ++i) costs.extrapolated[i] = residual.nearness[i] < kNear;
+  for (int i = 0; i < kLanes; ++i) costs.extrapolated[i] = residual.nearness[i] < kNearPoints;
 }
 
 }  // namespace moecast

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "models/core/count.h"
 #include "models/core/error.h"
 #include "sim/fit/least_squares.h"
 
@@ -14,8 +15,6 @@ namespace {
 constexpr auto& kNodeBytes = StageLaw::kNodeBytes;
 constexpr std::array<std::string_view, StageLaw::kByteNodes> kNodeNames{
     "s_per_byte_at_1MB", "s_per_byte_at_4MB", "s_per_byte_at_16MB", "s_per_byte_at_64MB", "s_per_byte_at_256MB"};
-
-double value(std::int64_t field) { return static_cast<double>(field); }
 
 /// Keys that all new tokens see together; causal: each of the last `query` positions sees one more than the one before.
 double visible_keys(const OperatorShape& s) {

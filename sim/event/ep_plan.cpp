@@ -72,6 +72,9 @@ RoutingPolicy policy_of(const MoeBlock& block, const Workload& workload, const s
 /// Whole experts over ep ranks; where nobody says otherwise, attention is data-parallel over as many.
 Deployment spread(Deployment deployment) {
   if (deployment.cp != 1) throw InputError("cp", "means nothing to MoE layers alone", "leave it out");
+  if (deployment.draft_tokens != 0) {
+    throw InputError("draft_tokens", "are not supported yet by the event engine", "write --engine analytic");
+  }
   if (deployment.redundant_experts != 0) {
     throw InputError("redundant_experts", "are slots of a placement here", "write --placement balanced --slots N");
   }
@@ -144,26 +147,26 @@ double round_start_s(const Topology& topology, std::vector<std::string>& notes) 
 }
 
 /// Equal blocks and how often they occur, in the order of the layers.
-struct Kind {
+struct LayerKind {
   const MoeBlock* block;
   std::string name;
   int count;
 };
 
 struct Kinds {
-  std::vector<Kind> kinds;
+  std::vector<LayerKind> kinds;
   std::vector<int> of_layer;  ///< of each MoE layer
 };
 
 Kinds kinds_of(const Architecture& architecture) {
   Kinds found;
-  std::vector<Kind>& kinds = found.kinds;
+  std::vector<LayerKind>& kinds = found.kinds;
   const auto scan = [&](const std::vector<Layer>& layers, const char* prefix) {
     for (std::size_t i = 0; i < layers.size(); ++i) {
       for (const Block& block : layers[i].blocks) {
         const auto* moe = std::get_if<MoeBlock>(&block);
         if (moe == nullptr) continue;
-        const auto same = std::ranges::find_if(kinds, [&](const Kind& kind) { return *kind.block == *moe; });
+        const auto same = std::ranges::find_if(kinds, [&](const LayerKind& kind) { return *kind.block == *moe; });
         found.of_layer.push_back(static_cast<int>(same - kinds.begin()));
         if (same != kinds.end()) {
           ++same->count;
@@ -214,7 +217,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     throw InputError(architecture.name, "has no MoE layer", "the event engine of GPUs answers for MoE layers");
   }
   note_layers(plan, workload, plan.notes);
-  for (const Kind& kind : kinds) {
+  for (const LayerKind& kind : kinds) {
     const MoeBlock& block = *kind.block;
     if (const std::string what = unsupported(block); !what.empty()) {
       throw InputError(architecture.name,

@@ -11,22 +11,22 @@
 namespace moecast {
 namespace {
 
-constexpr std::array<std::string_view, 7> kKindNames{"kernel",   "dispatch", "combine",   "collective",
+constexpr std::array<std::string_view, 7> kTaskNames{"kernel",   "dispatch", "combine",   "collective",
                                                      "transfer", "launch",   "background"};
 
 /// `what` makes the words, only when they are needed.
 template <typename What>
-void need(bool holds, const What& what) {
+void need_graph(bool holds, const What& what) {
   if (!holds) throw InputError("event graph", what());
 }
 
 }  // namespace
 
-std::string_view to_string(TaskKind kind) { return kKindNames[static_cast<std::size_t>(kind)]; }
+std::string_view to_string(TaskKind kind) { return kTaskNames[static_cast<std::size_t>(kind)]; }
 
 int EventGraph::add_resource(std::string name, double capacity) {
-  need(std::isfinite(capacity) && capacity > 0,
-       [&] { return fmt::format("{} has a capacity of {}; it must be finite and above zero", name, capacity); });
+  need_graph(std::isfinite(capacity) && capacity > 0,
+             [&] { return fmt::format("{} has a capacity of {}; it must be finite and above zero", name, capacity); });
   resources_.push_back({std::move(name), capacity});
   return static_cast<int>(resources_.size()) - 1;
 }
@@ -34,19 +34,20 @@ int EventGraph::add_resource(std::string name, double capacity) {
 int EventGraph::add_task(TaskKind kind, int rank, int stream, double delay_s, std::span<const Demand> demands,
                          std::span<const int> after) {
   const int task = tasks();
-  need(std::isfinite(delay_s) && delay_s >= 0, [&] { return fmt::format("task {} waits {} s", task, delay_s); });
+  need_graph(std::isfinite(delay_s) && delay_s >= 0, [&] { return fmt::format("task {} waits {} s", task, delay_s); });
   for (const int earlier : after) {
-    need(earlier >= 0 && earlier < task,
-         [&] { return fmt::format("task {} waits for task {}, which is not older", task, earlier); });
+    need_graph(earlier >= 0 && earlier < task,
+               [&] { return fmt::format("task {} waits for task {}, which is not older", task, earlier); });
   }
   for (const Demand& demand : demands) {
-    need(std::isfinite(demand.amount) && demand.amount >= 0 && demand.bound > 0 && !demand.resources.empty(), [&] {
-      return fmt::format("task {} demands {} units of {} resources", task, demand.amount, demand.resources.size());
-    });
+    need_graph(
+        std::isfinite(demand.amount) && demand.amount >= 0 && demand.bound > 0 && !demand.resources.empty(), [&] {
+          return fmt::format("task {} demands {} units of {} resources", task, demand.amount, demand.resources.size());
+        });
     if (demand.amount == 0) continue;  // never starts, never ends
     for (const int resource : demand.resources) {
-      need(resource >= 0 && resource < std::ssize(resources_),
-           [&] { return fmt::format("task {} uses an unknown resource", task); });
+      need_graph(resource >= 0 && resource < std::ssize(resources_),
+                 [&] { return fmt::format("task {} uses an unknown resource", task); });
     }
     demands_.push_back({demand.amount, demand.bound, static_cast<std::uint32_t>(demand_resources_.size()),
                         static_cast<std::uint32_t>(demand.resources.size())});
@@ -63,8 +64,8 @@ int EventGraph::add_task(TaskKind kind, int rank, int stream, double delay_s, st
 }
 
 void EventGraph::name_task(int task, std::string name) {
-  need(names_.empty() || names_.back().first < task,
-       [&] { return fmt::format("task {} is named after a later one", task); });
+  need_graph(names_.empty() || names_.back().first < task,
+             [&] { return fmt::format("task {} is named after a later one", task); });
   names_.emplace_back(task, std::move(name));
 }
 

@@ -18,14 +18,14 @@
 namespace moecast {
 namespace {
 
-struct RoutedLayers {
+struct SampledLayers {
   int layers = 0;
   std::int64_t experts = 0;
   int top_k = 1;
 };
 
-RoutedLayers routed_layers(const Architecture& architecture) {
-  RoutedLayers found;
+SampledLayers sampled_layers(const Architecture& architecture) {
+  SampledLayers found;
   for (const auto* stack : {&architecture.encoder, &architecture.decoder}) {
     for (const Layer& layer : *stack) {
       for (const Block& block : layer.blocks) {
@@ -53,7 +53,7 @@ Prediction sample_step(const Predictor& predictor, const Architecture& architect
     throw InputError("phase", "routings of a training step are not sampled", "ask the analytic engine");
   }
   Prediction prediction = predictor.predict(architecture, deployment, workload);
-  const RoutedLayers routed = routed_layers(architecture);
+  const SampledLayers routed = sampled_layers(architecture);
   if (!prediction.latency || routed.layers == 0 || !workload.rows_per_expert.empty()) return prediction;
   const std::vector<double> popularity = expert_popularity(workload.load, routed.experts);
   const auto tokens = static_cast<std::int64_t>(step_tokens(workload));

@@ -12,11 +12,11 @@ namespace {
 /// Width of the priors of ln(length), ln(variance) and ln(noise) in the search.
 constexpr double kLengthWidth = 0.5;
 constexpr double kScaleWidth = 1.0;
-constexpr double kRobustScale = 1.4826;  ///< median absolute deviation to standard deviation of a normal
+constexpr double kNormalScale = 1.4826;  ///< median absolute deviation to standard deviation of a normal
 
 /// Points that an evaluation works on at a time: on the stack, in whole vectors of any instruction set.
-constexpr Eigen::Index kBlock = 64;
-using Block = Eigen::Array<double, Eigen::Dynamic, 1, Eigen::ColMajor, kBlock, 1>;
+constexpr Eigen::Index kChunkPoints = 64;
+using Chunk = Eigen::Array<double, Eigen::Dynamic, 1, Eigen::ColMajor, kChunkPoints, 1>;
 
 double matern(double squared_distance) {
   const double s = std::sqrt(3 * squared_distance);
@@ -36,7 +36,7 @@ Eigen::MatrixXd gram(const Eigen::MatrixXd& features, const Eigen::VectorXd& len
   return k;
 }
 
-double median_absolute(const Eigen::VectorXd& values) {
+double median_magnitude(const Eigen::VectorXd& values) {
   std::vector<double> sorted(static_cast<std::size_t>(values.size()));
   for (std::size_t i = 0; i < sorted.size(); ++i) sorted[i] = std::abs(values(static_cast<Eigen::Index>(i)));
   const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
@@ -81,7 +81,7 @@ void Kriging::invert() const {
 void Kriging::winsorise(Eigen::VectorXd& residuals, const Options& options) const {
   invert();
   const Eigen::VectorXd error = (inverse_ * residuals).cwiseQuotient(inverse_.diagonal());
-  const double limit = options.winsorise_at * (kRobustScale * median_absolute(error) + 0.01);
+  const double limit = options.winsorise_at * (kNormalScale * median_magnitude(error) + 0.01);
   residuals += error.cwiseMax(-limit).cwiseMin(limit) - error;
 }
 
@@ -128,9 +128,9 @@ void Kriging::choose_lengths(const Eigen::VectorXd& residuals, const Options& op
 
 template <class Consume>
 void Kriging::for_correlations(const Eigen::Ref<const Eigen::VectorXd>& features, const Consume& consume) const {
-  for (Eigen::Index first = 0; first < scaled_.rows(); first += kBlock) {
-    const Eigen::Index size = std::min(kBlock, scaled_.rows() - first);
-    Block s = Block::Zero(size);
+  for (Eigen::Index first = 0; first < scaled_.rows(); first += kChunkPoints) {
+    const Eigen::Index size = std::min(kChunkPoints, scaled_.rows() - first);
+    Chunk s = Chunk::Zero(size);
     for (Eigen::Index j = 0; j < scaled_.cols(); ++j) {
       s += (scaled_.col(j).segment(first, size).array() - features(j) / lengths_(j)).square();
     }
@@ -142,7 +142,7 @@ void Kriging::for_correlations(const Eigen::Ref<const Eigen::VectorXd>& features
 
 Kriging::Evaluation Kriging::evaluate(const Eigen::Ref<const Eigen::VectorXd>& features) const {
   Evaluation evaluation;
-  for_correlations(features, [&](Eigen::Index first, const Block& correlation) {
+  for_correlations(features, [&](Eigen::Index first, const Chunk& correlation) {
     evaluation.mean += variance_ * correlation.matrix().dot(weights_.segment(first, correlation.size()));
     evaluation.nearness = std::max(evaluation.nearness, correlation.maxCoeff());
   });
@@ -155,7 +155,7 @@ double Kriging::deviation(const Eigen::VectorXd& features) const {
     if (inverse_.size() == 0) invert();
   });
   Eigen::VectorXd k(features_.rows());
-  for_correlations(features, [&](Eigen::Index first, const Block& correlation) {
+  for_correlations(features, [&](Eigen::Index first, const Chunk& correlation) {
     k.segment(first, correlation.size()) = variance_ * correlation;
   });
   return std::sqrt(std::max(0.0, variance_ - k.dot(inverse_ * k)) + noise_);

@@ -7,7 +7,7 @@
 namespace moecast {
 namespace {
 
-constexpr auto kLog2e = static_cast<float>(std::numbers::log2e);
+constexpr auto kLaneLog2e = static_cast<float>(std::numbers::log2e);
 
 }  // namespace
 
@@ -51,7 +51,7 @@ Kriging::Evaluation KrigingLanes::evaluate(const std::array<float, kMostFeatures
 #pragma GCC unroll 1  // unrolled loops are not vectorised
     for (int lane = 0; lane < kLanes; ++lane) distance[lane] = std::sqrt(3 * squared[lane]);
 #pragma GCC unroll 1  // unrolled loops are not vectorised
-    for (int lane = 0; lane < kLanes; ++lane) correlation[lane] = lane_exp2(-kLog2e * distance[lane]);
+    for (int lane = 0; lane < kLanes; ++lane) correlation[lane] = lane_exp2(-kLaneLog2e * distance[lane]);
 #pragma GCC unroll 1  // unrolled loops are not vectorised
     for (int lane = 0; lane < kLanes; ++lane) correlation[lane] *= (1 + distance[lane]) * points.present[lane];
 #pragma GCC unroll 1  // unrolled loops are not vectorised

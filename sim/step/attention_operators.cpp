@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/architecture/accounting.h"
+#include "models/core/count.h"
 #include "sim/step/attention_view.h"
 #include "sim/step/collective_cost.h"
 
@@ -13,14 +14,12 @@ namespace moecast {
 namespace {
 
 /// Of 53,649 decode and 41,410 prompt rows of grouped-query attention, H100 to B300 (tools/dev/usual_efficiencies.py).
-constexpr UsualEfficiency kDecode{0.7, 0.5, 10e-6, 0.90};
+constexpr UsualEfficiency kDecodeUsual{0.7, 0.5, 10e-6, 0.90};
 constexpr UsualEfficiency kPrompts{0.5, 0.4, 15e-6, 0.72};
 /// Latent attention: measured services of DeepSeek were judged with it, their spread is in the engine's interval.
-constexpr UsualEfficiency kLatent{0.7, 0.5, 10e-6, 0};
+constexpr UsualEfficiency kLatentUsual{0.7, 0.5, 10e-6, 0};
 /// Scores of an indexer and the choice among them: fp32, written and read again.
 constexpr double kScoreBytes = 4;
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 class Attention {
  public:
@@ -75,7 +74,7 @@ class Attention {
     if (block_.output_gate) gemm("gate", heads_ * l.value_head_dim, hidden());
     output(heads_ * l.value_head_dim);
     const double absorbed = value(heads_ * l.kv_rank) * value(l.nope_head_dim + l.value_head_dim);
-    maker_.add_physics("attention.absorbed", StepGroup::gemm, count_, kLatent,
+    maker_.add_physics("attention.absorbed", StepGroup::gemm, count_, kLatentUsual,
                        [absorbed, row = value(heads_ * (query + l.kv_rank))](const StepShape& shape) {
                          return StepWork{kActivationBytes * (absorbed + shape.rows * row), 2 * shape.rows * absorbed};
                        });
@@ -86,8 +85,8 @@ class Attention {
       return;
     }
     maker_.note("latent attention: physics; its tables are bound by the host at the lengths that decode asks for");
-    physics_core(false, cached, kept, kLatent);
-    physics_core(true, cached, 2 * value(heads_ * (query + l.value_head_dim)), kLatent);
+    physics_core(false, cached, kept, kLatentUsual);
+    physics_core(true, cached, 2 * value(heads_ * (query + l.value_head_dim)), kLatentUsual);
     share_context(cached, l.kv_rank);
   }
 
@@ -96,7 +95,7 @@ class Attention {
 
   [[nodiscard]] bool limited() const { return block_.window > 0 || block_.indexer || block_.kv_compression > 1; }
 
-  static const UsualEfficiency& usual(bool prefill) { return prefill ? kPrompts : kDecode; }
+  static const UsualEfficiency& usual(bool prefill) { return prefill ? kPrompts : kDecodeUsual; }
 
   void gemm(const std::string& name, std::int64_t n, std::int64_t k) {
     maker_.add_gemm("attention." + name, StepGroup::gemm, n, k, count_);
@@ -120,7 +119,9 @@ class Attention {
   void table_core(const std::string& prefix, std::int64_t cached, bool prefill) {
     const KernelLayout& layout = *find_kernel_layout(prefill ? "context_attention" : "generation_attention");
     KernelRowValues row(layout);
-    row.set("batch_size", 1).set("isl", 1).set("num_heads", value(heads_));
+    // Guesses that are checked share the cache of their sequence, as further heads would.
+    const double queries = prefill ? 1 : 1 + maker_.deployment.draft_tokens;
+    row.set("batch_size", 1).set("isl", 1).set("num_heads", value(heads_) * queries);
     row.set("num_key_value_heads", value(kv_heads_)).set("head_dim", value(block_.head_dim));
     row.set("window_size", value(block_.kind == AttentionKind::chunked ? 0 : block_.window));
     const std::vector<std::string> formats{"bfloat16+bfloat16", "bfloat16+fp8"};

@@ -4,22 +4,21 @@
 #include <cmath>
 
 #include "models/architecture/accounting.h"
+#include "models/core/count.h"
 #include "sim/step/collective_cost.h"
 
 namespace moecast {
 namespace {
 
-double value(std::int64_t x) { return static_cast<double>(x); }
-
-struct NewTokens {
+struct SequenceTokens {
   double fresh = 1;
   double context = 0;  ///< entries before them
 };
 
 /// Of one sequence.
-NewTokens new_tokens(const StepShape& shape, const AttentionView& view) {
+SequenceTokens sequence_tokens(const StepShape& shape, const AttentionView& view) {
   if (view.prefill) return {std::max(1.0, shape.context / shape.prompts), shape.prefix / shape.prompts};
-  return {1, std::max(0.0, shape.decode_kv - 1)};
+  return {shape.checked, std::max(0.0, shape.decode_kv - shape.checked)};
 }
 
 double sequences_of(const StepShape& shape, const AttentionView& view) {
@@ -38,22 +37,22 @@ bool chunks_are_mixed(const StepShape& shape, const AttentionView& view) {
 /// Keys that a table is asked for: it limits them to a window itself, of chunks it knows nothing.
 double table_keys(const StepShape& shape, const AttentionView& view) {
   const bool all = view.block.kind != AttentionKind::chunked && !view.crosses();
-  return all ? shape.decode_kv : pairs_of(shape, view);
+  return all ? shape.decode_kv : pairs_of(shape, view) / shape.checked;
 }
 
 }  // namespace
 
 double pairs_of(const StepShape& shape, const AttentionView& view) {
-  const NewTokens tokens = new_tokens(shape, view);
+  const SequenceTokens tokens = sequence_tokens(shape, view);
   if (view.crosses()) return tokens.fresh * encoded_keys(shape, view);
-  if (chunks_are_mixed(shape, view)) return (value(view.block.window) + 1) / 2;
+  if (chunks_are_mixed(shape, view)) return shape.checked * (value(view.block.window) + 1) / 2;
   return visible_keys(view.block, tokens.fresh, tokens.context);
 }
 
 double keys_read(const StepShape& shape, const AttentionView& view) {
   if (view.crosses()) return encoded_keys(shape, view);
   if (chunks_are_mixed(shape, view)) return (value(view.block.window) + 1) / 2;
-  const auto [fresh, context] = new_tokens(shape, view);
+  const auto [fresh, context] = sequence_tokens(shape, view);
   const AttentionBlock& block = view.block;
   const double all = fresh + context;
   const double window = value(block.window);
@@ -72,7 +71,7 @@ EqualPrompts equal_prompts(const StepShape& shape, const AttentionView& view) {
   if (window <= 0 || pairs <= full) {
     // Laws of tables count n^2 / 2 pairs: without those of the diagonal.
     const bool diagonal = view.block.causal && !view.crosses();
-    const double halves = diagonal ? new_tokens(shape, view).fresh : 0.0;
+    const double halves = diagonal ? sequence_tokens(shape, view).fresh : 0.0;
     return {shape.prompts, std::max(1.0, std::sqrt(2 * pairs - halves))};
   }
   if (view.block.kind == AttentionKind::chunked) return {shape.prompts * pairs / full, window};

@@ -15,7 +15,7 @@ namespace moecast {
 namespace {
 
 constexpr std::array<std::size_t, 12> kTokens{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
-constexpr int kDraws = 60;
+constexpr int kBalanceDraws = 60;
 
 RankLoad fullest_of(const std::vector<std::vector<double>>& rows_of_rank) {
   RankLoad fullest;
@@ -62,7 +62,7 @@ BalancedExperts::BalancedExperts(int experts, int top_k, int ranks, int copies, 
   RoutingPolicy policy;
   policy.top_k = top_k;
   Assignment assignment;
-  for (int i = 0; i < kDraws; ++i) {
+  for (int i = 0; i < kBalanceDraws; ++i) {
     ExpertLoad load;
     load.kind = LoadKind::log_normal;
     load.parameter = sigma;
@@ -77,9 +77,9 @@ BalancedExperts::BalancedExperts(int experts, int top_k, int ranks, int copies, 
   }
   for (const std::size_t tokens : kTokens) log_tokens_.push_back(std::log2(static_cast<double>(tokens)));
   for (RankLoad& load : loads_) {
-    load.rows /= kDraws;
-    load.distinct /= kDraws;
-    load.fullest /= kDraws;
+    load.rows /= kBalanceDraws;
+    load.distinct /= kBalanceDraws;
+    load.fullest /= kBalanceDraws;
   }
 }
 

@@ -17,28 +17,28 @@
 namespace moecast {
 namespace {
 
-constexpr std::array<int, 19> kTokens{1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024};
-constexpr int kDraws = 200;
+constexpr std::array<int, 19> kTokenPoints{1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024};
+constexpr int kDistinctDraws = 200;
 
-/// Of each draw: the token that touches an expert first; kTokens.back() where none does. Draw by draw.
+/// Of each draw: the token that touches an expert first; kTokenPoints.back() where none does. Draw by draw.
 using FirstTouches = std::vector<std::int32_t>;
 
 FirstTouches draw(int experts, int top_k, double sigma) {
   FirstTouches touches;
-  touches.reserve(static_cast<std::size_t>(kDraws) * static_cast<std::size_t>(experts));
+  touches.reserve(static_cast<std::size_t>(kDistinctDraws) * static_cast<std::size_t>(experts));
   RoutingPolicy policy;
   policy.top_k = top_k;
   Assignment assignment;
   std::vector<std::int32_t> first;
-  for (int i = 0; i < kDraws; ++i) {
+  for (int i = 0; i < kDistinctDraws; ++i) {
     ExpertLoad load;
     load.kind = LoadKind::log_normal;
     load.parameter = sigma;
     load.seed = static_cast<std::uint64_t>(i) + 1;
     Router router(policy, expert_popularity(load, experts));
     Random random(load.seed + 1000);
-    router.draw(kTokens.back(), random, assignment);
-    first.assign(static_cast<std::size_t>(experts), kTokens.back());
+    router.draw(kTokenPoints.back(), random, assignment);
+    first.assign(static_cast<std::size_t>(experts), kTokenPoints.back());
     for (std::size_t token = assignment.tokens(); token-- > 0;) {
       for (const std::int32_t expert : assignment.of(token)) {
         first[static_cast<std::size_t>(expert)] = static_cast<std::int32_t>(token);
@@ -49,25 +49,25 @@ FirstTouches draw(int experts, int top_k, double sigma) {
   return touches;
 }
 
-/// Mean over draws of the touched experts on the rank that touches most, at each of kTokens.
+/// Mean over draws of the touched experts on the rank that touches most, at each of kTokenPoints.
 std::vector<double> most_touched(const FirstTouches& touches, int experts, int ranks) {
-  std::vector<double> sums(kTokens.size(), 0.0);
+  std::vector<double> sums(kTokenPoints.size(), 0.0);
   const auto local = static_cast<std::size_t>(experts / ranks);
   std::vector<std::int32_t> of_rank(local);
-  std::vector<std::size_t> most(kTokens.size());
+  std::vector<std::size_t> most(kTokenPoints.size());
   for (auto at = touches.begin(); at != touches.end(); at += experts) {
     std::ranges::fill(most, 0);
     for (int rank = 0; rank < ranks; ++rank) {
       std::copy_n(at + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(rank) * local), local, of_rank.begin());
       std::ranges::sort(of_rank);
-      for (std::size_t i = 0; i < kTokens.size(); ++i) {
-        const auto touched = std::ranges::lower_bound(of_rank, kTokens[i]) - of_rank.begin();
+      for (std::size_t i = 0; i < kTokenPoints.size(); ++i) {
+        const auto touched = std::ranges::lower_bound(of_rank, kTokenPoints[i]) - of_rank.begin();
         most[i] = std::max(most[i], static_cast<std::size_t>(touched));
       }
     }
-    for (std::size_t i = 0; i < kTokens.size(); ++i) sums[i] += static_cast<double>(most[i]);
+    for (std::size_t i = 0; i < kTokenPoints.size(); ++i) sums[i] += static_cast<double>(most[i]);
   }
-  for (double& sum : sums) sum /= kDraws;
+  for (double& sum : sums) sum /= kDistinctDraws;
   return sums;
 }
 
@@ -91,7 +91,7 @@ DistinctExperts::DistinctExperts(int experts, int top_k, int ranks, double sigma
   if (ranks < 1 || experts < 1 || experts % ranks != 0) {
     throw InputError("ep", fmt::format("{} ranks do not divide {} experts", ranks, experts));
   }
-  for (const int tokens : kTokens) log_tokens_.push_back(std::log2(tokens));
+  for (const int tokens : kTokenPoints) log_tokens_.push_back(std::log2(tokens));
   experts_ = known_touches(experts, top_k, ranks, sigma);
 }
 

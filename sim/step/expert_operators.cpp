@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/core/count.h"
 #include "models/core/error.h"
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/step/balanced_experts.h"
@@ -29,8 +30,6 @@ constexpr double kEvenSigma = 0.05;
 
 /// Experts of a layer whose routing is drawn token by token.
 constexpr std::int64_t kMostDrawn = 1 << 16;
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 /// An engine that tunes itself runs the fastest kernel.
 double fastest(const std::vector<ReadyKernel>& kernels, const KernelRowValues& row,

@@ -13,6 +13,7 @@
 #include "models/plan/deployment_rules.h"
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
+#include "models/plan/speculation.h"
 #include "sim/analytic/offload_cost.h"
 #include "sim/step/gpu_training_step.h"
 #include "sim/step/popularity.h"
@@ -23,6 +24,7 @@ namespace moecast {
 namespace {
 
 constexpr std::size_t kMostModels = 64;
+constexpr const char* kDraft = "draft.";
 
 class GpuPredictor final : public Predictor {
  public:
@@ -45,6 +47,7 @@ class GpuPredictor final : public Predictor {
  private:
   [[nodiscard]] Prediction predict_on(const Architecture& architecture, const Deployment& asked,
                                       const Workload& workload, const Without& without) const {
+    require_drafts(architecture, asked, workload);
     if (workload.phase == Phase::train) return predict_training(architecture, asked, workload, without);
     refuse_phase(architecture, asked, workload);
     if (!workload.rows_per_expert.empty()) {
@@ -77,7 +80,9 @@ class GpuPredictor final : public Predictor {
     }
     const bool fetches = fetches_experts(architecture, deployment, workload);
     fill(passes, architecture, deployment, workload, fetches, without, prediction);
-    for (const Pass& pass : passes) warn(*pass.model, architecture, workload, prediction);
+    for (const Pass& pass : passes) {
+      if (pass.prefix != kDraft) warn(*pass.model, architecture, workload, prediction);
+    }
     if (const std::string missing = not_offered(architecture, deployment, engine);
         !missing.empty() && !is_lone_block(architecture)) {
       prediction.warnings.push_back(missing);
@@ -97,7 +102,8 @@ class GpuPredictor final : public Predictor {
     std::shared_ptr<const StepPipeline> model;
     std::shared_ptr<const StepPipeline> even;  ///< experts chosen alike, where imbalance is to be removed; else null
     Workload workload;
-    bool encodes = false;
+    std::string prefix;  ///< of its operators' names; empty: the model itself
+    double times = 1;    ///< one after another
   };
   using Passes = std::vector<Pass>;
 
@@ -117,11 +123,13 @@ class GpuPredictor final : public Predictor {
                                  const EngineSpec& engine, const Workload& workload, const Without& without) const {
     const double sigma = popularity_sigma(architecture, workload.load);
     Passes passes;
-    const auto add = [&](const Architecture& stack, const Workload& work, bool encodes) {
+    const auto add = [&](const Architecture& stack, const Deployment& ranks, const Workload& work,
+                         const std::string& prefix, double times = 1) {
+      const bool joins = prefix == kDraft;
       passes.push_back(
-          {model_of(stack, deployment, engine, {sigma, workload.modalities}),
-           without.expert_imbalance ? model_of(stack, deployment, engine, {0, workload.modalities}) : nullptr, work,
-           encodes});
+          {model_of(stack, ranks, engine, {sigma, workload.modalities}, joins),
+           without.expert_imbalance ? model_of(stack, ranks, engine, {0, workload.modalities}, joins) : nullptr, work,
+           prefix, times});
     };
     const std::int64_t prompts = workload.phase == Phase::mixed    ? workload.prefill_batch
                                  : workload.phase == Phase::decode ? 0
@@ -137,9 +145,27 @@ class GpuPredictor final : public Predictor {
       encode.batch = prompts;
       encode.context = encode.prefill_batch = encode.prefix = 0;
       encode.prompt = workload.phase == Phase::encode ? workload.prompt : source_tokens(workload);
-      add(encoder, encode, true);
+      add(encoder, deployment, encode, workload.phase == Phase::encode ? "" : "encoder.");
     }
-    if (workload.phase != Phase::encode) add(architecture, workload, false);
+    if (workload.phase != Phase::encode) add(architecture, deployment, workload, "");
+    if (deployment.draft_tokens == 0) return passes;
+    // The first guess sees every row of the step, for its cache; further ones a row of each sequence.
+    add(draft_stack(architecture, 0), deployment, workload, kDraft);
+    Deployment later = deployment;
+    later.draft_tokens = 0;
+    Workload guesses = workload;
+    guesses.phase = Phase::decode;
+    guesses.batch = workload.batch + workload.prefill_batch;
+    guesses.context = longest_sequence(workload);
+    guesses.prefill_batch = guesses.prefix = 0;
+    const auto modules = static_cast<int>(draft_modules(architecture));
+    for (int guess = 1; guess < std::min(modules, deployment.draft_tokens); ++guess) {
+      const int last = guess + 1 == modules ? deployment.draft_tokens - guess : 1;
+      add(draft_stack(architecture, guess), later, guesses, kDraft, last);
+    }
+    if (modules == 1 && deployment.draft_tokens > 1) {
+      add(draft_stack(architecture, 0), later, guesses, kDraft, deployment.draft_tokens - 1);
+    }
     return passes;
   }
 
@@ -167,6 +193,7 @@ class GpuPredictor final : public Predictor {
     Architecture architecture;
     Deployment deployment;
     StepRouting routing;
+    bool joins = false;
     std::shared_ptr<const StepPipeline> model;
   };
 
@@ -178,19 +205,20 @@ class GpuPredictor final : public Predictor {
   }
 
   std::shared_ptr<const StepPipeline> model_of(const Architecture& architecture, Deployment deployment,
-                                               const EngineSpec& engine, const StepRouting& routing) const {
+                                               const EngineSpec& engine, const StepRouting& routing, bool joins) const {
     deployment.micro_batches.reset();  // the same kernels serve any number
     deployment.offload.reset();        // and experts from anywhere
     const std::lock_guard lock(mutex_);
     for (const Known& known : known_) {
-      if (known.routing == routing && known.deployment == deployment && known.architecture == architecture) {
+      if (known.joins == joins && known.routing == routing && known.deployment == deployment &&
+          known.architecture == architecture) {
         return known.model;
       }
     }
-    auto model =
-        std::make_shared<const StepPipeline>(make_step_pipeline(architecture, deployment, engine, kernels_, routing));
+    auto model = std::make_shared<const StepPipeline>(
+        make_step_pipeline(architecture, deployment, engine, kernels_, routing, joins));
     if (known_.size() >= kMostModels) known_.erase(known_.begin());
-    known_.push_back({architecture, deployment, routing, model});
+    known_.push_back({architecture, deployment, routing, joins, model});
     return model;
   }
 
@@ -212,9 +240,11 @@ class GpuPredictor final : public Predictor {
             const Workload& workload, bool fetches, const Without& without, Prediction& prediction) const {
     const StepModel& model = passes.front().model->front();
     StageAnswer answer;
+    double drafting = 0;
     for (const Pass& pass : passes) {
       const StepPipeline* even = pass.even.get();
-      const StageQuestion question{pass.workload, kernels_.device, without, fetches};
+      const bool drafts = pass.prefix == kDraft;
+      const StageQuestion question{pass.workload, kernels_.device, without, drafts, fetches};
       StageAnswer one;
       if (pass.model->stages.size() == 1) {
         one = answer_stage(pass.model->front(), even != nullptr ? &even->front() : nullptr,
@@ -223,9 +253,9 @@ class GpuPredictor final : public Predictor {
         one = answer_stages(*pass.model, even, deployment, architecture.decoder.size(), question,
                             prediction.pipeline.emplace());
       }
-      if (pass.encodes && passes.size() > 1) {
-        for (OperatorCost& cost : one.operators) cost.name = "encoder." + cost.name;
-      }
+      if (pass.times != 1) repeat(one, pass.times);
+      if (drafts) drafting += one.cost.seconds;
+      for (OperatorCost& cost : one.operators) cost.name = pass.prefix + cost.name;
       if (&pass == &passes.front()) {
         answer = std::move(one);
       } else {
@@ -236,8 +266,10 @@ class GpuPredictor final : public Predictor {
     const double seconds = answer.cost.seconds;
     const EngineSpec& engine = model.engine();
     const double half = answer.half_width;
-    const bool calibrated = architecture.name == engine.calibrated_model && profile_.name == engine.calibrated_system &&
-                            model.deployment().pp == 1 && model.deployment().cp == 1;
+    const bool drafts = deployment.draft_tokens > 0;
+    const bool calibrated = !drafts && architecture.name == engine.calibrated_model &&
+                            profile_.name == engine.calibrated_system && model.deployment().pp == 1 &&
+                            model.deployment().cp == 1;
     prediction.latency = Seconds(seconds);
     const auto width = [&](double unseen) { return (calibrated ? half : std::max(half, unseen)) + answer.assumed; };
     prediction.low = Seconds(seconds * std::exp(-width(engine.tpot_interval[0])));
@@ -245,6 +277,14 @@ class GpuPredictor final : public Predictor {
     prediction.origin = Origin::fitted;
     prediction.flops = Flops(answer.flops);
     prediction.throughput_tokens_per_s = step_tokens(workload) / seconds;
+    if (drafts && workload.acceptance && workload.phase != Phase::prefill) {
+      const double tokens = tokens_per_step(deployment.draft_tokens, *workload.acceptance);
+      prediction.speculation = {deployment.draft_tokens,   *workload.acceptance,     tokens,
+                                Seconds(seconds / tokens), *prediction.low / tokens, *prediction.high / tokens,
+                                Seconds(drafting)};
+      const double guessed = static_cast<double>(workload.batch) * (tokens - 1);
+      prediction.throughput_tokens_per_s = (step_tokens(workload) + guessed) / seconds;
+    }
     Factors& factors = prediction.factors;
     factors.all_to_all = Seconds(answer.communication_s);
     factors.routing_overhead = Seconds(answer.router_s);
@@ -286,8 +326,11 @@ class GpuPredictor final : public Predictor {
       add("tasks: kernels run as for one task; experts that are fetched know the mix");
     }
     for (const std::string& note : pipeline.notes()) add(note);
-    if (!architecture.multi_token_prediction.empty()) {
-      add("the layers of multi-token prediction are not part of the step");
+    if (model.deployment().draft_tokens > 0) {
+      add("guessed tokens: no step that guesses was measured; attention to what is checked is that of as many more "
+          "heads, the interval that of deployments that were not seen");
+    } else if (!architecture.multi_token_prediction.empty()) {
+      add("the layers of multi-token prediction are not part of the step: --draft-tokens 1 --acceptance 0.8 guesses");
     }
   }
 

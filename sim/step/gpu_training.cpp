@@ -5,21 +5,20 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/core/count.h"
 #include "models/core/error.h"
 
 namespace moecast {
 namespace {
 
 /// Where no table helps: shares of bandwidth and peak that such kernels usually reach, and their start.
-constexpr double kUsualBandwidth = 0.7;
+constexpr double kTrainingBandwidth = 0.7;
 constexpr double kUsualPeak = 0.5;
-constexpr double kUsualStart = 3e-6;
+constexpr double kTrainingStart = 3e-6;
 /// ln 1.6: such guesses lie within a factor of that.
 constexpr double kPhysicsHalfWidth = 0.47;
 /// Narrowest linear layer of the tables.
 constexpr std::int64_t kNarrowest = 32;
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 /// Bytes of a loop between GEMMs whose arrays are all in the operator's format.
 double loop_bytes(const Operator& op) {
@@ -46,7 +45,9 @@ std::string_view nccl_name(OperatorKind kind) {
   }
 }
 
-bool is_collective(OperatorKind kind) { return kind == OperatorKind::all_reduce || nccl_name(kind) != "all_reduce"; }
+bool is_training_collective(OperatorKind kind) {
+  return kind == OperatorKind::all_reduce || nccl_name(kind) != "all_reduce";
+}
 
 template <class Cost>
 Cost cost_of(const CompiledKernel::Answer& answer) {
@@ -67,9 +68,9 @@ void GpuTrainingTimes::note(const std::string& text) const {
 }
 
 GpuTrainingTimes::Cost GpuTrainingTimes::physics(double bytes, double flops) const {
-  const double moving = bytes / (kUsualBandwidth * kernels_.device.bandwidth);
+  const double moving = bytes / (kTrainingBandwidth * kernels_.device.bandwidth);
   const double computing = flops / (kUsualPeak * kernels_.device.peak_bf16);
-  return {kUsualStart + std::max(moving, computing), kPhysicsHalfWidth, Origin::assumed};
+  return {kTrainingStart + std::max(moving, computing), kPhysicsHalfWidth, Origin::assumed};
 }
 
 ReadyKernel GpuTrainingTimes::linear(std::int64_t n, std::int64_t k, DType dtype) const {
@@ -99,7 +100,7 @@ GpuTrainingTimes::Cost GpuTrainingTimes::gemm(const Operator& op) const {
   const double others = value(std::max<std::int64_t>(1, s.experts) - 1);
   const double each =
       op.ragged_depth ? 4 * value(s.m) * value(s.n) : bytes_per_weight(op.dtype) * value(s.n) * value(s.k);
-  cost.seconds += others * each / (kUsualBandwidth * kernels_.device.bandwidth);
+  cost.seconds += others * each / (kTrainingBandwidth * kernels_.device.bandwidth);
   cost.half_width = std::max(cost.half_width, kPhysicsHalfWidth / 2);
   cost.origin = weakest(cost.origin, Origin::extrapolated);
   return cost;
@@ -144,7 +145,7 @@ CollectiveCost GpuTrainingTimes::collective_of(const Operator& op) const {
 }
 
 double GpuTrainingTimes::start_s(const Operator& op) const {
-  return is_collective(op.kind) ? collective_of(op).seconds(1) : 0;
+  return is_training_collective(op.kind) ? collective_of(op).seconds(1) : 0;
 }
 
 GpuTrainingTimes::Cost GpuTrainingTimes::collective(const Operator& op) const {
@@ -164,7 +165,7 @@ OperatorTime GpuTrainingTimes::of(const Operator& op) const {
     cost = gemm(op);
   } else if (attends) {
     cost = attention(op);
-  } else if (is_collective(op.kind)) {
+  } else if (is_training_collective(op.kind)) {
     cost = collective(op);
   } else {
     bytes = loop_bytes(op);

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <utility>
 
+#include "models/core/count.h"
 #include "models/core/error.h"
 #include "sim/step/collective_cost.h"
 #include "sim/step/expert_operators.h"
@@ -15,9 +16,7 @@ namespace moecast {
 namespace {
 
 /// Narrowest linear layer of the tables.
-constexpr std::int64_t kNarrowest = 32;
-
-double value(std::int64_t x) { return static_cast<double>(x); }
+constexpr std::int64_t kNarrowestPart = 32;
 
 void add_once(std::vector<std::string>& texts, const std::string& text) {
   if (std::ranges::find(texts, text) == texts.end()) texts.push_back(text);
@@ -28,7 +27,7 @@ void add_once(std::vector<std::string>& texts, const std::string& text) {
 double rows_of(StepRows rows, const StepShape& shape) {
   switch (rows) {
     case StepRows::tokens: return shape.rows;
-    case StepRows::sequences: return shape.decodes + shape.prompts;
+    case StepRows::sequences: return shape.decodes * shape.checked + shape.prompts;
     case StepRows::encoded: return shape.prompts * shape.source;
   }
   return shape.rows;
@@ -74,7 +73,7 @@ ReadyKernel OperatorMaker::find_first(std::string_view layout, std::initializer_
 OperatorMaker::Gemm OperatorMaker::gemm_kernel(const std::string& name, std::int64_t n, std::int64_t k, DType wanted) {
   const KernelLayout& layout = *find_kernel_layout("gemm");
   KernelRowValues row(layout);
-  row.set("m", 1).set("n", value(std::max(n, kNarrowest))).set("k", value(k));
+  row.set("m", 1).set("n", value(std::max(n, kNarrowestPart))).set("k", value(k));
   ReadyKernel kernel = find("gemm", "", table_formats(wanted), row);
   // vLLM's fp8_block rows are bound by the host below a thousand rows; a replayed graph is not: per-tensor kernels
   // of the same shape say what the device takes.

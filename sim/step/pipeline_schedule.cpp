@@ -43,7 +43,7 @@ class Schedule {
   std::vector<double> out_;
 };
 
-double sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+double total(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
 }  // namespace
 
@@ -54,9 +54,9 @@ PipelineTimes pipeline_times(std::span<const MicroBatchTimes> micro_batches) {
   double computed = 0;
   for (const MicroBatchTimes& one : micro_batches) {
     assert(one.stages.size() == micro_batches.front().stages.size() && one.transfers.size() + 1 == one.stages.size());
-    const double all = sum(one.stages);
+    const double all = total(one.stages);
     computed += all;
-    times.longest_path_s = std::max(times.longest_path_s, all + sum(one.transfers));
+    times.longest_path_s = std::max(times.longest_path_s, all + total(one.transfers));
   }
   Schedule schedule(micro_batches);
   times.fill_drain_s = schedule.pass();

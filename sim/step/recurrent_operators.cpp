@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "models/core/count.h"
 #include "models/core/error.h"
 #include "sim/step/collective_cost.h"
 
@@ -20,8 +21,6 @@ constexpr UsualEfficiency kConvolution{0.8, 0.5, 5e-6, 0.96};
 constexpr double kStateBytes = 2 * 4;
 /// Decay, update and readout of an element of the state.
 constexpr double kStateFlops = 6;
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 /// What a rank does between the projections of such a block.
 struct Recurrence {
@@ -40,7 +39,7 @@ struct Load {
 /// Sequences that generate, padded as replayed graphs are; with prompts all of the step.
 Load load_of(const StepShape& shape, bool prefill) {
   if (prefill != (shape.prompts > 0)) return {};
-  if (prefill) return {shape.prompts + shape.decodes, shape.context + shape.decodes};
+  if (prefill) return {shape.prompts + shape.decodes, new_tokens(shape)};
   return {shape.rows, shape.rows};
 }
 
@@ -194,7 +193,7 @@ void add_recurrent(const RecurrentBlock& block, double count, OperatorMaker& mak
                return (steps(s) - (riding > 0 ? 1 : 0)) * seconds(sequences(s)) + riding;
              })
         .work = [=, wide = value(n), deep = value(k), weight = bytes_per_weight(maker.dtype)](const StepShape& s) {
-      const double rows = s.prompts > 0 ? s.context + s.decodes : s.rows;
+      const double rows = s.prompts > 0 ? new_tokens(s) : s.rows;
       return StepWork{steps(s) * weight * wide * deep + kActivationBytes * rows * (wide + deep),
                       2 * rows * wide * deep};
     };
@@ -207,7 +206,7 @@ void add_recurrent(const RecurrentBlock& block, double count, OperatorMaker& mak
                     const StepShape& s) { return steps(s) * kShift.seconds({sequences(s) * each, 0}, device); });
   activation.spread = kShift.spread;
   activation.work = [each = value(gates) * (4 + kActivationBytes)](const StepShape& s) {
-    return StepWork{each * (s.prompts > 0 ? s.context + s.decodes : s.rows), 0};
+    return StepWork{each * (s.prompts > 0 ? new_tokens(s) : s.rows), 0};
   };
 }
 

@@ -10,6 +10,7 @@
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
 #include "models/plan/memory.h"
+#include "models/plan/speculation.h"
 #include "sim/cost/kernel/kernel_calibration.h"
 #include "sim/step/popularity.h"
 #include "sim/step/service_model.h"
@@ -55,8 +56,10 @@ void add_warnings(ServedModel& served, const StepModel& steps, const Architectur
                                 : "steps of " + engine.name +
                                       ": as measured services of other deployments took (moecast validate serving)");
   for (const std::string& note : steps.operators().notes) served.warnings.push_back(note);
-  if (!architecture.multi_token_prediction.empty()) {
-    served.warnings.emplace_back("the layers of multi-token prediction are not part of the step");
+  if (steps.deployment().draft_tokens > 0) {
+    served.warnings.emplace_back("guessed tokens: no service that guesses was measured");
+  } else if (!architecture.multi_token_prediction.empty()) {
+    served.warnings.emplace_back("the layers of multi-token prediction are not part of the step (--draft-tokens)");
   }
 }
 
@@ -99,6 +102,7 @@ bool size_cache(ServedModel& served, const Architecture& architecture, const Dep
   limits.batched_tokens = load.batched_tokens * deployment.dp;
   limits.chunk_tokens = load.batched_tokens;
   limits.sequences = load.sequences * deployment.dp;
+  limits.guesses = {deployment.draft_tokens, load.acceptance.value_or(0), load.seed};
   served.cache_tokens = *limits.kv_blocks * limits.block_tokens;
   Deployment whole;
   whole.dtype = deployment.dtype;
@@ -113,7 +117,33 @@ bool size_cache(ServedModel& served, const Architecture& architecture, const Dep
 struct OwnedModel {
   KernelCalibration kernels;
   std::optional<StepModel> steps;
+  std::vector<StepModel> drafts;  ///< each module with every row of a step, then each with a row of a sequence
 };
+
+/// Modules that guess, one after another; the last one goes on.
+std::vector<StepFollower> add_drafts(const std::shared_ptr<OwnedModel>& owned, const Architecture& architecture,
+                                     const Deployment& deployment, const EngineSpec& engine,
+                                     const StepRouting& routing) {
+  const int guesses = deployment.draft_tokens;
+  const auto modules = static_cast<int>(draft_modules(architecture));
+  Deployment later = deployment;
+  later.draft_tokens = 0;
+  std::vector<std::pair<double, bool>> kinds;
+  for (int guess = 0; guess < guesses;) {
+    const int repeats = guess > 0 && guess + 1 >= modules ? guesses - guess : 1;
+    const Deployment& ranks = guess == 0 ? deployment : later;
+    owned->drafts.emplace_back(
+        make_step_operators(draft_stack(architecture, guess), ranks, engine, owned->kernels, routing, {.joins = true}),
+        engine, ranks, owned->kernels.device);
+    kinds.emplace_back(repeats, guess == 0);
+    guess += repeats;
+  }
+  std::vector<StepFollower> followers;
+  for (std::size_t i = 0; i < kinds.size(); ++i) {
+    followers.push_back({std::shared_ptr<const StepModel>(owned, &owned->drafts[i]), kinds[i].first, kinds[i].second});
+  }
+  return followers;
+}
 
 }  // namespace
 
@@ -122,24 +152,29 @@ ServedModel serve_model(const Architecture& architecture, const Deployment& depl
   if (!architecture.encoder.empty()) {
     throw InputError(architecture.name, "encoders on GPUs are not supported yet", "ask for a decoder-only model");
   }
+  Workload generates;
+  generates.acceptance = load.acceptance;
+  require_drafts(architecture, deployment, generates);
   ServedModel served;
   const Profile profile = read_profile(folder);
   EngineSpec engine = read_engine(engines, deployment.backend);
   if (!size_cache(served, architecture, deployment, profile, load)) return served;
   const auto owned = std::make_shared<OwnedModel>();
   owned->kernels = read_kernel_calibration(folder, profile.name);
-  StepOperators operators = make_step_operators(architecture, deployment, engine, owned->kernels,
-                                                {popularity_sigma(architecture, load.experts)});
+  const StepRouting routing{popularity_sigma(architecture, load.experts)};
+  StepOperators operators = make_step_operators(architecture, deployment, engine, owned->kernels, routing);
   if (!operators.not_executed.empty()) {
     served.status = Status::outside_range;
     served.reason = operators.not_executed.front() + " is not supported yet on GPUs";
     return served;
   }
-  const bool calibrated = architecture.name == engine.calibrated_model && profile.name == engine.calibrated_system;
+  std::vector<StepFollower> drafts = add_drafts(owned, architecture, deployment, engine, routing);
+  const bool calibrated = deployment.draft_tokens == 0 && architecture.name == engine.calibrated_model &&
+                          profile.name == engine.calibrated_system;
   owned->steps.emplace(std::move(operators), std::move(engine), deployment, owned->kernels.device);
   add_warnings(served, *owned->steps, architecture, load.longest, load.law);
   served.steps = std::make_shared<const ServiceStepTimes>(std::shared_ptr<const StepModel>(owned, &*owned->steps),
-                                                          calibrated, load.law);
+                                                          calibrated, load.law, std::move(drafts));
   return served;
 }
 

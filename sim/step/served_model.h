@@ -22,6 +22,8 @@ struct ServedLoad {
   double memory_ratio = 0.9;           ///< of the device's memory that the engine may use
   ExpertLoad experts;                  ///< popularity of experts
   StepLaw law = StepLaw::service;
+  std::optional<double> acceptance{};  ///< with Deployment::draft_tokens: of guesses, 0 to 1
+  std::uint64_t seed = 1;              ///< of which guesses are right
 };
 
 /// A model on one instance (tp * dp GPUs) of a machine: its steps, and what its cache holds.

@@ -14,11 +14,11 @@ namespace moecast {
 namespace {
 
 constexpr double kLatestArrival = 1e9;  ///< s: thirty years
-constexpr double kMostTokens = 1e9;
+constexpr double kMostPromptTokens = 1e9;
 constexpr std::int64_t kMostRequests = 5'000'000;
 
 std::int64_t whole_tokens(const CsvRow& row, std::size_t column, std::string_view name) {
-  const double tokens = row.number(column, 1, kMostTokens);
+  const double tokens = row.number(column, 1, kMostPromptTokens);
   if (tokens != std::floor(tokens)) {
     throw InputError(row.where(), fmt::format("column {}: {} is no whole number of tokens", name, tokens));
   }

@@ -9,7 +9,20 @@ std::int64_t ServiceLimits::blocks_of(std::int64_t entries) const {
 }
 
 ServiceInstance::ServiceInstance(const ServiceLimits& limits, Role role, std::vector<ServiceJob>& jobs)
-    : limits_(limits), role_(role), jobs_(jobs) {}
+    : limits_(limits), role_(role), jobs_(jobs), random_(limits.guesses.seed) {}
+
+/// Computed for a sequence that generates: none beyond the last one that is wanted.
+std::int64_t ServiceInstance::next_tokens(const ServiceJob& job) const {
+  return std::max<std::int64_t>(1, std::min<std::int64_t>(1 + limits_.guesses.tokens, job.output - job.generated));
+}
+
+/// Of so many guesses, those before the first wrong one.
+std::int64_t ServiceInstance::draw_right(std::int64_t guesses) {
+  std::int64_t right = 0;
+  std::bernoulli_distribution is_right(limits_.guesses.acceptance);
+  while (right < guesses && is_right(random_)) ++right;
+  return right;
+}
 
 bool ServiceInstance::has_room(std::int64_t blocks) const {
   return !limits_.kv_blocks || used_blocks_ + blocks <= *limits_.kv_blocks;
@@ -43,10 +56,10 @@ void ServiceInstance::preempt_latest() {
 /// Gives a job its tokens of the step, as far as the budget goes.
 void ServiceInstance::schedule(ServiceJob& job, ServiceStep& step, std::int64_t& budget) const {
   if (job.computed >= job.to_prefill) {
-    job.chunk = std::min<std::int64_t>(1, budget);
+    job.chunk = std::min(next_tokens(job), budget);
     if (job.chunk == 0) return;
     step.decodes += 1;
-    step.context += static_cast<double>(job.computed + 1);  // a sum until plan() ends
+    step.context += static_cast<double>(job.computed + job.chunk);  // a sum until plan() ends
   } else {
     job.chunk = std::min({job.to_prefill - job.computed, budget, limits_.chunk_tokens});
     if (job.chunk == 0) return;
@@ -63,7 +76,7 @@ void ServiceInstance::plan_running(ServiceStep& step, std::int64_t& budget, bool
   for (std::size_t i = 0; i < running_.size(); ++i) {
     ServiceJob& job = jobs_[running_[i]];
     if (job.computed >= job.to_prefill) {
-      const std::int64_t needed = limits_.blocks_of(job.computed + 1) - job.shared - job.blocks;
+      const std::int64_t needed = limits_.blocks_of(job.computed + next_tokens(job)) - job.shared - job.blocks;
       while (needed > 0 && i < running_.size() && !has_room(needed)) {
         preempt_latest();
         preempted = true;
@@ -83,7 +96,7 @@ void ServiceInstance::plan_admission(ServiceStep& step, std::int64_t& budget) {
     const std::int64_t shared =
         job.computed > 0 ? 0 : std::min(shared_blocks_, (job.to_prefill - 1) / limits_.block_tokens);
     const bool decodes = job.computed >= job.to_prefill;
-    const std::int64_t needed = limits_.blocks_of(decodes ? job.computed + 1 : job.to_prefill) - shared;
+    const std::int64_t needed = limits_.blocks_of(decodes ? job.computed + next_tokens(job) : job.to_prefill) - shared;
     if (!has_room(needed)) return;
     waiting_.pop_front();
     running_.push_back(next);
@@ -133,7 +146,8 @@ std::span<const std::size_t> ServiceInstance::complete(double now) {
     const std::int64_t chunk = job.chunk;
     job.chunk = 0;
     const bool prefills = job.computed < job.to_prefill;
-    job.computed += chunk;
+    const std::int64_t right = prefills || chunk < 2 ? 0 : draw_right(chunk - 1);
+    job.computed += prefills ? chunk : std::min<std::int64_t>(chunk, 1 + right);
     if (prefills) {
       counts_.prefilled_tokens += chunk;
       if (job.preemptions > 0) counts_.recomputed_tokens += chunk;
@@ -143,8 +157,8 @@ std::span<const std::size_t> ServiceInstance::complete(double now) {
       continue;
     }
     if (prefills) share_prefix(job);
-    ++job.generated;
-    ++counts_.generated_tokens;
+    job.generated += 1 + right;
+    counts_.generated_tokens += 1 + right;
     if (job.first_token_s < 0) job.first_token_s = now;
     if (job.generated == job.output) {
       job.finished_s = now;

@@ -4,6 +4,7 @@
 #include <deque>
 #include <functional>
 #include <optional>
+#include <random>
 #include <span>
 #include <vector>
 
@@ -19,8 +20,8 @@ struct ServiceRequest {
 
 /// What an engine does in one step, on all data-parallel ranks of an instance together.
 struct ServiceStep {
-  double decodes = 0;         ///< sequences that get one token
-  double context = 0;         ///< mean KV entries of these, the new one included; 0 without decodes
+  double decodes = 0;         ///< sequences that generate
+  double context = 0;         ///< mean KV entries of these, the new ones included; 0 without decodes
   double prefill_tokens = 0;  ///< new tokens of prompts
   double prompts = 0;         ///< sequences that these belong to
   double prefix = 0;          ///< KV entries that the prompts already hold, of all together
@@ -32,6 +33,13 @@ struct ServiceStep {
 /// Seconds of a step: positive and finite.
 using ServiceStepSeconds = std::function<double(const ServiceStep&)>;
 
+/// Tokens that are guessed ahead of each step: sequences go on by those that are right, and one more.
+struct ServiceGuesses {
+  int tokens = 0;         ///< of a sequence and step
+  double acceptance = 0;  ///< how often a guess is right where those before it were
+  std::uint64_t seed = 1;
+};
+
 /// What an instance may hold and do at once.
 struct ServiceLimits {
   std::int64_t batched_tokens = 8192;       ///< of a step: decode tokens and chunks of prompts
@@ -39,7 +47,8 @@ struct ServiceLimits {
   std::int64_t sequences = 256;             ///< in the batch
   std::optional<std::int64_t> kv_blocks{};  ///< of the cache; nullopt = more than is ever needed
   std::int64_t block_tokens = 16;
-  std::int64_t state_blocks = 0;   ///< of a sequence, whatever its length: constant states
+  std::int64_t state_blocks = 0;  ///< of a sequence, whatever its length: constant states
+  ServiceGuesses guesses{};
   std::int64_t shared_prefix = 0;  ///< tokens that all prompts begin with: whole blocks are computed and held once
   /// Blocks that a sequence of so many KV entries takes, shared ones included.
   [[nodiscard]] std::int64_t blocks_of(std::int64_t entries) const;
@@ -113,6 +122,8 @@ class ServiceInstance {
   void schedule(ServiceJob& job, ServiceStep& step, std::int64_t& budget) const;
   void preempt_latest();
   void share_prefix(ServiceJob& job);
+  [[nodiscard]] std::int64_t next_tokens(const ServiceJob& job) const;
+  std::int64_t draw_right(std::int64_t guesses);
 
   ServiceLimits limits_;
   Role role_;
@@ -123,6 +134,7 @@ class ServiceInstance {
   std::int64_t used_blocks_ = 0;
   std::int64_t shared_blocks_ = 0;  ///< of the prefix, once it is there
   ServiceCounts counts_;
+  std::mt19937_64 random_;
 };
 
 }  // namespace moecast

@@ -13,14 +13,14 @@
 namespace moecast {
 namespace {
 
-constexpr double kChunk = 8192;  ///< tokens of a chunk of a prompt
+constexpr double kUsualChunk = 8192;  ///< tokens of a chunk of a prompt
 /// Host part of a first token: of a dense layer, over that of a MoE layer.
 constexpr double kDenseShare = 0.25;
 constexpr double kQueue = 10;  ///< requests that `queue_share` counts by
 constexpr int kParameters = 7;
 constexpr double kFirstTokenWeight = 0.3;
 constexpr double kEnoughRows = 200;
-constexpr std::size_t kLeastRows = 10;
+constexpr std::size_t kLeastServingRows = 10;
 
 using Values = std::array<double, kParameters>;
 constexpr Values kPrior{1, 30e-6, 0.5e-3, 1, 1, 0.5, 2e-3};
@@ -79,7 +79,7 @@ StepShape decode_shape(const ServiceLoad& load, double requests, const Deploymen
 
 /// The mean chunk of a prompt.
 StepShape prefill_shape(const ServiceLoad& load, const Deployment& d) {
-  const double chunk = std::min(load.prompt, kChunk);
+  const double chunk = std::min(load.prompt, kUsualChunk);
   StepShape prefill;
   prefill.context = chunk;
   prefill.prompts = 1;
@@ -90,7 +90,7 @@ StepShape prefill_shape(const ServiceLoad& load, const Deployment& d) {
   return prefill;
 }
 
-double chunks_of(const ServiceLoad& load) { return std::ceil(load.prompt / kChunk); }
+double chunks_of(const ServiceLoad& load) { return std::ceil(load.prompt / kUsualChunk); }
 
 ServiceTerms terms_of(const StepModel& model, const ServiceLoad& load) {
   ServiceTerms terms;
@@ -161,7 +161,7 @@ std::map<std::string, EngineService> fit_services(std::span<const MeasuredServic
   for (const MeasuredService& row : measured) engines[row.engine].push_back(row);
   std::map<std::string, EngineService> laws{{"", law_of(all)}};
   for (const auto& [engine, rows] : engines) {
-    laws[engine] = law_of(rows.size() >= kLeastRows ? fit(rows, all, kOfAnEngine) : all);
+    laws[engine] = law_of(rows.size() >= kLeastServingRows ? fit(rows, all, kOfAnEngine) : all);
   }
   return laws;
 }

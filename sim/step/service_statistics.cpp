@@ -13,7 +13,7 @@
 namespace moecast {
 namespace {
 
-constexpr std::int64_t kMostTokens = 1'000'000'000;
+constexpr std::int64_t kMostCountedTokens = 1'000'000'000;
 constexpr int kMostInstances = 4096;
 
 /// @param values  not empty; is sorted.
@@ -173,8 +173,9 @@ void check_service(std::span<const ServiceRequest> requests, const ServiceSetup&
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const ServiceRequest& request = requests[i];
     const std::string where = fmt::format("request {}", i + 1);
-    if (request.prompt < 1 || request.prompt > kMostTokens || request.output < 1 || request.output > kMostTokens) {
-      throw InputError(where, fmt::format("prompt and output must be 1 to {} tokens", kMostTokens));
+    if (request.prompt < 1 || request.prompt > kMostCountedTokens || request.output < 1 ||
+        request.output > kMostCountedTokens) {
+      throw InputError(where, fmt::format("prompt and output must be 1 to {} tokens", kMostCountedTokens));
     }
     if (!std::isfinite(request.arrival_s) || request.arrival_s < before) {
       throw InputError(where, "arrives before the one before it, or never");

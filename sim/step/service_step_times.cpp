@@ -102,7 +102,7 @@ class ServiceStepTimes::Grids {
   StepTimes times(const StepShape& shape) {
     StepTimes all = row_times(shape);
     const double dp = model_.deployment().dp;
-    const double sequences = shape.decodes + shape.prompts;
+    const double sequences = shape.decodes * shape.checked + shape.prompts;
     add(all, heads_.at({sequences}, [&](const auto& x) {
       StepShape asked;
       asked.rows = asked.decodes = x[0];
@@ -112,7 +112,9 @@ class ServiceStepTimes::Grids {
     if (shape.decodes > 0) {
       add(all, decodes_.at({shape.decodes, shape.decode_kv}, [&](const auto& x) {
         StepShape asked;
-        asked.rows = asked.decodes = x[0];
+        asked.decodes = x[0];
+        asked.checked = checked_;
+        asked.rows = x[0] * checked_;
         asked.decode_kv = x[1];
         StepTimes asked_times = ask(by_context_, asked);
         add(asked_times, ask(limited_, asked));
@@ -186,7 +188,8 @@ class ServiceStepTimes::Grids {
       asked.prompts = x[0];
       asked.context = x[0] * x[1];
       asked.decodes = x[2];
-      asked.rows = asked.context + asked.decodes;
+      asked.checked = checked_;
+      asked.rows = new_tokens(asked);
       return ask(recurrent_, asked);
     }));
   }
@@ -204,6 +207,7 @@ class ServiceStepTimes::Grids {
   }
 
   const StepModel& model_;
+  double checked_ = 1.0 + model_.deployment().draft_tokens;
   std::vector<std::size_t> by_rows_, by_sequences_, by_context_, limited_, recurrent_;
   std::array<std::unordered_map<double, StepTimes>, 2> captured_;  ///< without and with prompts
   std::unordered_map<double, StepTimes> recurrent_captured_;
@@ -213,8 +217,15 @@ class ServiceStepTimes::Grids {
   Grid<3> mixed_, windows_;
 };
 
-ServiceStepTimes::ServiceStepTimes(std::shared_ptr<const StepModel> model, bool calibrated, StepLaw law)
-    : model_(std::move(model)), calibrated_(calibrated), law_(law), grids_(std::make_unique<Grids>(*model_)) {}
+ServiceStepTimes::ServiceStepTimes(std::shared_ptr<const StepModel> model, bool calibrated, StepLaw law,
+                                   std::vector<StepFollower> followers)
+    : model_(std::move(model)),
+      calibrated_(calibrated),
+      law_(law),
+      grids_(std::make_unique<Grids>(*model_)),
+      followers_(std::move(followers)) {
+  for (const StepFollower& follower : followers_) follower_grids_.push_back(std::make_unique<Grids>(*follower.model));
+}
 
 ServiceStepTimes::~ServiceStepTimes() = default;
 
@@ -222,11 +233,36 @@ StepTimes ServiceStepTimes::times_of(const StepShape& shape) const {
   return overlapped_times(model_->operators(), shape, [this](const StepShape& part) { return grids_->times(part); });
 }
 
+/// Replayed with the step, so that the host adds nothing.
+double ServiceStepTimes::follower_seconds(const StepShape& step) const {
+  double seconds = 0;
+  for (std::size_t i = 0; i < followers_.size(); ++i) {
+    const StepFollower& follower = followers_[i];
+    StepShape shape = step;
+    if (!follower.first) {
+      shape.decodes = step.decodes + step.prompts;
+      const double prompts = step.prompts > 0 ? (step.prefix + step.context) : 0.0;
+      shape.decode_kv = (step.decodes * step.decode_kv + prompts) / std::max(1.0, shape.decodes);
+      shape.checked = 1;
+      shape.context = shape.prompts = shape.prefix = 0;
+      shape.rows = model_->padded(shape.decodes);
+      shape.expert_rows = shape.rows * model_->deployment().dp;
+    }
+    const StepOperators& operators = follower.model->operators();
+    const EngineSpec& engine = follower.model->engine();
+    const double layer_s = law_ == StepLaw::service ? engine.service.layer_s : engine.host.layer_kernels_s;
+    const double factor = law_ == StepLaw::service ? engine.service.kernel_factor : 1;
+    seconds += follower.times * (factor * sum(follower_grids_[i]->times(shape)) + layer_s * operators.layers);
+  }
+  return seconds;
+}
+
 /// Without rows, which padding decides.
 StepShape ServiceStepTimes::shape_of(const ServiceStep& step) const {
   const double dp = model_->deployment().dp;
   StepShape shape;
   shape.decodes = std::ceil(step.decodes / dp);
+  shape.checked = 1.0 + model_->deployment().draft_tokens;
   shape.decode_kv = step.context;
   if (step.prompts == 0) return shape;
   // The fullest rank holds the others.
@@ -246,20 +282,21 @@ double ServiceStepTimes::service_seconds(const StepShape& shape, IntervalEnd end
   if (shape.decodes > 0) {
     StepShape decodes = shape;
     decodes.context = decodes.prompts = decodes.prefix = 0;
-    decodes.rows = shape.decodes;
-    decodes.expert_rows = shape.decodes * dp;
+    decodes.rows = new_tokens(decodes);
+    decodes.expert_rows = decodes.rows * dp;
     seconds += law.kernel_factor * sum(times_of(decodes));
   }
   if (shape.prompts > 0) {
     StepShape prompts = shape;
     prompts.decodes = prompts.decode_kv = 0;
     prompts.rows = shape.context;
-    prompts.expert_rows = shape.expert_rows - shape.decodes * dp;
+    prompts.expert_rows = shape.expert_rows - shape.decodes * shape.checked * dp;
     seconds += (shape.decodes > 0 ? law.stall_share : law.prefill_factor) * sum(times_of(prompts));
   }
-  if (end == IntervalEnd::middle) return seconds;
   StepShape together = shape;
-  together.rows = shape.decodes + shape.context;
+  together.rows = new_tokens(shape);
+  seconds += follower_seconds(together);
+  if (end == IntervalEnd::middle) return seconds;
   const double assumed = model_->assumed_s(together) / seconds;
   return seconds *
          std::exp(end == IntervalEnd::low ? -engine.tpot_interval[0] - assumed : engine.tpot_interval[1] + assumed);
@@ -269,20 +306,22 @@ double ServiceStepTimes::seconds(const ServiceStep& step, IntervalEnd end) const
   const double dp = model_->deployment().dp;
   StepShape shape = shape_of(step);
   if (law_ == StepLaw::service) {
-    shape.expert_rows = shape.decodes * dp + std::max(shape.context, step.prefill_tokens);
+    shape.expert_rows = shape.decodes * shape.checked * dp + std::max(shape.context, step.prefill_tokens);
     return service_seconds(shape, end);
   }
   StepTerms terms;
-  terms.tokens = shape.decodes + shape.context;
+  terms.tokens = new_tokens(shape);
   terms.launch = model_->launch_of(terms.tokens, step.prompts > 0);
   terms.after_idle = step.after_idle;
   shape.rows = model_->padded(terms.tokens);
   // Replayed graphs are padded to the fullest rank; eager kernels take the rows that there are.
-  shape.expert_rows =
-      terms.launch == StepLaunch::eager ? std::max(shape.rows, step.decodes + step.prefill_tokens) : shape.rows * dp;
+  shape.expert_rows = terms.launch == StepLaunch::eager
+                          ? std::max(shape.rows, step.decodes * shape.checked + step.prefill_tokens)
+                          : shape.rows * dp;
   const StepTimes times = times_of(shape);
   terms.kernels_s = sum(times);
-  const StepCost cost = model_->cost(terms);
+  StepCost cost = model_->cost(terms);
+  cost.seconds += follower_seconds(shape);
   if (end == IntervalEnd::middle) return cost.seconds;
   const EngineSpec& engine = model_->engine();
   const bool low = end == IntervalEnd::low;

@@ -16,7 +16,7 @@ constexpr double kBatches = 10;
 constexpr double kLeastBatches = 3;
 constexpr double kLeastRequests = 200;
 /// Tokens that are generated at most to see it.
-constexpr double kMostTokens = 2e7;
+constexpr double kMostStudyTokens = 2e7;
 /// From this share of saturation on, a simulated queue that grows all the time is believed.
 constexpr double kNearSaturation = 0.9;
 /// A service that falls behind completes less than this share of what comes.
@@ -68,7 +68,7 @@ std::optional<double> saturation_rate(std::span<const ServiceRequest> requests, 
                                       const ServiceStepSeconds& seconds) {
   const double batch = expected_batch(requests, setup);
   const double output = mean_of(requests, [](const ServiceRequest& r) { return static_cast<double>(r.output); });
-  const double affordable = std::max(kLeastBatches * batch, kMostTokens / output);
+  const double affordable = std::max(kLeastBatches * batch, kMostStudyTokens / output);
   const auto count = static_cast<std::size_t>(std::min(std::max(kBatches * batch, kLeastRequests), affordable));
   std::vector<ServiceRequest> waiting(count);
   Random random(1);

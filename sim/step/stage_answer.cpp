@@ -44,15 +44,16 @@ StepShape shape_of(const StepModel& model, const Workload& w, const MicroBatch& 
   const double dp = model.deployment().dp;
   StepShape shape;
   shape.decodes = static_cast<double>(batch.decodes);
-  if (batch.decodes > 0) shape.decode_kv = static_cast<double>(w.context) + 1;
+  shape.checked = 1.0 + model.deployment().draft_tokens;
+  if (batch.decodes > 0) shape.decode_kv = static_cast<double>(w.context) + shape.checked;
   shape.prompts = static_cast<double>(batch.prompts);
   shape.source = static_cast<double>(source_tokens(w));
   shape.context = shape.prompts * static_cast<double>(w.prompt);
   shape.prefix = shape.prompts * static_cast<double>(prefix_tokens(w));
-  const double all_ranks = shape.decodes + shape.context;
+  const double all_ranks = new_tokens(shape);
   const int cp = model.deployment().cp;
   shape = context_share(shape, cp);
-  terms.tokens = shape.decodes + shape.context;
+  terms.tokens = new_tokens(shape);
   terms.launch = fetches ? StepLaunch::eager : model.launch_of(terms.tokens, shape.context > 0);
   shape.rows = fetches ? terms.tokens : model.padded(terms.tokens);
   shape.expert_rows = (cp == 1 ? shape.rows : std::max(shape.rows, all_ranks)) * dp;
@@ -129,6 +130,7 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
   answer.kernels_s = terms.kernels_s = sum(answer.times);
   EngineHost host = model.engine().host;
   if (lone) host = {};
+  if (question.follows) host.prepare_s = host.wake_s = host.graph_step_s = 0;
   const StepCost cost = answer.cost = model.cost(terms, host);
   const auto add = [&](const char* name, double seconds, double half_width) {
     if (seconds <= kNothing * cost.seconds) return;
@@ -236,6 +238,20 @@ void append(StageAnswer& all, const StageAnswer& more) {
   all.router_s += more.router_s;
   all.flops += more.flops;
   all.operators.insert(all.operators.end(), more.operators.begin(), more.operators.end());
+}
+
+void repeat(StageAnswer& answer, double times) {
+  for (double StageAnswer::* part : {&StageAnswer::kernels_s, &StageAnswer::memory_s, &StageAnswer::communication_s,
+                                     &StageAnswer::router_s, &StageAnswer::flops}) {
+    answer.*part *= times;
+  }
+  answer.cost.seconds *= times;
+  for (OperatorCost& cost : answer.operators) {
+    cost.count *= times;
+    cost.latency = cost.latency * times;
+    if (cost.flops) cost.flops = *cost.flops * times;
+    if (cost.bytes) cost.bytes = *cost.bytes * times;
+  }
 }
 
 }  // namespace moecast

@@ -28,6 +28,7 @@ struct StageQuestion {
   const Workload& workload;
   const DeviceLimits& device;
   const Without& without;
+  bool follows = false;  ///< a further pass of a step: launched like any, but the host prepares nothing for it
   bool fetches = false;  ///< experts come from the host, which has to see the router's choice before it can go on
 };
 
@@ -47,5 +48,8 @@ StageAnswer answer_stages(const StepPipeline& pipeline, const StepPipeline* even
 
 /// One after the other; what errs, errs together.
 void append(StageAnswer& all, const StageAnswer& more);
+
+/// The same, so many times one after another.
+void repeat(StageAnswer& answer, double times);
 
 }  // namespace moecast

@@ -14,7 +14,7 @@ constexpr double kShortest = 0.4e-3;  ///< what the log reads at least, s
 constexpr double kStall = 0.15;       ///< s
 /// Decode steps are many and alike.
 constexpr double kDecodeWeight = 0.3;
-constexpr double kPriorWeight = 0.5;
+constexpr double kLogPriorWeight = 0.5;
 /// Sequences that the fullest rank has more than the one whose log this is.
 constexpr int kFurthestReplica = 2;
 /// Share of the prompts' steps of a log that are no longer than what another rank may be at.
@@ -137,7 +137,7 @@ EngineHost fit_engine_host(const StepModel& model, std::span<const StepRecord> r
     return r;
   };
   problem.penalties = [](const Eigen::VectorXd& x) -> Eigen::VectorXd {
-    return kPriorWeight * (x.array() - 1).matrix();
+    return kLogPriorWeight * (x.array() - 1).matrix();
   };
   const Eigen::VectorXd start = Eigen::VectorXd::Ones(EngineHost::kCount);
   Eigen::VectorXd best = fit_least_squares(problem, start);

@@ -18,7 +18,7 @@ constexpr double kWhole = 0.29;
 constexpr double kSplit = 0.71;
 /// Relative errors of a kind of kernels, the same in all layers: gemm, shared, experts, recurrent, attention, head,
 /// communication; then what no table holds. Kinds agree by `kTogether`.
-constexpr StepTimes kSpread{0.06, 0.08, 0.10, 0.08, 0.08, 0.05, 0.20};
+constexpr StepTimes kKindSpread{0.06, 0.08, 0.10, 0.08, 0.08, 0.05, 0.20};
 constexpr double kOtherSpread = 0.25;
 constexpr double kElementwiseSpread = 0.3;
 constexpr double kPrepareSpread = 0.3;
@@ -100,7 +100,7 @@ double StepModel::sigma(const StepTimes& times, const StepCost& cost, StepLaunch
     squares += seconds * spread * seconds * spread;
     plain += seconds * spread;
   };
-  for (std::size_t i = 0; i < times.size(); ++i) add(times[i], kSpread[i]);
+  for (std::size_t i = 0; i < times.size(); ++i) add(times[i], kKindSpread[i]);
   add(cost.other_s, kOtherSpread);
   if (launch != StepLaunch::graph) {
     add(cost.elementwise_s, kElementwiseSpread);
@@ -111,7 +111,7 @@ double StepModel::sigma(const StepTimes& times, const StepCost& cost, StepLaunch
 
 StepHalfWidths StepModel::half_widths(StepLaunch launch) const {
   const double quantile = launch == StepLaunch::graph ? engine_.decode_interval : engine_.prefill_interval;
-  StepHalfWidths widths{kSpread, quantile * kOtherSpread, quantile * kElementwiseSpread, quantile * kHostSpread};
+  StepHalfWidths widths{kKindSpread, quantile * kOtherSpread, quantile * kElementwiseSpread, quantile * kHostSpread};
   for (double& kind : widths.kernels) kind *= quantile;
   return widths;
 }

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "models/core/count.h"
 #include "models/core/error.h"
 #include "models/plan/token_classes.h"
 #include "sim/cost/kernel/expert_traffic.h"
@@ -23,8 +24,6 @@ namespace {
 
 /// Kernels of unknown kind: 90 % of prompts' attention lie within this factor of the usual efficiencies.
 constexpr UsualEfficiency kUnknown{0.7, 0.5, 10e-6, 1.07};
-
-double value(std::int64_t x) { return static_cast<double>(x); }
 
 class Maker {
  public:
@@ -52,6 +51,9 @@ class Maker {
     }
     for (const auto& [layer, count] : seen_) {
       for (const Block& block : layer->blocks) add_block(block, count);
+    }
+    if (stage_.joins) {
+      maker_.add_gemm("join", StepGroup::gemm, architecture_.hidden, 2 * architecture_.hidden, maker_.result.layers);
     }
     if (architecture_.vocabulary > 0) {
       maker_.add_gemm("head", StepGroup::head, maker_.of_rank(architecture_.vocabulary, "vocabulary"),

@@ -17,8 +17,9 @@ namespace moecast {
 /// One engine step as a rank sees it.
 struct StepShape {
   double rows = 0;         ///< tokens of this rank, padded where a captured graph is replayed
-  double decodes = 0;      ///< sequences that get one token
-  double decode_kv = 0;    ///< mean KV entries of these, the new one included
+  double decodes = 0;      ///< sequences that generate
+  double checked = 1;      ///< tokens of each of these: the next one, and guesses that are checked with it
+  double decode_kv = 0;    ///< mean KV entries of these, the new ones included
   double context = 0;      ///< new tokens of prompts
   double prompts = 0;      ///< sequences that these belong to
   double prefix = 0;       ///< KV entries that the prompts already hold, of all together
@@ -27,6 +28,9 @@ struct StepShape {
 };
 
 /// Kernels of one kind share their error over all layers of a step.
+/// Tokens of a rank, not padded.
+constexpr double new_tokens(const StepShape& shape) { return shape.decodes * shape.checked + shape.context; }
+
 enum class StepGroup { gemm, shared, experts, recurrent, attention, head, communication };
 inline constexpr std::size_t kStepGroups = 7;
 std::string_view to_string(StepGroup group);
@@ -60,6 +64,7 @@ struct StepRouting {
 /// Which part of the model a pipeline stage is.
 struct StepStage {
   bool embeds = true;  ///< it has the embedding
+  bool joins = false;  ///< a module of multi-token prediction: joins each row with the embedding of the next token
 };
 
 struct StepOperators {

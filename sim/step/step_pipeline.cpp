@@ -63,13 +63,14 @@ std::vector<std::string> StepPipeline::notes() const {
 }
 
 StepPipeline make_step_pipeline(const Architecture& architecture, const Deployment& asked, const EngineSpec& engine,
-                                const KernelCalibration& calibration, const StepRouting& routing) {
+                                const KernelCalibration& calibration, const StepRouting& routing, bool joins) {
   Deployment deployment = asked;
   deployment.extra_layers = engine.pipeline.extra_layers;
   StepPipeline pipeline;
   if (deployment.pp == 1) {
-    pipeline.stages.emplace_back(make_step_operators(architecture, deployment, engine, calibration, routing), engine,
-                                 deployment, calibration.device);
+    pipeline.stages.emplace_back(
+        make_step_operators(architecture, deployment, engine, calibration, routing, {.joins = joins}), engine,
+        deployment, calibration.device);
     return pipeline;
   }
   std::optional<Architecture> before;

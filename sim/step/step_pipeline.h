@@ -28,10 +28,11 @@ struct StepPipeline {
 };
 
 /// @param deployment  pp stages of tp * dp * cp ranks each; its extra_layers is replaced by the engine's.
+/// @param joins  the architecture is a module of multi-token prediction.
 /// @throws InputError as make_step_operators, and at "pp" when a stage would have no layer.
 StepPipeline make_step_pipeline(const Architecture& architecture, const Deployment& deployment,
                                 const EngineSpec& engine, const KernelCalibration& calibration,
-                                const StepRouting& routing = {});
+                                const StepRouting& routing = {}, bool joins = false);
 
 /// What a rank does of a batch: sequences of each micro-batch, equal ones together.
 struct MicroBatch {

@@ -54,6 +54,19 @@ def test_an_include_that_is_not_from_the_root_is_refused(tmp_path):
     assert check_tree(tmp_path) == ['sim/a.cpp:2: "b.h" is not a file from the repository root']
 
 
+def test_two_types_of_one_name_are_refused(tmp_path):
+    text = "namespace moecast {\nstruct Rows {\n  int count = 0;\n};\n}  // namespace moecast\n"
+    tree(tmp_path, {"sim/a.cpp": text, "profiler/b.cpp": text})
+    assert check_tree(tmp_path) == ["sim/a.cpp:2: Rows is defined at profiler/b.cpp:2 too: one program, one definition"]
+
+
+def test_hidden_nested_and_declared_types_may_share_names(tmp_path):
+    hidden = "namespace {\nstruct Rows {\n};\n}  // namespace\n"
+    nested = "struct Owner::Rows {\n};\nstruct Rows;\n"
+    tree(tmp_path, {"sim/a.cpp": hidden, "sim/b.cpp": hidden + nested, "sim/c.h": "#pragma once\nclass Rows {\n};\n"})
+    assert check_tree(tmp_path) == []
+
+
 @pytest.mark.parametrize("header", ["nlohmann/json.hpp", "CLI/CLI.hpp", "benchmark/benchmark.h", "dnnl.hpp", "mpi.h"])
 def test_a_heavy_header_belongs_in_a_source_file(tmp_path, header):
     text = f"#pragma once\n#include <{header}>\n"

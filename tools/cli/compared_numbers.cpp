@@ -16,8 +16,6 @@ std::string signed_text(double difference, const ShowNumber& show) {
   return fmt::format("{}{}", difference > 0 ? "+" : "-", show(std::abs(difference)));
 }
 
-Json number_json(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
-
 }  // namespace
 
 std::string show_seconds(double value) { return format_seconds(Seconds(value)); }
@@ -36,9 +34,9 @@ std::vector<std::string> comparison_cells(const std::string& title, const std::o
 
 Json comparison_record(const char* kind, const std::string& name, const std::optional<double>& a,
                        const std::optional<double>& b) {
-  Json json{{"kind", kind}, {"name", name}, {"a", number_json(a)}, {"b", number_json(b)}};
+  Json json{{"kind", kind}, {"name", name}, {"a", number_or_null(a)}, {"b", number_or_null(b)}};
   json["difference"] = a && b ? Json(*b - *a) : Json();
-  json["ratio"] = number_json(ratio_of(a, b));
+  json["ratio"] = number_or_null(ratio_of(a, b));
   return json;
 }
 

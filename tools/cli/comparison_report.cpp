@@ -77,8 +77,6 @@ Table stage_table(const std::vector<StageDifference>& stages) {
   return table;
 }
 
-Json number_json(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
-
 }  // namespace
 
 std::string comparison_text(const ComparedAnswers& compared, Format format) {
@@ -102,7 +100,7 @@ Json comparison_json(const ComparedAnswers& compared) {
   json["verdict"] = std::string(to_string(comparison.ranking));
   json["reason"] = comparison.verdict_text;
   json["throughput"] = comparison.throughput_text.empty() ? Json() : Json(comparison.throughput_text);
-  json["speedup_ratio"] = number_json(ratio_of(number(b.latency), number(a.latency)));
+  json["speedup_ratio"] = number_or_null(ratio_of(number(b.latency), number(a.latency)));
   json["inputs_that_differ"] =
       differing_inputs(compared.first_document->at("inputs"), compared.second_document->at("inputs"));
   json["quantities"] = Json::array();
@@ -124,7 +122,7 @@ std::vector<Json> comparison_records(const ComparedAnswers& compared) {
   }
   for (const StageDifference& one : compared.comparison.stages) {
     Json json = comparison_record("stage", one.stage + "_s", one.first.value(), one.second.value());
-    json["explained_ratio"] = number_json(one.explained_ratio);
+    json["explained_ratio"] = number_or_null(one.explained_ratio);
     json["cause"] = one.cause;
     records.push_back(std::move(json));
   }

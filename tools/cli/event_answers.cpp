@@ -19,9 +19,9 @@ namespace moecast {
 namespace {
 
 /// Progress of many answers, each of many samples.
-class Progress {
+class EventProgress {
  public:
-  Progress(std::size_t answers, int samples) : all_(static_cast<double>(answers) * samples), samples_(samples) {}
+  EventProgress(std::size_t answers, int samples) : all_(static_cast<double>(answers) * samples), samples_(samples) {}
   void operator()(int done) {
     const double ratio = (finished_ * samples_ + done) / all_;
     const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -65,7 +65,7 @@ void refuse_rank_flags(const EventFlags& flags) {
   }
 }
 
-std::vector<Answer> cpu_answers(const QueryOptions& options, const EventFlags& flags, Progress& progress,
+std::vector<Answer> cpu_answers(const QueryOptions& options, const EventFlags& flags, EventProgress& progress,
                                 std::vector<Query> queries, const HardwareChoice& hardware) {
   refuse_rank_flags(flags);
   refuse_backend_typo(options.backend, hardware);
@@ -85,7 +85,7 @@ std::vector<Answer> cpu_answers(const QueryOptions& options, const EventFlags& f
 }
 
 std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& flags, const DataFolders& folders,
-                                const EventHardware& hardware, Progress& progress, std::vector<Query> queries) {
+                                const EventHardware& hardware, EventProgress& progress, std::vector<Query> queries) {
   const GpuMachine machine = read_gpu_machine(hardware.folder);
   const Cluster cluster = choose_cluster(flags.cluster, machine.profile.name, folders);
   std::unique_ptr<Predictor> closed;
@@ -146,7 +146,7 @@ std::optional<std::vector<Answer>> event_answers(const QueryOptions& options, co
   const DataFolders folders = find_data_folders(options.data);
   const EventHardware hardware = event_hardware(options, folders);
   std::vector<Query> queries = make_queries(options, folders, hardware.threads);
-  Progress progress(queries.size(), ep_options_of(flags, 1).samples);
+  EventProgress progress(queries.size(), ep_options_of(flags, 1).samples);
   std::vector<Answer> answers =
       hardware.gpu ? gpu_answers(options, flags, folders, hardware, progress, std::move(queries))
                    : cpu_answers(options, flags, progress, std::move(queries), choose_hardware(options.hw, folders));

@@ -17,7 +17,7 @@
 namespace moecast {
 namespace {
 
-constexpr const char* kGroup = "Event engine";
+constexpr const char* kEventGroup = "Event engine";
 
 int whole(const std::string& text, const char* flag, int fallback, std::int64_t low, std::int64_t high) {
   return text.empty() ? fallback : static_cast<int>(parse_count(text, flag, low, high));
@@ -67,7 +67,7 @@ void add_slow_inputs(const TrainingEventOptions& options, std::vector<InputValue
 
 void add_event_options(const Command& command, EventFlags& flags, bool with_engine) {
   const auto text = [&](const char* name, std::string& value, const char* type, const char* help) {
-    command.add_option(name, value, help).type_name(type).group(kGroup).not_empty();
+    command.add_option(name, value, help).type_name(type).group(kEventGroup).not_empty();
   };
   if (with_engine) {
     text("--engine", flags.engine, "NAME",
@@ -98,12 +98,12 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
        "Change of a layer's ranks from one sample to the next, 0 (default) to 1 (a new order): samples are steps");
   command.add_option("--slow-rank", flags.slow_ranks, "A rank whose kernels take FACTOR times as long; may be repeated")
       .type_name("RANK:FACTOR")
-      .group(kGroup);
+      .group(kEventGroup);
   command
       .add_option("--slow-link", flags.slow_links,
                   "A link with FACTOR of its bandwidth (\"rank 3 port out:0.5\"); may be repeated")
       .type_name("LINK:FACTOR")
-      .group(kGroup);
+      .group(kEventGroup);
 }
 
 Engine engine_of(const EventFlags& flags) {

@@ -21,7 +21,7 @@
 namespace moecast {
 namespace {
 
-constexpr const char* kGroup = "Experts that come and go";
+constexpr const char* kExpertGroup = "Experts that come and go";
 
 Json optional_s(const std::optional<Seconds>& seconds) { return seconds ? Json(seconds->value()) : Json(); }
 
@@ -97,7 +97,7 @@ void show_notes(const std::vector<TimelineEntry>& timeline, const ExpertEvents& 
 
 void add_expert_event_options(const Command& command, ExpertEventFlags& flags) {
   const auto text = [&](const char* name, std::string& value, const char* type, const char* help) {
-    command.add_option(name, value, help).type_name(type).group(kGroup).not_empty();
+    command.add_option(name, value, help).type_name(type).group(kExpertGroup).not_empty();
   };
   text("--events", flags.file, "FILE",
        R"(Experts that are added and removed: {"moecast_expert_events": 1, "events": [{"step": 100, "add": {}}, )"

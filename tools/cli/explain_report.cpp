@@ -110,8 +110,6 @@ std::string help_text(const char* of, const Relaxation* best, const Prediction& 
   return text + (overlap ? " (undecided: the intervals overlap)\n" : "\n");
 }
 
-Json number_or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
-
 template <class T>
 Json quantity_or_null(const std::optional<T>& value) {
   return value ? Json(value->value()) : Json();

@@ -42,11 +42,11 @@ std::vector<int> thread_counts(const std::string& text) {
 
 }  // namespace
 
-std::vector<Combination> parse_combinations(const std::string& backends, const std::string& dtypes,
-                                            const std::string& threads) {
+std::vector<KernelSetting> parse_combinations(const std::string& backends, const std::string& dtypes,
+                                              const std::string& threads) {
   const auto names = split_list(backends.empty() ? "onednn,openblas" : backends, "--backend");
   const auto types = split_list(dtypes.empty() ? "fp32,bf16" : dtypes, "--dtype");
-  std::vector<Combination> combinations;
+  std::vector<KernelSetting> combinations;
   for (const int count : thread_counts(threads)) {
     for (const std::string& name : names) {
       for (const std::string& type : types) {
@@ -57,7 +57,7 @@ std::vector<Combination> parse_combinations(const std::string& backends, const s
   }
   for (const std::string& type : types) {
     const bool computed = std::any_of(combinations.begin(), combinations.end(),
-                                      [&](const Combination& c) { return c.dtype == parse_dtype_flag(type); });
+                                      [&](const KernelSetting& c) { return c.dtype == parse_dtype_flag(type); });
     if (computed || (dtypes.empty() && !combinations.empty())) continue;
     throw UsageError(dtypes.empty() ? "--backend" : "--dtype",
                      fmt::format("{} does not compute {} on this CPU", fmt::join(names, ", "), type),

@@ -11,7 +11,7 @@
 namespace moecast {
 namespace {
 
-constexpr const char* kGroup = "Tokens that differ";
+constexpr const char* kMixGroup = "Tokens that differ";
 
 /// "a:0.7,b:0.3". @throws UsageError
 std::vector<std::pair<std::string, double>> shares_of(const std::string& text, const std::string& flag) {
@@ -38,7 +38,7 @@ std::vector<std::pair<std::string, double>> shares_of(const std::string& text, c
 
 void add_mix_options(const Command& command, MixFlags& flags) {
   const auto text = [&](const char* name, std::string& value, const char* type, const char* help) {
-    command.add_option(name, value, help).type_name(type).group(kGroup).not_empty();
+    command.add_option(name, value, help).type_name(type).group(kMixGroup).not_empty();
   };
   text("--modality", flags.modality, "NAME:SHARE,...",
        "Tokens by modality where experts are of one, shares of 1: text:0.7,image:0.3 (default: all of the first)");
@@ -46,7 +46,7 @@ void add_mix_options(const Command& command, MixFlags& flags) {
   text("--private-experts", flags.private_experts, "N",
        "With --tasks: experts of each MoE layer that only one task uses, for each task, 0 to 65536 (default 0)");
   command.add_flag("--task-steps", flags.task_steps, "With --tasks: a step is of one task; else all are in every step")
-      .group(kGroup);
+      .group(kMixGroup);
 }
 
 void parse_mix(const MixFlags& flags, Workload& workload) {

@@ -13,7 +13,7 @@
 namespace moecast {
 namespace {
 
-constexpr const char* kGroup = "Experts that are fetched";
+constexpr const char* kOffloadGroup = "Experts that are fetched";
 
 template <class Value>
 Value word(const std::optional<Value>& value, const std::string& flag, const std::string& typed,
@@ -29,7 +29,7 @@ Value word(const std::optional<Value>& value, const std::string& flag, const std
 
 void add_offload_options(const Command& command, OffloadFlags& flags) {
   const auto text = [&](const char* name, std::string& value, const char* type, const char* help) {
-    command.add_option(name, value, help).type_name(type).group(kGroup).not_empty();
+    command.add_option(name, value, help).type_name(type).group(kOffloadGroup).not_empty();
   };
   text("--offload", flags.policy, "POLICY",
        "Experts that do not fit are fetched when they are used; those that stay: lru (last used), static (most "

@@ -104,6 +104,8 @@ std::string render_table(const Table& table, Format format) {
   return out;
 }
 
+Json number_or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
+
 std::string render_csv(const std::vector<Json>& records) {
   if (records.empty()) return "";
   std::vector<Json> flat;

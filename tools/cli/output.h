@@ -30,6 +30,9 @@ std::string render_csv(const std::vector<Json>& records);
 /// Records as csv, jsonl, or json: one object when `single`, else an array.
 std::string render_records(const std::vector<Json>& records, Format format, bool single);
 
+/// What is unknown is null.
+Json number_or_null(const std::optional<double>& value);
+
 /// @throws DeviceError when standard output cannot take it (full disk, closed pipe).
 void write_stdout(std::string_view text);
 

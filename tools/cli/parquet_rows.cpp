@@ -10,7 +10,7 @@ namespace moecast {
 namespace {
 
 constexpr const char* kModule = "moecast.parquet";
-constexpr const char* kHint =
+constexpr const char* kPyarrowHint =
     "Parquet is written by the Python package: pip install '.[parquet]', and MOECAST_PYTHON=/path/to/python3; "
     "or write -o FILE.csv";
 
@@ -23,9 +23,9 @@ void require_parquet() {
   try {
     found = has_parquet();
   } catch (const DeviceError& error) {
-    throw DeviceError(error.where(), error.problem(), kHint);
+    throw DeviceError(error.where(), error.problem(), kPyarrowHint);
   }
-  if (!found) throw DeviceError(python_program(), "has no moecast package with pyarrow", kHint);
+  if (!found) throw DeviceError(python_program(), "has no moecast package with pyarrow", kPyarrowHint);
 }
 
 void write_parquet(const std::string& rows, const std::string& file, const ParquetColumns& columns,

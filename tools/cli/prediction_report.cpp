@@ -187,6 +187,23 @@ std::string pipeline_line(const PipelineReport& p, Phase phase) {
       phase == Phase::decode ? ", which is the latency" : "");
 }
 
+Json speculation_json(const std::optional<SpeculationReport>& speculation) {
+  if (!speculation) return {};
+  const SpeculationReport& s = *speculation;
+  return {{"draft_tokens", s.draft_tokens},       {"acceptance_ratio", s.acceptance_ratio},
+          {"tokens_per_step", s.tokens_per_step}, {"tpot_s", s.tpot.value()},
+          {"tpot_low_s", s.tpot_low.value()},     {"tpot_high_s", s.tpot_high.value()},
+          {"drafting_s", s.drafting.value()}};
+}
+
+std::string speculation_line(const SpeculationReport& s) {
+  return fmt::format(
+      "{} guessed, {} right where those before were: {:.2f} tokens a step, TPOT {} ({} to {}); guessing "
+      "takes {} of the step",
+      s.draft_tokens, format_percent(s.acceptance_ratio), s.tokens_per_step, format_seconds(s.tpot),
+      format_seconds(s.tpot_low), format_seconds(s.tpot_high), format_seconds(s.drafting));
+}
+
 std::string interval(const Prediction& prediction) {
   if (!prediction.low || !prediction.high) return "–";
   return fmt::format("{} to {}", format_seconds(*prediction.low), format_seconds(*prediction.high));
@@ -264,6 +281,7 @@ Json prediction_json(const Answer& answer) {
   json["distribution"] = distribution_json(prediction.distribution);
   json["pipeline"] = pipeline_json(prediction.pipeline);
   json["offload"] = offload_json(prediction.offload);
+  json["speculation"] = speculation_json(prediction.speculation);
   return json;
 }
 
@@ -279,6 +297,7 @@ std::string summary_text(const Answer& answer) {
     if (prediction.pipeline) {
       text += line("pipeline", pipeline_line(*prediction.pipeline, answer.query.workload.phase));
     }
+    if (prediction.speculation) text += line("speculation", speculation_line(*prediction.speculation));
     text += line("throughput", throughput(prediction) + " (tokens)");
     if (prediction.training) text += line("phases", training_line(prediction));
     text += line("bottleneck", prediction.bottleneck);

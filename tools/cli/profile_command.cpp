@@ -139,7 +139,7 @@ int profile_ranks(const Command& command, const ProfileOptions& options) {
   return run_mpi_profile(mpi);
 }
 
-void refuse_rank_options(const Command& command) {
+void refuse_mpi_options(const Command& command) {
   for (const char* flag : {"--ranks", "--mpirun", "--matrix", "--repeats"}) {
     if (command.count(flag) > 0) throw UsageError(flag, "goes with --device mpi", "write --device mpi");
   }
@@ -170,7 +170,7 @@ int run_profile(const ProfileOptions& options) {
   const ProfileOutcome outcome = profile_machine(request);
   bar.clear();
   const bool bf16 = std::any_of(request.combinations.begin(), request.combinations.end(),
-                                [](const Combination& c) { return c.dtype == DType::bf16; });
+                                [](const KernelSetting& c) { return c.dtype == DType::bf16; });
   if (options.dtype.empty() && !bf16) note("bf16 is left out: none of these backends computes it on this CPU");
   if (!outcome.complete) {
     note(fmt::format("interrupted: {} points are kept in {}.partial; the same command goes on from there",
@@ -217,7 +217,7 @@ void add_profile_command(const Command& app, CommandLine& line) {
   command.callback([options, &line, command] {
     line.run = [options, &line, command] {
       if (options->device == "mpi") return profile_ranks(command, *options);
-      refuse_rank_options(command);
+      refuse_mpi_options(command);
       restart_with_openblas_core(line.argv);
       return run_profile(*options);
     };

@@ -16,6 +16,8 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"cp", "--cp"},
                                                         {"micro_batches", "--micro-batches"},
                                                         {"redundant_experts", "--redundant-experts"},
+                                                        {"draft_tokens", "--draft-tokens"},
+                                                        {"acceptance", "--acceptance"},
                                                         {"phase", "--phase"},
                                                         {"copies", "--copies"},
                                                         {"load", "--load"},

@@ -19,6 +19,8 @@ constexpr std::array kNumbers{
                "Context-parallel ranks: share the tokens of prompts and the KV cache"},
     NumberFlag{"--redundant-experts", "redundant_experts", 0, 65536, "0", kDeploymentGroup,
                "Copies of popular experts beside the model's own (GPUs)"},
+    NumberFlag{"--draft-tokens", "draft_tokens", 0, 64, "0", kDeploymentGroup,
+               "Tokens that the model's layers of multi-token prediction guess ahead of each step (GPUs)"},
     NumberFlag{"--moe-tp", "moe_tp", 1, 4096, "", kDeploymentGroup, "Tensor-parallel ranks inside an expert"},
     NumberFlag{"--threads", "threads", 1, 4096, "", kDeploymentGroup, "CPU threads (default: all that were profiled)"},
     NumberFlag{"--resident-experts", "resident_experts", 0, 65536, "", kDeploymentGroup,

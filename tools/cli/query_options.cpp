@@ -27,6 +27,7 @@ Deployment deployment_of(const QueryOptions& options, const Combination& values,
   if (values.has("--micro-batches")) deployment.micro_batches = values.as_int("--micro-batches");
   deployment.cp = values.as_int("--cp");
   deployment.redundant_experts = values.as_int("--redundant-experts");
+  deployment.draft_tokens = values.as_int("--draft-tokens");
   if (values.has("--moe-tp")) deployment.moe_tp = values.as_int("--moe-tp");
   deployment.threads = values.has("--threads") ? values.as_int("--threads") : default_threads;
   deployment.backend = options.backend;
@@ -131,6 +132,7 @@ Workload workload_of(const QueryOptions& options, const ExpertLoad& load, const 
   workload.load = load;
   workload.copies = values.at("--copies");
   parse_mix(options.mix, workload);
+  if (!options.acceptance.empty()) workload.acceptance = parse_number(options.acceptance, "--acceptance", 0, 1);
   if (!options.rows.empty()) {
     if (!layer) throw UsageError("--rows", "are those of a single MoE layer, not of a whole model", "write --load");
     if (!options.load.empty()) throw UsageError("--rows", "and --load exclude each other", "give one of the two");
@@ -220,10 +222,14 @@ void refuse_contradictions(const QueryOptions& options, bool layer) {
                      "leave out --hidden, --width, --experts, --top-k, --tokens, ...; for a model write --batch");
   }
   if (!layer) return;
-  for (const char* name : {"--batch", "--context", "--prompt", "--prefix", "--source", "--prefill-batch"}) {
+  for (const char* name :
+       {"--batch", "--context", "--prompt", "--prefix", "--source", "--prefill-batch", "--draft-tokens"}) {
     if (!options.numbers.at(name).empty()) {
       throw UsageError(name, "means nothing for a single layer", "write --tokens N");
     }
+  }
+  if (!options.acceptance.empty()) {
+    throw UsageError("--acceptance", "means nothing for a single layer", "leave it out");
   }
   if (!options.phase.empty() && options.phase != "train") {
     throw UsageError("--phase", "means nothing for a single layer", "write --tokens N, or --phase train");
@@ -264,6 +270,7 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
   text("backend", options.backend.empty() ? "the profile's first" : options.backend, options.backend);
   text("strategy", strategy_name(query.deployment.strategy), options.strategy);
   text("dtype", std::string(to_string(query.deployment.dtype.value_or(query.architecture.dtype))), options.dtype);
+  if (query.workload.acceptance) add("acceptance_ratio", *query.workload.acceptance, true);
   add_mix_inputs(options.mix, query.workload, inputs);
   if (query.deployment.offload) add_offload_inputs(options.offload, *query.deployment.offload, inputs);
   text("load", options.load.empty() ? "uniform" : options.load, options.load);
@@ -298,6 +305,8 @@ void add_query_options(const Command& command, QueryOptions& options) {
   text("--load", options.load, "LOAD", kWorkloadGroup,
        "uniform (default), zipf:1.0, power-law:1.2, dirichlet:0.5, log-normal:1.05, histogram:3,1,1, trace:FILE "
        "(CSV layer,token,expert_0,... or JSON lines; gzip too)");
+  text("--acceptance", options.acceptance, "P", kWorkloadGroup,
+       "With --draft-tokens: how often a guess is right where those before it were, 0 to 1");
   text("--rows", options.rows, "N,N,...", kWorkloadGroup, "Exact rows of each expert of a layer, instead of --load");
   text("--seed", options.seed, "N", kWorkloadGroup, "Seed of a random load (default 1)");
   command.add_flag("--gated", options.gated, "Experts have gate and up matrices (default)").group(kLayerGroup);

@@ -34,6 +34,7 @@ struct QueryOptions {
   std::string load;
   std::string rows;
   std::string seed = "1";
+  std::string acceptance;
   std::string capacity_factor;
   std::string overflow;
   std::string activation;

@@ -17,7 +17,7 @@
 namespace moecast {
 namespace {
 
-struct Options {
+struct RecommendOptions {
   std::string model;
   std::string hw;
   std::string gpus = "1-8";
@@ -129,7 +129,7 @@ std::string as_text(const Recommendation& result, const std::vector<const Servic
   return text;
 }
 
-int run(const Options& options) {
+int run(const RecommendOptions& options) {
   const Format format = parse_format(options.format);
   const DataFolders folders = find_data_folders(options.data);
   if (options.model.empty())
@@ -201,7 +201,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_recommend_command(const Command& app, CommandLine& line) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<RecommendOptions>();
   const Command command =
       app.add_subcommand("recommend", "The cheapest deployments that meet goals of TTFT, TPOT and memory");
   add_text_option(command, "--model", options->model, "NAME|FILE", "model: a name of `list models` or a config.json");

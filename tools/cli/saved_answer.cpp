@@ -15,7 +15,7 @@
 namespace moecast {
 namespace {
 
-constexpr const char* kHint = "save it with moecast predict ... --format json > FILE";
+constexpr const char* kSaveHint = "save it with moecast predict ... --format json > FILE";
 
 template <class T, std::size_t N, class Name>
 T named(const JsonView& view, const std::array<T, N>& all, Name name) {
@@ -23,7 +23,7 @@ T named(const JsonView& view, const std::array<T, N>& all, Name name) {
   for (const T one : all) {
     if (name(one) == text) return one;
   }
-  throw InputError(view.where(), fmt::format("\"{}\" is no word of an answer", text), kHint);
+  throw InputError(view.where(), fmt::format("\"{}\" is no word of an answer", text), kSaveHint);
 }
 
 constexpr std::array kStatuses{Status::ok, Status::does_not_fit, Status::outside_range};
@@ -96,7 +96,7 @@ Prediction prediction_of(const JsonView& view) {
   p.low = find_quantity<Seconds>(view, "latency_low_s");
   p.high = find_quantity<Seconds>(view, "latency_high_s");
   if ((p.status == Status::ok) != p.latency.has_value()) {
-    throw InputError(view.where(), "has a latency without the status ok, or that status without a latency", kHint);
+    throw InputError(view.where(), "has a latency without the status ok, or that status without a latency", kSaveHint);
   }
   p.confidence_ratio = view.at("confidence_ratio").as_number(0, 1);
   p.throughput_tokens_per_s = view.find_number("throughput_tokens_per_s", 0);
@@ -108,7 +108,7 @@ Prediction prediction_of(const JsonView& view) {
   p.bottleneck = view.find_string("bottleneck").value_or("");
   if (p.latency) p.origin = origin_of(view.at("origin"));
   const JsonView operators = view.at("operators");
-  if (!operators.is_array()) throw InputError(operators.where(), "is no list", kHint);
+  if (!operators.is_array()) throw InputError(operators.where(), "is no list", kSaveHint);
   for (std::size_t i = 0; i < operators.size(); ++i) p.operators.push_back(operator_of(operators.at(i)));
   if (view.has("warnings")) {
     const JsonView warnings = view.at("warnings");
@@ -124,7 +124,7 @@ decltype(InputValue::value) value_of(const JsonView& view) {
   if (raw.is_number_integer()) return view.as_int();
   if (raw.is_number()) return view.as_number();
   if (raw.is_string()) return raw.get<std::string>();
-  if (!raw.is_array()) throw InputError(view.where(), "is no value of a question", kHint);
+  if (!raw.is_array()) throw InputError(view.where(), "is no value of a question", kSaveHint);
   std::vector<std::int64_t> list;
   for (std::size_t i = 0; i < view.size(); ++i) list.push_back(view.at(i).as_int());
   return list;

@@ -19,7 +19,7 @@
 namespace moecast {
 namespace {
 
-class Progress {
+class ServeProgress {
  public:
   /// @param share  of all that is to be simulated.
   void update(double share) {
@@ -42,7 +42,7 @@ int run(const ServeOptions& options) {
   if (options.explain && session.asked().size() != 1) {
     throw UsageError("--explain", "is of one load", "give a single --rate, --concurrency or --arrivals");
   }
-  Progress progress;
+  ServeProgress progress;
   std::vector<ServiceAnswer> answers;
   for (const Asked& asked : session.asked()) {
     std::optional<ServiceAnswer> answer = session.answer(asked, [&](double share) {

@@ -9,6 +9,7 @@
 
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
+#include "tools/cli/output.h"
 #include "tools/cli/serve_session.h"
 #include "tools/loop/interrupt.h"
 
@@ -66,11 +67,6 @@ std::vector<Candidate> candidates_of(const ServeOptions& asked) {
   return all;
 }
 
-const ServiceOutcome* outcome_of(const ServiceAnswer& answer) {
-  return answer.status == Status::ok && answer.middle.stable && answer.middle.outcome ? &*answer.middle.outcome
-                                                                                      : nullptr;
-}
-
 std::optional<double> ttft_of(const ServiceAnswer& answer) {
   const ServiceOutcome* outcome = outcome_of(answer);
   return outcome != nullptr ? std::optional(outcome->ttft.p50) : std::nullopt;
@@ -118,11 +114,6 @@ const ServiceChange* best_of(const Aim& aim, const ServiceAnswer& asked, const s
   }
   return best;
 }
-
-std::string seconds_text(double value) { return format_seconds(Seconds(value)); }
-std::string rate_text(double value) { return fmt::format("{:.3g}", value); }
-
-Json number_or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
 
 }  // namespace
 

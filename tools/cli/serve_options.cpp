@@ -14,6 +14,10 @@ void add_deployment_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--ep", options.ep, "RANKS", "expert-parallel ranks (default 1)");
   add_text_option(command, "--dp", options.dp, "RANKS", "data-parallel ranks of attention (default 1)");
   add_text_option(command, "--moe-tp", options.moe_tp, "RANKS", "ranks that share an expert (default tp x dp / ep)");
+  add_text_option(command, "--draft-tokens", options.draft_tokens, "COUNT",
+                  "that the model's layers of multi-token prediction guess ahead of each step (default 0)");
+  add_text_option(command, "--acceptance", options.acceptance, "P",
+                  "how often a guess is right where those before it were, 0 to 1");
   add_text_option(command, "--instances", options.instances, "COUNT", "instances that share the requests (default 1)");
   add_text_option(command, "--prefill-instances", options.prefill_instances, "COUNT",
                   "instances that only compute prompts");

@@ -9,6 +9,7 @@ class Command;
 struct ServeOptions {
   std::string model, hw, backend = "vllm", dtype;
   std::string tp = "1", ep = "1", dp = "1", moe_tp;
+  std::string draft_tokens = "0", acceptance;
   std::string instances, prefill_instances, decode_instances, kv_link;
   std::string rate, arrivals, concurrency, requests, warmup, urgent;
   std::string prompt, output, shared_prefix, seed = "1";

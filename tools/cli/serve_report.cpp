@@ -20,19 +20,9 @@ std::optional<ServiceQuantiles> tpot_of(const ServiceOutcome& outcome) { return 
 std::optional<ServiceQuantiles> end_to_end_of(const ServiceOutcome& outcome) { return outcome.end_to_end; }
 std::optional<ServiceQuantiles> wait_of(const ServiceOutcome& outcome) { return outcome.wait; }
 
-template <class T>
-Json value_or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json();
-}
-
 /// nullopt where there is none that means anything.
 const ServiceOutcome* outcome_of(const std::optional<ServiceStudy>& study) {
   return study && study->stable && study->outcome ? &*study->outcome : nullptr;
-}
-
-const ServiceOutcome* outcome_of(const ServiceAnswer& answer) {
-  return answer.status == Status::ok && answer.middle.stable && answer.middle.outcome ? &*answer.middle.outcome
-                                                                                      : nullptr;
 }
 
 /// Of the simulation even where the queue grows: how full, how many, not how long.
@@ -60,8 +50,8 @@ void add_quantiles(Json& json, const std::string& name, const ServiceAnswer& ans
   add("mean", &ServiceQuantiles::mean);
   add("p50", &ServiceQuantiles::p50);
   if (ends) {
-    json[name + "_p50_low_s"] = value_or_null(median_end(answer, true, of));
-    json[name + "_p50_high_s"] = value_or_null(median_end(answer, false, of));
+    json[name + "_p50_low_s"] = number_or_null(median_end(answer, true, of));
+    json[name + "_p50_high_s"] = number_or_null(median_end(answer, false, of));
   }
   add("p90", &ServiceQuantiles::p90);
   add("p95", &ServiceQuantiles::p95);
@@ -112,8 +102,6 @@ std::optional<double> cost_per_million(const ServiceAnswer& answer) {
   return *answer.price_per_hour * answer.gpus / kSecondsPerHour / throughput->tokens_per_s * kMillion;
 }
 
-std::string seconds_text(double seconds) { return format_seconds(Seconds(seconds)); }
-
 std::string quantile_line(const ServiceAnswer& answer, QuantilesOf of, bool ends) {
   const ServiceOutcome* outcome = outcome_of(answer);
   const std::optional<ServiceQuantiles> q = outcome != nullptr ? of(*outcome) : std::nullopt;
@@ -126,8 +114,6 @@ std::string quantile_line(const ServiceAnswer& answer, QuantilesOf of, bool ends
   return text + fmt::format(", P90 {}, P95 {}, P99 {}, mean {}", seconds_text(q->p90), seconds_text(q->p95),
                             seconds_text(q->p99), seconds_text(q->mean));
 }
-
-std::string rate_text(double rate) { return fmt::format("{:.3g}", rate); }
 
 std::string load_line(const ServiceAnswer& answer) {
   const ServiceStudy& study = answer.middle;
@@ -161,6 +147,15 @@ std::string cache_line(const ServiceAnswer& answer, const ServiceOutcome& outcom
 
 }  // namespace
 
+const ServiceOutcome* outcome_of(const ServiceAnswer& answer) {
+  return answer.status == Status::ok && answer.middle.stable && answer.middle.outcome ? &*answer.middle.outcome
+                                                                                      : nullptr;
+}
+
+std::string seconds_text(double seconds) { return format_seconds(Seconds(seconds)); }
+
+std::string rate_text(double rate) { return fmt::format("{:.3g}", rate); }
+
 std::string service_status(const ServiceAnswer& answer) {
   if (answer.status != Status::ok) return status_name(answer.status);
   return answer.middle.stable ? "ok" : "unstable";
@@ -178,12 +173,12 @@ Json service_json(const ServiceAnswer& answer) {
   add_quantiles(json, "end_to_end", answer, end_to_end_of, false);
   add_quantiles(json, "queue_wait", answer, wait_of, false);
   json["confidence_ratio"] = 0.9;
-  json["offered_requests_per_s"] = value_or_null(study.offered_per_s);
-  json["saturation_requests_per_s"] = value_or_null(study.saturation_per_s);
-  json["saturation_low_requests_per_s"] = value_or_null(saturation_of(answer.slow));
-  json["saturation_high_requests_per_s"] = value_or_null(saturation_of(answer.quick));
-  json["load_ratio"] = value_or_null(study.load_ratio);
-  json["queue_growth_requests_per_s"] = value_or_null(study.queue_growth_per_s);
+  json["offered_requests_per_s"] = number_or_null(study.offered_per_s);
+  json["saturation_requests_per_s"] = number_or_null(study.saturation_per_s);
+  json["saturation_low_requests_per_s"] = number_or_null(saturation_of(answer.slow));
+  json["saturation_high_requests_per_s"] = number_or_null(saturation_of(answer.quick));
+  json["load_ratio"] = number_or_null(study.load_ratio);
+  json["queue_growth_requests_per_s"] = number_or_null(study.queue_growth_per_s);
   const auto add = [&](const char* name, const ServiceOutcome* from, const auto& value) {
     json[name] = from != nullptr ? Json(value(*from)) : Json();
   };
@@ -192,12 +187,12 @@ Json service_json(const ServiceAnswer& answer) {
   json["requests_per_s"] = throughput ? Json(throughput->requests_per_s) : Json();
   json["output_tokens_per_s"] = throughput ? Json(throughput->tokens_per_s) : Json();
   json["output_tokens_per_gpu_s"] = throughput ? Json(throughput->tokens_per_s / answer.gpus) : Json();
-  add("goodput_ratio", lasting, [](Simulated o) { return value_or_null(o.met_ratio); });
+  add("goodput_ratio", lasting, [](Simulated o) { return number_or_null(o.met_ratio); });
   add("goodput_requests_per_s", lasting,
       [](Simulated o) { return o.met_ratio ? Json(*o.met_ratio * o.requests_per_s) : Json(); });
-  json["cost_per_million_tokens"] = value_or_null(cost_per_million(answer));
-  add("kv_occupancy_mean_ratio", outcome, [](Simulated o) { return value_or_null(o.kv_mean_ratio); });
-  add("kv_occupancy_max_ratio", outcome, [](Simulated o) { return value_or_null(o.kv_most_ratio); });
+  json["cost_per_million_tokens"] = number_or_null(cost_per_million(answer));
+  add("kv_occupancy_mean_ratio", outcome, [](Simulated o) { return number_or_null(o.kv_mean_ratio); });
+  add("kv_occupancy_max_ratio", outcome, [](Simulated o) { return number_or_null(o.kv_most_ratio); });
   json["kv_capacity_tokens"] = answer.cache_tokens > 0 ? Json(answer.cache_tokens) : Json();
   add("preemptions", outcome, [](Simulated o) { return o.counts.preemptions; });
   add("recomputed_tokens", outcome, [](Simulated o) { return o.counts.recomputed_tokens; });
@@ -208,7 +203,7 @@ Json service_json(const ServiceAnswer& answer) {
   add("queue_length_max", lasting, [](Simulated o) { return o.waiting_most; });
   add("in_flight_mean", lasting, [](Simulated o) { return o.in_flight_mean; });
   add("utilisation_ratio", outcome, [](Simulated o) { return o.utilisation_ratio; });
-  add("kv_transfer_mean_s", lasting, [](Simulated o) { return value_or_null(o.transfer_mean_s); });
+  add("kv_transfer_mean_s", lasting, [](Simulated o) { return number_or_null(o.transfer_mean_s); });
   add("steps", outcome, [](Simulated o) { return o.counts.steps; });
   json["priorities"] = priorities_json(lasting);
   add("requests", outcome, [](Simulated o) { return o.jobs.size(); });

@@ -25,6 +25,11 @@ struct ServiceAnswer {
   std::vector<std::string> warnings;
 };
 
+/// Of a queue that lasts; nullptr where there is none, or one that grows.
+const ServiceOutcome* outcome_of(const ServiceAnswer& answer);
+std::string seconds_text(double seconds);
+std::string rate_text(double rate);
+
 /// ok, unstable, does_not_fit, outside_range.
 std::string service_status(const ServiceAnswer& answer);
 /// Every key of the JSON, whatever the status: what is not known is null.

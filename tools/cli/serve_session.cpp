@@ -18,8 +18,8 @@
 namespace moecast {
 namespace {
 
-constexpr std::int64_t kMostRanks = 4096;
-constexpr std::int64_t kMostTokens = 100'000'000;
+constexpr std::int64_t kMostServeRanks = 4096;
+constexpr std::int64_t kMostServedTokens = 100'000'000;
 constexpr std::int64_t kMostRequests = 5'000'000;
 /// Requests that are simulated where nobody says how many: at least, at most, and for each that is in flight.
 constexpr std::int64_t kUsualRequests = 2000;
@@ -74,11 +74,13 @@ ServeSession::ServeSession(const ServeOptions& options) : options_(options), fol
                      "name a GPU: moecast list hw");
   }
   ServedLoad load;
-  load.batched_tokens = parse_count(options.batched_tokens, "--max-batched-tokens", 1, kMostTokens);
+  load.batched_tokens = parse_count(options.batched_tokens, "--max-batched-tokens", 1, kMostServedTokens);
   load.sequences = parse_count(options.sequences, "--max-sequences", 1, 1 << 20);
   load.memory_ratio = parse_number(options.memory_ratio, "--memory-ratio", 0.01, 1);
   load.experts = parse_load(options.load, seed_);
   load.law = parse_step_law(options.step_law);
+  if (!options.acceptance.empty()) load.acceptance = parse_number(options.acceptance, "--acceptance", 0, 1);
+  load.seed = seed_;
   load.longest = prompt_ + output_;
   for (const ServiceRequest& request : recorded_) {
     load.longest = std::max(load.longest, request.prompt + request.output);
@@ -140,8 +142,8 @@ void ServeSession::read_load() {
                      "one of --rate REQUESTS_A_SECOND, --concurrency CLIENTS, --arrivals FILE.csv");
   }
   seed_ = static_cast<std::uint64_t>(parse_count(options_.seed, "--seed"));
-  prompt_ = options_.prompt.empty() ? 1024 : parse_count(options_.prompt, "--prompt", 1, kMostTokens);
-  output_ = options_.output.empty() ? 256 : parse_count(options_.output, "--output", 1, kMostTokens);
+  prompt_ = options_.prompt.empty() ? 1024 : parse_count(options_.prompt, "--prompt", 1, kMostServedTokens);
+  output_ = options_.output.empty() ? 256 : parse_count(options_.output, "--output", 1, kMostServedTokens);
   if (!options_.requests.empty()) requests_ = parse_count(options_.requests, "--requests", 1, kMostRequests);
   if (!options_.urgent.empty()) urgent_ = parse_number(options_.urgent, "--urgent", 0, 1);
   if (!options_.warmup.empty()) warmup_ = parse_count(options_.warmup, "--warmup", 0, kMostRequests);
@@ -171,12 +173,13 @@ void ServeSession::read_load() {
 
 void ServeSession::read_deployment() {
   const auto ranks = [](const std::string& text, const char* flag) {
-    return static_cast<int>(parse_count(text, flag, 1, kMostRanks));
+    return static_cast<int>(parse_count(text, flag, 1, kMostServeRanks));
   };
   deployment_.tp = ranks(options_.tp, "--tp");
   deployment_.ep = ranks(options_.ep, "--ep");
   deployment_.dp = ranks(options_.dp, "--dp");
   if (!options_.moe_tp.empty()) deployment_.moe_tp = ranks(options_.moe_tp, "--moe-tp");
+  deployment_.draft_tokens = static_cast<int>(parse_count(options_.draft_tokens, "--draft-tokens", 0, 64));
   deployment_.backend = options_.backend;
   deployment_.kv_block_tokens = parse_count(options_.block, "--kv-block", 1, 1 << 20);
   if (!options_.dtype.empty()) deployment_.dtype = parse_dtype_flag(options_.dtype);
@@ -201,7 +204,7 @@ void ServeSession::read_deployment() {
 
 void ServeSession::read_split(int world) {
   const auto instances = [](const std::string& text, const char* flag) {
-    return text.empty() ? 1 : static_cast<int>(parse_count(text, flag, 1, kMostRanks));
+    return text.empty() ? 1 : static_cast<int>(parse_count(text, flag, 1, kMostServeRanks));
   };
   if (!options_.instances.empty()) {
     throw UsageError("--instances", "contradicts --prefill-instances and --decode-instances", "leave it out");
@@ -313,6 +316,8 @@ std::vector<InputValue> ServeSession::inputs_of(const Asked& asked, const std::v
   add("dp", static_cast<std::int64_t>(deployment_.dp), o.dp != usual.dp);
   const int moe_tp = deployment_.moe_tp.value_or(deployment_.tp * deployment_.dp / deployment_.ep);
   add("moe_tp", static_cast<std::int64_t>(moe_tp), !o.moe_tp.empty());
+  add("draft_tokens", static_cast<std::int64_t>(deployment_.draft_tokens), o.draft_tokens != usual.draft_tokens);
+  if (!o.acceptance.empty()) add("acceptance_ratio", parse_number(o.acceptance, "--acceptance"), true);
   if (setup_.split) {
     add("prefill_instances", static_cast<std::int64_t>(setup_.split->prefill_instances), !o.prefill_instances.empty());
     add("decode_instances", static_cast<std::int64_t>(setup_.split->decode_instances), !o.decode_instances.empty());

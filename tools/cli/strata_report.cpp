@@ -7,13 +7,7 @@
 #include "models/core/quantity_text.h"
 
 namespace moecast {
-namespace {
-
-Json known(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
-
-std::string percent(double ratio) { return fmt::format("{:.1f} %", 100 * ratio); }
-
-}  // namespace
+namespace {}  // namespace
 
 Json summary_json(const ErrorSummary& s) {
   return {{"n", s.n},
@@ -21,12 +15,12 @@ Json summary_json(const ErrorSummary& s) {
           {"mape", s.mape},
           {"p90_ape", s.p90_ape},
           {"within_10_ratio", s.within_10_ratio},
-          {"kendall_tau", known(s.kendall_tau)},
+          {"kendall_tau", number_or_null(s.kendall_tau)},
           {"coverage_90_ratio", s.coverage_90_ratio},
           {"bias_ratio", s.bias},
-          {"baselines", {{"roofline", known(s.roofline_mape)}, {"nearest", known(s.nearest_mape)}}},
-          {"noise_mape", known(s.noise_mape)},
-          {"noise_p90", known(s.noise_p90)}};
+          {"baselines", {{"roofline", number_or_null(s.roofline_mape)}, {"nearest", number_or_null(s.nearest_mape)}}},
+          {"noise_mape", number_or_null(s.noise_mape)},
+          {"noise_p90", number_or_null(s.noise_p90)}};
 }
 
 Json stratum_json(const Stratum& stratum) {
@@ -40,11 +34,12 @@ std::string strata_text(const std::vector<Stratum>& strata, Format format) {
               {}};
   for (const Stratum& stratum : strata) {
     const ErrorSummary& s = stratum.summary;
-    table.rows.push_back({stratum.name, std::to_string(s.n), percent(s.median_ape), percent(s.mape), percent(s.p90_ape),
-                          percent(s.within_10_ratio),
+    table.rows.push_back({stratum.name, std::to_string(s.n), format_percent(s.median_ape), format_percent(s.mape),
+                          format_percent(s.p90_ape), format_percent(s.within_10_ratio),
                           format_or_dash(s.kendall_tau, [](double tau) { return fmt::format("{:.3f}", tau); }),
-                          percent(s.coverage_90_ratio), percent(s.bias), format_or_dash(s.roofline_mape, percent),
-                          format_or_dash(s.nearest_mape, percent)});
+                          format_percent(s.coverage_90_ratio), format_percent(s.bias),
+                          format_or_dash(s.roofline_mape, format_percent),
+                          format_or_dash(s.nearest_mape, format_percent)});
   }
   return render_table(table, format);
 }

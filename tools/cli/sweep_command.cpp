@@ -87,9 +87,9 @@ std::string header_of(const SweepPoints& points, Format format) {
 }
 
 /// Time left, once the sweep has taken a while.
-class Progress {
+class SweepProgress {
  public:
-  Progress(std::size_t first, std::size_t points) : first_(first), points_(points) {}
+  SweepProgress(std::size_t first, std::size_t points) : first_(first), points_(points) {}
   void operator()(std::size_t done) {
     const Clock::time_point now = Clock::now();
     if (now - start_ < kQuiet || now - drawn_ < kRedraw || done == first_) return;
@@ -158,7 +158,7 @@ int run_sweep_command(const SweepOptions& options, const std::map<std::string, s
   }
   const std::size_t first = file ? file->kept_rows() : 0;
   if (first > 0) note(fmt::format("{} of {} rows are there already", first, points.size()));
-  Progress progress(first, points.size());
+  SweepProgress progress(first, points.size());
   Sweep sweep;
   sweep.points = points.size();
   sweep.first = first;

@@ -78,7 +78,7 @@ int run_over_ranks(const Command& command, const ValidateOptions& options) {
   return run_validate_ep(ep);
 }
 
-void refuse_rank_options(const Command& command) {
+void refuse_ep_options(const Command& command) {
   for (const char* flag : {"--cluster", "--ranks", "--mpirun", "--repeats"}) {
     if (command.count(flag) > 0) throw UsageError(flag, "goes with --ep", "write --ep too");
   }
@@ -171,7 +171,7 @@ void add_validate_command(const Command& app, CommandLine& line) {
     if (command.has_subcommand()) return;  // `validate kernels` has set its own
     line.run = [options, &line, command] {
       if (options->ep) return run_over_ranks(command, *options);
-      refuse_rank_options(command);
+      refuse_ep_options(command);
       restart_with_openblas_core(line.argv);
       return run_validate(*options);
     };

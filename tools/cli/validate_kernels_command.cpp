@@ -15,7 +15,7 @@
 namespace moecast {
 namespace {
 
-struct Options {
+struct KernelValidationOptions {
   std::string hw;
   std::string backend;
   std::vector<std::string> tables;
@@ -64,7 +64,7 @@ std::string report_text(const KernelValidationReport& report, Format format) {
   return text;
 }
 
-int run(const Options& options) {
+int run(const KernelValidationOptions& options) {
   const Format format = parse_format(options.format);
   KernelValidation request;
   request.folder = profile_folder(find_data_folders(options.data), options.hw);
@@ -133,7 +133,7 @@ int run(const Options& options) {
 namespace {
 
 Command add_table_command(const Command& validate, CommandLine& line, const char* name, const char* purpose) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<KernelValidationOptions>();
   const Command command = validate.add_subcommand(name, purpose);
   add_text_option(command, "--hw", options->hw, "NAME", "profile: a name of `list hw` or a folder");
   command.get_option("--hw").required();

@@ -16,7 +16,7 @@
 namespace moecast {
 namespace {
 
-struct Options {
+struct ServingValidationOptions {
   std::string table;
   std::string leave_out;
   bool fit = false;
@@ -66,7 +66,7 @@ Json law_json(const EngineService& law) {
           {"first_token_layer_s", law.first_token_layer_s}};
 }
 
-std::string report_text(const ServingValidationReport& report, const Options& options, Format format) {
+std::string report_text(const ServingValidationReport& report, const ServingValidationOptions& options, Format format) {
   std::string text = strata_text(report.strata, format);
   text +=
       "\nerror = |predicted - measured| / measured; roofline = kernels of the step (of the prompt) alone;\n"
@@ -91,7 +91,7 @@ std::string report_text(const ServingValidationReport& report, const Options& op
   return text;
 }
 
-int run(const Options& options) {
+int run(const ServingValidationOptions& options) {
   const Format format = parse_format(options.format);
   if (options.fit && !options.leave_out.empty()) {
     throw UsageError("--fit", "and --leave-out exclude each other", "leave one out");
@@ -142,7 +142,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_validate_serving_command(const Command& validate, CommandLine& line) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ServingValidationOptions>();
   const Command command =
       validate.add_subcommand("serving", "Predict measured TTFT and TPOT of deployments that serve");
   command.add_option("--table", options->table, "measured loads, e.g. aggregated_ttft_tpot.csv.gz")

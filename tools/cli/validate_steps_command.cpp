@@ -15,7 +15,7 @@
 namespace moecast {
 namespace {
 
-struct Options {
+struct StepValidationOptions {
   std::string model;
   std::string dtype;
   std::string hw;
@@ -38,7 +38,7 @@ Json host_json(const EngineHost& host) {
   return json;
 }
 
-std::string report_text(const StepValidationReport& report, const Options& options, Format format) {
+std::string report_text(const StepValidationReport& report, const StepValidationOptions& options, Format format) {
   std::string text = strata_text(report.strata, format);
   text += fmt::format(
       "\nerror = |predicted - logged| / logged; in 90 % = share of logged values inside their 90 % interval;\n"
@@ -62,7 +62,7 @@ std::string report_text(const StepValidationReport& report, const Options& optio
   return text;
 }
 
-int run(const Options& options) {
+int run(const StepValidationOptions& options) {
   const Format format = parse_format(options.format);
   const DataFolders folders = find_data_folders(options.data);
   StepValidation request;
@@ -125,7 +125,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_validate_steps_command(const Command& validate, CommandLine& line) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<StepValidationOptions>();
   const Command command = validate.add_subcommand("steps", "Predict every recorded step of a serving engine");
   add_text_option(command, "--model", options->model, "NAME|FILE", "model: a name of `list models` or a config.json");
   add_text_option(command, "--hw", options->hw, "NAME", "profile: a name of `list hw` or a folder");

@@ -12,8 +12,6 @@
 namespace moecast {
 namespace {
 
-std::string percent(double ratio) { return fmt::format("{:.1f} %", 100 * ratio); }
-
 std::string three_decimals(double value) { return fmt::format("{:.3f}", value); }
 
 std::vector<std::string> row(const std::string& stratum, const std::string& band, const ErrorSummary& s,
@@ -21,15 +19,15 @@ std::vector<std::string> row(const std::string& stratum, const std::string& band
   return {stratum,
           band,
           std::to_string(s.n),
-          percent(s.median_ape),
-          percent(s.mape),
-          percent(s.p90_ape),
-          percent(s.within_10_ratio),
+          format_percent(s.median_ape),
+          format_percent(s.mape),
+          format_percent(s.p90_ape),
+          format_percent(s.within_10_ratio),
           format_or_dash(s.kendall_tau, three_decimals),
-          percent(s.coverage_90_ratio),
-          format_or_dash(s.noise_mape, percent),
-          format_or_dash(s.roofline_mape, percent),
-          format_or_dash(s.nearest_mape, percent),
+          format_percent(s.coverage_90_ratio),
+          format_or_dash(s.noise_mape, format_percent),
+          format_or_dash(s.roofline_mape, format_percent),
+          format_or_dash(s.nearest_mape, format_percent),
           verdict};
 }
 

@@ -13,9 +13,25 @@ if(MOECAST_FUZZ)
   target_link_options(moecast_flags INTERFACE -fsanitize=address,undefined)
 endif()
 
-# moecast_library(<folder name> [EXCLUDE regex] [PUBLIC lib...] [PRIVATE lib...]): all sources below the calling folder.
+# compile_in_units(<target> [EXCEPT regex]): several files as one, where MOECAST_UNITY asks for it. What matches the
+# regex stays alone: files that share names on purpose, and loops whose code must not depend on their neighbours.
+function(compile_in_units target)
+  cmake_parse_arguments(ARG "" "EXCEPT" "" ${ARGN})
+  if(NOT MOECAST_UNITY)
+    return()
+  endif()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)  # of one file by itself
+  if(ARG_EXCEPT)
+    get_target_property(alone ${target} SOURCES)
+    list(FILTER alone INCLUDE REGEX "${ARG_EXCEPT}")
+    set_source_files_properties(${alone} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  endif()
+endfunction()
+
+# moecast_library(<folder name> [EXCLUDE regex] [ALONE regex] [PUBLIC lib...] [PRIVATE lib...]): all sources below the calling folder.
 function(moecast_library name)
-  cmake_parse_arguments(ARG "" "EXCLUDE" "PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "" "EXCLUDE;ALONE" "PUBLIC;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
   if(ARG_EXCLUDE)
@@ -25,5 +41,6 @@ function(moecast_library name)
   add_library(moecast::${name} ALIAS moecast_${name})
   target_sources(moecast_${name} PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_SOURCE_DIR} FILES ${headers})
   set_target_properties(moecast_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  compile_in_units(moecast_${name} EXCEPT "${ARG_ALONE}")
   target_link_libraries(moecast_${name} PUBLIC ${ARG_PUBLIC} PRIVATE moecast_flags ${ARG_PRIVATE})
 endfunction()

@@ -22,6 +22,8 @@ HEAVY_HEADERS = re.compile(
 )
 MOST_LINES = 600
 SOURCE_ENDINGS = {".h", ".cpp", ".cu", ".cuh"}
+# A type of the product at file scope; tests have theirs, each program its own.
+TYPE = re.compile(r"^(?:struct|class|union|enum class|enum) (\w+)(?!\w|::)[^;]*\{")
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 
 
@@ -80,10 +82,24 @@ def find_cycle(graph: dict[str, list[str]]) -> list[str] | None:
     return None
 
 
+def own_types(text: str) -> list[tuple[int, str]]:
+    """(line, name) of every type at file scope; those of anonymous namespaces are a file's own."""
+    found, hidden = [], False
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line == "namespace {":
+            hidden = True
+        elif line == "}  // namespace":
+            hidden = False
+        elif not hidden and (match := TYPE.match(line)):
+            found.append((number, match.group(1)))
+    return found
+
+
 def check_tree(root: Path) -> list[str]:
     """Every problem as "file:line: problem"."""
     problems = []
     graph: dict[str, list[str]] = {}
+    types: dict[str, str] = {}
     for file in source_files(root):
         found = includes(root / file)
         for line, quote, what in found:
@@ -94,6 +110,11 @@ def check_tree(root: Path) -> list[str]:
         lines = text.count("\n")
         if lines > MOST_LINES:
             problems.append(f"{file}:{lines}: {lines} lines, split it (at most {MOST_LINES})")
+        if file.parts[0] != "tests":
+            for line, name in own_types(text):
+                other = types.setdefault(name, f"{file}:{line}")
+                if other != f"{file}:{line}":
+                    problems.append(f"{file}:{line}: {name} is defined at {other} too: one program, one definition")
         if file.suffix == ".h":
             graph[str(file)] = [what for _, quote, what in found if quote == '"']
             if "#pragma once" not in text:

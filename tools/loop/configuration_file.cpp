@@ -43,7 +43,8 @@ Workload workload_of(const JsonView& line) {
 
 }  // namespace
 
-std::vector<ValidationCase> read_configurations(const std::string& path, const std::vector<Combination>& combinations) {
+std::vector<ValidationCase> read_configurations(const std::string& path,
+                                                const std::vector<KernelSetting>& combinations) {
   std::vector<ValidationCase> cases;
   read_lines(path, [&](std::uint64_t number, std::string_view text) {
     if (text.find_first_not_of(" \t\r") == std::string_view::npos) return;
@@ -61,7 +62,7 @@ std::vector<ValidationCase> read_configurations(const std::string& path, const s
                          workload_of(line)};
     asked.architecture.name = line.find_string("name").value_or(std::to_string(number));
     asked.workload.load.seed = number;
-    for (const Combination& c : combinations) {
+    for (const KernelSetting& c : combinations) {
       asked.deployment.backend = c.backend;
       asked.deployment.dtype = c.dtype;
       asked.deployment.threads = c.threads;

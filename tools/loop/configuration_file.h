@@ -16,6 +16,7 @@ namespace moecast {
 /// @return every line for every combination, in file order; Architecture::name is the line's name, or its number.
 /// @throws InputError with the line on a broken, unknown or too large value, UsageError on what the reference runtime
 /// does not execute.
-std::vector<ValidationCase> read_configurations(const std::string& path, const std::vector<Combination>& combinations);
+std::vector<ValidationCase> read_configurations(const std::string& path,
+                                                const std::vector<KernelSetting>& combinations);
 
 }  // namespace moecast

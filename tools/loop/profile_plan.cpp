@@ -35,7 +35,7 @@ constexpr int kFewestRounds = 2;           ///< below, no interval could be give
 constexpr int kLayersPerCombination = 7;
 constexpr std::size_t kOtherStrata = 4;  ///< three strategies and transformers, dealt out to the combinations in turn
 
-ProfileBackend describe_backend(const Combination& c) {
+ProfileBackend describe_backend(const KernelSetting& c) {
   const auto gemm = make_gemm(c.backend, c.dtype, 256, 256, c.threads);
   gemm->prepare(16);
   return {c.backend,
@@ -59,7 +59,7 @@ double best(const std::vector<Measurement>& measurements, DType dtype, int threa
 
 }  // namespace
 
-Profile describe_machine(const std::string& name, const std::vector<Combination>& combinations) {
+Profile describe_machine(const std::string& name, const std::vector<KernelSetting>& combinations) {
   const Environment machine = read_environment();
   Profile profile;
   profile.name = name;
@@ -72,7 +72,7 @@ Profile describe_machine(const std::string& name, const std::vector<Combination>
         static_cast<double>(*machine.memory_bytes), "B", {}, {}, Origin::measured, "/proc/meminfo"};
   }
   std::set<int> threads;
-  for (const Combination& c : combinations) {
+  for (const KernelSetting& c : combinations) {
     threads.insert(c.threads);
     const auto known = [&](const ProfileBackend& b) { return b.name == c.backend && b.dtype == c.dtype; };
     if (std::none_of(profile.backends.begin(), profile.backends.end(), known)) {
@@ -83,7 +83,7 @@ Profile describe_machine(const std::string& name, const std::vector<Combination>
   return profile;
 }
 
-MachineSpeed measure_speed(const Combination& combination, const KernelBuffers& buffers) {
+MachineSpeed measure_speed(const KernelSetting& combination, const KernelBuffers& buffers) {
   KernelPoint busy;
   busy.backend = combination.backend;
   busy.dtype = combination.dtype;
@@ -149,7 +149,7 @@ std::size_t weight_buffer_bytes(Seconds budget) {
   return static_cast<std::size_t>(share * static_cast<double>(std::size_t{2} << 30));
 }
 
-SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds, double most_ring_bytes,
+SpreadPlan plan_for(const std::vector<KernelSetting>& combinations, Seconds budget, int rounds, double most_ring_bytes,
                     const MachineSpeed& speed) {
   PlanOptions full;
   full.most_ring_bytes = std::min(full.most_ring_bytes, most_ring_bytes);
@@ -192,7 +192,7 @@ SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget
   return {plan, rounds};
 }
 
-std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations, const MachineSpeed& speed,
+std::vector<ValidationCase> closure_layers(const std::vector<KernelSetting>& combinations, const MachineSpeed& speed,
                                            Seconds budget, int rounds) {
   CaseOptions options;
   const int strata = static_cast<int>(combinations.size() + kOtherStrata);

@@ -10,7 +10,7 @@
 namespace moecast {
 
 /// Everything about this machine and its backends that a profile says before anything is timed.
-Profile describe_machine(const std::string& name, const std::vector<Combination>& combinations);
+Profile describe_machine(const std::string& name, const std::vector<KernelSetting>& combinations);
 
 /// How fast this machine is, roughly: enough to plan for a budget.
 struct MachineSpeed {
@@ -19,7 +19,7 @@ struct MachineSpeed {
 };
 
 /// Two GEMMs, timed for some 0.1 s.
-MachineSpeed measure_speed(const Combination& combination, const KernelBuffers& buffers);
+MachineSpeed measure_speed(const KernelSetting& combination, const KernelBuffers& buffers);
 
 /// Seconds that a session of these points takes (samples and cache warming; primitive building is small beside them).
 Seconds expected_time(const std::vector<KernelPoint>& points, int rounds, const MachineSpeed& speed);
@@ -34,13 +34,13 @@ struct SpreadPlan {
 
 /// As many initial points as fit into `budget`, in the proportions of PlanOptions.
 /// @throws UsageError where not even the fewest that a calibration can be made of fit, saying what they take.
-SpreadPlan plan_for(const std::vector<Combination>& combinations, Seconds budget, int rounds, double most_ring_bytes,
+SpreadPlan plan_for(const std::vector<KernelSetting>& combinations, Seconds budget, int rounds, double most_ring_bytes,
                     const MachineSpeed& speed);
 
 /// A few MoE layers of every combination, to measure what lies between the kernels, and some of the other strategies
 /// and small transformers, to measure how far predictions stray. Other seeds than validation's. A slow machine gets
 /// smaller ones, a short budget fewer.
-std::vector<ValidationCase> closure_layers(const std::vector<Combination>& combinations, const MachineSpeed& speed,
+std::vector<ValidationCase> closure_layers(const std::vector<KernelSetting>& combinations, const MachineSpeed& speed,
                                            Seconds budget, int rounds);
 
 /// Writes what the samples say about the machine into Profile::quantities: memory bandwidth by threads, peaks, noise.

@@ -106,7 +106,7 @@ class ProfileRun {
     std::vector<double> unsure;
     double total = 0;
     double each = 0;
-    for (const Combination& combination : request_.combinations) {
+    for (const KernelSetting& combination : request_.combinations) {
       PlanOptions one = plan_;
       one.combinations = {combination};
       pools.push_back(candidate_points(one, 1, kCandidatesPerCombination));

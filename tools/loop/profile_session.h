@@ -15,7 +15,7 @@ namespace moecast {
 struct ProfileRequest {
   std::string folder;  ///< where the finished profile goes; FOLDER.partial holds what an unfinished run measured
   std::string name;
-  std::vector<Combination> combinations;
+  std::vector<KernelSetting> combinations;
   Seconds budget{90};  ///< of measuring; building primitives and fitting come on top
   int rounds = 3;
   bool fresh = false;  ///< forget an unfinished run

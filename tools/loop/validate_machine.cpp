@@ -20,13 +20,13 @@ constexpr const char* kCalibrating = "calibrating";
 
 /// Kernels that the combinations need: their GEMMs, and all stages of their threads.
 std::vector<KernelPoint> kernels_of(const std::vector<Measurement>& samples,
-                                    const std::vector<Combination>& combinations) {
+                                    const std::vector<KernelSetting>& combinations) {
   std::vector<KernelPoint> points;
   for (const Measurement& row : samples) {
     const KernelPoint& p = row.point;
     if (only_checks(p.kind)) continue;
     const bool is_gemm = p.kind == OperatorKind::gemm;
-    const auto needs = [&](const Combination& c) {
+    const auto needs = [&](const KernelSetting& c) {
       return c.threads == p.threads && c.dtype == p.dtype && (!is_gemm || c.backend == p.backend);
     };
     if (std::any_of(combinations.begin(), combinations.end(), needs)) points.push_back(p);
@@ -34,21 +34,21 @@ std::vector<KernelPoint> kernels_of(const std::vector<Measurement>& samples,
   return points;
 }
 
-std::vector<Combination> chosen(const std::vector<Combination>& profiled, const std::vector<Combination>& only) {
+std::vector<KernelSetting> chosen(const std::vector<KernelSetting>& profiled, const std::vector<KernelSetting>& only) {
   if (only.empty()) return profiled;
-  std::vector<Combination> both;
-  for (const Combination& c : profiled) {
+  std::vector<KernelSetting> both;
+  for (const KernelSetting& c : profiled) {
     if (std::find(only.begin(), only.end(), c) != only.end()) both.push_back(c);
   }
   return both;
 }
 
 std::vector<ValidationCase> cases_of_model(const ValidateRequest& request,
-                                           const std::vector<Combination>& combinations) {
+                                           const std::vector<KernelSetting>& combinations) {
   std::vector<ValidationCase> cases;
-  for (const Combination& c : combinations) {
+  for (const KernelSetting& c : combinations) {
     for (const std::int64_t tokens : request.tokens) {
-      ValidationCase asked{combination_stratum(c), *request.model, {}, {}};
+      ValidationCase asked{setting_stratum(c), *request.model, {}, {}};
       asked.deployment.backend = c.backend;
       asked.deployment.dtype = c.dtype;
       asked.deployment.threads = c.threads;
@@ -61,7 +61,7 @@ std::vector<ValidationCase> cases_of_model(const ValidateRequest& request,
   return cases;
 }
 
-std::vector<ValidationCase> cases_of(const ValidateRequest& request, const std::vector<Combination>& combinations) {
+std::vector<ValidationCase> cases_of(const ValidateRequest& request, const std::vector<KernelSetting>& combinations) {
   if (request.model) return cases_of_model(request, combinations);
   if (!request.configurations.empty()) return read_configurations(request.configurations, combinations);
   CaseOptions cases;
@@ -73,11 +73,11 @@ std::vector<ValidationCase> cases_of(const ValidateRequest& request, const std::
 
 }  // namespace
 
-std::vector<Combination> profiled_combinations(const std::vector<Measurement>& samples) {
-  std::vector<Combination> combinations;
+std::vector<KernelSetting> profiled_combinations(const std::vector<Measurement>& samples) {
+  std::vector<KernelSetting> combinations;
   for (const Measurement& row : samples) {
     if (row.point.kind != OperatorKind::gemm) continue;
-    const Combination c{row.point.backend, row.point.dtype, row.point.threads};
+    const KernelSetting c{row.point.backend, row.point.dtype, row.point.threads};
     if (std::find(combinations.begin(), combinations.end(), c) == combinations.end()) combinations.push_back(c);
   }
   return combinations;
@@ -90,7 +90,7 @@ ValidateOutcome validate_machine(const ValidateRequest& request) {
   if (samples.empty()) {
     throw InputError(request.folder + "/samples", "holds no samples", "moecast profile measures them");
   }
-  const std::vector<Combination> combinations = chosen(profiled_combinations(samples), request.only);
+  const std::vector<KernelSetting> combinations = chosen(profiled_combinations(samples), request.only);
   if (combinations.empty()) {
     throw InputError(request.folder, "nothing of what was asked for was profiled",
                      "moecast profile with the same --backend, --dtype and --threads");

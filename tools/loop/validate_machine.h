@@ -20,7 +20,7 @@ struct ValidateRequest {
   std::vector<std::int64_t> tokens;
   std::int64_t context = 0;  ///< earlier tokens of each sequence, for models with attention
   int rounds = 4;
-  std::vector<Combination> only;  ///< empty: everything that was profiled
+  std::vector<KernelSetting> only;  ///< empty: everything that was profiled
   /// true: the profile's kernels are timed again in the same rounds as the layers and the calibration is made from
   /// them, so that the error is the model's. false: the stored calibration answers, and drift since then counts.
   bool interleaved = true;
@@ -35,7 +35,7 @@ struct ValidateOutcome {
 };
 
 /// (backend, dtype, threads) of the GEMMs among the samples, in file order.
-std::vector<Combination> profiled_combinations(const std::vector<Measurement>& samples);
+std::vector<KernelSetting> profiled_combinations(const std::vector<Measurement>& samples);
 
 /// Draws layers and models that were not profiled (or takes the one that is asked for), executes and predicts each.
 /// @throws InputError when the profile has no samples, or none of `only`; DeviceError as the kernels do.

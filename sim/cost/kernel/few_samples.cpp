@@ -18,7 +18,7 @@ constexpr double kNoise = 0.03;
 /// Share of the law's prior widths that a sister's coefficients may differ by.
 constexpr double kSisterWidth = 0.5;
 constexpr int kFolds = 5;
-constexpr double kCoverage = 0.9;
+constexpr double kSampleCoverage = 0.9;
 
 double covariance(double a, double b) {
   const double s = std::sqrt(3.0) * std::abs(a - b) / kLength;
@@ -182,8 +182,8 @@ SisterFit fit_with_sister(const KernelSamples& samples, const std::shared_ptr<co
   // Scores of the samples, which are few: the sister's scores where they are wider.
   const double variance = std::sqrt(law->kernel().variance() * 0.1 + kVarianceFloor);
   const std::vector<double> signed_errors(errors.begin(), errors.end());
-  const double low = quantile(signed_errors, (1 - kCoverage) / 2) / variance;
-  const double high = quantile(signed_errors, 1 - (1 - kCoverage) / 2) / variance;
+  const double low = quantile(signed_errors, (1 - kSampleCoverage) / 2) / variance;
+  const double high = quantile(signed_errors, 1 - (1 - kSampleCoverage) / 2) / variance;
   for (double& score : model.scores.low) score = std::min({score, low, -1e-3});
   for (double& score : model.scores.high) score = std::max({score, high, 1e-3});
   model.inherited = true;

@@ -11,7 +11,7 @@
 namespace moecast {
 namespace {
 
-constexpr double kCoverage = 0.9;
+constexpr double kScoreCoverage = 0.9;
 /// Score of a kernel of which a single shape was measured: physics alone is off by this, left out, at p90.
 constexpr double kUnknownScore = 0.6;
 /// Least score of a kernel of which two or three shapes were measured.
@@ -60,7 +60,7 @@ ScoreInterval score_interval(const std::vector<LeftOutScore>& rows, int skip) {
     interval.low[band] = -kUnknownScore;
     interval.high[band] = kUnknownScore;
     if (pooled[band].empty()) continue;
-    constexpr double kTail = (1 - kCoverage) / 2;
+    constexpr double kTail = (1 - kScoreCoverage) / 2;
     std::vector<double> lows, highs;
     for (const std::vector<double>& scores : by_group[band]) {
       if (scores.empty()) continue;
@@ -114,7 +114,7 @@ LeftOutIntervals left_out_intervals(const std::vector<LeftOutScore>& rows, const
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (rows[i].group != skip) kept.push_back(ratios[i]);
     }
-    return std::clamp(quantile(std::move(kept), kCoverage), least, kMostStretch);
+    return std::clamp(quantile(std::move(kept), kScoreCoverage), least, kMostStretch);
   };
   stretch(intervals.whole, factor_without(-1));
   for (int group = 0; group < groups; ++group) {

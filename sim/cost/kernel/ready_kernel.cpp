@@ -8,14 +8,14 @@ namespace moecast {
 namespace {
 
 /// Unit of the scores of a configuration next to measured ones.
-constexpr double kNear = 0.8;
+constexpr double kNearCurves = 0.8;
 
 /// Bandwidths that differ by less are the same.
 constexpr double kSameBandwidth = 0.01;
 
 /// 0: measured itself, 1: next to what was measured, 2: far.
 double distance_class(const CompiledKernel& compiled) {
-  return compiled.measured() ? 0 : compiled.sigma() <= kNear ? 1 : 2;
+  return compiled.measured() ? 0 : compiled.sigma() <= kNearCurves ? 1 : 2;
 }
 
 /// "0.24.0" above "0.9.2".

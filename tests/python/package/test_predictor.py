@@ -151,6 +151,35 @@ def test_degrees_of_a_deployment_are_those_of_the_command_line(predictor):
         predictor.predict(model, batch=1, cp=2)
 
 
+def test_a_prefix_is_attended_to_and_costs_no_compute_c22(predictor):
+    gpu = moecast.Predictor("h200-sxm", backend="vllm")
+    model = moecast.Architecture.load("olmoe-1b-7b")
+    for machine in (gpu, predictor):
+        cold, warm, whole = (
+            machine.predict(model, phase="prefill", batch=1, prompt=prompt, prefix=prefix).latency_s
+            for prompt, prefix in ((256, 0), (256, 512), (768, 0))
+        )
+        assert cold < warm < whole
+    batch = [predictor.predict_batch([model], phase="prefill", prompt=256, prefix=p)["latency_s"][0] for p in (0, 512)]
+    assert batch[0] < batch[1]
+    with pytest.raises(moecast.UsageError, match="prefix"):
+        predictor.predict(model, phase="decode", prefix=16)
+
+
+def test_guessed_tokens_make_a_token_cheaper():
+    gpu = moecast.Predictor("h200-sxm", backend="vllm")
+    model = moecast.Architecture.load("glm-4.5-air")
+    plain = gpu.predict(model, batch=8, tp=4)
+    guessed = gpu.predict(model, batch=8, tp=4, draft_tokens=1, acceptance=0.8)
+    assert plain.tpot_s == plain.latency_s
+    assert guessed.tpot_s == pytest.approx(guessed.latency_s / 1.8, rel=1e-12)
+    assert plain.latency_s < guessed.latency_s < 1.8 * plain.latency_s
+    with pytest.raises(moecast.InputError, match="acceptance"):
+        gpu.predict(model, batch=8, tp=4, draft_tokens=1)
+    with pytest.raises(moecast.InputError, match="draft_tokens"):
+        gpu.predict(moecast.Architecture.load("mixtral-8x7b"), batch=8, tp=4, draft_tokens=1, acceptance=0.8)
+
+
 def test_does_not_fit_is_an_answer(predictor):
     answer = predictor.predict(moecast.Architecture.load("deepseek-v3"), batch=1)
     assert answer.status == "does_not_fit" and answer.latency_s is None and "too much" in answer.reason

@@ -144,14 +144,15 @@ class ModelBatch {
  public:
   ModelBatch(const std::string& hw, const std::string& backend, const std::string& dtype, std::int64_t threads,
              const std::string& strategy, const std::string& phase, std::int64_t batch, std::int64_t context,
-             std::int64_t prompt, std::int64_t source, std::int64_t prefill_batch, const std::string& load,
-             std::uint64_t seed) {
+             std::int64_t prompt, std::int64_t source, std::int64_t prefill_batch, std::int64_t prefix,
+             const std::string& load, std::uint64_t seed) {
     Setting setting = make_setting(hw, backend, dtype, threads, strategy);
     if (setting.hardware.gpu) {
       throw UsageError("hw", "batches of whole models are answered for CPUs", "Predictor.predict answers GPUs");
     }
-    batch_ = StackBatch::load(setting.hardware.folder, setting.deployment,
-                              make_workload(phase, batch, context, prompt, source, prefill_batch, 1, load, seed, {}));
+    batch_ = StackBatch::load(
+        setting.hardware.folder, setting.deployment,
+        make_workload(phase, batch, context, prompt, source, prefill_batch, prefix, 1, load, seed, {}));
   }
 
   std::vector<std::int32_t> parts_of(const Architecture& architecture) {
@@ -248,7 +249,8 @@ void bind_batches(nb::module_& m) {
                     const std::string&, std::uint64_t>(),
            "hw"_a, nb::kw_only(), "backend"_a = "", "dtype"_a = "", "threads"_a = 0, "strategy"_a = "",
            "phase"_a = "decode", "batch"_a = 1, "context"_a = 1024, "prompt"_a = 512, "source"_a = 0,
-           "prefill_batch"_a = 0, "load"_a = "uniform", "seed"_a = 1, nb::call_guard<nb::gil_scoped_release>())
+           "prefill_batch"_a = 0, "prefix"_a = 0, "load"_a = "uniform", "seed"_a = 1,
+           nb::call_guard<nb::gil_scoped_release>())
       .def("parts_of", &ModelBatch::parts_of, "architecture"_a, nb::call_guard<nb::gil_scoped_release>(),
            "Numbers of the parts (embedding, layers, head) that make up the model.")
       .def("stacked", &ModelBatch::stacked, "layers"_a,

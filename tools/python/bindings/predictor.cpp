@@ -51,10 +51,11 @@ class PredictorHandle {
 
   [[nodiscard]] Estimate predict(const Architecture& architecture, const std::string& phase, std::int64_t batch,
                                  std::int64_t context, std::int64_t prompt, std::int64_t source,
-                                 std::int64_t prefill_batch, std::int64_t copies, const std::string& load,
-                                 std::uint64_t seed, const std::vector<std::int64_t>& rows, int tp, int ep, int dp,
-                                 int pp, std::optional<int> moe_tp, int cp, std::optional<int> micro_batches,
-                                 int redundant_experts, const std::string& without) const {
+                                 std::int64_t prefill_batch, std::int64_t prefix, std::int64_t copies,
+                                 const std::string& load, std::uint64_t seed, const std::vector<std::int64_t>& rows,
+                                 int tp, int ep, int dp, int pp, std::optional<int> moe_tp, int cp,
+                                 std::optional<int> micro_batches, int redundant_experts, int draft_tokens,
+                                 std::optional<double> acceptance, const std::string& without) const {
     Query query;
     query.architecture = architecture;
     query.deployment = setting_.deployment;
@@ -66,9 +67,12 @@ class PredictorHandle {
     query.deployment.cp = cp;
     query.deployment.micro_batches = micro_batches;
     query.deployment.redundant_experts = redundant_experts;
+    query.deployment.draft_tokens = draft_tokens;
     // Steps of GPUs are asked with the popularity that trained routers show, where nobody says another.
     const std::string said = !load.empty() ? load : setting_.hardware.gpu ? "log-normal:1" : "uniform";
-    query.workload = make_workload(phase, batch, context, prompt, source, prefill_batch, copies, said, seed, rows);
+    query.workload =
+        make_workload(phase, batch, context, prompt, source, prefill_batch, prefix, copies, said, seed, rows);
+    query.workload.acceptance = acceptance;
     query.without = parse_without(without);
     assume_profiled_dtype(query, setting_.hardware);
     query.inputs = inputs_of(query, said, !load.empty());
@@ -90,12 +94,14 @@ class PredictorHandle {
             {"batch", w.batch, true},
             {"context_tokens", w.context, true},
             {"prompt_tokens", w.prompt, true},
+            {"prefix_tokens", prefix_tokens(w), w.phase == Phase::prefill || w.phase == Phase::mixed},
             {"copies", w.copies, true},
             {"tp", number(d.tp), true},
             {"ep", number(d.ep), true},
             {"dp", number(d.dp), true},
             {"pp", number(d.pp), true},
             {"cp", number(d.cp), true},
+            {"draft_tokens", number(d.draft_tokens), d.draft_tokens > 0},
             {"threads", number(d.threads), false},
             {"backend", d.backend, !setting_.deployment.backend.empty()},
             {"strategy", strategy_name(d.strategy), false},
@@ -155,6 +161,13 @@ void bind_estimate(nb::module_& m) {
       .def_prop_ro(
           "confidence_ratio", [](const Estimate& e) { return e.of().confidence_ratio; },
           "How often the interval from latency_low_s to latency_high_s contains a measurement.")
+      .def_prop_ro(
+          "tpot_s",
+          [](const Estimate& e) {
+            return e.of().speculation ? std::optional(e.of().speculation->tpot.value()) : seconds(e.of().latency);
+          },
+          "Seconds of a token of a sequence that generates: the step, over the tokens it yields where some are "
+          "guessed.")
       .def_prop_ro("throughput_tokens_per_s", [](const Estimate& e) { return e.of().throughput_tokens_per_s; })
       .def_prop_ro("factors", &factors_of,
                    "The four factors and compute: all_to_all_s, memory_bandwidth_s, routing_overhead_s, compute_s are "
@@ -185,10 +198,11 @@ void bind_predictor(nb::module_& m) {
            "hw"_a, nb::kw_only(), "backend"_a = "", "dtype"_a = "", "threads"_a = 0, "strategy"_a = "",
            "engine"_a = "analytic", nb::call_guard<nb::gil_scoped_release>())
       .def("predict", &PredictorHandle::predict, "architecture"_a, nb::kw_only(), "phase"_a = "decode", "batch"_a = 1,
-           "context"_a = 1024, "prompt"_a = 512, "source"_a = 0, "prefill_batch"_a = 0, "copies"_a = 1, "load"_a = "",
-           "seed"_a = 1, "rows"_a = std::vector<std::int64_t>(), "tp"_a = 1, "ep"_a = 1, "dp"_a = 1, "pp"_a = 1,
-           "moe_tp"_a.none() = nb::none(), "cp"_a = 1, "micro_batches"_a.none() = nb::none(), "redundant_experts"_a = 0,
-           "without"_a = "", nb::call_guard<nb::gil_scoped_release>())
+           "context"_a = 1024, "prompt"_a = 512, "source"_a = 0, "prefill_batch"_a = 0, "prefix"_a = 0, "copies"_a = 1,
+           "load"_a = "", "seed"_a = 1, "rows"_a = std::vector<std::int64_t>(), "tp"_a = 1, "ep"_a = 1, "dp"_a = 1,
+           "pp"_a = 1, "moe_tp"_a.none() = nb::none(), "cp"_a = 1, "micro_batches"_a.none() = nb::none(),
+           "redundant_experts"_a = 0, "draft_tokens"_a = 0, "acceptance"_a.none() = nb::none(), "without"_a = "",
+           nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("folder", [](const PredictorHandle& p) { return p.setting().hardware.folder; })
       .def_prop_ro("gpu", [](const PredictorHandle& p) { return p.setting().hardware.gpu; })
       .def_prop_ro("threads", [](const PredictorHandle& p) { return p.setting().deployment.threads; })

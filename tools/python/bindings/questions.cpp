@@ -35,8 +35,8 @@ Setting make_setting(const std::string& hw, const std::string& backend, const st
 }
 
 Workload make_workload(const std::string& phase, std::int64_t batch, std::int64_t context, std::int64_t prompt,
-                       std::int64_t source, std::int64_t prefill_batch, std::int64_t copies, const std::string& load,
-                       std::uint64_t seed, const std::vector<std::int64_t>& rows_per_expert) {
+                       std::int64_t source, std::int64_t prefill_batch, std::int64_t prefix, std::int64_t copies,
+                       const std::string& load, std::uint64_t seed, const std::vector<std::int64_t>& rows_per_expert) {
   Workload workload;
   const auto found = find_phase(phase);
   if (!found)
@@ -47,10 +47,15 @@ Workload make_workload(const std::string& phase, std::int64_t batch, std::int64_
   at_least(prompt, 1, "prompt");
   at_least(source, 0, "source");
   at_least(prefill_batch, 0, "prefill_batch");
+  at_least(prefix, 0, "prefix");
   at_least(copies, 1, "copies");
+  const bool prompts = workload.phase == Phase::prefill || workload.phase == Phase::mixed;
+  if (prefix > 0 && !prompts) throw UsageError("prefix", "means nothing in this phase", "prefill and mixed have one");
   workload.batch = batch;
   workload.context = workload.phase == Phase::decode || workload.phase == Phase::mixed ? context : 0;
   workload.prompt = workload.phase == Phase::decode ? 1 : prompt;
+  if (workload.phase == Phase::prefill) workload.context = prefix;
+  if (workload.phase == Phase::mixed) workload.prefix = prefix;
   workload.source = source;
   workload.prefill_batch = workload.phase == Phase::mixed ? prefill_batch : 0;
   workload.copies = copies;

@@ -26,7 +26,7 @@ Setting make_setting(const std::string& hw, const std::string& backend, const st
 
 /// @throws UsageError on an unknown phase or load, or a size below its least.
 Workload make_workload(const std::string& phase, std::int64_t batch, std::int64_t context, std::int64_t prompt,
-                       std::int64_t source, std::int64_t prefill_batch, std::int64_t copies, const std::string& load,
-                       std::uint64_t seed, const std::vector<std::int64_t>& rows_per_expert);
+                       std::int64_t source, std::int64_t prefill_batch, std::int64_t prefix, std::int64_t copies,
+                       const std::string& load, std::uint64_t seed, const std::vector<std::int64_t>& rows_per_expert);
 
 }  // namespace moecast::python

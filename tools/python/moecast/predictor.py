@@ -19,6 +19,7 @@ class Workload:
     prompt: int = 512  #: new tokens of a sequence (prefill, encode)
     source: int = 0  #: encoder-decoder models: encoded tokens of a sequence; 0 = prompt, in decode context
     prefill_batch: int = 0  #: mixed: sequences in prefill beside `batch` in decode
+    prefix: int = 0  #: prefill, mixed: tokens of each prompt that are in the KV cache already
     load: str = ""  #: uniform, zipf:1.0, power-law:1.2, dirichlet:0.5, log-normal:1.05, histogram:3,1,1
     seed: int = 1  #: of a random load
 
@@ -144,6 +145,8 @@ class Predictor:
         cp=1,
         micro_batches=None,
         redundant_experts=0,
+        draft_tokens=0,
+        acceptance=None,
         without=(),
         **fields,
     ):
@@ -151,7 +154,9 @@ class Predictor:
 
         `workload` is a Workload, or give its fields by name. `rows`: exact rows of each expert of a lone layer.
         Degrees: tp, ep, dp, pp, cp (contexts shared, GPUs only), moe_tp ranks an expert, micro_batches a step (None:
-        one a stage), redundant_experts copies of popular experts.
+        one a stage), redundant_experts copies of popular experts, draft_tokens that layers of
+        multi-token prediction guess ahead of each step (GPUs), each right with probability `acceptance` where those
+        before it were: `tpot_s` is then the step over the tokens that it yields.
         `without`: factors to remove (all-to-all, memory-bandwidth, routing-overhead, imbalance); removing one never
         slows. Returns a Prediction: its status says whether there is a latency.
         """
@@ -180,6 +185,8 @@ class Predictor:
             cp=cp,
             micro_batches=micro_batches,
             redundant_experts=redundant_experts,
+            draft_tokens=draft_tokens,
+            acceptance=acceptance,
             without=",".join(without),
             **fields,
         )

@@ -50,6 +50,43 @@ void expect_little_and_conservation(std::span<const ServiceRequest> requests, co
   }
 }
 
+TEST(ServiceSimulation, SequencesGoOnByTheGuessesThatAreRightAndOneMore) {
+  const ServiceRequest request{0, 100, 10};
+  const auto steps = [&](int tokens, double acceptance) {
+    ServiceSetup setup = single_server();
+    setup.limits.guesses = {tokens, acceptance, 7};
+    const ServiceOutcome outcome = simulate_service({&request, 1}, setup, constant(1));
+    EXPECT_EQ(outcome.jobs[0].generated, 10);
+    return outcome.duration_s;
+  };
+  // The prompt's step makes one token, nine are to come.
+  EXPECT_EQ(steps(0, 0), 10);
+  EXPECT_EQ(steps(3, 0), 10);
+  EXPECT_EQ(steps(2, 1), 4);
+  EXPECT_EQ(steps(3, 1), 4) << "4 + 4 + 1";
+  EXPECT_EQ(steps(64, 1), 2) << "none beyond the last one that is wanted";
+}
+
+TEST(ServiceSimulation, GuessesKeepLittlesLawAndTheCacheWhereItIsFull) {
+  const std::vector<ServiceRequest> requests = poisson_requests(30, 4000, 60, 40, 3);
+  ServiceSetup setup = single_server();
+  setup.limits.sequences = 32;
+  setup.limits.batched_tokens = 128;
+  setup.limits.block_tokens = 16;
+  setup.limits.kv_blocks = 40;
+  setup.limits.guesses = {3, 0.7, 5};
+  std::int64_t most = 0;
+  const ServiceOutcome outcome = simulate_service(requests, setup, [&](const ServiceStep& step) {
+    most = std::max(most, static_cast<std::int64_t>(step.decodes));
+    return 0.015;
+  });
+  EXPECT_GT(outcome.counts.preemptions, 0);
+  EXPECT_LE(outcome.counts.most_blocks, 40);
+  EXPECT_LE(most * 4, 128 + 3) << "guesses count as tokens of a step";
+  expect_little_and_conservation(requests, outcome);
+  EXPECT_EQ(simulate_service(requests, setup, constant(0.015)).counts.steps, outcome.counts.steps) << "seeded";
+}
+
 class DeterministicServer : public testing::TestWithParam<double> {};
 
 TEST_P(DeterministicServer, WaitsAsTheClosedFormOfMD1_C8) {
