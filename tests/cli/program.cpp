@@ -26,6 +26,8 @@ void limit(int resource, std::size_t bytes) {
 
 [[noreturn]] void become_program(const std::vector<std::string>& arguments, const ProgramOptions& options, int out,
                                  int err) {
+  // Profiles that the user made here are not what is tested.
+  setenv("MOECAST_PROFILES", (std::filesystem::temp_directory_path() / "moecast-tests-no-profiles").c_str(), 1);
   for (const auto& [name, value] : options.environment) {
     if (value.empty()) {
       unsetenv(name.c_str());
