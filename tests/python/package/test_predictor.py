@@ -153,17 +153,18 @@ def test_degrees_of_a_deployment_are_those_of_the_command_line(predictor):
 
 def test_a_prefix_is_attended_to_and_costs_no_compute_c22(predictor):
     gpu = moecast.Predictor("h200-sxm", backend="vllm")
-    model = moecast.Architecture.load("olmoe-1b-7b")
-    for machine in (gpu, predictor):
+    space = moecast.load_space("llm-moe")
+    small = space.architecture(space.random(1, 5)[0])
+    for machine, model in ((gpu, moecast.Architecture.load("olmoe-1b-7b")), (predictor, small)):
         cold, warm, whole = (
             machine.predict(model, phase="prefill", batch=1, prompt=prompt, prefix=prefix).latency_s
             for prompt, prefix in ((256, 0), (256, 512), (768, 0))
         )
         assert cold < warm < whole
-    batch = [predictor.predict_batch([model], phase="prefill", prompt=256, prefix=p)["latency_s"][0] for p in (0, 512)]
+    batch = [predictor.predict_batch([small], phase="prefill", prompt=256, prefix=p)["latency_s"][0] for p in (0, 512)]
     assert batch[0] < batch[1]
     with pytest.raises(moecast.UsageError, match="prefix"):
-        predictor.predict(model, phase="decode", prefix=16)
+        predictor.predict(small, phase="decode", prefix=16)
 
 
 def test_guessed_tokens_make_a_token_cheaper():

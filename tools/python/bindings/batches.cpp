@@ -246,7 +246,7 @@ void bind_batches(nb::module_& m) {
   nb::class_<ModelBatch>(m, "ModelBatch", "Steps of whole models of a CPU that share layers: 100 k/s.")
       .def(nb::init<const std::string&, const std::string&, const std::string&, std::int64_t, const std::string&,
                     const std::string&, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
-                    const std::string&, std::uint64_t>(),
+                    std::int64_t, const std::string&, std::uint64_t>(),
            "hw"_a, nb::kw_only(), "backend"_a = "", "dtype"_a = "", "threads"_a = 0, "strategy"_a = "",
            "phase"_a = "decode", "batch"_a = 1, "context"_a = 1024, "prompt"_a = 512, "source"_a = 0,
            "prefill_batch"_a = 0, "prefix"_a = 0, "load"_a = "uniform", "seed"_a = 1,
