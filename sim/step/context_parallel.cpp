@@ -33,6 +33,11 @@ class Exchange {
         {std::move(name), std::move(kernel), StepGroup::communication, count, std::move(seconds)});
     operators_.collectives += count;
   }
+  /// Of attention.
+  void add_shared(std::string name, std::string kernel, double count, std::function<double(const StepShape&)> seconds) {
+    add(std::move(name), std::move(kernel), count, std::move(seconds));
+    operators_.operators.back().shares_context = true;
+  }
 
  private:
   const Deployment& deployment_;
@@ -48,32 +53,32 @@ void add_prompt_exchange(const ContextAttention& layer, const Deployment& deploy
   const auto keys = [cp](const StepShape& s) { return s.context * cp + s.prefix - s.context * (cp - 1) / 2; };
   if (how == ContextExchange::all_gather) {
     CollectiveCost gather = exchange.cost("all_gather", deployment.cp, span);
-    exchange.add("context.all_gather", gather.kernel, layer.count,
-                 [=, cost = gather.seconds, cached = layer.cached](const StepShape& s) {
-                   return s.prompts > 0 ? cost(keys(s) * cached) : 0.0;
-                 });
+    exchange.add_shared("context.all_gather", gather.kernel, layer.count,
+                        [=, cost = gather.seconds, cached = layer.cached](const StepShape& s) {
+                          return s.prompts > 0 ? cost(keys(s) * cached) : 0.0;
+                        });
     return;
   }
   CollectiveCost send = exchange.cost("point_to_point", 2, span);
-  exchange.add("context.ring", send.kernel, layer.count,
-               [=, cost = send.seconds, cached = layer.cached, attention = layer.prefill_seconds](const StepShape& s) {
-                 if (s.prompts == 0) return 0.0;
-                 return (cp - 1) * std::max(0.0, cost(keys(s) / cp * cached) - attention(s) / cp);
-               });
+  exchange.add_shared(
+      "context.ring", send.kernel, layer.count,
+      [=, cost = send.seconds, cached = layer.cached, attention = layer.prefill_seconds](const StepShape& s) {
+        if (s.prompts == 0) return 0.0;
+        return (cp - 1) * std::max(0.0, cost(keys(s) / cp * cached) - attention(s) / cp);
+      });
 }
 
 void add_combine(const ContextAttention& layer, const Deployment& deployment, Exchange& exchange) {
   const int span = deployment.tp * deployment.cp;
   CollectiveCost gather = exchange.cost("all_gather", deployment.cp, span);
   CollectiveCost reduce = exchange.cost("all_reduce", deployment.cp, span);
-  exchange.add("context.softmax_all_gather", gather.kernel, layer.count,
-               [cost = gather.seconds, each = layer.heads * kSoftmaxElements * deployment.cp](const StepShape& s) {
-                 return s.decodes > 0 ? cost(s.decodes * each) : 0.0;
-               });
-  exchange.add("context.all_reduce", reduce.kernel, layer.count,
-               [cost = reduce.seconds, each = layer.outputs](const StepShape& s) {
-                 return s.decodes > 0 ? cost(s.decodes * each) : 0.0;
-               });
+  exchange.add_shared("context.softmax_all_gather", gather.kernel, layer.count,
+                      [cost = gather.seconds, each = layer.heads * kSoftmaxElements * deployment.cp](
+                          const StepShape& s) { return s.decodes > 0 ? cost(s.decodes * each) : 0.0; });
+  exchange.add_shared("context.all_reduce", reduce.kernel, layer.count,
+                      [cost = reduce.seconds, each = layer.outputs](const StepShape& s) {
+                        return s.decodes > 0 ? cost(s.decodes * each) : 0.0;
+                      });
 }
 
 /// Rows of prompts differ on all dp * cp ranks, generating ones on dp ranks only.

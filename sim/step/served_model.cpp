@@ -14,7 +14,6 @@
 #include "sim/cost/kernel/kernel_calibration.h"
 #include "sim/step/popularity.h"
 #include "sim/step/service_model.h"
-#include "sim/step/service_simulation.h"
 #include "sim/step/step_model.h"
 
 namespace moecast {
@@ -44,8 +43,9 @@ CacheSize cache_size(const Architecture& architecture, const Deployment& deploym
   return size;
 }
 
-void add_warnings(ServedModel& served, const StepModel& steps, const Architecture& architecture, std::int64_t longest,
-                  StepLaw law) {
+void add_warnings(ServedModel& served, const StepPipeline& pipeline, const Architecture& architecture,
+                  std::int64_t longest, StepLaw law) {
+  const StepModel& steps = pipeline.front();
   if (architecture.max_context > 0 && longest > architecture.max_context) {
     served.warnings.push_back(fmt::format("sequences of {} tokens exceed the {} that {} is made for", longest,
                                           architecture.max_context, architecture.name));
@@ -55,7 +55,10 @@ void add_warnings(ServedModel& served, const StepModel& steps, const Architectur
                                 ? "host of " + engine.name + ": " + engine.host_source
                                 : "steps of " + engine.name +
                                       ": as measured services of other deployments took (moecast validate serving)");
-  for (const std::string& note : steps.operators().notes) served.warnings.push_back(note);
+  for (const std::string& note : pipeline.notes()) served.warnings.push_back(note);
+  if (steps.deployment().pp * steps.deployment().cp > 1) {
+    served.warnings.emplace_back("pipeline stages and context parallelism: no service with them was measured");
+  }
   if (steps.deployment().draft_tokens > 0) {
     served.warnings.emplace_back("guessed tokens: no service that guesses was measured");
   } else if (!architecture.multi_token_prediction.empty()) {
@@ -87,7 +90,8 @@ bool size_cache(ServedModel& served, const Architecture& architecture, const Dep
   limits.state_blocks = static_cast<std::int64_t>(std::ceil(size.state / block));
   const auto of_rank = static_cast<std::int64_t>(std::max(0.0, rest) / block);
   const std::int64_t longest = limits.blocks_of(load.longest);
-  if (of_rank < longest) {
+  // Of a pipeline each micro-batch has its share.
+  if (of_rank * deployment.dp / deployment.pp < longest) {
     served.status = Status::does_not_fit;
     served.reason =
         rest <= 0
@@ -95,7 +99,8 @@ bool size_cache(ServedModel& served, const Architecture& architecture, const Dep
                           format_bytes(needed.weights + needed.activations + needed.workspace),
                           format_bytes(Bytes(load.memory_ratio * capacity->value)))
             : fmt::format("a request of {} tokens needs {} of cache on a rank, {} are there", load.longest,
-                          format_bytes(Bytes(static_cast<double>(longest) * block)), format_bytes(Bytes(rest)));
+                          format_bytes(Bytes(static_cast<double>(longest) * block)),
+                          format_bytes(Bytes(rest / deployment.pp)));
     return false;
   }
   limits.kv_blocks = of_rank * deployment.dp;
@@ -116,7 +121,7 @@ bool size_cache(ServedModel& served, const Architecture& architecture, const Dep
 /// Operators refer to the calibration that they were found in.
 struct OwnedModel {
   KernelCalibration kernels;
-  std::optional<StepModel> steps;
+  std::optional<StepPipeline> steps;
   std::vector<StepModel> drafts;  ///< each module with every row of a step, then each with a row of a sequence
 };
 
@@ -162,35 +167,54 @@ ServedModel serve_model(const Architecture& architecture, const Deployment& depl
   const auto owned = std::make_shared<OwnedModel>();
   owned->kernels = read_kernel_calibration(folder, profile.name);
   const StepRouting routing{popularity_sigma(architecture, load.experts)};
-  StepOperators operators = make_step_operators(architecture, deployment, engine, owned->kernels, routing);
-  if (!operators.not_executed.empty()) {
+  owned->steps.emplace(make_step_pipeline(architecture, deployment, engine, owned->kernels, routing));
+  if (const std::vector<std::string> missing = owned->steps->not_executed(); !missing.empty()) {
     served.status = Status::outside_range;
-    served.reason = operators.not_executed.front() + " is not supported yet on GPUs";
+    served.reason = missing.front() + " is not supported yet on GPUs";
     return served;
   }
-  std::vector<StepFollower> drafts = add_drafts(owned, architecture, deployment, engine, routing);
-  const bool calibrated = deployment.draft_tokens == 0 && architecture.name == engine.calibrated_model &&
-                          profile.name == engine.calibrated_system;
-  owned->steps.emplace(std::move(operators), std::move(engine), deployment, owned->kernels.device);
+  const std::vector<StepFollower> drafts = add_drafts(owned, architecture, deployment, engine, routing);
+  const bool calibrated = deployment.draft_tokens == 0 && deployment.pp * deployment.cp == 1 &&
+                          architecture.name == engine.calibrated_model && profile.name == engine.calibrated_system;
   add_warnings(served, *owned->steps, architecture, load.longest, load.law);
-  served.steps = std::make_shared<const ServiceStepTimes>(std::shared_ptr<const StepModel>(owned, &*owned->steps),
-                                                          calibrated, load.law, std::move(drafts));
+  served.pipeline = std::shared_ptr<const StepPipeline>(owned, &*owned->steps);
+  for (std::size_t s = 0; s < served.pipeline->stages.size(); ++s) {
+    if (const std::size_t same = served.pipeline->equals[s]; same < s) {
+      served.stages.push_back(served.stages[same]);
+      continue;
+    }
+    served.stages.push_back(std::make_shared<const ServiceStepTimes>(
+        std::shared_ptr<const StepModel>(owned, &served.pipeline->stages[s]), calibrated, load.law, drafts));
+  }
   return served;
 }
 
+double ServedModel::seconds(const ServiceStep& step, IntervalEnd end) const {
+  return stages[static_cast<std::size_t>(step.stage)]->seconds(step, end);
+}
+
+ServicePipeline ServedModel::stages_of_instance() const {
+  return {static_cast<int>(stages.size()), [this](const ServiceStep& step) {
+            const auto stage = static_cast<std::size_t>(step.stage);
+            return pipeline->links[stage].seconds(stages[stage]->rows(step));
+          }};
+}
+
 double front_seconds(const ServedModel& served, std::int64_t prompt, std::int64_t output, IntervalEnd end) {
-  const StepModel& steps = served.steps->model();
+  const StepModel& steps = served.pipeline->front();
   const EngineSpec& engine = steps.engine();
   const double alone = steps.deployment().dp;
-  const ServiceTerms terms = service_terms(steps, {static_cast<double>(prompt), static_cast<double>(output), alone});
+  const ServiceTerms terms =
+      service_terms(*served.pipeline, {static_cast<double>(prompt), static_cast<double>(output), alone});
   double measured = ttft_s(terms, engine.service);
   if (end == IntervalEnd::low) measured *= std::exp(-engine.ttft_interval[0]);
   if (end == IntervalEnd::high) measured *= std::exp(engine.ttft_interval[1]);
   ServiceSetup setup;
   setup.limits = served.limits;
+  setup.pipeline = served.stages_of_instance();
   const ServiceRequest request{0, prompt, 1};
   const ServiceOutcome lone =
-      simulate_service({&request, 1}, setup, [&](const ServiceStep& step) { return served.steps->seconds(step, end); });
+      simulate_service({&request, 1}, setup, [&](const ServiceStep& step) { return served.seconds(step, end); });
   return std::max(0.0, measured - lone.ttft.p50);
 }
 

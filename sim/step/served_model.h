@@ -9,8 +9,9 @@
 #include "models/plan/deployment.h"
 #include "models/routing/load.h"
 #include "sim/predictor.h"
-#include "sim/step/service_instance.h"
+#include "sim/step/service_simulation.h"
 #include "sim/step/service_step_times.h"
+#include "sim/step/step_pipeline.h"
 
 namespace moecast {
 
@@ -26,17 +27,23 @@ struct ServedLoad {
   std::uint64_t seed = 1;              ///< of which guesses are right
 };
 
-/// A model on one instance (tp * dp GPUs) of a machine: its steps, and what its cache holds.
+/// A model on one instance (tp * dp * cp * pp GPUs) of a machine: its steps, and what its cache holds.
 struct ServedModel {
   Status status = Status::ok;
-  std::string reason;                             ///< empty when ok
-  MemoryPerRank memory;                           ///< with the cache that the rest of the usable memory makes
-  ServiceLimits limits;                           ///< of all ranks together
-  std::int64_t cache_tokens = 0;                  ///< of an instance
-  double cache_bytes_per_token = 0;               ///< of the whole model, as it is moved to another instance
-  double state_bytes = 0;                         ///< of a sequence, whatever its length; of the whole model
-  std::shared_ptr<const ServiceStepTimes> steps;  ///< nullptr unless ok
+  std::string reason;                            ///< empty when ok
+  MemoryPerRank memory;                          ///< with the cache that the rest of the usable memory makes
+  ServiceLimits limits;                          ///< of all ranks together
+  std::int64_t cache_tokens = 0;                 ///< of an instance
+  double cache_bytes_per_token = 0;              ///< of the whole model, as it is moved to another instance
+  double state_bytes = 0;                        ///< of a sequence, whatever its length; of the whole model
+  std::shared_ptr<const StepPipeline> pipeline;  ///< nullptr unless ok
+  std::vector<std::shared_ptr<const ServiceStepTimes>> stages;  ///< of the pipeline
   std::vector<std::string> warnings;
+
+  /// Of a step on ServiceStep::stage.
+  [[nodiscard]] double seconds(const ServiceStep& step, IntervalEnd end) const;
+  /// How steps pass the stages. Refers to this.
+  [[nodiscard]] ServicePipeline stages_of_instance() const;
 };
 
 /// @param folder  of the profile of a GPU. @param engines  folder of the engines' descriptions.

@@ -27,10 +27,11 @@ struct ServiceStep {
   double prefix = 0;          ///< KV entries that the prompts already hold, of all together
   double longest_chunk = 0;   ///< most new tokens of one prompt
   bool after_idle = false;
+  int stage = 0;  ///< of the pipeline, that is asked for
   [[nodiscard]] bool empty() const { return decodes == 0 && prompts == 0; }
 };
 
-/// Seconds of a step: positive and finite.
+/// Seconds of a step on one stage: positive and finite.
 using ServiceStepSeconds = std::function<double(const ServiceStep&)>;
 
 /// Tokens that are guessed ahead of each step: sequences go on by those that are right, and one more.

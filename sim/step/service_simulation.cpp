@@ -16,19 +16,26 @@ namespace {
 constexpr std::int64_t kStepsBetweenChecks = 4096;
 
 struct Event {
-  enum class Kind { step_ends, transfer_ends, enters };
+  enum class Kind { step_ends, stage_free, transfer_ends, enters };
   double time_s = 0;
   std::uint64_t order = 0;  ///< earlier planned first
   Kind kind = Kind::step_ends;
-  std::size_t index = 0;  ///< of the instance or job
+  std::size_t index = 0;  ///< of the worker or job
   bool operator>(const Event& other) const {
     return time_s != other.time_s ? time_s > other.time_s : order > other.order;
   }
 };
 
+/// One micro-batch of an engine.
 struct Worker {
   ServiceInstance instance;
+  std::size_t engine = 0;
   bool busy = false;
+};
+
+struct EngineState {
+  std::vector<double> free_s;  ///< of each stage: when it has handed over all steps that began
+  int steps = 0;               ///< on their way
   double idle_since_s = -1;
   double link_free_s = 0;
 };
@@ -40,20 +47,25 @@ class Simulation {
     using Role = ServiceInstance::Role;
     const int first = setup.split ? setup.split->prefill_instances : setup.instances;
     const int second = setup.split ? setup.split->decode_instances : 0;
-    entry_ = static_cast<std::size_t>(first);
-    workers_.reserve(entry_ + static_cast<std::size_t>(second));
-    for (int i = 0; i < first; ++i) {
-      workers_.push_back({ServiceInstance(setup.limits, setup.split ? Role::prefill : Role::both, jobs_)});
+    const int stages = setup.pipeline.stages;
+    const ServiceLimits limits = micro_batch_limits(setup);
+    entry_ = static_cast<std::size_t>(first * stages);
+    workers_.reserve(static_cast<std::size_t>((first + second) * stages));
+    for (int i = 0; i < first + second; ++i) {
+      const Role role = !setup.split ? Role::both : i < first ? Role::prefill : Role::decode;
+      for (int part = 0; part < stages; ++part) {
+        workers_.push_back({ServiceInstance(limits, role, jobs_), static_cast<std::size_t>(i)});
+      }
+      engines_.push_back({std::vector<double>(static_cast<std::size_t>(stages), 0.0)});
     }
-    for (int i = 0; i < second; ++i) workers_.push_back({ServiceInstance(setup.limits, Role::decode, jobs_)});
     for (std::size_t i = 0; i < requests.size(); ++i) {
       jobs_[i].prompt = jobs_[i].to_prefill = requests[i].prompt;
       jobs_[i].output = requests[i].output;
       jobs_[i].priority = requests[i].priority;
       jobs_[i].arrival_s = setup.clients ? 0 : requests[i].arrival_s;
     }
-    tally_.instances = static_cast<double>(workers_.size());
-    if (setup.limits.kv_blocks) tally_.blocks = static_cast<double>(*setup.limits.kv_blocks) * tally_.instances;
+    tally_.instances = static_cast<double>(engines_.size());
+    if (limits.kv_blocks) tally_.blocks = static_cast<double>(*limits.kv_blocks) * static_cast<double>(workers_.size());
     now_ = jobs_.front().arrival_s;
     tally_.begin(now_);
     const std::size_t clients = static_cast<std::size_t>(setup.clients.value_or(0));
@@ -93,6 +105,7 @@ class Simulation {
       events_.pop();
       switch (event.kind) {
         case Event::Kind::step_ends: end_step(event.index); break;
+        case Event::Kind::stage_free: break;  // steps begin below
         case Event::Kind::transfer_ends: end_transfer(event.index); break;
         case Event::Kind::enters: enter(event.index);
       }
@@ -135,31 +148,55 @@ class Simulation {
   void begin_step(std::size_t index) {
     Worker& worker = workers_[index];
     if (worker.busy || worker.instance.waiting() + worker.instance.running() == 0) return;
+    EngineState& engine = engines_[worker.engine];
+    if (engine.free_s.front() > now_) return;
     ServiceStep step = worker.instance.plan();
     if (step.empty()) return;  // what waits needs cache that is being moved
-    step.after_idle = worker.idle_since_s < now_;
+    step.after_idle = engine.steps == 0 && engine.idle_since_s < now_;
     worker.instance.mark_started(now_);
-    const double duration = seconds_(step);
+    const double ends = pass_stages(engine, step);
+    ++steps_;
+    worker.busy = true;
+    if (engine.steps++ == 0) ++tally_.busy;
+    events_.push({ends, order_++, Event::Kind::step_ends, index});
+    if (engine.free_s.size() > 1) events_.push({engine.free_s.front(), order_++, Event::Kind::stage_free, 0});
+  }
+
+  /// @return when the step leaves the last stage.
+  [[nodiscard]] double pass_stages(EngineState& engine, ServiceStep& step) const {
+    const std::size_t stages = engine.free_s.size();
+    double here = now_;  // handed over to this stage
+    for (std::size_t s = 0; s < stages; ++s) {
+      step.stage = static_cast<int>(s);
+      here += checked_seconds(seconds_(step));
+      if (s + 1 < stages) {
+        here = std::max(here, engine.free_s[s + 1]);
+        if (setup_.pipeline.send) here += setup_.pipeline.send(step);
+      }
+      engine.free_s[s] = here;
+    }
+    return here;
+  }
+
+  static double checked_seconds(double duration) {
     if (!(duration > 0) || !std::isfinite(duration)) {
       throw InputError("step", fmt::format("takes {} s", duration), "a step takes a positive time");
     }
-    ++steps_;
-    worker.busy = true;
-    ++tally_.busy;
-    events_.push({now_ + duration, order_++, Event::Kind::step_ends, index});
+    return duration;
   }
 
   void end_step(std::size_t index) {
     Worker& worker = workers_[index];
+    EngineState& engine = engines_[worker.engine];
     worker.busy = false;
-    worker.idle_since_s = now_;
-    --tally_.busy;
+    engine.idle_since_s = now_;
+    if (--engine.steps == 0) --tally_.busy;
     const std::int64_t before = worker.instance.counts().generated_tokens;
     for (const std::size_t job : worker.instance.complete(now_)) {
       if (jobs_[job].finished_s >= 0) {
         finish();
       } else {
-        start_transfer(worker, job);
+        start_transfer(engine, job);
       }
     }
     tally_.generated += static_cast<double>(worker.instance.counts().generated_tokens - before);
@@ -173,12 +210,12 @@ class Simulation {
     jobs_[free_to_come_++].arrival_s = now_;
   }
 
-  void start_transfer(Worker& worker, std::size_t job) {
+  void start_transfer(EngineState& engine, std::size_t job) {
     const ServiceSplit& split = *setup_.split;
     const double bytes = split.bytes_per_token * static_cast<double>(jobs_[job].computed) + split.bytes_per_sequence;
-    worker.link_free_s = std::max(worker.link_free_s, now_) + bytes / split.link_bytes_per_s;
-    jobs_[job].transfer_s = worker.link_free_s - now_;
-    events_.push({worker.link_free_s, order_++, Event::Kind::transfer_ends, job});
+    engine.link_free_s = std::max(engine.link_free_s, now_) + bytes / split.link_bytes_per_s;
+    jobs_[job].transfer_s = engine.link_free_s - now_;
+    events_.push({engine.link_free_s, order_++, Event::Kind::transfer_ends, job});
   }
 
   void end_transfer(std::size_t job) {
@@ -203,9 +240,10 @@ class Simulation {
   const ServiceSetup& setup_;
   const ServiceStepSeconds& seconds_;
   std::vector<ServiceJob> jobs_;
-  std::vector<std::size_t> home_;  ///< instance of a job
-  std::vector<Worker> workers_;
-  std::size_t entry_ = 1;  ///< instances that requests come to; the others generate
+  std::vector<std::size_t> home_;  ///< worker of a job
+  std::vector<Worker> workers_;    ///< of an engine beside each other
+  std::vector<EngineState> engines_;
+  std::size_t entry_ = 1;  ///< workers that requests come to; the others generate
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   ServiceTally tally_;
   double now_ = 0;

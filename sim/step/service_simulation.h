@@ -20,9 +20,17 @@ struct ServiceSplit {
   double bytes_per_sequence = 0;
 };
 
+/// Stages of an instance. Its sequences are dealt to as many micro-batches, each with its share of the batch and of the
+/// cache and with steps of its own, which pass the stages in the order in which they began.
+struct ServicePipeline {
+  int stages = 1;
+  ServiceStepSeconds send{};  ///< from ServiceStep::stage to the next one, keeping both busy; empty: no time
+};
+
 /// A service and how it is asked.
 struct ServiceSetup {
-  ServiceLimits limits;
+  ServiceLimits limits;  ///< of an instance
+  ServicePipeline pipeline{};
   int instances = 1;                      ///< that share the requests; each request goes to the least loaded one
   std::optional<ServiceSplit> split{};    ///< instead of `instances`
   std::optional<std::int64_t> clients{};  ///< each sends its next request when one ends; arrival times are not read
@@ -80,7 +88,7 @@ struct ServiceOutcome {
 
 /// Simulates requests, which must be sorted by arrival.
 /// @throws InputError when there is no request, an arrival, prompt or output is out of range, a request is longer than
-/// the cache, or a step takes no positive time.
+/// the cache of a micro-batch, or a step takes no positive time.
 ServiceOutcome simulate_service(std::span<const ServiceRequest> requests, const ServiceSetup& setup,
                                 const ServiceStepSeconds& seconds);
 

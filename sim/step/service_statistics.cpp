@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::int64_t kMostCountedTokens = 1'000'000'000;
 constexpr int kMostInstances = 4096;
+constexpr int kMostStages = 1024;
 
 /// @param values  not empty; is sorted.
 ServiceQuantiles quantiles_of(std::vector<double>& values) {
@@ -141,7 +142,7 @@ ServiceOutcome service_outcome(std::vector<ServiceJob> jobs, const ServiceSetup&
   fill_rates(outcome, tally);
   if (setup.limits.kv_blocks) {
     outcome.kv_most_ratio =
-        static_cast<double>(outcome.counts.most_blocks) / static_cast<double>(*setup.limits.kv_blocks);
+        static_cast<double>(outcome.counts.most_blocks) / static_cast<double>(*micro_batch_limits(setup).kv_blocks);
   }
   outcome.waiting_most = tally.waiting_most;
   for (std::size_t i = 0; i < tally.quarters.size(); ++i) {
@@ -151,8 +152,19 @@ ServiceOutcome service_outcome(std::vector<ServiceJob> jobs, const ServiceSetup&
   return outcome;
 }
 
+ServiceLimits micro_batch_limits(const ServiceSetup& setup) {
+  ServiceLimits limits = setup.limits;
+  const std::int64_t parts = setup.pipeline.stages;
+  limits.sequences = (limits.sequences + parts - 1) / parts;
+  if (limits.kv_blocks) *limits.kv_blocks /= parts;
+  return limits;
+}
+
 void check_service(std::span<const ServiceRequest> requests, const ServiceSetup& setup) {
-  const ServiceLimits& limits = setup.limits;
+  if (setup.pipeline.stages < 1 || setup.pipeline.stages > kMostStages) {
+    throw InputError("stages", fmt::format("must be 1 to {}", kMostStages));
+  }
+  const ServiceLimits limits = micro_batch_limits(setup);
   if (requests.empty()) throw InputError("requests", "there is none", "ask for at least one");
   if (limits.batched_tokens < 1 || limits.chunk_tokens < 1 || limits.sequences < 1 || limits.block_tokens < 1 ||
       limits.state_blocks < 0 || limits.shared_prefix < 0) {

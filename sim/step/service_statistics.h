@@ -50,9 +50,12 @@ class ServiceTally {
   std::optional<ServiceTotals> opened_, closed_;
 };
 
-/// @param counts  of each instance.
+/// @param counts  of each micro-batch of each instance.
 ServiceOutcome service_outcome(std::vector<ServiceJob> jobs, const ServiceSetup& setup, const ServiceTally& tally,
                                std::span<const ServiceCounts> counts);
+
+/// Limits of one of an instance's micro-batches.
+ServiceLimits micro_batch_limits(const ServiceSetup& setup);
 
 /// @throws InputError as simulate_service.
 void check_service(std::span<const ServiceRequest> requests, const ServiceSetup& setup);

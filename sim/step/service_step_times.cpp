@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "sim/step/batch_overlap.h"
+#include "sim/step/context_parallel.h"
 
 namespace moecast {
 namespace {
@@ -89,6 +90,10 @@ class ServiceStepTimes::Grids {
   explicit Grids(const StepModel& model) : model_(model) {
     const StepOperators& all = model.operators();
     for (std::size_t i = 0; i < all.operators.size(); ++i) {
+      if (all.operators[i].shares_context) {
+        exchanges_.push_back(i);
+        continue;
+      }
       switch (all.operators[i].group) {
         case StepGroup::head: by_sequences_.push_back(i); break;
         case StepGroup::attention: (all.operators[i].limited ? limited_ : by_context_).push_back(i); break;
@@ -101,6 +106,7 @@ class ServiceStepTimes::Grids {
   /// As StepModel::times.
   StepTimes times(const StepShape& shape) {
     StepTimes all = row_times(shape);
+    add(all, ask(exchanges_, shape));
     const double dp = model_.deployment().dp;
     const double sequences = shape.decodes * shape.checked + shape.prompts;
     add(all, heads_.at({sequences}, [&](const auto& x) {
@@ -209,6 +215,7 @@ class ServiceStepTimes::Grids {
   const StepModel& model_;
   double checked_ = 1.0 + model_.deployment().draft_tokens;
   std::vector<std::size_t> by_rows_, by_sequences_, by_context_, limited_, recurrent_;
+  std::vector<std::size_t> exchanges_;                             ///< cheap, and of too many quantities for a grid
   std::array<std::unordered_map<double, StepTimes>, 2> captured_;  ///< without and with prompts
   std::unordered_map<double, StepTimes> recurrent_captured_;
   Grid<1> heads_;
@@ -273,6 +280,13 @@ StepShape ServiceStepTimes::shape_of(const ServiceStep& step) const {
   return shape;
 }
 
+/// As context-parallel ranks share it.
+StepShape ServiceStepTimes::share_of(const ServiceStep& step) const {
+  return context_share(shape_of(step), model_->deployment().cp);
+}
+
+double ServiceStepTimes::rows(const ServiceStep& step) const { return model_->padded(new_tokens(share_of(step))); }
+
 /// Decodes and prompts one after the other, as the law was fitted.
 double ServiceStepTimes::service_seconds(const StepShape& shape, IntervalEnd end) const {
   const EngineSpec& engine = model_->engine();
@@ -304,9 +318,11 @@ double ServiceStepTimes::service_seconds(const StepShape& shape, IntervalEnd end
 
 double ServiceStepTimes::seconds(const ServiceStep& step, IntervalEnd end) const {
   const double dp = model_->deployment().dp;
-  StepShape shape = shape_of(step);
+  StepShape shape = share_of(step);
   if (law_ == StepLaw::service) {
-    shape.expert_rows = shape.decodes * shape.checked * dp + std::max(shape.context, step.prefill_tokens);
+    // Of an uneven step the fullest rank decides, all cp ranks of it together.
+    const double prompts = shape.context * model_->deployment().cp;
+    shape.expert_rows = shape.decodes * shape.checked * dp + std::max(prompts, step.prefill_tokens);
     return service_seconds(shape, end);
   }
   StepTerms terms;
@@ -317,7 +333,7 @@ double ServiceStepTimes::seconds(const ServiceStep& step, IntervalEnd end) const
   // Replayed graphs are padded to the fullest rank; eager kernels take the rows that there are.
   shape.expert_rows = terms.launch == StepLaunch::eager
                           ? std::max(shape.rows, step.decodes * shape.checked + step.prefill_tokens)
-                          : shape.rows * dp;
+                          : std::max(shape.rows, new_tokens(shape_of(step))) * dp;
   const StepTimes times = times_of(shape);
   terms.kernels_s = sum(times);
   StepCost cost = model_->cost(terms);

@@ -35,6 +35,8 @@ class ServiceStepTimes {
   ServiceStepTimes& operator=(const ServiceStepTimes&) = delete;
 
   [[nodiscard]] double seconds(const ServiceStep& step, IntervalEnd end) const;
+  /// Of a step on a rank, padded.
+  [[nodiscard]] double rows(const ServiceStep& step) const;
   [[nodiscard]] const StepModel& model() const { return *model_; }
 
  private:
@@ -42,6 +44,7 @@ class ServiceStepTimes {
   [[nodiscard]] StepTimes times_of(const StepShape& shape) const;
   [[nodiscard]] double follower_seconds(const StepShape& shape) const;
   [[nodiscard]] StepShape shape_of(const ServiceStep& step) const;
+  [[nodiscard]] StepShape share_of(const ServiceStep& step) const;
   [[nodiscard]] double service_seconds(const StepShape& shape, IntervalEnd end) const;
   std::shared_ptr<const StepModel> model_;
   bool calibrated_;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "models/routing/random.h"
+#include "sim/step/service_statistics.h"
 
 namespace moecast {
 namespace {
@@ -30,9 +31,14 @@ double mean_of(std::span<const ServiceRequest> requests, double (*value)(const S
   return sum / static_cast<double>(requests.size());
 }
 
+/// That generate, of all instances.
+int micro_batches_of(const ServiceSetup& setup) {
+  return setup.pipeline.stages * (setup.split ? setup.split->decode_instances : setup.instances);
+}
+
 /// Requests that are in the batches of all instances at once.
 double expected_batch(std::span<const ServiceRequest> requests, const ServiceSetup& setup) {
-  const ServiceLimits& limits = setup.limits;
+  const ServiceLimits limits = micro_batch_limits(setup);
   auto sequences = static_cast<double>(limits.sequences);
   if (limits.kv_blocks) {
     const double tokens =
@@ -40,7 +46,7 @@ double expected_batch(std::span<const ServiceRequest> requests, const ServiceSet
     const auto blocks = static_cast<double>(limits.blocks_of(static_cast<std::int64_t>(std::ceil(tokens))));
     sequences = std::min(sequences, std::ceil(static_cast<double>(*limits.kv_blocks) / blocks));
   }
-  return sequences * (setup.split ? setup.split->decode_instances : setup.instances);
+  return sequences * micro_batches_of(setup);
 }
 
 /// @param noise  requests that may wait without meaning anything.
@@ -90,9 +96,8 @@ std::optional<double> saturation_rate(std::span<const ServiceRequest> requests, 
   for (const ServiceJob& job : outcome.jobs) ends.push_back(job.finished_s);
   std::ranges::sort(ends);
   // Whole batches, for equal requests come round together. The first fills the service, the last finds no queue.
-  const int instances = setup.split ? setup.split->decode_instances : setup.instances;
-  const std::size_t filled =
-      std::clamp<std::size_t>(outcome.counts.most_running * static_cast<std::size_t>(instances), 1, count / 3);
+  const auto parts = static_cast<std::size_t>(micro_batches_of(setup));
+  const std::size_t filled = std::clamp<std::size_t>(outcome.counts.most_running * parts, 1, count / 3);
   const std::size_t last = (count / filled - 1) * filled;
   return static_cast<double>(last - filled) / (ends[last - 1] - ends[filled - 1]);
 }

@@ -50,8 +50,9 @@ struct StepOperator {
   double count = 1;                                 ///< layers that run it
   std::function<double(const StepShape&)> seconds;  ///< of one call; no allocation
   std::function<StepWork(const StepShape&)> work{};
-  bool limited = false;  ///< attention to a part of the context: a prefix is not as so many more new tokens
-  double spread = 0;     ///< physics alone: half width of ln(seconds), 90 %, beyond what holds for its group
+  bool limited = false;         ///< attention to a part of the context: a prefix is not as so many more new tokens
+  bool shares_context = false;  ///< what context-parallel ranks exchange for attention: depends on all of a step
+  double spread = 0;            ///< physics alone: half width of ln(seconds), 90 %, beyond what holds for its group
 };
 
 /// How evenly experts are chosen.

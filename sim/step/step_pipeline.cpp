@@ -71,6 +71,7 @@ StepPipeline make_step_pipeline(const Architecture& architecture, const Deployme
     pipeline.stages.emplace_back(
         make_step_operators(architecture, deployment, engine, calibration, routing, {.joins = joins}), engine,
         deployment, calibration.device);
+    pipeline.equals = {0};
     return pipeline;
   }
   std::optional<Architecture> before;
@@ -79,11 +80,13 @@ StepPipeline make_step_pipeline(const Architecture& architecture, const Deployme
     const bool embeds = layers.first == 0;
     if (!embeds && before && stage == *before) {  // as the stage before it
       pipeline.stages.push_back(pipeline.stages.back());
+      pipeline.equals.push_back(pipeline.equals.back());
       continue;
     }
     pipeline.stages.emplace_back(
         make_step_operators(stage, deployment, engine, calibration, routing, {.embeds = embeds}), engine, deployment,
         calibration.device);
+    pipeline.equals.push_back(pipeline.stages.size() - 1);
     if (!embeds) before = std::move(stage);
   }
   const auto hidden = static_cast<double>(architecture.hidden);

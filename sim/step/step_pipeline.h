@@ -18,8 +18,9 @@ struct StageLink {
 /// A model on the pipeline stages of a deployment: each stage a step model of its layers, the first with the embedding,
 /// the last with the head. One stage: exactly the step model of the deployment.
 struct StepPipeline {
-  std::vector<StepModel> stages;  ///< at least one
-  std::vector<StageLink> links;   ///< from each stage to the next
+  std::vector<StepModel> stages;      ///< at least one
+  std::vector<std::size_t> equals{};  ///< of each stage: the first one that is as it
+  std::vector<StageLink> links;       ///< from each stage to the next
 
   [[nodiscard]] const StepModel& front() const { return stages.front(); }
   /// Of all stages, each once.

@@ -138,6 +138,28 @@ TEST(Serve, PrefillApartMovesTheCacheOfThePrompt) {
   EXPECT_LT(json.at("tpot_p99_s"), together.at("tpot_p99_s"));
 }
 
+TEST(Serve, StagesAndContextRanksServeToo_C1) {
+  const std::vector<std::string> load{"--rate", "4", "--requests", "300", "--tp", "2"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = load;
+    words.insert(words.end(), more.begin(), more.end());
+    return answer(words);
+  };
+  const Json plain = with({});
+  const Json staged = with({"--pp", "2"});
+  const Json shared = with({"--cp", "2"});
+  EXPECT_EQ(staged["inputs"]["pp"], 2);
+  EXPECT_EQ(shared["inputs"]["cp"], 2);
+  for (const Json& json : {staged, shared}) {
+    EXPECT_EQ(json["status"], "ok");
+    EXPECT_LE(json["tpot_p50_low_s"], json["tpot_p50_s"]);
+    EXPECT_LE(json["tpot_p50_s"], json["tpot_p50_high_s"]);
+  }
+  // Half of the layers on each stage leave room for more.
+  EXPECT_GT(staged["kv_capacity_tokens"], 1.5 * plain["kv_capacity_tokens"].get<double>());
+  EXPECT_LT(staged["output_tokens_per_gpu_s"], plain["output_tokens_per_gpu_s"]);
+}
+
 TEST(Serve, RecordedArrivalsAreServed_C21) {
   const std::string folder = fresh_folder("serve-arrivals");
   write_text(folder + "/mix.csv",
@@ -183,6 +205,9 @@ TEST(Serve, RefusesWhatContradictsOrMeansNothing) {
       {{"--rate", "1", "--prefill-instances", "1", "--kv-link", "0B/s"}, "--kv-link"},
       {{"--rate", "1", "--memory-ratio", "2"}, "--memory-ratio"},
       {{"--rate", "1", "--ep", "4"}, "--ep"},
+      {{"--rate", "1", "--pp", "0"}, "--pp"},
+      {{"--rate", "1", "--pp", "4096", "--tp", "2"}, "--pp: 8192 GPUs an instance"},
+      {{"--rate", "1", "--cp", "2", "--ep", "4"}, "--ep"},
       {{"--rate", "1", "--shared-prefix", "5000"}, "--shared-prefix"},
       {{"--rate", "1", "--max-sequences", "0"}, "--max-sequences"},
       {{"--rate", "1", "--step-law", "none"}, "--step-law"},

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -37,6 +38,8 @@ std::vector<Candidate> candidates_of(const ServeOptions& asked) {
   };
   const int tp = ranks(asked.tp);
   const int dp = ranks(asked.dp);
+  const int pp = ranks(asked.pp);
+  const int cp = ranks(asked.cp);
   const auto split = [&](int new_tp, int new_dp) {
     add("tp_dp", fmt::format("tp x dp {} x {} instead of {} x {}", new_tp, new_dp, tp, dp), [&](ServeOptions& o) {
       o.tp = std::to_string(new_tp);
@@ -46,8 +49,21 @@ std::vector<Candidate> candidates_of(const ServeOptions& asked) {
   };
   if (tp % 2 == 0) split(tp / 2, dp * 2);
   if (dp % 2 == 0) split(tp * 2, dp / 2);
-  for (const int ep : {1, tp * dp}) {
-    if (ep == ranks(asked.ep) || (ep == 1 && tp * dp == 1)) continue;
+  // Experts stay spread as they are, as far as the ranks of a stage allow.
+  const auto stages = [&](int new_tp, int new_pp) {
+    const int old_ep = ranks(asked.ep);
+    const int ep = old_ep == tp * dp ? new_tp * dp : std::gcd(old_ep, new_tp * dp);
+    add("tp_pp", fmt::format("tp x pp {} x {} instead of {} x {}", new_tp, new_pp, tp, pp), [&](ServeOptions& o) {
+      o.tp = std::to_string(new_tp);
+      o.pp = std::to_string(new_pp);
+      o.ep = std::to_string(ep);
+      o.moe_tp.clear();
+    });
+  };
+  if (cp == 1 && tp % 2 == 0) stages(tp / 2, pp * 2);
+  if (cp == 1 && pp % 2 == 0) stages(tp * 2, pp / 2);
+  for (const int ep : {1, tp * dp * cp}) {
+    if (ep == ranks(asked.ep) || (ep == 1 && tp * dp * cp == 1)) continue;
     add("ep", fmt::format("ep {} instead of {}", ep, asked.ep), [&](ServeOptions& o) {
       o.ep = std::to_string(ep);
       o.moe_tp.clear();

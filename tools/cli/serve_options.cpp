@@ -13,7 +13,10 @@ void add_deployment_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--tp", options.tp, "RANKS", "tensor-parallel ranks of an instance (default 1)");
   add_text_option(command, "--ep", options.ep, "RANKS", "expert-parallel ranks (default 1)");
   add_text_option(command, "--dp", options.dp, "RANKS", "data-parallel ranks of attention (default 1)");
-  add_text_option(command, "--moe-tp", options.moe_tp, "RANKS", "ranks that share an expert (default tp x dp / ep)");
+  add_text_option(command, "--pp", options.pp, "STAGES", "pipeline stages of an instance (default 1)");
+  add_text_option(command, "--cp", options.cp, "RANKS", "context-parallel ranks (default 1)");
+  add_text_option(command, "--moe-tp", options.moe_tp, "RANKS",
+                  "ranks that share an expert (default tp x dp x cp / ep)");
   add_text_option(command, "--draft-tokens", options.draft_tokens, "COUNT",
                   "that the model's layers of multi-token prediction guess ahead of each step (default 0)");
   add_text_option(command, "--acceptance", options.acceptance, "P",

@@ -8,7 +8,7 @@ class Command;
 /// What was typed after `serve`, as text.
 struct ServeOptions {
   std::string model, hw, backend = "vllm", dtype;
-  std::string tp = "1", ep = "1", dp = "1", moe_tp;
+  std::string tp = "1", ep = "1", dp = "1", pp = "1", cp = "1", moe_tp;
   std::string draft_tokens = "0", acceptance;
   std::string instances, prefill_instances, decode_instances, kv_link;
   std::string rate, arrivals, concurrency, requests, warmup, urgent;

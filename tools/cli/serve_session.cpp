@@ -113,12 +113,13 @@ std::optional<ServiceAnswer> ServeSession::answer(const Asked& asked,
   if (served_.status == Status::ok) {
     const auto study = [&](IntervalEnd end) {
       setup.front_s = front_of(requests, end);
-      ServiceStudy done = study_service(
-          requests, setup, asked.rate, [&, end](const ServiceStep& step) { return served_.steps->seconds(step, end); });
+      ServiceStudy done = study_service(requests, setup, asked.rate,
+                                        [&, end](const ServiceStep& step) { return served_.seconds(step, end); });
       ++finished;
       return done;
     };
     setup.warmup_requests = warmup_of(requests.size());
+    setup.pipeline = served_.stages_of_instance();
     answer.middle = study(IntervalEnd::middle);
     if (const std::size_t enough = enough_requests(asked, answer.middle, requests.size()); enough > 0) {
       requests = requests_of(asked, enough);
@@ -178,16 +179,23 @@ void ServeSession::read_deployment() {
   deployment_.tp = ranks(options_.tp, "--tp");
   deployment_.ep = ranks(options_.ep, "--ep");
   deployment_.dp = ranks(options_.dp, "--dp");
+  deployment_.pp = ranks(options_.pp, "--pp");
+  deployment_.cp = ranks(options_.cp, "--cp");
   if (!options_.moe_tp.empty()) deployment_.moe_tp = ranks(options_.moe_tp, "--moe-tp");
   deployment_.draft_tokens = static_cast<int>(parse_count(options_.draft_tokens, "--draft-tokens", 0, 64));
   deployment_.backend = options_.backend;
   deployment_.kv_block_tokens = parse_count(options_.block, "--kv-block", 1, 1 << 20);
   if (!options_.dtype.empty()) deployment_.dtype = parse_dtype_flag(options_.dtype);
   const int experts = deployment_.ep * deployment_.moe_tp.value_or(1);
-  const int world = deployment_.tp * deployment_.dp;
+  const int world = deployment_.tp * deployment_.dp * deployment_.cp;
   if (deployment_.moe_tp ? experts != world : world % experts != 0) {
     throw UsageError("--ep", fmt::format("{} ranks of experts and {} of attention differ", experts, world),
-                     "ep x moe-tp = tp x dp");
+                     "ep x moe-tp = tp x dp x cp");
+  }
+  const int gpus = world * deployment_.pp;
+  if (gpus > kMostServeRanks) {
+    throw UsageError("--pp", fmt::format("{} GPUs an instance are more than {}", gpus, kMostServeRanks),
+                     "fewer ranks or stages");
   }
   const bool split = !options_.prefill_instances.empty() || !options_.decode_instances.empty();
   if (!split) {
@@ -196,13 +204,13 @@ void ServeSession::read_deployment() {
                        "add --prefill-instances and --decode-instances");
     }
     setup_.instances = options_.instances.empty() ? 1 : ranks(options_.instances, "--instances");
-    gpus_ = world * setup_.instances;
+    gpus_ = gpus * setup_.instances;
     return;
   }
-  read_split(world);
+  read_split(gpus);
 }
 
-void ServeSession::read_split(int world) {
+void ServeSession::read_split(int gpus) {
   const auto instances = [](const std::string& text, const char* flag) {
     return text.empty() ? 1 : static_cast<int>(parse_count(text, flag, 1, kMostServeRanks));
   };
@@ -220,7 +228,7 @@ void ServeSession::read_split(int world) {
   parts.decode_instances = instances(options_.decode_instances, "--decode-instances");
   parts.link_bytes_per_s = parse_bytes_per_second(options_.kv_link, "--kv-link").value();
   if (parts.link_bytes_per_s <= 0) throw UsageError("--kv-link", "moves nothing", "e.g. --kv-link 50GB/s");
-  gpus_ = world * (parts.prefill_instances + parts.decode_instances);
+  gpus_ = gpus * (parts.prefill_instances + parts.decode_instances);
 }
 
 void ServeSession::read_goals() {
@@ -314,7 +322,9 @@ std::vector<InputValue> ServeSession::inputs_of(const Asked& asked, const std::v
   add("tp", static_cast<std::int64_t>(deployment_.tp), o.tp != usual.tp);
   add("ep", static_cast<std::int64_t>(deployment_.ep), o.ep != usual.ep);
   add("dp", static_cast<std::int64_t>(deployment_.dp), o.dp != usual.dp);
-  const int moe_tp = deployment_.moe_tp.value_or(deployment_.tp * deployment_.dp / deployment_.ep);
+  add("pp", static_cast<std::int64_t>(deployment_.pp), o.pp != usual.pp);
+  add("cp", static_cast<std::int64_t>(deployment_.cp), o.cp != usual.cp);
+  const int moe_tp = deployment_.moe_tp.value_or(stage_ranks(deployment_) / deployment_.ep);
   add("moe_tp", static_cast<std::int64_t>(moe_tp), !o.moe_tp.empty());
   add("draft_tokens", static_cast<std::int64_t>(deployment_.draft_tokens), o.draft_tokens != usual.draft_tokens);
   if (!o.acceptance.empty()) add("acceptance_ratio", parse_number(o.acceptance, "--acceptance"), true);

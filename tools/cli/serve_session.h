@@ -37,7 +37,7 @@ class ServeSession {
  private:
   void read_load();
   void read_deployment();
-  void read_split(int world);
+  void read_split(int gpus);
   void read_goals();
   void finish_setup();
   [[nodiscard]] std::size_t usual_requests(const Asked& asked) const;

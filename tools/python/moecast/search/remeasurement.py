@@ -40,9 +40,9 @@ def remeasure(
     """Searches, executes some of the front, corrects the predictor by what was measured, and searches again.
 
     `runner`: takes a dict of genes, returns measured seconds of the workload (see moecast.runners). `how`: arguments of
-    `search`, whose metrics are asked once a genome in all rounds together. `executor`, `time_limit_s`: of the runner and
-    of the metrics. `resume`: journal of what was measured; a restarted run continues from it. A genome whose execution
-    fails keeps its prediction and is not tried again.
+    `search`, whose metrics are asked once a genome in all rounds together. `executor`, `time_limit_s`: of the runner
+    and of the metrics. `resume`: journal of what was measured; a restarted run continues from it. A genome whose
+    execution fails keeps its prediction and is not tried again.
 
     Returns a Remeasured. Raises UsageError, InputError.
     """
