@@ -191,7 +191,7 @@ GpuMachine read_gpu_machine(const std::string& folder) {
 }
 
 EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
-               const Deployment& asked, const Workload& workload, const EpOptions& options) {
+               const Deployment& asked, const Workload& workload, const EpOptions& options, const Predictor* analytic) {
   if (workload.phase == Phase::train) {
     throw InputError("phase", "routings of a training step are not sampled", "ask the analytic engine");
   }
@@ -217,6 +217,10 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     throw InputError(architecture.name, "has no MoE layer", "the event engine of GPUs answers for MoE layers");
   }
   note_layers(plan, workload, plan.notes);
+  if (analytic != nullptr && !is_lone_block(architecture)) {
+    plan.around = step_around(*analytic, architecture, plan.deployment, workload, options.batches,
+                              static_cast<int>(of_layer.size()));
+  }
   for (const LayerKind& kind : kinds) {
     const MoeBlock& block = *kind.block;
     if (const std::string what = unsupported(block); !what.empty()) {
@@ -260,6 +264,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.batches = options.batches;
     study.traffic = costs.traffic;
     study.costs = std::move(costs.costs);
+    study.costs.before_s = plan.around.before_s;
     study.options.slowdown = slowdowns(options, ranks);
     study.options.every_rank = options.every_rank;
     study.options.two_streams = options.chunks > 1 || options.batches > 1;

@@ -74,7 +74,8 @@ ExpertShares share_experts(const EpPlan& plan, const EpStudy& study, const Devic
 void add_operators(const EpStudy& study, const Means& m, Prediction& prediction) {
   const double layers = study.study.layers;
   const double parts = study.study.batches;
-  const double fixed = (study.study.costs.router_s + study.study.costs.shared_s) * layers * parts;
+  const MoeLayerCosts& costs = study.study.costs;
+  const double fixed = (costs.before_s + costs.router_s + costs.shared_s) * layers * parts;
   for (const EpPiece& piece : study.pieces) {
     double seconds = piece.seconds * layers * parts;
     OperatorKind kind = OperatorKind::gemm;
@@ -93,6 +94,29 @@ void add_operators(const EpStudy& study, const Means& m, Prediction& prediction)
     prediction.operators.push_back(
         {std::string(to_string(kind)), name, piece.stage, layers, Seconds(seconds), piece.origin});
   }
+}
+
+void add_around_warning(const StepAround& around, bool asked, Prediction& prediction) {
+  if (!asked || !around.missing.empty()) {
+    prediction.warnings.push_back(
+        "the time is that of the MoE layers: attention, norms, dense layers and head are not in it" +
+        (around.missing.empty() ? std::string() : " (" + around.missing + ")"));
+    return;
+  }
+  prediction.warnings.emplace_back(
+      "attention, norms, dense layers, head and host take what the analytic engine says, on every rank the same");
+}
+
+void add_around(const StepAround& around, Prediction& prediction, Interval& low, Interval& high) {
+  for (const OperatorCost& op : around.operators) {
+    prediction.operators.push_back(op);
+    prediction.origin = weakest(prediction.origin, op.origin);
+    low.add(op.latency.value(), op.half_width.value_or(0));
+    high.add(op.latency.value(), op.half_width.value_or(0));
+  }
+  prediction.factors.all_to_all += around.factors.all_to_all;
+  prediction.factors.memory_bandwidth += around.factors.memory_bandwidth;
+  prediction.factors.compute += around.factors.compute;
 }
 
 MemoryPerRank memory_of(const Profile& profile, const Architecture& architecture, const Deployment& deployment,
@@ -118,19 +142,17 @@ StepDistribution distribution_of(const std::vector<double>& steps, const EpOptio
 }  // namespace
 
 Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
-                      const Deployment& asked, const Workload& workload, const EpOptions& wanted) {
+                      const Deployment& asked, const Workload& workload, const EpOptions& wanted,
+                      const Predictor* analytic) {
   EpOptions options = wanted;
-  const EpPlan plan = plan_ep(machine, cluster, architecture, asked, workload, options);
+  const EpPlan plan = plan_ep(machine, cluster, architecture, asked, workload, options, analytic);
   Prediction prediction;
   prediction.memory = memory_of(machine.profile, architecture, plan.deployment, workload);
   const ParameterCount count = count_parameters(architecture);
   prediction.total_parameters = count.total;
   prediction.active_parameters = count.active;
   prediction.warnings = plan.notes;
-  if (!is_lone_block(architecture)) {
-    prediction.warnings.emplace_back(
-        "the time is that of the MoE layers: attention, norms, dense layers and head are not in it");
-  }
+  if (!is_lone_block(architecture)) add_around_warning(plan.around, analytic != nullptr, prediction);
   if (prediction.memory.capacity && prediction.memory.total() > *prediction.memory.capacity) {
     prediction.status = Status::does_not_fit;
     prediction.reason = "needs " + format_bytes(prediction.memory.total()) + " a rank, " +
@@ -149,7 +171,7 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
                               options.progress, options.stop));
     }
   }
-  std::vector<double> steps(static_cast<std::size_t>(options.samples));
+  std::vector<double> steps(static_cast<std::size_t>(options.samples), plan.around.outside_s);
   for (const std::vector<StepSample>& samples_of : all) {
     for (std::size_t s = 0; s < steps.size(); ++s) steps[s] += samples_of[s].step_s;
   }
@@ -190,11 +212,12 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
       high.add(seconds, study.pieces[p].log_high);
     }
     const double parts = study.study.batches;
+    const double before = study.study.costs.before_s * study.study.layers * parts;
     const double router = study.study.costs.router_s * study.study.layers * parts;
     const double shared = study.study.costs.shared_s * study.study.layers * parts;
-    const double experts = std::max(0.0, m.mean_kernels - router - shared);
+    const double experts = std::max(0.0, m.mean_kernels - before - router - shared);
     mean_experts += experts;
-    slowest_experts += std::max(0.0, m.kernels - router - shared);
+    slowest_experts += std::max(0.0, m.kernels - before - router - shared);
     const ExpertShares shares = share_experts(plan, study, machine.kernels->device, experts, distinct);
     factors.all_to_all += Seconds(std::max(0.0, m.step - m.kernels));
     factors.routing_overhead += Seconds(router);
@@ -203,11 +226,13 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
     launch += shares.launch;
     straggler += m.kernels - m.mean_kernels;
   }
+  add_around(plan.around, prediction, low, high);
+  launch += plan.around.launch_s;
   prediction.latency = d.mean;
   const double total = std::accumulate(prediction.operators.begin(), prediction.operators.end(), 0.0,
                                        [](double sum, const OperatorCost& op) { return sum + op.latency.value(); });
-  prediction.low = d.mean * std::exp(-low.seconds() / total);
-  prediction.high = d.mean * std::exp(high.seconds() / total);
+  prediction.low = d.mean * std::exp(std::min(-low.seconds() / total, plan.around.log_low));
+  prediction.high = d.mean * std::exp(std::max(high.seconds() / total, plan.around.log_high));
   prediction.throughput_tokens_per_s = step_tokens(workload) / d.mean.value();
   if (slowest_experts > 0) factors.expert_parallel_efficiency_ratio = mean_experts / slowest_experts;
   const std::array<std::pair<double, const char*>, 6> parts{{{factors.memory_bandwidth.value(), "memory_bandwidth"},

@@ -12,6 +12,7 @@
 #include "models/routing/routing_trace.h"
 #include "sim/event/ep_costs.h"
 #include "sim/event/routing_study.h"
+#include "sim/event/step_around.h"
 #include "sim/predictor.h"
 
 namespace moecast {
@@ -57,6 +58,7 @@ struct EpPlan {
   Deployment deployment;         ///< dp filled in
   DispatchMethod method = DispatchMethod::normal;
   double bytes_per_weight = 2;
+  StepAround around;               ///< the MoE layers; nothing where they are asked about alone
   std::vector<std::string> notes;  ///< what was assumed
 };
 
@@ -68,11 +70,13 @@ struct GpuMachine {
 /// @throws InputError when the folder holds no calibrated kernels.
 GpuMachine read_gpu_machine(const std::string& folder);
 
+/// @param analytic  of the same machine: says what lies around the MoE layers. nullptr: they are asked about alone.
 /// @throws InputError for an architecture without MoE layers, a deployment that is not expert-parallel in whole
 /// experts, what no engine executes yet, ranks that the cluster lacks, a link that it lacks, a kernel that the profile
 /// lacks.
 EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
-               const Deployment& deployment, const Workload& workload, const EpOptions& options);
+               const Deployment& deployment, const Workload& workload, const EpOptions& options,
+               const Predictor* analytic = nullptr);
 
 /// Samples of every study of a plan from windows of a recorded routing: window w is step w, the token of a line goes to
 /// the next free place of its window. Layer i of the model takes the trace's layer i modulo its number of layers.
@@ -80,9 +84,11 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
 std::vector<std::vector<StepSample>> sample_trace(const EpPlan& plan, const RoutingTrace& trace, std::int64_t windows,
                                                   const EpOptions& options);
 
-/// The MoE layers of one step over sampled routings: latency is their mean, `distribution` its percentiles, the
-/// interval that of the kernels' costs. Attention, norms and head are not part of it, and a warning says so.
+/// One step over sampled routings: latency is their mean, `distribution` its percentiles, the interval that of the
+/// kernels' costs. @param analytic  as for plan_ep. Where it says nothing of a model, the answer is that of the MoE
+/// layers alone, and a warning says so.
 Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
-                      const Deployment& deployment, const Workload& workload, const EpOptions& options);
+                      const Deployment& deployment, const Workload& workload, const EpOptions& options,
+                      const Predictor* analytic = nullptr);
 
 }  // namespace moecast

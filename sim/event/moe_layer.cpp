@@ -62,7 +62,7 @@ int MoeEvents::route(const MoeLayerCosts& costs, int batch) {
     for (const int last : computing_) {
       if (last >= 0 && last != before && (after.empty() || after.back() != last)) after.push_back(last);
     }
-    const int task = graph_.add_task(TaskKind::kernel, -1, kCompute, costs.router_s, {}, after);
+    const int task = graph_.add_task(TaskKind::kernel, -1, kCompute, costs.before_s + costs.router_s, {}, after);
     std::fill(computing_.begin(), computing_.end(), task);
     return task;
   }
@@ -70,6 +70,10 @@ int MoeEvents::route(const MoeLayerCosts& costs, int batch) {
   for (int rank = 0; rank < ranks_; ++rank) {
     after.clear();
     if (before >= 0) after.push_back(before);
+    if (costs.before_s > 0) {
+      compute(TaskKind::kernel, rank, costs.before_s, "attention and norms");
+      after.clear();
+    }
     routed.push_back(compute(TaskKind::kernel, rank, costs.router_s, "route"));
   }
   return graph_.add_task(TaskKind::kernel, -1, kCompute, 0, {}, routed);

@@ -12,6 +12,7 @@ namespace moecast {
 
 /// Seconds of the pieces of one MoE layer, each as it is alone.
 struct MoeLayerCosts {
+  double before_s = 0;                               ///< attention and what else precedes the router, on every rank
   double router_s = 0;                               ///< scores and selection, on every rank
   double shared_s = 0;                               ///< shared experts, beside dispatch
   std::function<double(const RankLoad&)> experts_s;  ///< routed experts of a rank
@@ -46,7 +47,7 @@ struct MoeEventOptions {
   double round_s = 0;  ///< between two rounds of an exchange, on top of its law
 };
 
-/// Layers of expert parallelism as tasks: route, dispatch, experts, combine.
+/// Layers of expert parallelism as tasks: what precedes them, route, dispatch, experts, combine.
 ///
 /// Dispatch and combine are barriers: a rank goes on when all bytes have arrived. In the port model each link carries
 /// the sum of what the matrix sends over it; in the exact one every pair of ranks takes its share of its route.

@@ -89,11 +89,14 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& f
   const GpuMachine machine = read_gpu_machine(hardware.folder);
   const Cluster cluster = choose_cluster(flags.cluster, machine.profile.name, folders);
   std::unique_ptr<Predictor> closed;
+  const auto analytic = [&]() -> const Predictor& {
+    if (!closed) closed = load_gpu_predictor(hardware.folder, folders.engines);
+    return *closed;
+  };
   const auto training_step = [&](Query& query) {
     const TrainingEventOptions asked = training_options_of(flags);
     add_event_inputs(flags, asked, query.inputs);
-    if (!closed) closed = load_gpu_predictor(hardware.folder, folders.engines);
-    return predict_training_events(*closed, machine, cluster, query.architecture, query.deployment, query.workload,
+    return predict_training_events(analytic(), machine, cluster, query.architecture, query.deployment, query.workload,
                                    asked);
   };
   const auto routed_layers = [&](Query& query) {
@@ -101,7 +104,8 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& f
     asked.progress = std::ref(progress);
     asked.stop = &InterruptGuard::flag();
     add_event_inputs(flags, asked, query.inputs);
-    return predict_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked);
+    return predict_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked,
+                      is_lone_block(query.architecture) ? nullptr : &analytic());
   };
   std::vector<Answer> answers;
   for (Query& query : queries) {

@@ -77,7 +77,8 @@ Written trace_gpu(const TraceOptions& options, const Query& query, const EventHa
   asked.every_rank = true;
   EpPlan plan;
   try {
-    plan = plan_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked);
+    const std::unique_ptr<Predictor> analytic = load_gpu_predictor(hardware.folder, folders.engines);
+    plan = plan_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked, analytic.get());
   } catch (const InputError& error) {
     blame_flag(error, options.query.model);
   }

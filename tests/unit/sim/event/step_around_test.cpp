@@ -1,0 +1,107 @@
+#include "sim/event/step_around.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "models/architecture/reader.h"
+#include "sim/event/ep_study.h"
+#include "sim/step/gpu_predictor.h"
+
+namespace moecast {
+namespace {
+
+const std::string kRoot = MOECAST_SOURCE_DIR;
+
+const GpuMachine& h200() {
+  static const GpuMachine machine = read_gpu_machine(kRoot + "/hwprofiles/h200-sxm");
+  return machine;
+}
+
+const Predictor& analytic() {
+  static const auto predictor = load_gpu_predictor(kRoot + "/hwprofiles/h200-sxm", kRoot + "/models/plan/engines");
+  return *predictor;
+}
+
+Cluster rails() { return read_cluster(kRoot + "/hwprofiles/clusters/h200-hgx-rail.json"); }
+
+Architecture deepseek() { return load_architecture(kRoot + "/models/zoo/deepseek-v3.json"); }
+
+Deployment wide(int ranks) {
+  Deployment d;
+  d.ep = d.dp = ranks;
+  d.backend = "sglang";
+  return d;
+}
+
+Workload decode(std::int64_t batch) {
+  Workload w;
+  w.batch = batch;
+  w.context = 4000;
+  return w;
+}
+
+EpOptions few() {
+  EpOptions options;
+  options.samples = 5;
+  return options;
+}
+
+TEST(StepAround, IsTheStepWithoutItsExperts) {
+  const StepAround around = step_around(analytic(), deepseek(), wide(32), decode(2048), 1, 58);
+  EXPECT_EQ(around.missing, "");
+  // Attention of 61 layers, three dense layers and the head: everything but the MoE blocks is counted once.
+  const double listed = std::accumulate(around.operators.begin(), around.operators.end(), 0.0,
+                                        [](double sum, const OperatorCost& op) { return sum + op.latency.value(); });
+  EXPECT_NEAR(58 * around.before_s + around.outside_s, listed, 1e-9 * listed);
+  for (const OperatorCost& op : around.operators) EXPECT_THAT(op.name, testing::Not(testing::HasSubstr("experts")));
+  const Prediction whole = analytic().predict(deepseek(), wide(32), decode(2048));
+  const double experts =
+      std::accumulate(whole.operators.begin(), whole.operators.end(), 0.0, [](double sum, const OperatorCost& op) {
+        const bool routed =
+            op.kind == "experts" || op.kind == "shared" || op.kind == "communication" || op.name == "router";
+        return sum + (routed ? op.latency.value() : 0);
+      });
+  EXPECT_NEAR(listed + experts, whole.latency->value(), 0.01 * whole.latency->value());
+}
+
+TEST(StepAround, AWholeStepIsItsLayersAndWhatLiesAround) {
+  const Prediction layers = predict_ep(h200(), rails(), deepseek(), wide(32), decode(2048), few());
+  const Prediction step = predict_ep(h200(), rails(), deepseek(), wide(32), decode(2048), few(), &analytic());
+  const StepAround around = step_around(analytic(), deepseek(), wide(32), decode(2048), 1, 58);
+  EXPECT_NEAR(step.latency->value(), layers.latency->value() + 58 * around.before_s + around.outside_s,
+              1e-6 * step.latency->value());
+  EXPECT_THAT(layers.warnings, testing::Contains(testing::HasSubstr("head are not in it")));
+  EXPECT_THAT(step.warnings, testing::Not(testing::Contains(testing::HasSubstr("head are not in it"))));
+  const double listed = std::accumulate(step.operators.begin(), step.operators.end(), 0.0,
+                                        [](double sum, const OperatorCost& op) { return sum + op.latency.value(); });
+  // Shared experts run beside the dispatch.
+  EXPECT_GE(listed, step.latency->value());
+  EXPECT_LE(listed, 1.05 * step.latency->value());
+  EXPECT_LT(*step.low, *step.latency);
+  EXPECT_GT(*step.high, *step.latency);
+}
+
+TEST(StepAround, AttentionOfOneBatchHidesTheExchangeOfTheOther) {
+  EpOptions options = few();
+  options.batches = 2;
+  const StepAround around = step_around(analytic(), deepseek(), wide(32), decode(8192), 2, 58);
+  const Prediction step = predict_ep(h200(), rails(), deepseek(), wide(32), decode(8192), options, &analytic());
+  const Prediction layers = predict_ep(h200(), rails(), deepseek(), wide(32), decode(8192), options);
+  const double apart = layers.latency->value() + 2 * 58 * around.before_s + around.outside_s;
+  EXPECT_LT(step.latency->value(), 0.95 * apart);
+  EXPECT_GT(step.latency->value(), 2 * 58 * around.before_s + around.outside_s);
+}
+
+TEST(StepAround, SaysWhatItCannotSay) {
+  Architecture encoded = deepseek();
+  encoded.encoder = encoded.decoder;
+  EXPECT_NE(step_around(analytic(), encoded, wide(32), decode(64), 1, 58).missing, "");
+  Deployment divided = wide(32);
+  divided.tp = 3;
+  EXPECT_NE(step_around(analytic(), deepseek(), divided, decode(64), 1, 58).missing, "");
+}
+
+}  // namespace
+}  // namespace moecast
