@@ -57,6 +57,7 @@ struct EngineSpec {
   bool mixed_expert_parallelism = true;
   bool deepep_between_nodes = false;  ///< rows travel to experts on several nodes by DeepEP, else by collectives
   bool two_batch_overlap = false;     ///< half of a batch computes while rows of the other half travel by DeepEP
+  double shared_stream_rows = 0;  ///< rows of a step up to which shared experts run beside the routed ones; 0: never
   EnginePipeline pipeline;
   ContextExchange context_exchange = ContextExchange::all_gather;
   EngineHost host;

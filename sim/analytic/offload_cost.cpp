@@ -15,8 +15,6 @@ namespace {
 constexpr double kReached = 0.86;
 constexpr double kReachedLow = 0.75;
 constexpr double kReachedHigh = 0.95;
-/// Start of a copy: 2.7 us of 4 KiB from pinned memory on an H100, launched in a stream.
-constexpr double kStart = 3e-6;
 /// Layers of random popularity are as many different draws.
 constexpr int kDraws = 32;
 
@@ -87,7 +85,7 @@ struct Fetching {
 double exposed_of_step(const std::vector<Fetching>& all, BytesPerSecond bandwidth, double hidden_s) {
   double sum = 0;
   for (const Fetching& f : all) {
-    sum += f.layers.layers * exposed(f.use, kStart + (f.layers.expert / bandwidth).value(), hidden_s);
+    sum += f.layers.layers * exposed(f.use, kFetchStart + (f.layers.expert / bandwidth).value(), hidden_s);
   }
   return sum;
 }
@@ -118,6 +116,14 @@ std::optional<HostLink> host_link(const Profile& profile, const ExpertOffload& o
   }
   return HostLink{BytesPerSecond(known->value), BytesPerSecond(known->low.value_or(known->value)),
                   BytesPerSecond(known->high.value_or(known->value)), known->origin};
+}
+
+void require_link(Prediction& prediction) {
+  prediction.status = Status::outside_range;
+  prediction.reason =
+      "experts are fetched, but the profile does not say how fast the link to the host is: write --host-link RATE";
+  prediction.latency = prediction.low = prediction.high = std::nullopt;
+  prediction.throughput_tokens_per_s = std::nullopt;
 }
 
 bool fetches_experts(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
@@ -162,11 +168,7 @@ void charge_offload(const Architecture& architecture, const Deployment& deployme
   if (touched > 0) use.hit_ratio = 1 - missed / touched;
   if (!prediction.latency || fetching.empty()) return;
   if (!link) {
-    prediction.status = Status::outside_range;
-    prediction.reason =
-        "experts are fetched, but the profile does not say how fast the link to the host is: write --host-link RATE";
-    prediction.latency = prediction.low = prediction.high = std::nullopt;
-    prediction.throughput_tokens_per_s = std::nullopt;
+    require_link(prediction);
     return;
   }
   use.transfer = Seconds(exposed_of_step(fetching, link->bandwidth, 0));

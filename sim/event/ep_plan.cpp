@@ -6,6 +6,7 @@
 
 #include "models/core/error.h"
 #include "models/plan/graph.h"
+#include "models/routing/expert_cache.h"
 #include "models/routing/load.h"
 #include "sim/event/ep_study.h"
 
@@ -181,6 +182,39 @@ Kinds kinds_of(const Architecture& architecture) {
   return found;
 }
 
+/// Where experts of the block are fetched. Over a link that nobody knows, none: the caller says so.
+void add_fetch(const EpPlan& plan, const MoeBlock& block, const EpOptions& options, const Workload& workload,
+               RoutingStudy& study) {
+  const auto layers =
+      std::ranges::find_if(plan.offloaded, [&](const OffloadedLayers& l) { return l.runs && l.block == block; });
+  if (layers == plan.offloaded.end()) return;
+  const std::pair<bool, const char*> others[] = {{options.placement == PlacementKind::balanced, "--placement balanced"},
+                                                 {options.chunks > 1, "--chunks"},
+                                                 {options.batches > 1, "--batches"},
+                                                 {options.shadowed_experts > 0, "--shadow"},
+                                                 {options.orders.active(), "--correlation and --drift"}};
+  for (const auto& [asked, flag] : others) {
+    if (asked) {
+      throw InputError("offload", fmt::format("is not executed beside {} yet", flag),
+                       fmt::format("leave out {}", flag));
+    }
+  }
+  if (!plan.link) return;
+  ExpertFetch& fetch = study.fetch;
+  fetch.resident = layers->resident;
+  fetch.policy = plan.deployment.offload->policy;
+  fetch.overlap = plan.deployment.offload->overlap;
+  fetch.expert_bytes = layers->expert.value();
+  fetch.start_s = kFetchStart;
+  fetch.bandwidth = plan.link->bandwidth.value();
+  const bool chosen = study.policy.kind == RoutingPolicyKind::token_choice ||
+                      study.policy.kind == RoutingPolicyKind::hierarchical ||
+                      study.policy.kind == RoutingPolicyKind::hash;
+  const double decisions = step_tokens(workload) / study.policy.tokens_per_decision;
+  fetch.touched = chosen ? touch_probability(inclusion_probability(study.popularity, study.policy.top_k), decisions)
+                         : std::vector<double>(study.popularity.size(), 1.0);
+}
+
 }  // namespace
 
 GpuMachine read_gpu_machine(const std::string& folder) {
@@ -197,6 +231,11 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   }
   EpPlan plan;
   plan.deployment = spread(asked);
+  const HardwareQuantity* capacity = machine.profile.find("memory_capacity");
+  plan.deployment = with_resident_experts(architecture, plan.deployment, workload,
+                                          capacity != nullptr ? std::optional(Bytes(capacity->value)) : std::nullopt);
+  plan.offloaded = offloaded_layers(architecture, plan.deployment, workload);
+  if (plan.deployment.offload) plan.link = host_link(machine.profile, *plan.deployment.offload);
   const int ranks = plan.deployment.ep;
   Topology topology(cluster, ranks, &machine.profile);
   const Topology measured(without_taper(cluster), ranks, &machine.profile);
@@ -282,6 +321,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.shadowed_experts = options.shadowed_experts;
     study.expert_bytes = expert_bytes;
     study.background_share = options.background_share;
+    add_fetch(plan, block, options, workload, study);
     const int slots =
         options.slots_per_rank > 0 ? options.slots_per_rank : static_cast<int>((experts + ranks - 1) / ranks) + 1;
     const int groups = std::max(1, study.policy.groups);

@@ -127,6 +127,80 @@ MemoryPerRank memory_of(const Profile& profile, const Architecture& architecture
   return memory;
 }
 
+std::vector<std::vector<StepSample>> sample_all(const EpPlan& plan, const Workload& workload,
+                                                const EpOptions& options) {
+  if (const auto& trace = workload.load.trace) return sample_trace(plan, *trace, options.samples, options);
+  std::vector<std::vector<StepSample>> all;
+  for (std::size_t i = 0; i < plan.studies.size(); ++i) {
+    all.push_back(run_study(plan.studies[i].study, options.seed + i * 1'000'003, options.samples, options.threads,
+                            options.progress, options.stop));
+  }
+  return all;
+}
+
+std::vector<double> steps_of(const EpPlan& plan, const std::vector<std::vector<StepSample>>& all, int samples) {
+  std::vector<double> steps(static_cast<std::size_t>(samples), plan.around.outside_s);
+  for (const std::vector<StepSample>& of_kind : all) {
+    for (std::size_t s = 0; s < steps.size(); ++s) steps[s] += of_kind[s].step_s;
+  }
+  return steps;
+}
+
+/// Says what was fetched. @return seconds that the mean step takes longer than the same routings with all experts held.
+double add_offload(const EpPlan& plan, const Workload& workload, const EpOptions& options,
+                   const std::vector<std::vector<StepSample>>& all, double mean_s, Prediction& prediction,
+                   Interval& low, Interval& high) {
+  if (!plan.deployment.offload) return 0;
+  const ExpertOffload& asked = *plan.deployment.offload;
+  OffloadUse& use = prediction.offload.emplace();
+  use.policy = asked.policy;
+  use.overlap = asked.overlap;
+  use.experts = use.resident = *asked.resident;
+  use.host = offloaded_bytes(plan.offloaded);
+  if (plan.offloaded.empty()) return 0;
+  use.experts = plan.offloaded.front().experts;
+  use.resident = plan.offloaded.front().resident;
+  use.expert = plan.offloaded.front().expert;
+  use.link = plan.link->bandwidth;
+  use.link_origin = plan.link->origin;
+  EpPlan held = plan;
+  double used = 0;
+  double missed = 0;
+  double layers = 0;
+  for (std::size_t i = 0; i < plan.studies.size(); ++i) {
+    const ExpertFetch& fetch = plan.studies[i].study.fetch;
+    held.studies[i].study.fetch = {};
+    if (!fetch.active()) continue;
+    layers += plan.studies[i].study.layers;
+    for (const StepSample& sample : all[i]) {
+      used += sample.used_experts;
+      missed += sample.missed_experts;
+      use.missed += sample.fetched / options.samples;
+      use.fetched += Bytes(sample.fetched * fetch.expert_bytes / options.samples);
+      use.transfer +=
+          Seconds(sample.fetched * (fetch.start_s + fetch.expert_bytes / fetch.bandwidth) / options.samples);
+    }
+  }
+  if (layers > 0) use.missed /= layers;
+  if (used > 0) use.hit_ratio = 1 - missed / used;
+  EpOptions again = options;
+  again.progress = {};
+  const double waited =
+      std::max(0.0, mean_s - mean(steps_of(held, sample_all(held, workload, again), options.samples)));
+  use.exposed = Seconds(waited);
+  prediction.operators.push_back({std::string(to_string(OperatorKind::weight_transfer)), "experts that are fetched",
+                                  "offload", layers, use.exposed, use.link_origin});
+  prediction.origin = weakest(prediction.origin, use.link_origin);
+  low.add(waited, std::log(plan.link->high / plan.link->bandwidth));
+  high.add(waited, std::log(plan.link->bandwidth / plan.link->low));
+  if (!workload.load.trace) {
+    prediction.warnings.emplace_back(
+        "hit rate of experts: steps are taken to choose independently of each other; text that stays with its experts "
+        "hits more often");
+  }
+  return waited;
+}
+
 StepDistribution distribution_of(const std::vector<double>& steps, const EpOptions& options) {
   StepDistribution d;
   d.samples = options.samples;
@@ -160,21 +234,17 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
     return prediction;
   }
 
-  std::vector<std::vector<StepSample>> all;
+  if (!plan.offloaded.empty() && !plan.link) {
+    require_link(prediction);
+    return prediction;
+  }
+
   if (const auto& trace = workload.load.trace) {
     const std::int64_t windows = trace_windows(*trace, plan.studies.front().study.tokens);
     options.samples = static_cast<int>(std::min<std::int64_t>(options.samples, windows));
-    all = sample_trace(plan, *trace, options.samples, options);
-  } else {
-    for (std::size_t i = 0; i < plan.studies.size(); ++i) {
-      all.push_back(run_study(plan.studies[i].study, options.seed + i * 1'000'003, options.samples, options.threads,
-                              options.progress, options.stop));
-    }
   }
-  std::vector<double> steps(static_cast<std::size_t>(options.samples), plan.around.outside_s);
-  for (const std::vector<StepSample>& samples_of : all) {
-    for (std::size_t s = 0; s < steps.size(); ++s) steps[s] += samples_of[s].step_s;
-  }
+  const std::vector<std::vector<StepSample>> all = sample_all(plan, workload, options);
+  const std::vector<double> steps = steps_of(plan, all, options.samples);
   if (options.stop != nullptr && options.stop->load()) return prediction;
 
   StepDistribution d = distribution_of(steps, options);
@@ -227,6 +297,7 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
     straggler += m.kernels - m.mean_kernels;
   }
   add_around(plan.around, prediction, low, high);
+  const double waited = add_offload(plan, workload, options, all, d.mean.value(), prediction, low, high);
   launch += plan.around.launch_s;
   prediction.latency = d.mean;
   const double total = std::accumulate(prediction.operators.begin(), prediction.operators.end(), 0.0,
@@ -235,7 +306,12 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
   prediction.high = d.mean * std::exp(std::max(high.seconds() / total, plan.around.log_high));
   prediction.throughput_tokens_per_s = step_tokens(workload) / d.mean.value();
   if (slowest_experts > 0) factors.expert_parallel_efficiency_ratio = mean_experts / slowest_experts;
-  const std::array<std::pair<double, const char*>, 6> parts{{{factors.memory_bandwidth.value(), "memory_bandwidth"},
+  // What waits for experts was counted as exchange.
+  factors.all_to_all = Seconds(std::max(0.0, factors.all_to_all.value() - waited));
+  const double memory = factors.memory_bandwidth.value();
+  factors.memory_bandwidth += Seconds(waited);
+  const std::array<std::pair<double, const char*>, 7> parts{{{memory, "memory_bandwidth"},
+                                                             {waited, "host_link"},
                                                              {factors.compute.value(), "compute"},
                                                              {factors.routing_overhead.value(), "router"},
                                                              {factors.all_to_all.value(), "all_to_all"},

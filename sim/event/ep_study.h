@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "hwprofiles/cluster.h"
+#include "models/plan/offload.h"
 #include "models/routing/routing_trace.h"
+#include "sim/analytic/offload_cost.h"
 #include "sim/event/ep_costs.h"
 #include "sim/event/routing_study.h"
 #include "sim/event/step_around.h"
@@ -58,8 +60,10 @@ struct EpPlan {
   Deployment deployment;         ///< dp filled in
   DispatchMethod method = DispatchMethod::normal;
   double bytes_per_weight = 2;
-  StepAround around;               ///< the MoE layers; nothing where they are asked about alone
-  std::vector<std::string> notes;  ///< what was assumed
+  StepAround around;                       ///< the MoE layers; nothing where they are asked about alone
+  std::vector<OffloadedLayers> offloaded;  ///< that do not hold all experts
+  std::optional<HostLink> link;            ///< that these come over; nullopt: nobody knows, or none is needed
+  std::vector<std::string> notes;          ///< what was assumed
 };
 
 /// A GPU and its calibrated kernels.

@@ -21,6 +21,11 @@ MoeEvents::MoeEvents(EventGraph& graph, NetworkPorts& ports, int ranks, MoeEvent
       buses_.push_back(graph_.add_resource(fmt::format("rank {} memory", rank), options_.memory_bandwidth));
     }
   }
+  if (options_.host_bandwidth > 0) {
+    for (int rank = 0; rank < ranks; ++rank) {
+      hosts_.push_back(graph_.add_resource(fmt::format("rank {} host link", rank), options_.host_bandwidth));
+    }
+  }
   clear();
 }
 
@@ -125,13 +130,38 @@ int MoeEvents::exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, d
                     flow / bound, options_.flows, after);
 }
 
+/// Copies one after another over the rank's own link. @param after  -1: at once. @return the task; -1: nothing to
+/// fetch.
+int MoeEvents::fetch(int rank, int experts, int after) {
+  if (experts == 0) return -1;
+  Demand demand;
+  demand.amount = experts * options_.fetch_bytes;
+  demand.bound = options_.host_bandwidth;
+  demand.resources = std::span(&hosts_[static_cast<std::size_t>(rank)], 1);
+  after_.clear();
+  if (after >= 0) after_.push_back(after);
+  const int task = graph_.add_task(TaskKind::transfer, rank, kFetch, experts * options_.fetch_start_s,
+                                   std::span<const Demand>(&demand, 1), after_);
+  if (options_.every_rank) graph_.name_task(task, fmt::format("fetch {} experts", experts));
+  return task;
+}
+
 int MoeEvents::experts(const MoeLayerCosts& costs, const MoeTraffic& part, int dispatched) {
   std::vector<int>& all = after_;
+  const bool fetches = !part.fetched.empty();
+  std::vector<int> fetched;
+  for (int rank = 0; fetches && rank < ranks_; ++rank) {
+    fetched.push_back(
+        fetch(rank, part.fetched[static_cast<std::size_t>(rank)], options_.fetch_ahead ? -1 : dispatched));
+  }
   const int first = graph_.tasks();
   for (int rank = 0; rank < ranks_; ++rank) {
     const RankLoad& load = part.loads[static_cast<std::size_t>(rank)];
     after_.clear();
     after_.push_back(dispatched);
+    if (fetches && !options_.fetch_ahead && fetched[static_cast<std::size_t>(rank)] >= 0) {
+      after_.push_back(fetched[static_cast<std::size_t>(rank)]);
+    }
     compute(TaskKind::kernel, rank, load.rows > 0 ? costs.experts_s(load) : 0, "experts",
             costs.experts_bytes ? costs.experts_bytes(load) : 0);
   }

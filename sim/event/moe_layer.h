@@ -30,6 +30,7 @@ struct MoeLayerCosts {
 struct MoeTraffic {
   ByteMatrix dispatch{1};       ///< combine is the way back
   std::vector<RankLoad> loads;  ///< of each rank
+  std::vector<int> fetched{};   ///< experts that each rank fetches from its host; empty: none
 };
 
 struct MoeEventOptions {
@@ -44,7 +45,11 @@ struct MoeEventOptions {
   ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;  ///< of dispatch; combine is its way back
   int ranks_per_node = 1;                                  ///< of a hierarchical exchange
   FlowModel flows = FlowModel::port;
-  double round_s = 0;  ///< between two rounds of an exchange, on top of its law
+  double round_s = 0;         ///< between two rounds of an exchange, on top of its law
+  double host_bandwidth = 0;  ///< B/s of a rank's link to its host; 0: nothing is fetched
+  double fetch_start_s = 0;   ///< of the copy of an expert
+  double fetch_bytes = 0;     ///< of an expert
+  bool fetch_ahead = false;   ///< of the next layer while one runs; else a rank computes when its experts are there
 };
 
 /// Layers of expert parallelism as tasks: what precedes them, route, dispatch, experts, combine.
@@ -53,7 +58,7 @@ struct MoeEventOptions {
 /// the sum of what the matrix sends over it; in the exact one every pair of ranks takes its share of its route.
 class MoeEvents {
  public:
-  enum Stream { kCompute, kDispatch, kCombine };
+  enum Stream { kCompute, kDispatch, kCombine, kFetch };
 
   /// @param uniform_bound_s  seconds of the fullest link for uniform routing (imbalance 1).
   MoeEvents(EventGraph& graph, NetworkPorts& ports, int ranks, MoeEventOptions options, double uniform_bound_s);
@@ -77,6 +82,7 @@ class MoeEvents {
                          const std::function<double(double)>& cost, double share, int stream);
   int route(const MoeLayerCosts& costs, int batch);
   int experts(const MoeLayerCosts& costs, const MoeTraffic& part, int dispatched);
+  int fetch(int rank, int experts, int after);
 
   EventGraph& graph_;
   NetworkPorts& ports_;
@@ -85,6 +91,7 @@ class MoeEvents {
   double uniform_bound_s_;
   double dispatch_bound_s_ = 0;
   std::vector<int> buses_;      ///< memory of each rank, where there is one
+  std::vector<int> hosts_;      ///< link of each rank to its host, where there is one
   std::vector<int> computing_;  ///< last task of each rank's compute stream; -1: none
   std::vector<int> ready_;      ///< of each batch: what its next layer waits for
   int dispatching_ = -1;        ///< last dispatch, or last exchange where they share a stream

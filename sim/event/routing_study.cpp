@@ -83,6 +83,13 @@ void check(const RoutingStudy& study) {
   need(study.shadowed_experts == 0 || study.batches == 1, "shadowed experts are sent for one batch, not for two");
   need(study.shadowed_experts == 0 || !study.orders.active(),
        "shadowed experts are those of one order of popularity: no correlation and no drift beside them");
+  if (study.fetch.active()) {
+    need(study.fetch.touched.size() == study.popularity.size(), "experts that are fetched need their use");
+    need(study.chunks == 1 && study.batches == 1, "experts are fetched for one batch, whole");
+    need(!study.orders.active(),
+         "experts are fetched by steps that choose alike: no correlation and no drift beside it");
+    need(study.shadowed_experts == 0, "experts are fetched or shadowed, not both");
+  }
   need(study.background_share >= 0 && study.background_share < 1,
        fmt::format("background traffic of {} of the links; at least 0 and below 1", study.background_share));
 }
@@ -141,7 +148,15 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
     counters_.emplace_back(
         study.shadowed_experts > 0 ? with_shadows(placement, order, study.shadowed_experts) : placement, traffic);
   }
-  events_ = std::make_unique<MoeEvents>(graph_, ports_, study.topology.ranks(), study.options, uniform_bound_s_);
+  MoeEventOptions options = study.options;
+  if (study.fetch.active()) {
+    fetch_.emplace(study.fetch, study.placements);
+    options.host_bandwidth = study.fetch.bandwidth;
+    options.fetch_start_s = study.fetch.start_s;
+    options.fetch_bytes = study.fetch.expert_bytes;
+    options.fetch_ahead = study.fetch.overlap == FetchOverlap::layer;
+  }
+  events_ = std::make_unique<MoeEvents>(graph_, ports_, study.topology.ranks(), options, uniform_bound_s_);
   parts_.resize(static_cast<std::size_t>(std::max(study.chunks, study.batches)));
 }
 
@@ -193,7 +208,19 @@ void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, Ste
     total += load.rows;
   }
   if (total > 0) sample.row_imbalance += fullest * ranks / total / parts;
+  if (fetch_) take_fetched(layer, out, sample);
   sample.distinct_ratio += touched / counter.placement().experts() / parts;
+}
+
+void RoutingSimulator::take_fetched(int layer, MoeTraffic& out, StepSample& sample) {
+  if (replays_) {
+    fetch_->replay(layer, traffic_.rows_per_expert, out.fetched);
+  } else {
+    fetch_->draw(layer, traffic_.rows_per_expert, out.fetched);
+  }
+  for (const RankLoad& load : out.loads) sample.used_experts += load.distinct;
+  for (const int count : out.fetched) sample.missed_experts += count;
+  sample.fetched += *std::ranges::max_element(out.fetched);
 }
 
 /// Traffic of others asks for its share of every link for as long as the layer may take alone.
@@ -245,6 +272,8 @@ StepSample RoutingSimulator::run(std::uint64_t seed, std::uint64_t index, const 
   const int parts = std::max(study_.chunks, study_.batches);
   const bool batches = study_.batches > 1;
   if (orders_) orders_->go_to(static_cast<std::int64_t>(index));
+  // A stream of its own: the same routings with and without.
+  if (fetch_) fetch_->seed(sample_random(seed ^ 0x6665746368ULL, index)());
   if (batches) events_->clear(study_.batches);
   for (int layer = 0; layer < study_.layers; ++layer) {
     for (int part = 0; part < parts; ++part) {
@@ -295,6 +324,7 @@ void RoutingSimulator::add_recorded(int layer, const Assignment& assignment, Ste
     throw InputError("load",
                      fmt::format("a recorded step of {} tokens; {} are asked for", assignment.tokens(), study_.tokens));
   }
+  replays_ = true;
   for (int part = 0; part < study_.chunks; ++part) {
     const auto begin = static_cast<std::size_t>(study_.tokens * part / study_.chunks);
     const auto end = static_cast<std::size_t>(study_.tokens * (part + 1) / study_.chunks);

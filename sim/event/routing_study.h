@@ -12,6 +12,7 @@
 #include "models/routing/capacity.h"
 #include "models/routing/expert_orders.h"
 #include "models/routing/metrics.h"
+#include "sim/event/expert_fetch.h"
 #include "sim/event/layer_placements.h"
 #include "sim/event/moe_layer.h"
 
@@ -42,6 +43,7 @@ struct RoutingStudy {
   int shadowed_experts = 0;     ///< so many most popular experts are sent to every rank before each layer
   double expert_bytes = 0;      ///< weights of one expert, for that
   double background_share = 0;  ///< of every link's bandwidth that other traffic asks for
+  ExpertFetch fetch;            ///< of experts that ranks do not hold
 };
 
 /// Times of one sampled step.
@@ -56,6 +58,9 @@ struct StepSample {
   double distinct_ratio = 0;  ///< experts with at least one row, share of all
   double dropped_ratio = 0;   ///< rows that a capacity drops or keeps for a later step, share of all
   int contended_layers = 0;   ///< in which something was shared
+  double used_experts = 0;    ///< with rows, of all ranks and layers
+  double missed_experts = 0;  ///< of these, fetched
+  double fetched = 0;         ///< by the rank that fetches most, sum of the layers
 };
 
 /// Simulates one sample after another; owns all buffers, so that a warm study does not allocate where nothing is
@@ -76,6 +81,7 @@ class RoutingSimulator {
  private:
   /// Limits, counts and loads what `assignment_` holds.
   void take(int layer, std::int64_t tokens, MoeTraffic& out, StepSample& sample);
+  void take_fetched(int layer, MoeTraffic& out, StepSample& sample);
   void simulate_layer(int layer, StepSample& sample, const Observer& observer);
   void add_imbalance(StepSample& sample) const;
   void add_others();
@@ -88,6 +94,8 @@ class RoutingSimulator {
   std::unique_ptr<MoeEvents> events_;
   Router router_;
   std::optional<ExpertOrders> orders_;
+  std::optional<FetchDraw> fetch_;
+  bool replays_ = false;  ///< recorded steps, one after another
   bool traffic_by_node_ = false;
   std::vector<TrafficCounter> counters_;  ///< one a layer
   std::vector<int> owners_;               ///< of shadowed experts, layer by layer

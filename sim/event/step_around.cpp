@@ -55,7 +55,9 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
   Prediction rest;
   Prediction whole;
   try {
-    rest = analytic.predict(without_experts(architecture), deployment, part_of(workload, batches));
+    Deployment held = deployment;
+    held.offload.reset();
+    rest = analytic.predict(without_experts(architecture), held, part_of(workload, batches));
     whole = analytic.predict(architecture, deployment, workload);
   } catch (const InputError& error) {
     around.missing = error.where() + ": " + error.problem();

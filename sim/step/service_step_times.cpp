@@ -9,6 +9,7 @@
 
 #include "sim/step/batch_overlap.h"
 #include "sim/step/context_parallel.h"
+#include "sim/step/stream_overlap.h"
 
 namespace moecast {
 namespace {
@@ -151,7 +152,9 @@ class ServiceStepTimes::Grids {
     (prompts ? asked.context : asked.decodes) = rows;
     asked.prompts = prompts ? 1 : 0;
     asked.expert_rows = expert_rows;
-    return ask(by_rows_, asked);
+    StepTimes times = ask(by_rows_, asked);
+    times[static_cast<std::size_t>(StepGroup::shared)] *= exposed_shared(model_.operators(), asked, times);
+    return times;
   }
 
   /// Captured graphs are steps of a staircase: none is interpolated.

@@ -7,6 +7,7 @@
 #include "sim/step/batch_overlap.h"
 #include "sim/step/context_parallel.h"
 #include "sim/step/pipeline_schedule.h"
+#include "sim/step/stream_overlap.h"
 
 namespace moecast {
 namespace {
@@ -92,9 +93,11 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
   const StepShape part = part_of(shape, overlap.parts);
   const StepHalfWidths widths = model.half_widths(terms.launch);
   const std::vector<StepOperator>& operators = model.operators().operators;
+  const double shared = exposed_shared(model.operators(), part, times_one_after_the_other(model.operators(), part));
   for (std::size_t i = 0; i < operators.size(); ++i) {
     const StepOperator& op = operators[i];
-    const double times = op.count * overlap.parts * (is_communication(op.group) ? overlap.exposed : 1);
+    const double hidden = is_communication(op.group) ? overlap.exposed : op.group == StepGroup::shared ? shared : 1;
+    const double times = op.count * overlap.parts * hidden;
     double whole = times * op.seconds(part);
     if (whole == 0) continue;
     // An uneven router touches fewer experts too: removing it never slows.

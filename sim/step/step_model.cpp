@@ -5,6 +5,8 @@
 #include <numeric>
 #include <utility>
 
+#include "sim/step/stream_overlap.h"
+
 namespace moecast {
 namespace {
 
@@ -36,10 +38,8 @@ StepModel::StepModel(StepOperators operators, EngineSpec engine, Deployment depl
       device_(device) {}
 
 StepTimes StepModel::times(const StepShape& shape) const {
-  StepTimes times{};
-  for (const StepOperator& op : operators_.operators) {
-    times[static_cast<std::size_t>(op.group)] += op.count * op.seconds(shape);
-  }
+  StepTimes times = times_one_after_the_other(operators_, shape);
+  times[static_cast<std::size_t>(StepGroup::shared)] *= exposed_shared(operators_, shape, times);
   return times;
 }
 

@@ -61,6 +61,7 @@ class Maker {
     }
     add_communication();
     note_physics();
+    if (!is_wide()) maker_.result.shared_stream_rows = engine_.shared_stream_rows;  // DeepEP has streams of its own
     return std::move(maker_.result);
   }
 

@@ -76,6 +76,8 @@ struct StepOperators {
   double moe_layers = 0;
   double hidden = 0;
   double collectives = 0;  ///< of a step
+  /// Rows up to which shared experts run in a stream of their own, beside the routed ones; 0: never.
+  double shared_stream_rows = 0;
   /// Where two halves of a batch overlap computation and exchange: share of the multiprocessors that prompts' rows
   /// take.
   std::optional<double> overlapped;

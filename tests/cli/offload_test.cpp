@@ -71,7 +71,8 @@ TEST(OffloadCommand, ContradictionsAndTyposAreNamed) {
       {{"--offload", "lru", "--resident-experts", "3", "--resident-bytes", "40GB"}, "contradicts --resident-experts"},
       {{"--offload", "lru", "--host-link", "0GB/s"}, "must be above 0"},
       {{"--offload", "lru", "--host-link", "25GB"}, "--host-link"},
-      {{"--offload", "lru", "--engine", "event"}, "--offload: is of the analytic engine"}};
+      {{"--offload", "lru", "--engine", "event", "--shadow", "1", "--resident-experts", "3"},
+       "--offload: is not executed beside --shadow yet"}};
   for (const Wrong& wrong : all) {
     const Finished refused = run_moecast(mixtral(wrong.flags));
     EXPECT_EQ(refused.code, 2) << wrong.problem;
@@ -81,6 +82,25 @@ TEST(OffloadCommand, ContradictionsAndTyposAreNamed) {
   const Finished dense = run_moecast({"predict", "--model", "llama-3.1-8b", "--hw", "h100-sxm", "--offload", "lru"});
   EXPECT_EQ(dense.code, 2);
   EXPECT_THAT(dense.err, HasSubstr("has no experts"));
+}
+
+TEST(OffloadCommand, EventsFetchToo) {
+  const auto ask = [](const std::vector<std::string>& more) {
+    std::vector<std::string> flags{"--offload", "lru", "--resident-experts", "3", "--format", "json"};
+    flags.insert(flags.end(), more.begin(), more.end());
+    const Finished finished = run_moecast(mixtral(flags));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out);
+  };
+  const Json closed = ask({});
+  const Json events = ask({"--engine", "event", "--samples", "40"});
+  EXPECT_NEAR(events["latency_s"].get<double>() / closed["latency_s"].get<double>(), 1, 0.06);
+  EXPECT_NEAR(events["offload"]["hit_ratio"].get<double>(), closed["offload"]["hit_ratio"].get<double>(), 0.05);
+  EXPECT_LT(events["distribution"]["p50_s"], events["distribution"]["p99_s"]);
+  const Finished cpu = run_moecast({"predict", "--model", "qwen3-30b-a3b", "--hw", "intel-xeon-processor-2cpu",
+                                    "--offload", "lru", "--host-link", "1GB/s", "--engine", "event"});
+  EXPECT_EQ(cpu.code, 2);
+  EXPECT_THAT(cpu.err, HasSubstr("of a CPU is of the analytic engine"));
 }
 
 TEST(OffloadCommand, AMachineWhoseDiskNobodyKnowsAsksForIt) {

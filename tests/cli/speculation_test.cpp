@@ -133,5 +133,23 @@ TEST(Speculation, AServiceGoesOnByTheGuessesThatAreRight) {
   EXPECT_EQ(likely.at("tpot_p50_s"), serve({"--draft-tokens", "3", "--acceptance", "0.8"}).at("tpot_p50_s"));
 }
 
+TEST(Speculation, ComparesTheTimeOfAnOutputToken) {
+  const Finished finished =
+      run_moecast({"compare", "--model", "deepseek-v3", "--hw", "h200-sxm", "--backend", "sglang", "--tp", "8",
+                   "--batch", "16", "--versus", "--draft-tokens 1 --acceptance 0.85", "--format", "json"});
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  const Json json = Json::parse(finished.out);
+  const auto quantity = [&](const std::string& name) {
+    for (const Json& one : json.at("quantities")) {
+      if (one.at("name") == name) return one;
+    }
+    return Json();
+  };
+  EXPECT_GT(quantity("latency_s").at("b"), quantity("latency_s").at("a")) << "a step that guesses is longer";
+  EXPECT_EQ(quantity("tpot_s").at("a"), quantity("latency_s").at("a"));
+  EXPECT_EQ(quantity("tpot_s").at("b"), json.at("b").at("speculation").at("tpot_s"));
+  EXPECT_LT(quantity("tpot_s").at("b"), quantity("tpot_s").at("a")) << "but gives more tokens";
+}
+
 }  // namespace
 }  // namespace moecast::test

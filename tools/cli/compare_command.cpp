@@ -89,7 +89,7 @@ Answer answer_of(const QueryOptions& options) {
   const DataFolders folders = find_data_folders(options.data);
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
   refuse_backend_typo(options.backend, hardware);
-  std::vector<Query> queries = make_queries(with_usual_load(options, hardware), folders, hardware.threads);
+  std::vector<Query> queries = make_queries(with_usual_load(options, hardware.gpu), folders, hardware.threads);
   if (queries.size() != 1) {
     throw UsageError("", fmt::format("compare takes one question on each side, these ranges make {}", queries.size()),
                      "moecast sweep takes ranges");

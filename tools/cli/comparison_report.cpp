@@ -36,6 +36,12 @@ std::vector<ComparedNumber> quantities_of(const Prediction& a, const Prediction&
   add("latency_s", "latency", number(a.latency), number(b.latency), show_seconds);
   add("latency_low_s", "90 % interval from", number(a.low), number(b.low), show_seconds);
   add("latency_high_s", "90 % interval to", number(a.high), number(b.high), show_seconds);
+  if (a.speculation || b.speculation) {
+    const auto tpot = [](const Prediction& p) {
+      return p.speculation ? std::optional(p.speculation->tpot.value()) : number(p.latency);
+    };
+    add("tpot_s", "time of an output token", tpot(a), tpot(b), show_seconds);
+  }
   add("throughput_tokens_per_s", "tokens/s", a.throughput_tokens_per_s, b.throughput_tokens_per_s, format_count);
   factor("factors.compute_s", "compute", &Factors::compute);
   factor("factors.memory_bandwidth_s", "memory bandwidth", &Factors::memory_bandwidth);

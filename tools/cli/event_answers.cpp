@@ -69,6 +69,9 @@ std::vector<Answer> cpu_answers(const QueryOptions& options, const EventFlags& f
                                 std::vector<Query> queries, const HardwareChoice& hardware) {
   refuse_rank_flags(flags);
   refuse_backend_typo(options.backend, hardware);
+  if (!options.offload.policy.empty()) {
+    throw UsageError("--offload", "of a CPU is of the analytic engine", "leave out --engine event");
+  }
   const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder, Engine::event);
   std::vector<Answer> answers;
   for (Query& query : queries) {
@@ -109,6 +112,9 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& f
   };
   std::vector<Answer> answers;
   for (Query& query : queries) {
+    for (InputValue& input : query.inputs) {
+      if (input.name == "load" && options.load.empty()) input.given = false;
+    }
     query.inputs.push_back({"cluster", cluster.name, !flags.cluster.empty()});
     query.inputs.push_back({"hw_folder", hardware.folder, false});
     Prediction prediction;
@@ -144,12 +150,9 @@ std::optional<std::vector<Answer>> event_answers(const QueryOptions& options, co
   if (!options.without.empty()) {
     throw UsageError("--without", "is of the analytic engine", "leave out --engine event");
   }
-  if (!options.offload.policy.empty()) {
-    throw UsageError("--offload", "is of the analytic engine", "leave out --engine event");
-  }
   const DataFolders folders = find_data_folders(options.data);
   const EventHardware hardware = event_hardware(options, folders);
-  std::vector<Query> queries = make_queries(options, folders, hardware.threads);
+  std::vector<Query> queries = make_queries(with_usual_load(options, hardware.gpu), folders, hardware.threads);
   EventProgress progress(queries.size(), ep_options_of(flags, 1).samples);
   std::vector<Answer> answers =
       hardware.gpu ? gpu_answers(options, flags, folders, hardware, progress, std::move(queries))

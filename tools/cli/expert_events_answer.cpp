@@ -123,7 +123,7 @@ int answer_expert_events(QueryOptions options, const ExpertEventFlags& flags) {
   const DataFolders folders = find_data_folders(options.data);
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
   refuse_backend_typo(options.backend, hardware);
-  const QueryOptions asked = with_usual_load(options, hardware);
+  const QueryOptions asked = with_usual_load(options, hardware.gpu);
   std::vector<Query> queries = make_queries(asked, folders, hardware.threads);
   if (queries.size() != 1) {
     throw UsageError("--events", fmt::format("happen to one deployment, these ranges make {}", queries.size()),

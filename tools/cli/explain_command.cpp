@@ -26,7 +26,7 @@ int run_explain(const QueryOptions& options) {
   }
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
   refuse_backend_typo(options.backend, hardware);
-  std::vector<Query> queries = make_queries(with_usual_load(options, hardware), folders, hardware.threads);
+  std::vector<Query> queries = make_queries(with_usual_load(options, hardware.gpu), folders, hardware.threads);
   if (queries.size() != 1) {
     throw UsageError("", "explain answers one question, these ranges make " + std::to_string(queries.size()),
                      "moecast predict takes ranges");

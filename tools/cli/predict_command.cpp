@@ -33,7 +33,7 @@ std::vector<Answer> ask(const QueryOptions& options) {
   const DataFolders folders = find_data_folders(options.data);
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
   refuse_backend_typo(options.backend, hardware);
-  std::vector<Query> queries = make_queries(with_usual_load(options, hardware), folders, hardware.threads);
+  std::vector<Query> queries = make_queries(with_usual_load(options, hardware.gpu), folders, hardware.threads);
   for (Query& query : queries) complete_query(query, options, hardware);
   const std::unique_ptr<Predictor> predictor = load_predictor(hardware, folders);
   return answer_all(*predictor, std::move(queries), options.model);

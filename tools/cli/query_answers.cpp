@@ -55,8 +55,8 @@ void show_warnings(const std::vector<Answer>& answers) {
   }
 }
 
-QueryOptions with_usual_load(QueryOptions options, const HardwareChoice& hardware) {
-  if (hardware.gpu && options.load.empty()) options.load = "log-normal:1";
+QueryOptions with_usual_load(QueryOptions options, bool gpu) {
+  if (gpu && options.load.empty()) options.load = "log-normal:1";
   return options;
 }
 

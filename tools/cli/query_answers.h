@@ -15,7 +15,7 @@ namespace moecast {
 void show_warnings(const std::vector<Answer>& answers);
 
 /// Steps of GPUs are asked with the popularity that trained routers show, where nobody says another.
-QueryOptions with_usual_load(QueryOptions options, const HardwareChoice& hardware);
+QueryOptions with_usual_load(QueryOptions options, bool gpu);
 
 /// Fills in what the profile decides and nobody typed, and lists it under the inputs.
 /// @param options  as they were typed.

@@ -88,6 +88,18 @@ OperatorCost operator_of(const JsonView& view) {
   return cost;
 }
 
+SpeculationReport speculation_of(const JsonView& view) {
+  SpeculationReport report;
+  report.draft_tokens = static_cast<int>(view.at("draft_tokens").as_int(1, 64));
+  report.acceptance_ratio = view.at("acceptance_ratio").as_number(0, 1);
+  report.tokens_per_step = view.at("tokens_per_step").as_number(1);
+  report.tpot = seconds_of(view.at("tpot_s"));
+  report.tpot_low = seconds_of(view.at("tpot_low_s"));
+  report.tpot_high = seconds_of(view.at("tpot_high_s"));
+  report.drafting = seconds_of(view.at("drafting_s"));
+  return report;
+}
+
 Prediction prediction_of(const JsonView& view) {
   Prediction p;
   p.status = named(view.at("status"), kStatuses, [](Status status) { return status_name(status); });
@@ -107,6 +119,9 @@ Prediction prediction_of(const JsonView& view) {
   p.flops = find_quantity<Flops>(view, "flops");
   p.bottleneck = view.find_string("bottleneck").value_or("");
   if (p.latency) p.origin = origin_of(view.at("origin"));
+  if (view.has("speculation") && !view.at("speculation").raw().is_null()) {
+    p.speculation = speculation_of(view.at("speculation"));
+  }
   const JsonView operators = view.at("operators");
   if (!operators.is_array()) throw InputError(operators.where(), "is no list", kSaveHint);
   for (std::size_t i = 0; i < operators.size(); ++i) p.operators.push_back(operator_of(operators.at(i)));

@@ -128,7 +128,7 @@ SweepPoints::SweepPoints(const QueryOptions& options, const DataFolders& folders
 void SweepPoints::add_part(const QueryOptions& options, std::vector<std::string> words,
                            const std::shared_ptr<const Architecture>& model) {
   const auto machine = std::ranges::find_if(machines_, [&](const auto& known) { return known->name == options.hw; });
-  QueryOptions asked = with_usual_load(options, (*machine)->hardware);
+  QueryOptions asked = with_usual_load(options, (*machine)->hardware.gpu);
   // Flags for one phase or model among several mean nothing to the others.
   if (several_questions_) drop_idle_numbers(asked, asked.phase, model.get());
   QuerySet set(asked, model, (*machine)->hardware.threads, kMostPoints);

@@ -84,9 +84,10 @@ Written trace_gpu(const TraceOptions& options, const Query& query, const EventHa
   }
   const auto most = parse_count(options.layers.empty() ? "2" : options.layers, "--layers", 1, 100'000);
   const auto sample = parse_count(options.sample.empty() ? "0" : options.sample, "--sample", 0, 1'000'000);
-  TraceWriter writer(
-      plan.deployment.ep,
-      {{MoeEvents::kCompute, "compute"}, {MoeEvents::kDispatch, "dispatch"}, {MoeEvents::kCombine, "combine"}});
+  TraceWriter writer(plan.deployment.ep, {{MoeEvents::kCompute, "compute"},
+                                          {MoeEvents::kDispatch, "dispatch"},
+                                          {MoeEvents::kCombine, "combine"},
+                                          {MoeEvents::kFetch, "fetch experts"}});
   Written written;
   std::int64_t layer = 0;
   for (std::size_t i = 0; i < plan.studies.size() && layer < most; ++i) {
@@ -110,6 +111,9 @@ Written trace_gpu(const TraceOptions& options, const Query& query, const EventHa
 }
 
 Written trace_cpu(const TraceOptions& options, Query query, const DataFolders& folders) {
+  if (query.deployment.offload) {
+    throw UsageError("--offload", "of a CPU is of the analytic engine, a trace is of the event engine", "leave it out");
+  }
   const HardwareChoice hardware = choose_hardware(options.query.hw, folders);
   refuse_backend_typo(options.query.backend, hardware);
   assume_profiled_dtype(query, hardware);
@@ -125,13 +129,10 @@ Written trace_cpu(const TraceOptions& options, Query query, const DataFolders& f
 
 int run_trace(const TraceOptions& options) {
   const Format format = parse_format(options.query.format);
-  if (!options.query.offload.policy.empty()) {
-    throw UsageError("--offload", "is of the analytic engine, a trace is of the event engine", "leave it out");
-  }
   if (options.out.empty()) throw UsageError("-o", "is missing", "write e.g. -o run.perfetto.json");
   const DataFolders folders = find_data_folders(options.query.data);
   const EventHardware hardware = event_hardware(options.query, folders);
-  std::vector<Query> queries = make_queries(options.query, folders, hardware.threads);
+  std::vector<Query> queries = make_queries(with_usual_load(options.query, hardware.gpu), folders, hardware.threads);
   if (queries.size() != 1) {
     throw UsageError("", fmt::format("trace draws one run, these ranges make {}", queries.size()),
                      "moecast predict takes ranges");

@@ -83,7 +83,7 @@ class Machines {
       name_ = options.hw;
     }
     refuse_backend_typo(options.backend, hardware_);
-    std::vector<Query> queries = make_queries(with_usual_load(options, hardware_), folders_, hardware_.threads);
+    std::vector<Query> queries = make_queries(with_usual_load(options, hardware_.gpu), folders_, hardware_.threads);
     if (queries.size() != 1) {
       throw UsageError("", fmt::format("a stage is one question, these ranges make {}", queries.size()),
                        "moecast sweep takes ranges");

@@ -4,6 +4,10 @@ target_compile_options(moecast_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow
                        $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>  # false alarms of g++ 12 in its AVX-512 headers (GCC bug 105593)
                        -fno-math-errno -fno-trapping-math  # nobody reads errno or floating-point flags; loops vectorise
                        $<$<BOOL:${MOECAST_WERROR}>:-Werror> $<$<BOOL:${MOECAST_NATIVE}>:-march=native>)
+# GCC 12 stores {a, a, b, 0} as {a, a, a, a} with AVX-512 (std::vector<double>{1, 1, 0, 0} holds four ones).
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  add_compile_options(-fno-tree-slp-vectorize)
+endif()
 if(MOECAST_SANITIZE)
   target_compile_options(moecast_flags INTERFACE -fsanitize=${MOECAST_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(moecast_flags INTERFACE -fsanitize=${MOECAST_SANITIZE})

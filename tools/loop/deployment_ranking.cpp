@@ -1,18 +1,48 @@
 #include "tools/loop/deployment_ranking.h"
 
+#include <cmath>
 #include <map>
+#include <tuple>
 #include <utility>
 
 namespace moecast {
 
+namespace {
+
+/// Sums of ln seconds.
+struct Runs {
+  double predicted = 0;
+  double measured = 0;
+  double count = 0;
+};
+
+std::vector<RankedService> means_of_runs(std::span<const RankedService> services) {
+  std::map<std::tuple<std::string, std::string, std::string>, Runs> all;
+  for (const RankedService& service : services) {
+    Runs& runs = all[{service.model, service.load, service.deployment}];
+    runs.predicted += std::log(service.predicted_s);
+    runs.measured += std::log(service.measured_s);
+    ++runs.count;
+  }
+  std::vector<RankedService> means;
+  for (const auto& [key, runs] : all) {
+    const auto& [model, load, deployment] = key;
+    means.push_back(
+        {model, load, deployment, std::exp(runs.predicted / runs.count), std::exp(runs.measured / runs.count)});
+  }
+  return means;
+}
+
+}  // namespace
+
 std::vector<DeploymentRanking> rank_deployments(std::span<const RankedService> services) {
+  const std::vector<RankedService> means = means_of_runs(services);
   std::map<std::pair<std::string, std::string>, std::vector<const RankedService*>> groups;
-  for (const RankedService& service : services) groups[{service.model, service.load}].push_back(&service);
+  for (const RankedService& service : means) groups[{service.model, service.load}].push_back(&service);
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> counts;  // pairs, pairs in order less those that are not
   for (const auto& [key, group] : groups) {
     for (std::size_t i = 0; i < group.size(); ++i) {
       for (std::size_t j = 0; j < i; ++j) {
-        if (group[i]->deployment == group[j]->deployment) continue;
         const double order =
             (group[i]->predicted_s - group[j]->predicted_s) * (group[i]->measured_s - group[j]->measured_s);
         if (order == 0) continue;

@@ -6,7 +6,7 @@
 
 namespace moecast {
 
-/// A load on a deployment, as predicted and as measured; seconds.
+/// A load on a deployment, as predicted and as measured; seconds, above zero.
 struct RankedService {
   std::string model;
   std::string load;        ///< prompt, output, concurrency: deployments are compared under the same load only
@@ -22,8 +22,9 @@ struct DeploymentRanking {
   double kendall_tau = 0;  ///< (pairs in the measured order - pairs in the other) / pairs; -1 to 1
 };
 
-/// Of every pair of different deployments of a model under the same load; pairs that measured the same, or are
-/// predicted the same, are left out. Models without a pair are left out. "all" comes last.
+/// Of every pair of different deployments of a model under the same load, each the geometric mean of its runs (other
+/// versions, other days); pairs that measured the same, or are predicted the same, are left out. Models without a pair
+/// are left out. "all" comes last.
 std::vector<DeploymentRanking> rank_deployments(std::span<const RankedService> services);
 
 }  // namespace moecast

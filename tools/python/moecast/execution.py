@@ -35,3 +35,25 @@ def measure(run, *, least_s=0.15, least_runs=5, most_runs=200, settle=2):
         times.append(time.perf_counter() - before)
     odd, even = (sorted(times[i::2])[len(times[i::2]) // 2] for i in (0, 1))
     return sorted(times)[len(times) // 2], abs(odd / even - 1)
+
+
+def in_rounds(count, execute, *, rounds=4, seed=1, progress=None):
+    """Executes cases 0 .. count - 1 in rounds that lie minutes apart, each in an order of its own.
+
+    `execute(number)` returns a tuple whose last two are seconds and noise. Returns what it returned in the first round
+    without these, the median seconds of each case, and its noise: the median of its odd rounds over that of its even
+    ones, minus one. With one round the noise is that of the execution itself. `progress`: see `profile`.
+    """
+    order = numpy.random.default_rng(seed)
+    answers, noises = [None] * count, [0.0] * count
+    times = numpy.zeros((rounds, count))
+    for turn in range(rounds):
+        for done, number in enumerate(order.permutation(count)):
+            *answer, times[turn, number], noises[number] = execute(int(number))
+            if turn == 0:
+                answers[number] = tuple(answer)
+            if progress:
+                progress(turn * count + done + 1, rounds * count)
+    if rounds > 1:
+        noises = list(abs(numpy.median(times[::2], axis=0) / numpy.median(times[1::2], axis=0) - 1))
+    return answers, numpy.median(times, axis=0), [float(noise) for noise in noises]

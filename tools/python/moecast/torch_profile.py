@@ -191,7 +191,7 @@ def _time(point, calls):
 
 @torch.no_grad()
 def profile(
-    out, *, name, dtype="fp32", threads=1, gemms=360, stages=28, budget_s=0.06, rounds=3, seed=1, progress=None
+    out, *, name, dtype="fp32", threads=1, gemms=360, stages=28, budget_s=0.08, rounds=4, seed=1, progress=None
 ):
     """Measures and writes a profile: FOLDER/profile.json, samples/*.csv.gz, calibration.json. Returns the folder.
 
@@ -257,7 +257,7 @@ def _row(point, dtype, threads, rounds, calls):
     means = sorted(rounds)
     # Half of an interval of about 95 %: the range of so few rounds is near twice their standard deviation.
     spread = (means[-1] - means[0]) / math.sqrt(len(means))
-    median = means[len(means) // 2]
+    median = float(numpy.median(means))
     footprint, inputs, outputs = point.footprints
     return {
         "backend": point.backend,

@@ -7,7 +7,7 @@ import torch
 
 from moecast._core import Architecture, UsageError
 from moecast.accuracy import judged, report
-from moecast.execution import draw_layers
+from moecast.execution import draw_layers, in_rounds
 from moecast.predictor import Predictor
 from moecast.runners import TorchTranslation
 from moecast.spaces import SpaceTimes, load_space
@@ -49,20 +49,17 @@ def predicted(predictor, cases):
     return {name: numpy.array(values, float) for name, values in columns.items()}
 
 
-def _validate_blocks(hw, execute_one, blocks, closing, *, strategy, threads, dtype, seed, progress):
+def _validate_blocks(hw, execute_one, blocks, closing, *, strategy, threads, dtype, seed, rounds, progress):
     """Executes `blocks` (dicts with `tokens`) by execute_one(block, dtype), judges all but the first `closing`."""
     torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     predictor = Predictor(hw, backend="torch", threads=threads, strategy=strategy, dtype=dtype)
-    runs, seconds, noises = [], [], []
-    for number, block in enumerate(blocks):
-        architecture, rows, time, noise = execute_one(block, DTYPES[dtype])
-        runs.append((architecture, block, rows))
-        seconds.append(time)
-        noises.append(noise)
-        if progress:
-            progress(number + 1, len(blocks))
-    seconds = numpy.array(seconds)
+
+    def execute_number(number):
+        torch.manual_seed(seed * 1_000_003 + number)  # the same routing in every round
+        return execute_one(blocks[number], DTYPES[dtype])
+
+    answers, seconds, noises = in_rounds(len(blocks), execute_number, rounds=rounds, seed=seed, progress=progress)
+    runs = [(architecture, block, rows) for (architecture, rows), block in zip(answers, blocks)]
     result, answer = judged(predicted(predictor, runs), seconds, noises, closing)
     result["cases"] = [
         {**block, "rows": rows, **case}
@@ -71,7 +68,9 @@ def _validate_blocks(hw, execute_one, blocks, closing, *, strategy, threads, dty
     return result
 
 
-def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, dtype="fp32", progress=None):
+def validate_layers(
+    hw, *, cases=150, closing=40, seed=1, least_s=0.1, threads=1, dtype="fp32", rounds=4, progress=None
+):
     """Executes `closing` layers to learn what lies between kernels, and `cases` others that nothing is fitted to.
 
     Returns what `judged` does, and `cases` with the rows of each.
@@ -85,6 +84,7 @@ def validate_layers(hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1
         threads=threads,
         dtype=dtype,
         seed=seed,
+        rounds=rounds,
         progress=progress,
     )
 
@@ -109,7 +109,7 @@ def _cases(seconds, answer, noises, closing):
 
 
 def validate_hugging_face(
-    hw, *, cases=150, closing=40, seed=1, least_s=0.3, threads=1, dtype="fp32", experts="eager", progress=None
+    hw, *, cases=150, closing=40, seed=1, least_s=0.1, threads=1, dtype="fp32", experts="eager", rounds=4, progress=None
 ):
     """The same for blocks that transformers makes: Mixtral, Qwen3-MoE, OLMoE, DeepSeek-V3 in turn.
 
@@ -128,12 +128,13 @@ def validate_hugging_face(
         threads=threads,
         dtype=dtype,
         seed=seed,
+        rounds=rounds,
         progress=progress,
     )
 
 
 def validate_translation(
-    hw, *, cases=60, closing=20, seed=1, threads=1, dtype="fp32", space="automoe-wmt14-en-de", progress=None
+    hw, *, cases=60, closing=20, seed=1, threads=1, dtype="fp32", space="automoe-wmt14-en-de", rounds=2, progress=None
 ):
     """AutoMoE's encoder-decoders end to end: one sentence encoded, every token of five beams generated.
 
@@ -144,13 +145,12 @@ def validate_translation(
     times = SpaceTimes(space, base)
     genomes = space.random(closing + cases, seed)
     runtime = TorchTranslation(times.workload, threads=threads, dtype=dtype)
-    executions = []
-    for number, genome in enumerate(genomes):
-        executions += runtime.run([space.architecture(genome)])
-        if progress:
-            progress(number + 1, len(genomes))
-    seconds = numpy.array([e.latency_s for e in executions])
-    noises = [e.noise_ratio for e in executions]
+
+    def execute_number(number):
+        (execution,) = runtime.run([space.architecture(genomes[number])])
+        return execution.latency_s, execution.noise_ratio
+
+    _, seconds, noises = in_rounds(len(genomes), execute_number, rounds=rounds, seed=seed, progress=progress)
     result, answer = judged(times.predict(genomes), seconds, noises, closing)
     result["cases"] = [
         {"genome": genome.tolist(), **case}
@@ -189,6 +189,7 @@ def main():
         "--closing", type=int, default=40, help="executed layers that the sums of kernels are fitted to"
     )
     parser.add_argument("--gemms", type=int, default=400)
+    parser.add_argument("--rounds", type=int, help="in which cases are executed (default 4; translation 2)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--seed", type=int, default=1)
@@ -217,6 +218,7 @@ def main():
             threads=options.threads,
             dtype=options.dtype,
             progress=show("execute"),
+            **({"rounds": options.rounds} if options.rounds else {}),
         )
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
