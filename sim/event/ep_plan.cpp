@@ -72,7 +72,8 @@ RoutingPolicy policy_of(const MoeBlock& block, const Workload& workload, const s
 
 /// Whole experts over ep ranks; where nobody says otherwise, attention is data-parallel over as many.
 Deployment spread(Deployment deployment) {
-  if (deployment.cp != 1) throw InputError("cp", "means nothing to MoE layers alone", "leave it out");
+  if (deployment.cp != 1)
+    throw InputError("cp", "is not executed by the event engine yet", "leave it out, or ask the analytic engine");
   if (deployment.draft_tokens != 0) {
     throw InputError("draft_tokens", "are not supported yet by the event engine", "write --engine analytic");
   }
@@ -81,7 +82,7 @@ Deployment spread(Deployment deployment) {
   }
   if (deployment.pp != 1) {
     throw InputError("pp", fmt::format("{} pipeline stages", deployment.pp),
-                     "the MoE layers of all stages together are asked about: --pp 1");
+                     "stages are not executed by the event engine yet: --pp 1, or the analytic engine");
   }
   if (deployment.moe_tp.value_or(1) != 1) {
     throw InputError("moe_tp", "experts that are cut are not executed by the event engine yet", "--moe-tp 1");
@@ -159,7 +160,8 @@ struct Kinds {
   std::vector<int> of_layer;  ///< of each MoE layer
 };
 
-Kinds kinds_of(const Architecture& architecture) {
+/// Of the stacks that run in the step.
+Kinds kinds_of(const Architecture& architecture, const Workload& workload) {
   Kinds found;
   std::vector<LayerKind>& kinds = found.kinds;
   const auto scan = [&](const std::vector<Layer>& layers, const char* prefix) {
@@ -177,9 +179,27 @@ Kinds kinds_of(const Architecture& architecture) {
       }
     }
   };
-  scan(architecture.encoder, "encoder.");
-  scan(architecture.decoder, "layers.");
+  const bool prompts =
+      workload.phase == Phase::prefill || (workload.phase == Phase::mixed && workload.prefill_batch > 0);
+  if (workload.phase == Phase::encode || prompts) scan(architecture.encoder, "encoder.");
+  if (workload.phase != Phase::encode) scan(architecture.decoder, "layers.");
   return found;
+}
+
+/// Share of the tokens that chose each expert, of the layers of a kind: layer i of the model has those of the trace's
+/// layer i modulo its number of layers.
+std::vector<std::vector<double>> recorded_use(const RoutingTrace& trace, const std::vector<int>& of_layer, int kind,
+                                              std::size_t experts) {
+  std::vector<std::vector<double>> used;
+  for (std::size_t i = 0; i < of_layer.size(); ++i) {
+    if (of_layer[i] != kind) continue;
+    const std::size_t layer = i % trace.layers.size();
+    std::vector<double>& shares = used.emplace_back(experts, 0.0);
+    for (std::size_t e = 0; e < std::min(experts, trace.rows[layer].size()); ++e) {
+      shares[e] = static_cast<double>(trace.rows[layer][e]) / static_cast<double>(trace.tokens[layer]);
+    }
+  }
+  return used;
 }
 
 /// Where experts of the block are fetched. Over a link that nobody knows, none: the caller says so.
@@ -211,8 +231,13 @@ void add_fetch(const EpPlan& plan, const MoeBlock& block, const EpOptions& optio
                       study.policy.kind == RoutingPolicyKind::hierarchical ||
                       study.policy.kind == RoutingPolicyKind::hash;
   const double decisions = step_tokens(workload) / study.policy.tokens_per_decision;
-  fetch.touched = chosen ? touch_probability(inclusion_probability(study.popularity, study.policy.top_k), decisions)
-                         : std::vector<double>(study.popularity.size(), 1.0);
+  if (workload.load.trace) {
+    fetch.touched = recorded_use(*workload.load.trace, plan.study_of, static_cast<int>(plan.studies.size()),
+                                 study.popularity.size());
+    return;
+  }
+  fetch.touched = {chosen ? touch_probability(inclusion_probability(study.popularity, study.policy.top_k), decisions)
+                          : std::vector<double>(study.popularity.size(), 1.0)};
 }
 
 }  // namespace
@@ -250,7 +275,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   plan.method = options.dispatch.value_or(direct ? usual_dispatch_method(*machine.kernels, measured, tokens_per_rank)
                                                  : DispatchMethod::nccl);
   for (const std::string& assumed : topology.assumed()) plan.notes.push_back(assumed);
-  const auto [kinds, of_layer] = kinds_of(architecture);
+  const auto [kinds, of_layer] = kinds_of(architecture, workload);
   plan.study_of = of_layer;
   if (kinds.empty()) {
     throw InputError(architecture.name, "has no MoE layer", "the event engine of GPUs answers for MoE layers");

@@ -71,11 +71,12 @@ ExpertShares share_experts(const EpPlan& plan, const EpStudy& study, const Devic
   return {(seconds - launch) * memory / both, (seconds - launch) * compute / both, launch};
 }
 
-void add_operators(const EpStudy& study, const Means& m, Prediction& prediction) {
+/// @param slow  factor on the kernels of the slowest rank.
+void add_operators(const EpStudy& study, const Means& m, double slow, Prediction& prediction) {
   const double layers = study.study.layers;
   const double parts = study.study.batches;
   const MoeLayerCosts& costs = study.study.costs;
-  const double fixed = (costs.before_s + costs.router_s + costs.shared_s) * layers * parts;
+  const double fixed = slow * (costs.before_s + costs.router_s + costs.shared_s) * layers * parts;
   for (const EpPiece& piece : study.pieces) {
     double seconds = piece.seconds * layers * parts;
     OperatorKind kind = OperatorKind::gemm;
@@ -127,6 +128,12 @@ MemoryPerRank memory_of(const Profile& profile, const Architecture& architecture
   return memory;
 }
 
+/// On the time of kernels, of the slowest rank.
+double slowest_factor(const EpPlan& plan) {
+  const std::vector<double>& factors = plan.studies.front().study.options.slowdown;
+  return factors.empty() ? 1 : *std::ranges::max_element(factors);
+}
+
 std::vector<std::vector<StepSample>> sample_all(const EpPlan& plan, const Workload& workload,
                                                 const EpOptions& options) {
   if (const auto& trace = workload.load.trace) return sample_trace(plan, *trace, options.samples, options);
@@ -139,7 +146,9 @@ std::vector<std::vector<StepSample>> sample_all(const EpPlan& plan, const Worklo
 }
 
 std::vector<double> steps_of(const EpPlan& plan, const std::vector<std::vector<StepSample>>& all, int samples) {
-  std::vector<double> steps(static_cast<std::size_t>(samples), plan.around.outside_s);
+  const StepAround& around = plan.around;
+  const double others = (around.outside_s - around.launch_s) * slowest_factor(plan);
+  std::vector<double> steps(static_cast<std::size_t>(samples), around.launch_s + others);
   for (const std::vector<StepSample>& of_kind : all) {
     for (std::size_t s = 0; s < steps.size(); ++s) steps[s] += of_kind[s].step_s;
   }
@@ -234,7 +243,7 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
     return prediction;
   }
 
-  if (!plan.offloaded.empty() && !plan.link) {
+  if (!plan.link && std::ranges::any_of(plan.offloaded, &OffloadedLayers::runs)) {
     require_link(prediction);
     return prediction;
   }
@@ -257,6 +266,7 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
   const double samples = options.samples;
   const double kinds_layers = std::accumulate(plan.studies.begin(), plan.studies.end(), 0.0,
                                               [](double sum, const EpStudy& s) { return sum + s.study.layers; });
+  const double slow = slowest_factor(plan);
   prediction.origin = Origin::measured;
   for (std::size_t i = 0; i < plan.studies.size(); ++i) {
     const EpStudy& study = plan.studies[i];
@@ -271,7 +281,7 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
       d.contended_layers += s.contended_layers;
     }
     d.distinct_ratio += weight * distinct;
-    add_operators(study, m, prediction);
+    add_operators(study, m, slow, prediction);
     for (const EpPiece& piece : study.pieces) prediction.origin = weakest(prediction.origin, piece.origin);
     // Laws were measured on links as the datasheet has them; what a file assumes was not measured.
     if (study.study.topology.origin() == Origin::assumed) prediction.origin = Origin::assumed;
@@ -287,7 +297,7 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
     const double shared = study.study.costs.shared_s * study.study.layers * parts;
     const double experts = std::max(0.0, m.mean_kernels - before - router - shared);
     mean_experts += experts;
-    slowest_experts += std::max(0.0, m.kernels - before - router - shared);
+    slowest_experts += std::max(0.0, m.kernels - slow * (before + router + shared));
     const ExpertShares shares = share_experts(plan, study, machine.kernels->device, experts, distinct);
     factors.all_to_all += Seconds(std::max(0.0, m.step - m.kernels));
     factors.routing_overhead += Seconds(router);

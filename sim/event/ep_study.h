@@ -60,7 +60,7 @@ struct EpPlan {
   Deployment deployment;         ///< dp filled in
   DispatchMethod method = DispatchMethod::normal;
   double bytes_per_weight = 2;
-  StepAround around;                       ///< the MoE layers; nothing where they are asked about alone
+  StepAround around;                       ///< what lies around the MoE layers; zero where they are asked about alone
   std::vector<OffloadedLayers> offloaded;  ///< that do not hold all experts
   std::optional<HostLink> link;            ///< that these come over; nullopt: nobody knows, or none is needed
   std::vector<std::string> notes;          ///< what was assumed

@@ -12,14 +12,16 @@ FetchDraw::FetchDraw(const ExpertFetch& fetch, std::span<const Placement> placem
       steps_(placements.size(), 0),
       random_(0) {
   std::vector<double> touched;
-  for (const Placement& placement : placements) {
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    const Placement& placement = placements[layer];
+    const std::vector<double>& used = fetch.touched[std::min(layer, fetch.touched.size() - 1)];
     std::vector<Rank>& ranks = layers_.emplace_back(static_cast<std::size_t>(placement.ranks()));
     for (int rank = 0; rank < placement.ranks(); ++rank) {
       Rank& copies = ranks[static_cast<std::size_t>(rank)];
       touched.clear();
       for (const std::int32_t expert : placement.experts_of(rank)) {
         copies.push_back({expert});
-        touched.push_back(fetch.touched[static_cast<std::size_t>(expert)]);
+        touched.push_back(used[static_cast<std::size_t>(expert)]);
       }
       std::vector<std::size_t> order(copies.size());
       std::iota(order.begin(), order.end(), std::size_t{0});

@@ -16,9 +16,11 @@ struct ExpertFetch {
   ResidencyPolicy policy = ResidencyPolicy::lru;
   FetchOverlap overlap = FetchOverlap::none;
   double expert_bytes = 0;
-  double start_s = 0;           ///< of each copy
-  double bandwidth = 0;         ///< B/s; 0: everything is held
-  std::vector<double> touched;  ///< P(a step uses an expert), as popularity is indexed
+  double start_s = 0;    ///< of each copy
+  double bandwidth = 0;  ///< B/s; 0: everything is held
+  /// P(a step uses an expert), [layer][expert]; one row: the same for all layers. Of recorded steps only their order
+  /// counts.
+  std::vector<std::vector<double>> touched;
   [[nodiscard]] bool active() const { return bandwidth > 0; }
 };
 

@@ -84,7 +84,11 @@ void check(const RoutingStudy& study) {
   need(study.shadowed_experts == 0 || !study.orders.active(),
        "shadowed experts are those of one order of popularity: no correlation and no drift beside them");
   if (study.fetch.active()) {
-    need(study.fetch.touched.size() == study.popularity.size(), "experts that are fetched need their use");
+    const auto& touched = study.fetch.touched;
+    const bool whole =
+        std::ranges::all_of(touched, [&](const auto& of) { return of.size() == study.popularity.size(); });
+    need(whole && (touched.size() == 1 || touched.size() == static_cast<std::size_t>(study.layers)),
+         "experts that are fetched need their use");
     need(study.chunks == 1 && study.batches == 1, "experts are fetched for one batch, whole");
     need(!study.orders.active(),
          "experts are fetched by steps that choose alike: no correlation and no drift beside it");

@@ -17,25 +17,42 @@ Architecture without_experts(Architecture architecture) {
   return architecture;
 }
 
-/// One of so many batches that a step is cut into: fewer sequences, or shorter prompts of the last one.
-Workload part_of(Workload w, int batches) {
-  const auto cut = [&](std::int64_t& sequences, std::int64_t& tokens) {
-    if (sequences >= batches) {
+/// One of the batches that a step is cut into.
+struct Part {
+  Workload workload;
+  double share = 1;  ///< of the workload's time that the mean part takes
+};
+
+/// Fewer sequences a rank; where a rank has too few, pieces of prompts, which see those before them. A sequence that
+/// generates stays whole: it is in one of the parts.
+Part part_of(const Workload& whole, int dp, int batches) {
+  Part part{whole};
+  if (batches == 1) return part;
+  Workload& w = part.workload;
+  const auto divides = [&](std::int64_t sequences) { return (sequences + dp - 1) / dp >= batches; };
+  const auto cut_prompts = [&](std::int64_t& sequences, std::int64_t& prefix) {
+    if (divides(sequences)) {
       sequences = (sequences + batches - 1) / batches;
-    } else {
-      tokens = std::max<std::int64_t>(1, (tokens + batches - 1) / batches);
+      return;
     }
+    prefix += w.prompt * (batches - 1) / (2 * batches);
+    w.prompt = std::max<std::int64_t>(1, (w.prompt + batches - 1) / batches);
   };
-  if (batches == 1) return w;
-  std::int64_t one_token = 1;  // of a sequence that generates: it stays whole
   if (w.phase == Phase::prefill) {
-    cut(w.batch, w.prompt);
-  } else {
-    cut(w.batch, one_token);
-    if (w.phase == Phase::mixed) cut(w.prefill_batch, w.prompt);
+    cut_prompts(w.batch, w.context);
+    return part;
   }
-  return w;
+  if (divides(w.batch)) {
+    w.batch = (w.batch + batches - 1) / batches;
+  } else if (w.phase == Phase::decode) {
+    part.share = 1.0 / batches;
+  }
+  if (w.phase == Phase::mixed) cut_prompts(w.prefill_batch, w.prefix);
+  return part;
 }
+
+/// Dense layers stand between others, not before the router of one.
+bool is_dense_layer(const OperatorCost& op) { return op.name.starts_with("ffn"); }
 
 void add(Factors& all, const Factors& one, double times) {
   all.all_to_all += one.all_to_all * times;
@@ -54,10 +71,12 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
   }
   Prediction rest;
   Prediction whole;
+  const Part part = part_of(workload, deployment.dp, batches);
+  const double times = batches * part.share;
   try {
     Deployment held = deployment;
     held.offload.reset();
-    rest = analytic.predict(without_experts(architecture), held, part_of(workload, batches));
+    rest = analytic.predict(without_experts(architecture), held, part.workload);
     whole = analytic.predict(architecture, deployment, workload);
   } catch (const InputError& error) {
     around.missing = error.where() + ": " + error.problem();
@@ -69,14 +88,14 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
     return around;
   }
   double layers_s = 0;
-  double head_s = 0;
+  double others_s = 0;
   for (OperatorCost op : rest.operators) {
     if (op.name == kLaunch) continue;
-    (op.kind == "head" ? head_s : layers_s) += op.latency.value();
-    op.count *= batches;
-    op.latency = op.latency * batches;
-    if (op.flops) op.flops = *op.flops * batches;
-    if (op.bytes) op.bytes = *op.bytes * batches;
+    (op.kind == "head" || is_dense_layer(op) ? others_s : layers_s) += op.latency.value();
+    op.count *= times;
+    op.latency = op.latency * times;
+    if (op.flops) op.flops = *op.flops * times;
+    if (op.bytes) op.bytes = *op.bytes * times;
     around.operators.push_back(std::move(op));
   }
   for (const OperatorCost& op : whole.operators) {
@@ -85,13 +104,13 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
     around.operators.push_back(op);
   }
   const auto layers = static_cast<double>(architecture.decoder.size());
-  around.before_s = layers_s / layers;
-  around.outside_s = around.launch_s + batches * (head_s + around.before_s * (layers - moe_layers));
-  const double counted = layers_s + head_s;
+  around.before_s = part.share * layers_s / layers;
+  around.outside_s = around.launch_s + times * others_s + batches * around.before_s * (layers - moe_layers);
+  const double counted = layers_s + others_s;
   const double host = std::max(0.0, rest.latency->value() - counted);
-  add(around.factors, rest.factors, batches);
+  add(around.factors, rest.factors, times);
   // What the analytic engine calls compute holds the launches of its own step.
-  around.factors.compute = Seconds(std::max(0.0, around.factors.compute.value() - batches * host));
+  around.factors.compute = Seconds(std::max(0.0, around.factors.compute.value() - times * host));
   if (whole.low && whole.high) {
     around.log_low = std::log(*whole.low / *whole.latency);
     around.log_high = std::log(*whole.high / *whole.latency);

@@ -90,8 +90,8 @@ bool size_cache(ServedModel& served, const Architecture& architecture, const Dep
   limits.state_blocks = static_cast<std::int64_t>(std::ceil(size.state / block));
   const auto of_rank = static_cast<std::int64_t>(std::max(0.0, rest) / block);
   const std::int64_t longest = limits.blocks_of(load.longest);
-  // Of a pipeline each micro-batch has its share.
-  if (of_rank * deployment.dp / deployment.pp < longest) {
+  // A sequence lies on one rank of attention; of a pipeline each micro-batch has its share.
+  if (of_rank / deployment.pp < longest) {
     served.status = Status::does_not_fit;
     served.reason =
         rest <= 0
@@ -152,17 +152,19 @@ std::vector<StepFollower> add_drafts(const std::shared_ptr<OwnedModel>& owned, c
 
 }  // namespace
 
-ServedModel serve_model(const Architecture& architecture, const Deployment& deployment, const std::string& folder,
+ServedModel serve_model(const Architecture& architecture, const Deployment& asked, const std::string& folder,
                         const std::string& engines, const ServedLoad& load) {
   if (!architecture.encoder.empty()) {
     throw InputError(architecture.name, "encoders on GPUs are not supported yet", "ask for a decoder-only model");
   }
   Workload generates;
   generates.acceptance = load.acceptance;
-  require_drafts(architecture, deployment, generates);
+  require_drafts(architecture, asked, generates);
   ServedModel served;
   const Profile profile = read_profile(folder);
-  EngineSpec engine = read_engine(engines, deployment.backend);
+  EngineSpec engine = read_engine(engines, asked.backend);
+  Deployment deployment = asked;
+  deployment.extra_layers = engine.pipeline.extra_layers;
   if (!size_cache(served, architecture, deployment, profile, load)) return served;
   const auto owned = std::make_shared<OwnedModel>();
   owned->kernels = read_kernel_calibration(folder, profile.name);

@@ -136,10 +136,21 @@ class Simulation {
     workers_[home_[job]].instance.enqueue(job);
   }
 
+  /// Micro-batch of the least loaded engine of these workers.
   [[nodiscard]] std::size_t least_loaded(std::size_t begin, std::size_t end) const {
     const auto load = [&](std::size_t i) { return workers_[i].instance.waiting() + workers_[i].instance.running(); };
-    std::size_t best = begin;
-    for (std::size_t i = begin + 1; i < end; ++i) {
+    const auto stages = static_cast<std::size_t>(setup_.pipeline.stages);
+    const auto of_engine = [&](std::size_t first) {
+      std::size_t sum = 0;
+      for (std::size_t i = first; i < first + stages; ++i) sum += load(i);
+      return sum;
+    };
+    std::size_t engine = begin;
+    for (std::size_t i = begin + stages; i < end; i += stages) {
+      if (of_engine(i) < of_engine(engine)) engine = i;
+    }
+    std::size_t best = engine;
+    for (std::size_t i = engine + 1; i < engine + stages; ++i) {
       if (load(i) < load(best)) best = i;
     }
     return best;

@@ -206,7 +206,7 @@ TEST(Serve, RefusesWhatContradictsOrMeansNothing) {
       {{"--rate", "1", "--memory-ratio", "2"}, "--memory-ratio"},
       {{"--rate", "1", "--ep", "4"}, "--ep"},
       {{"--rate", "1", "--pp", "0"}, "--pp"},
-      {{"--rate", "1", "--pp", "4096", "--tp", "2"}, "--pp: 8192 GPUs an instance"},
+      {{"--rate", "1", "--pp", "4096", "--tp", "2"}, "8192 GPUs an instance"},
       {{"--rate", "1", "--cp", "2", "--ep", "4"}, "--ep"},
       {{"--rate", "1", "--shared-prefix", "5000"}, "--shared-prefix"},
       {{"--rate", "1", "--max-sequences", "0"}, "--max-sequences"},

@@ -186,6 +186,13 @@ void ServeSession::read_deployment() {
   deployment_.backend = options_.backend;
   deployment_.kv_block_tokens = parse_count(options_.block, "--kv-block", 1, 1 << 20);
   if (!options_.dtype.empty()) deployment_.dtype = parse_dtype_flag(options_.dtype);
+  double all = 1;
+  for (const int degree : {deployment_.tp, deployment_.dp, deployment_.cp, deployment_.pp}) all *= degree;
+  if (all > kMostServeRanks || deployment_.ep * static_cast<double>(deployment_.moe_tp.value_or(1)) > kMostServeRanks) {
+    throw UsageError("--tp",
+                     fmt::format("x dp x cp x pp are {:.0f} GPUs an instance, {} are possible", all, kMostServeRanks),
+                     "fewer ranks or stages");
+  }
   const int experts = deployment_.ep * deployment_.moe_tp.value_or(1);
   const int world = deployment_.tp * deployment_.dp * deployment_.cp;
   if (deployment_.moe_tp ? experts != world : world % experts != 0) {
@@ -193,10 +200,6 @@ void ServeSession::read_deployment() {
                      "ep x moe-tp = tp x dp x cp");
   }
   const int gpus = world * deployment_.pp;
-  if (gpus > kMostServeRanks) {
-    throw UsageError("--pp", fmt::format("{} GPUs an instance are more than {}", gpus, kMostServeRanks),
-                     "fewer ranks or stages");
-  }
   const bool split = !options_.prefill_instances.empty() || !options_.decode_instances.empty();
   if (!split) {
     if (!options_.kv_link.empty()) {

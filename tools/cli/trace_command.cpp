@@ -82,6 +82,10 @@ Written trace_gpu(const TraceOptions& options, const Query& query, const EventHa
   } catch (const InputError& error) {
     blame_flag(error, options.query.model);
   }
+  if (!plan.link && std::ranges::any_of(plan.offloaded, &OffloadedLayers::runs)) {
+    throw UsageError("--host-link", "is missing: the profile does not say how fast the link to the host is",
+                     "e.g. --host-link 55GB/s");
+  }
   const auto most = parse_count(options.layers.empty() ? "2" : options.layers, "--layers", 1, 100'000);
   const auto sample = parse_count(options.sample.empty() ? "0" : options.sample, "--sample", 0, 1'000'000);
   TraceWriter writer(plan.deployment.ep, {{MoeEvents::kCompute, "compute"},
@@ -104,7 +108,8 @@ Written trace_gpu(const TraceOptions& options, const Query& query, const EventHa
                   });
   }
   written.notes = plan.notes;
-  written.text = writer.finish(fmt::format("moecast: MoE layers of {} on {} ranks of {}, {}", query.architecture.name,
+  if (!plan.around.missing.empty()) written.notes.push_back("MoE layers alone: " + plan.around.missing);
+  written.text = writer.finish(fmt::format("moecast: layers of {} on {} ranks of {}, {}", query.architecture.name,
                                            plan.deployment.ep, cluster.name, to_string(plan.method)));
   written.events = writer.events();
   return written;

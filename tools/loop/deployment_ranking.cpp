@@ -16,6 +16,9 @@ struct Runs {
   double count = 0;
 };
 
+/// But for the rounding of a mean.
+bool alike(double a, double b) { return std::abs(a / b - 1) < 1e-12; }
+
 std::vector<RankedService> means_of_runs(std::span<const RankedService> services) {
   std::map<std::tuple<std::string, std::string, std::string>, Runs> all;
   for (const RankedService& service : services) {
@@ -45,7 +48,8 @@ std::vector<DeploymentRanking> rank_deployments(std::span<const RankedService> s
       for (std::size_t j = 0; j < i; ++j) {
         const double order =
             (group[i]->predicted_s - group[j]->predicted_s) * (group[i]->measured_s - group[j]->measured_s);
-        if (order == 0) continue;
+        if (alike(group[i]->predicted_s, group[j]->predicted_s) || alike(group[i]->measured_s, group[j]->measured_s))
+          continue;
         auto& [pairs, balance] = counts[key.first];
         ++pairs;
         balance += order > 0 ? 1 : -1;

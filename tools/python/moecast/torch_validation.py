@@ -147,6 +147,7 @@ def validate_translation(
     runtime = TorchTranslation(times.workload, threads=threads, dtype=dtype)
 
     def execute_number(number):
+        torch.manual_seed(seed * 1_000_003 + number)  # the same weights and routing in every round
         (execution,) = runtime.run([space.architecture(genomes[number])])
         return execution.latency_s, execution.noise_ratio
 
@@ -184,9 +185,11 @@ def main():
         help="lone MoE blocks, those of transformers (eager or grouped), or AutoMoE models",
     )
     parser.add_argument("--hw", help="a profile of moecast profile --backend torch; default: measured now")
-    parser.add_argument("--cases", type=int, default=150)
+    parser.add_argument("--cases", type=int, help="that are judged (default 150; translation 60)")
     parser.add_argument(
-        "--closing", type=int, default=40, help="executed layers that the sums of kernels are fitted to"
+        "--closing",
+        type=int,
+        help="executed cases that the sums of kernels are fitted to (default 40; translation 20)",
     )
     parser.add_argument("--gemms", type=int, default=400)
     parser.add_argument("--rounds", type=int, help="in which cases are executed (default 4; translation 2)")
@@ -195,6 +198,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="every case, as JSON")
     options = parser.parse_args()
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds: at least 1")
 
     def show(what):
         tty = sys.stderr.isatty()
@@ -212,13 +217,11 @@ def main():
         )
         result = _VALIDATIONS[options.what](
             hw,
-            cases=options.cases,
-            closing=options.closing,
             seed=options.seed,
             threads=options.threads,
             dtype=options.dtype,
             progress=show("execute"),
-            **({"rounds": options.rounds} if options.rounds else {}),
+            **{k: v for k in ("cases", "closing", "rounds") if (v := getattr(options, k)) is not None},
         )
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

@@ -58,7 +58,7 @@ TEST(ExpertFetch, ReplayIsACacheOfTheExpertsUsedLast) {
   ExpertFetch fetch;
   fetch.resident = 2;
   fetch.bandwidth = 1;
-  fetch.touched = {0.9, 0.5, 0.1, 0.1};
+  fetch.touched = {{0.9, 0.5, 0.1, 0.1}};
   const std::vector<Placement> one{contiguous_placement(4, 1)};
   FetchDraw cache(fetch, one);
   std::vector<int> fetched;
@@ -84,10 +84,11 @@ TEST(ExpertFetch, DrawsMissAsOftenAsTheClosedFormSays) {
   ExpertFetch fetch;
   fetch.resident = 3;
   fetch.bandwidth = 1;
-  fetch.touched = touch_probability(std::vector<double>{0.6, 0.4, 0.3, 0.2, 0.2, 0.1, 0.1, 0.1}, 2);
+  const std::vector<double> touched = touch_probability(std::vector<double>{0.6, 0.4, 0.3, 0.2, 0.2, 0.1, 0.1, 0.1}, 2);
+  fetch.touched = {touched};
   const std::vector<Placement> two{contiguous_placement(8, 2)};
   const auto of_rank = [&](std::size_t rank) {
-    return cache_use(std::span(fetch.touched).subspan(4 * rank, 4), 3, fetch.policy).missed;
+    return cache_use(std::span(touched).subspan(4 * rank, 4), 3, fetch.policy).missed;
   };
   FetchDraw drawn(fetch, two);
   Random random(5);
@@ -96,7 +97,7 @@ TEST(ExpertFetch, DrawsMissAsOftenAsTheClosedFormSays) {
   std::vector<double> used(8);
   std::vector<int> fetched;
   for (int step = 0; step < kSteps; ++step) {
-    for (std::size_t e = 0; e < 8; ++e) used[e] = random.uniform() < fetch.touched[e] ? 1 : 0;
+    for (std::size_t e = 0; e < 8; ++e) used[e] = random.uniform() < touched[e] ? 1 : 0;
     drawn.draw(0, used, fetched);
     for (int rank = 0; rank < 2; ++rank) missed[rank] += fetched[static_cast<std::size_t>(rank)];
   }
@@ -146,29 +147,47 @@ TEST(ExpertFetch, RanksWaitForTheOneThatMissesMost) {
 }
 
 TEST(ExpertFetch, ARecordedRoutingHitsAsItsTextDoes) {
-  // Two layers whose tokens of every step choose the same two experts: after the first step all hits.
+  // Two layers whose tokens choose the same two experts in every step: these are the popular ones, whatever their
+  // number.
   const std::string path = testing::TempDir() + fmt::format("moecast_fetch_{}.csv", getpid());
-  TraceRecipe recipe;
-  recipe.policy.top_k = 2;
-  recipe.popularity = {1e9, 1e9, 1, 1, 1, 1, 1, 1};
-  recipe.tokens = 4;
-  recipe.layers = 2;
-  recipe.steps = 5;
-  write_file_atomically(path, routing_trace_text(recipe));
-  Workload w;
-  w.phase = Phase::prefill;
-  w.prompt = 4;
-  w.load.kind = LoadKind::trace;
-  w.load.trace = std::make_shared<const RoutingTrace>(read_routing_trace(path));
-  Architecture two = mixtral();
-  two.decoder.resize(2);
-  two.vocabulary = 0;
-  const Prediction p = predict_ep(h200(), rails(), two, fetching(1, 2), w, few(5));
-  ASSERT_TRUE(p.offload);
-  // Of five steps the first may find two others.
-  EXPECT_GE(p.offload->hit_ratio, 0.8);
-  EXPECT_THAT(p.warnings, testing::Not(testing::Contains(testing::HasSubstr("independently"))));
+  for (const std::size_t first : {0U, 3U, 6U}) {
+    TraceRecipe recipe;
+    recipe.policy.top_k = 2;
+    recipe.popularity = std::vector<double>(8, 1e-9);
+    recipe.popularity[first] = recipe.popularity[first + 1] = 1;
+    recipe.tokens = 4;
+    recipe.layers = 2;
+    recipe.steps = 5;
+    write_file_atomically(path, routing_trace_text(recipe));
+    Workload w;
+    w.phase = Phase::prefill;
+    w.prompt = 4;
+    w.load.kind = LoadKind::trace;
+    w.load.trace = std::make_shared<const RoutingTrace>(read_routing_trace(path));
+    Architecture two = mixtral();
+    two.decoder.resize(2);
+    two.vocabulary = 0;
+    for (const ResidencyPolicy policy : {ResidencyPolicy::lru, ResidencyPolicy::most_popular}) {
+      Deployment d = fetching(1, 2);
+      d.offload->policy = policy;
+      const Prediction p = predict_ep(h200(), rails(), two, d, w, few(5));
+      ASSERT_TRUE(p.offload);
+      EXPECT_GT(p.offload->hit_ratio, 0.999) << first;
+      EXPECT_THAT(p.warnings, testing::Not(testing::Contains(testing::HasSubstr("independently"))));
+    }
+  }
   std::filesystem::remove(path);
+}
+
+TEST(ExpertFetch, EncodersFetchNothingWhereNothingIsEncoded) {
+  const Architecture nllb = load_architecture(kRoot + "/models/zoo/nllb-moe-54b.json");
+  Deployment d = fetching(8, 4);
+  d.dtype = DType::bf16;
+  const Prediction p = predict_ep(h200(), rails(), nllb, d, decode(16), few(3));
+  ASSERT_TRUE(p.offload);
+  // Six of the decoder's layers have experts.
+  EXPECT_NEAR(p.offload->fetched.value(), 6 * p.offload->missed * p.offload->expert.value(),
+              1e-6 * p.offload->fetched.value());
 }
 
 TEST(ExpertFetch, RefusesWhatIsNotSimulated) {

@@ -94,6 +94,44 @@ TEST(StepAround, AttentionOfOneBatchHidesTheExchangeOfTheOther) {
   EXPECT_GT(step.latency->value(), 2 * 58 * around.before_s + around.outside_s);
 }
 
+TEST(StepAround, HalvesOfPromptsHaveAllPairsOfQueryAndKey) {
+  const auto attention = [](const Workload& w, int dp, int batches) {
+    double sum = 0;
+    for (const OperatorCost& op : step_around(analytic(), deepseek(), wide(dp), w, batches, 58).operators) {
+      if (op.name == "attention.prefill") sum += op.latency.value();
+    }
+    return sum;
+  };
+  Workload w;
+  w.phase = Phase::prefill;
+  w.prompt = 8192;
+  w.batch = 16;  // one prompt a rank: each half takes a half of it, and the second sees the first
+  EXPECT_NEAR(attention(w, 16, 2) / attention(w, 16, 1), 1, 0.2);
+  w.batch = 64;  // four prompts a rank: two in each half
+  EXPECT_NEAR(attention(w, 16, 2) / attention(w, 16, 1), 1, 0.1);
+}
+
+TEST(StepAround, ASequenceThatGeneratesIsInOneOfTheBatches) {
+  const auto layers_s = [](std::int64_t batch, int batches) {
+    return batches * step_around(analytic(), deepseek(), wide(16), decode(batch), batches, 58).before_s;
+  };
+  EXPECT_NEAR(layers_s(16, 2) / layers_s(16, 1), 1, 1e-9);
+  EXPECT_GT(layers_s(4096, 2), layers_s(4096, 1)) << "both halves read all weights";
+}
+
+TEST(StepAround, ASlowRankIsSlowAllTheStep) {
+  EpOptions options = few();
+  const auto latency = [&] {
+    return predict_ep(h200(), rails(), deepseek(), wide(32), decode(2048), options, &analytic());
+  };
+  const Prediction usual = latency();
+  options.slow_ranks = {{3, 2.0}};
+  const Prediction slow = latency();
+  const StepAround around = step_around(analytic(), deepseek(), wide(32), decode(2048), 1, 58);
+  EXPECT_GT(slow.latency->value() - usual.latency->value(), 58 * around.before_s + around.outside_s - around.launch_s);
+  EXPECT_GT(*slow.factors.expert_parallel_efficiency_ratio, 0.4) << "slow attention is not slow experts";
+}
+
 TEST(StepAround, SaysWhatItCannotSay) {
   Architecture encoded = deepseek();
   encoded.encoder = encoded.decoder;

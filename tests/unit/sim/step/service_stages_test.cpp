@@ -71,6 +71,15 @@ TEST(ServiceStages, LittlesLawHoldsAndTheCacheIsShared) {
   EXPECT_THROW(simulate_service(requests, setup, seconds), InputError);
 }
 
+TEST(ServiceStages, RequestsGoToTheLeastLoadedInstance) {
+  ServiceSetup setup = staged(2, 0);
+  setup.instances = 2;
+  const std::vector<ServiceRequest> two(2, ServiceRequest{0, 1, 10});
+  for (const ServiceJob& job : simulate_service(two, setup, constant(1)).jobs) {
+    EXPECT_DOUBLE_EQ(job.first_token_s, 2) << "nobody waits for a stage while an instance is idle";
+  }
+}
+
 TEST(ServiceStages, SaturateAtOneStepAStage) {
   // Batches of 8 sequences on each of four stages of 10 ms: 8 tokens every 10 ms, of requests of 20 tokens.
   ServiceSetup setup = staged(4, 0);
@@ -119,6 +128,22 @@ TEST(ServiceStages, StepsOfContextParallelRanksAreThoseOfThePredictor) {
   w.context = 2048;
   const double whole = predictor->predict(architecture, deployment, w).latency->value();
   EXPECT_NEAR(served.seconds({0, 0, 2048, 1, 2048, 2048}, IntervalEnd::middle), whole, 0.02 * whole);
+}
+
+TEST(ServiceStages, ARequestFitsIntoOneRankOfAttention) {
+  ServedLoad load;
+  load.longest = 1'000'000;
+  Deployment replicas = deployed(1, 1, 1);
+  replicas.dp = replicas.ep = 8;
+  replicas.dtype.reset();
+  const auto status = [&] {
+    return serve_model(load_architecture(kRoot + "/models/zoo/mixtral-8x7b.json"), replicas,
+                       kRoot + "/hwprofiles/h200-sxm", kRoot + "/models/plan/engines", load)
+        .status;
+  };
+  EXPECT_EQ(status(), Status::does_not_fit) << "eight ranks do not hold one sequence together";
+  load.longest = 500'000;
+  EXPECT_EQ(status(), Status::ok);
 }
 
 TEST(ServiceStages, ThoseOfAModelAddUpToItsStepAlone) {
