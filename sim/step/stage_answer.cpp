@@ -93,7 +93,9 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
   const StepShape part = part_of(shape, overlap.parts);
   const StepHalfWidths widths = model.half_widths(terms.launch);
   const std::vector<StepOperator>& operators = model.operators().operators;
-  const double shared = exposed_shared(model.operators(), part, times_one_after_the_other(model.operators(), part));
+  const bool beside = part.rows <= model.operators().shared_stream_rows;
+  const double shared =
+      beside ? exposed_shared(model.operators(), part, times_one_after_the_other(model.operators(), part)) : 1;
   for (std::size_t i = 0; i < operators.size(); ++i) {
     const StepOperator& op = operators[i];
     const double hidden = is_communication(op.group) ? overlap.exposed : op.group == StepGroup::shared ? shared : 1;
