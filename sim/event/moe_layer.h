@@ -12,7 +12,7 @@ namespace moecast {
 
 /// Seconds of the pieces of one MoE layer, each as it is alone.
 struct MoeLayerCosts {
-  double before_s = 0;                               ///< attention and what else precedes the router, on every rank
+  double before_s = 0;                               ///< attention and norms, the mean of all layers, on every rank
   double router_s = 0;                               ///< scores and selection, on every rank
   double shared_s = 0;                               ///< shared experts, beside dispatch
   std::function<double(const RankLoad&)> experts_s;  ///< routed experts of a rank

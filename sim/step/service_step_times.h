@@ -37,7 +37,6 @@ class ServiceStepTimes {
   [[nodiscard]] double seconds(const ServiceStep& step, IntervalEnd end) const;
   /// Of a step on a rank, padded.
   [[nodiscard]] double rows(const ServiceStep& step) const;
-  [[nodiscard]] const StepModel& model() const { return *model_; }
 
  private:
   class Grids;
