@@ -8,31 +8,16 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "models/architecture/reader.h"
 #include "models/core/error.h"
 #include "models/core/file.h"
 #include "models/routing/expert_cache.h"
 #include "models/routing/trace_writer.h"
-#include "sim/event/ep_study.h"
-#include "sim/step/gpu_predictor.h"
+#include "tests/support/h200_machine.h"
 
 namespace moecast {
 namespace {
 
-const std::string kRoot = MOECAST_SOURCE_DIR;
-
-const GpuMachine& h200() {
-  static const GpuMachine machine = read_gpu_machine(kRoot + "/hwprofiles/h200-sxm");
-  return machine;
-}
-
-const Predictor& analytic() {
-  static const auto predictor = load_gpu_predictor(kRoot + "/hwprofiles/h200-sxm", kRoot + "/models/plan/engines");
-  return *predictor;
-}
-
-Cluster rails() { return read_cluster(kRoot + "/hwprofiles/clusters/h200-hgx-rail.json"); }
-Architecture mixtral() { return load_architecture(kRoot + "/models/zoo/mixtral-8x7b.json"); }
+Architecture mixtral() { return zoo_model("mixtral-8x7b"); }
 
 Deployment fetching(int ep, std::int64_t resident, FetchOverlap overlap = FetchOverlap::none) {
   Deployment d;
@@ -48,11 +33,7 @@ Workload decode(std::int64_t batch) {
   return w;
 }
 
-EpOptions few(int samples = 60) {
-  EpOptions options;
-  options.samples = samples;
-  return options;
-}
+EpOptions few(int samples = 60) { return samples_of(samples); }
 
 TEST(ExpertFetch, ReplayIsACacheOfTheExpertsUsedLast) {
   ExpertFetch fetch;
@@ -106,8 +87,9 @@ TEST(ExpertFetch, DrawsMissAsOftenAsTheClosedFormSays) {
 
 TEST(ExpertFetch, EventsTakeWhatTheClosedFormSays) {
   // One GPU that holds four of eight experts: nothing hides a copy.
-  const Prediction closed = analytic().predict(mixtral(), fetching(1, 4), decode(2));
-  const Prediction events = predict_ep(h200(), rails(), mixtral(), fetching(1, 4), decode(2), few(), &analytic());
+  const Prediction closed = h200_analytic().predict(mixtral(), fetching(1, 4), decode(2));
+  const Prediction events =
+      predict_ep(h200_machine(), h200_rails(), mixtral(), fetching(1, 4), decode(2), few(), &h200_analytic());
   ASSERT_TRUE(closed.offload && events.offload);
   EXPECT_NEAR(events.offload->hit_ratio, closed.offload->hit_ratio, 0.03);
   EXPECT_NEAR(events.offload->exposed / closed.offload->exposed, 1, 0.03);
@@ -120,7 +102,7 @@ TEST(ExpertFetch, EventsTakeWhatTheClosedFormSays) {
 
 TEST(ExpertFetch, CopiesAheadHideBehindTheLayer) {
   const auto latency = [](const Deployment& d) {
-    return predict_ep(h200(), rails(), mixtral(), d, decode(2), few(), &analytic()).latency->value();
+    return predict_ep(h200_machine(), h200_rails(), mixtral(), d, decode(2), few(), &h200_analytic()).latency->value();
   };
   const double held = latency(fetching(1, 8));
   const double ahead = latency(fetching(1, 4, FetchOverlap::layer));
@@ -134,7 +116,8 @@ TEST(ExpertFetch, CopiesAheadHideBehindTheLayer) {
 }
 
 TEST(ExpertFetch, RanksWaitForTheOneThatMissesMost) {
-  const Prediction p = predict_ep(h200(), rails(), mixtral(), fetching(4, 1), decode(64), few(), &analytic());
+  const Prediction p =
+      predict_ep(h200_machine(), h200_rails(), mixtral(), fetching(4, 1), decode(64), few(), &h200_analytic());
   ASSERT_TRUE(p.offload);
   EXPECT_EQ(p.offload->experts, 2);
   // Every rank uses nearly always both of its experts and holds one of them.
@@ -142,7 +125,8 @@ TEST(ExpertFetch, RanksWaitForTheOneThatMissesMost) {
   EXPECT_GT(p.offload->exposed.value(), 0);
   EpOptions threads = few();
   threads.threads = 3;
-  const Prediction same = predict_ep(h200(), rails(), mixtral(), fetching(4, 1), decode(64), threads, &analytic());
+  const Prediction same =
+      predict_ep(h200_machine(), h200_rails(), mixtral(), fetching(4, 1), decode(64), threads, &h200_analytic());
   EXPECT_EQ(same.latency->value(), p.latency->value());
 }
 
@@ -170,7 +154,7 @@ TEST(ExpertFetch, ARecordedRoutingHitsAsItsTextDoes) {
     for (const ResidencyPolicy policy : {ResidencyPolicy::lru, ResidencyPolicy::most_popular}) {
       Deployment d = fetching(1, 2);
       d.offload->policy = policy;
-      const Prediction p = predict_ep(h200(), rails(), two, d, w, few(5));
+      const Prediction p = predict_ep(h200_machine(), h200_rails(), two, d, w, few(5));
       ASSERT_TRUE(p.offload);
       EXPECT_GT(p.offload->hit_ratio, 0.999) << first;
       EXPECT_THAT(p.warnings, testing::Not(testing::Contains(testing::HasSubstr("independently"))));
@@ -180,10 +164,10 @@ TEST(ExpertFetch, ARecordedRoutingHitsAsItsTextDoes) {
 }
 
 TEST(ExpertFetch, EncodersFetchNothingWhereNothingIsEncoded) {
-  const Architecture nllb = load_architecture(kRoot + "/models/zoo/nllb-moe-54b.json");
+  const Architecture nllb = zoo_model("nllb-moe-54b");
   Deployment d = fetching(8, 4);
   d.dtype = DType::bf16;
-  const Prediction p = predict_ep(h200(), rails(), nllb, d, decode(16), few(3));
+  const Prediction p = predict_ep(h200_machine(), h200_rails(), nllb, d, decode(16), few(3));
   ASSERT_TRUE(p.offload);
   // Six of the decoder's layers have experts.
   EXPECT_NEAR(p.offload->fetched.value(), 6 * p.offload->missed * p.offload->expert.value(),
@@ -192,7 +176,7 @@ TEST(ExpertFetch, EncodersFetchNothingWhereNothingIsEncoded) {
 
 TEST(ExpertFetch, RefusesWhatIsNotSimulated) {
   const auto ask = [](const EpOptions& options) {
-    return predict_ep(h200(), rails(), mixtral(), fetching(4, 1), decode(64), options);
+    return predict_ep(h200_machine(), h200_rails(), mixtral(), fetching(4, 1), decode(64), options);
   };
   EpOptions chunks = few(2);
   chunks.chunks = 2;
@@ -209,9 +193,9 @@ TEST(ExpertFetch, RefusesWhatIsNotSimulated) {
 }
 
 TEST(ExpertFetch, AnUnknownLinkIsNoTime) {
-  GpuMachine unknown = h200();
+  GpuMachine unknown = h200_machine();
   std::erase_if(unknown.profile.quantities, [](const auto& q) { return q.first == kHostBandwidth; });
-  const Prediction p = predict_ep(unknown, rails(), mixtral(), fetching(1, 4), decode(2), few(2));
+  const Prediction p = predict_ep(unknown, h200_rails(), mixtral(), fetching(1, 4), decode(2), few(2));
   EXPECT_EQ(p.status, Status::outside_range);
   EXPECT_FALSE(p.latency);
   EXPECT_THAT(p.reason, testing::HasSubstr("--host-link"));

@@ -5,28 +5,12 @@
 
 #include <numeric>
 
-#include "models/architecture/reader.h"
-#include "sim/event/ep_study.h"
-#include "sim/step/gpu_predictor.h"
+#include "tests/support/h200_machine.h"
 
 namespace moecast {
 namespace {
 
-const std::string kRoot = MOECAST_SOURCE_DIR;
-
-const GpuMachine& h200() {
-  static const GpuMachine machine = read_gpu_machine(kRoot + "/hwprofiles/h200-sxm");
-  return machine;
-}
-
-const Predictor& analytic() {
-  static const auto predictor = load_gpu_predictor(kRoot + "/hwprofiles/h200-sxm", kRoot + "/models/plan/engines");
-  return *predictor;
-}
-
-Cluster rails() { return read_cluster(kRoot + "/hwprofiles/clusters/h200-hgx-rail.json"); }
-
-Architecture deepseek() { return load_architecture(kRoot + "/models/zoo/deepseek-v3.json"); }
+Architecture deepseek() { return zoo_model("deepseek-v3"); }
 
 Deployment wide(int ranks) {
   Deployment d;
@@ -42,21 +26,17 @@ Workload decode(std::int64_t batch) {
   return w;
 }
 
-EpOptions few() {
-  EpOptions options;
-  options.samples = 5;
-  return options;
-}
+EpOptions few() { return samples_of(5); }
 
 TEST(StepAround, IsTheStepWithoutItsExperts) {
-  const StepAround around = step_around(analytic(), deepseek(), wide(32), decode(2048), 1, 58);
+  const StepAround around = step_around(h200_analytic(), deepseek(), wide(32), decode(2048), 1, 58);
   EXPECT_EQ(around.missing, "");
   // Attention of 61 layers, three dense layers and the head: everything but the MoE blocks is counted once.
   const double listed = std::accumulate(around.operators.begin(), around.operators.end(), 0.0,
                                         [](double sum, const OperatorCost& op) { return sum + op.latency.value(); });
   EXPECT_NEAR(58 * around.before_s + around.outside_s, listed, 1e-9 * listed);
   for (const OperatorCost& op : around.operators) EXPECT_THAT(op.name, testing::Not(testing::HasSubstr("experts")));
-  const Prediction whole = analytic().predict(deepseek(), wide(32), decode(2048));
+  const Prediction whole = h200_analytic().predict(deepseek(), wide(32), decode(2048));
   const double experts =
       std::accumulate(whole.operators.begin(), whole.operators.end(), 0.0, [](double sum, const OperatorCost& op) {
         const bool routed =
@@ -67,9 +47,10 @@ TEST(StepAround, IsTheStepWithoutItsExperts) {
 }
 
 TEST(StepAround, AWholeStepIsItsLayersAndWhatLiesAround) {
-  const Prediction layers = predict_ep(h200(), rails(), deepseek(), wide(32), decode(2048), few());
-  const Prediction step = predict_ep(h200(), rails(), deepseek(), wide(32), decode(2048), few(), &analytic());
-  const StepAround around = step_around(analytic(), deepseek(), wide(32), decode(2048), 1, 58);
+  const Prediction layers = predict_ep(h200_machine(), h200_rails(), deepseek(), wide(32), decode(2048), few());
+  const Prediction step =
+      predict_ep(h200_machine(), h200_rails(), deepseek(), wide(32), decode(2048), few(), &h200_analytic());
+  const StepAround around = step_around(h200_analytic(), deepseek(), wide(32), decode(2048), 1, 58);
   EXPECT_NEAR(step.latency->value(), layers.latency->value() + 58 * around.before_s + around.outside_s,
               1e-6 * step.latency->value());
   EXPECT_THAT(layers.warnings, testing::Contains(testing::HasSubstr("head are not in it")));
@@ -86,9 +67,10 @@ TEST(StepAround, AWholeStepIsItsLayersAndWhatLiesAround) {
 TEST(StepAround, AttentionOfOneBatchHidesTheExchangeOfTheOther) {
   EpOptions options = few();
   options.batches = 2;
-  const StepAround around = step_around(analytic(), deepseek(), wide(32), decode(8192), 2, 58);
-  const Prediction step = predict_ep(h200(), rails(), deepseek(), wide(32), decode(8192), options, &analytic());
-  const Prediction layers = predict_ep(h200(), rails(), deepseek(), wide(32), decode(8192), options);
+  const StepAround around = step_around(h200_analytic(), deepseek(), wide(32), decode(8192), 2, 58);
+  const Prediction step =
+      predict_ep(h200_machine(), h200_rails(), deepseek(), wide(32), decode(8192), options, &h200_analytic());
+  const Prediction layers = predict_ep(h200_machine(), h200_rails(), deepseek(), wide(32), decode(8192), options);
   const double apart = layers.latency->value() + 2 * 58 * around.before_s + around.outside_s;
   EXPECT_LT(step.latency->value(), 0.95 * apart);
   EXPECT_GT(step.latency->value(), 2 * 58 * around.before_s + around.outside_s);
@@ -97,7 +79,7 @@ TEST(StepAround, AttentionOfOneBatchHidesTheExchangeOfTheOther) {
 TEST(StepAround, HalvesOfPromptsHaveAllPairsOfQueryAndKey) {
   const auto attention = [](const Workload& w, int dp, int batches) {
     double sum = 0;
-    for (const OperatorCost& op : step_around(analytic(), deepseek(), wide(dp), w, batches, 58).operators) {
+    for (const OperatorCost& op : step_around(h200_analytic(), deepseek(), wide(dp), w, batches, 58).operators) {
       if (op.name == "attention.prefill") sum += op.latency.value();
     }
     return sum;
@@ -113,7 +95,7 @@ TEST(StepAround, HalvesOfPromptsHaveAllPairsOfQueryAndKey) {
 
 TEST(StepAround, ASequenceThatGeneratesIsInOneOfTheBatches) {
   const auto layers_s = [](std::int64_t batch, int batches) {
-    return batches * step_around(analytic(), deepseek(), wide(16), decode(batch), batches, 58).before_s;
+    return batches * step_around(h200_analytic(), deepseek(), wide(16), decode(batch), batches, 58).before_s;
   };
   EXPECT_NEAR(layers_s(16, 2) / layers_s(16, 1), 1, 1e-9);
   EXPECT_GT(layers_s(4096, 2), layers_s(4096, 1)) << "both halves read all weights";
@@ -122,12 +104,12 @@ TEST(StepAround, ASequenceThatGeneratesIsInOneOfTheBatches) {
 TEST(StepAround, ASlowRankIsSlowAllTheStep) {
   EpOptions options = few();
   const auto latency = [&] {
-    return predict_ep(h200(), rails(), deepseek(), wide(32), decode(2048), options, &analytic());
+    return predict_ep(h200_machine(), h200_rails(), deepseek(), wide(32), decode(2048), options, &h200_analytic());
   };
   const Prediction usual = latency();
   options.slow_ranks = {{3, 2.0}};
   const Prediction slow = latency();
-  const StepAround around = step_around(analytic(), deepseek(), wide(32), decode(2048), 1, 58);
+  const StepAround around = step_around(h200_analytic(), deepseek(), wide(32), decode(2048), 1, 58);
   EXPECT_GT(slow.latency->value() - usual.latency->value(), 58 * around.before_s + around.outside_s - around.launch_s);
   EXPECT_GT(*slow.factors.expert_parallel_efficiency_ratio, 0.4) << "slow attention is not slow experts";
 }
@@ -135,10 +117,10 @@ TEST(StepAround, ASlowRankIsSlowAllTheStep) {
 TEST(StepAround, SaysWhatItCannotSay) {
   Architecture encoded = deepseek();
   encoded.encoder = encoded.decoder;
-  EXPECT_NE(step_around(analytic(), encoded, wide(32), decode(64), 1, 58).missing, "");
+  EXPECT_NE(step_around(h200_analytic(), encoded, wide(32), decode(64), 1, 58).missing, "");
   Deployment divided = wide(32);
   divided.tp = 3;
-  EXPECT_NE(step_around(analytic(), deepseek(), divided, decode(64), 1, 58).missing, "");
+  EXPECT_NE(step_around(h200_analytic(), deepseek(), divided, decode(64), 1, 58).missing, "");
 }
 
 }  // namespace
