@@ -32,6 +32,9 @@ find_library(OPENBLAS_LIBRARY openblas PATH_SUFFIXES openblas-openmp openblas-pt
 
 find_program(CCACHE ccache)
 if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  # Paths are taken relative to the build's folder, so that builds in other clones, and the wheel's, find the same entries;
+  # and a precompiled header is no reason to miss.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}
+      CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE})
 endif()
 include(MoecastCuda)
