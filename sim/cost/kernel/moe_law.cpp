@@ -7,7 +7,19 @@
 namespace moecast {
 namespace {
 
-enum Term { kHidden, kInter, kWeights, kRows, kGlobalRows, kDistinct, kMatrices, kMisaligned, kTiles, kTermCount };
+enum Term {
+  kHidden,
+  kInter,
+  kWeights,
+  kRows,
+  kGlobalRows,
+  kDistinct,
+  kOtherDistinct,
+  kMatrices,
+  kMisaligned,
+  kTiles,
+  kTermCount
+};
 /// Tiles of a kernel: those tuned for its experts and width (or what is not known), or the framework's defaults.
 enum Tiles { kTuned, kSmallDefault, kLargeDefault };
 enum Coef {
@@ -26,6 +38,8 @@ enum Coef {
   kCacheGain,
   kMisalignment,
   kSaturation,
+  kStreamedWidth,
+  kOtherExperts,
   kCoefCount,  ///< of kernels whose tuned tiles are not known
   kLargeMemory = kCoefCount,
   kLargeCompute,
@@ -51,6 +65,9 @@ constexpr std::array<KernelLaw::Coefficient, kTiledCoefCount> kCoefficients{{
     {"cache_gain", "odds of the share of weights that the last-level cache serves", -1.0, 1.0},
     {"misalignment", "slow-down where the local width is no multiple of 16", -0.1, 0.7},
     {"saturation", "exponent (times 0.3) of the loss at few rows an expert; no logarithm", 0.0, 0.5},
+    {"streamed_width", "columns that streaming an expert's weights costs beyond its width", 2.0, 1.0},
+    {"other_experts", "rows that an expert of another rank costs beyond its own: tiles that only write zeros", 1.5,
+     1.5},
     {"large_default_memory", "what streaming weights takes longer on large default tiles, a ratio less 1", -1.0, 1.0},
     {"large_default_compute", "what arithmetic takes longer on large default tiles, a ratio less 1", 0.0, 0.7},
     {"large_default_row_tile", "rows that an expert is rounded up to on large default tiles, smoothly", 3.7, 0.7},
@@ -132,6 +149,8 @@ class MoeLaw final : public KernelLaw {
     t[kRows] = std::max(load.rows, 0.3);
     t[kDistinct] = std::max(load.distinct, 0.3);
     t[kGlobalRows] = v[tokens_] * v[top_k_];
+    t[kOtherDistinct] =
+        !triton_ ? 0 : other_distinct(t[kDistinct], t[kGlobalRows], experts, v[ep_], row.load.has_value());
     t[kWeights] = t[kDistinct] * v[hidden_] * inter * t[kMatrices] * format_.weight_bytes;
     t[kMisaligned] = triton_ && std::fmod(inter, 16) != 0 ? 1 : 0;
     t[kTiles] = tiles(v[tokens_], experts / v[ep_], inter);
@@ -157,7 +176,7 @@ class MoeLaw final : public KernelLaw {
     }
     const double fill = t[kWeights] / device_.cache;
     const double resident = 1 / (1 + fill * fill * fill * fill);
-    const double memory = t[kWeights] / (device_.bandwidth * p[kBandwidth]) *
+    const double memory = t[kWeights] * (1 + p[kStreamedWidth] / t[kInter]) / (device_.bandwidth * p[kBandwidth]) *
                           (1 - resident * p[kCacheGain] / (1 + p[kCacheGain])) * penalty * slower_memory;
     const double x = t[kRows] / t[kDistinct];
     const double rows = t[kDistinct] * std::sqrt(x * x + row_tile * row_tile);
@@ -167,10 +186,13 @@ class MoeLaw final : public KernelLaw {
     const double q = 1 + p[kOverlap];
     const double longer = std::max(memory, compute);
     const double overlapped = longer * std::pow(1 + std::pow(std::min(memory, compute) / longer, q), 1 / q);
+    const double global_rows = t[kGlobalRows] + t[kOtherDistinct] * p[kOtherExperts];
+    // An activation reads what the first GEMM wrote and writes one width: 5 passes over it with a gate, 3 without.
+    const double inter_passes = (2 * t[kMatrices] - 1) / 5;
     const double elementwise =
         2 / device_.bandwidth *
         (t[kRows] * (2 * t[kHidden] + t[kMatrices] * t[kInter]) * p[kLocalElementwise] +
-         t[kGlobalRows] * (t[kHidden] * p[kGlobalHidden] + t[kInter] * t[kMatrices] / 3 * p[kGlobalInter]));
+         global_rows * (t[kHidden] * p[kGlobalHidden] + t[kInter] * inter_passes * p[kGlobalInter]));
     return std::log(p[kLaunch] + overlapped + elementwise + p[kPerExpert] * t[kDistinct] + p[kPerHidden] * t[kHidden] +
                     p[kPerInter] * t[kInter]);
   }
@@ -223,6 +245,12 @@ class MoeLaw final : public KernelLaw {
 
  private:
   [[nodiscard]] double peak() const { return device_.peak_bf16 * format_.rate; }
+  /// Experts of other ranks that have rows: as many as on this rank where its load is given, else nearly as many as the
+  /// rows allow, as in the tables (their draws hand out what is missing to the emptiest experts).
+  [[nodiscard]] static double other_distinct(double distinct, double rows, double experts, double ranks, bool given) {
+    const double all = std::min(rows, given ? std::min(experts, distinct * ranks) : experts);
+    return std::max(0.0, all - distinct);
+  }
   [[nodiscard]] Tiles tiles(double tokens, double experts, double width) const {
     if (!tuned_ || tuned_->contains(experts, width)) return kTuned;
     return tuned_->small_default && tokens <= experts ? kSmallDefault : kLargeDefault;
