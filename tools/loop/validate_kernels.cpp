@@ -279,7 +279,7 @@ class Validator {
       const std::vector<LeftOutScore> rows = family_scores(members, groups);
       all.insert(all.end(), rows.begin(), rows.end());
     }
-    const LeftOutIntervals intervals = left_out_intervals(all, {});
+    const LeftOutIntervals intervals = left_out_intervals(all, caution_for(groups));
     for (const HeldOut& held : held_out_) {
       for (std::size_t row = 0; row < held.scores.size(); ++row) {
         const LeftOutScore& score = held.pooled[row];
