@@ -55,6 +55,10 @@ struct ClusterLink {
   double bandwidth = 0;  ///< B/s
 };
 
+/// How rows change rails between nodes: over the scale-up link of the sender's node (NCCL), over that of the receiver's
+/// (DeepEP's normal mode), or not at all, from NIC to NIC (DeepEP's low latency).
+enum class RailChange { at_sender, at_receiver, never };
+
 /// The links of so many ranks of a cluster, and which of them a message takes. Ranks fill nodes in order.
 class Topology {
  public:
@@ -69,6 +73,9 @@ class Topology {
   /// Links from one rank to another, in order; empty for the rank itself.
   void route(int from, int to, std::vector<int>& out) const;
   [[nodiscard]] std::vector<int> route(int from, int to) const;
+  /// Of rail-optimised fabrics; at_sender unless set.
+  void change_rails(RailChange where) { rail_change_ = where; }
+  [[nodiscard]] RailChange rail_change() const { return rail_change_; }
   /// Multiplies a link's bandwidth. @throws InputError unless the link exists and 0 < factor.
   void scale_link(const std::string& name, double factor);
   /// Of a device's scale-up link, one direction, B/s; 0: one device a node.
@@ -90,6 +97,7 @@ class Topology {
   void route_inside(int from, int to, std::vector<int>& out) const;
   void route_torus(int from, int to, std::vector<int>& out) const;
   [[nodiscard]] int nic_of(int rank) const;
+  [[nodiscard]] int leaf_of(int node, int nic, int nodes_below) const;
   int add(std::string name, double bandwidth);
 
   const Cluster cluster_;
@@ -104,6 +112,7 @@ class Topology {
   int nic_first_ = 0;     ///< first link of NICs: out and in of each in turn
   int leaf_first_ = 0;    ///< first link of leaves, torus or groups
   int rails_ = 0;
+  RailChange rail_change_ = RailChange::at_sender;
 };
 
 }  // namespace moecast

@@ -159,6 +159,13 @@ void Topology::route_torus(int from, int to, std::vector<int>& out) const {
   }
 }
 
+int Topology::leaf_of(int node, int nic, int nodes_below) const {
+  const Fabric& fabric = cluster_.scale_out;
+  const int nics = fabric.nics_per_node == 0 ? per_node_ : fabric.nics_per_node;
+  const int rail = fabric.kind == FabricKind::rail_optimised ? nic % nics : 0;
+  return node / nodes_below * rails_ + rail;
+}
+
 void Topology::route(int from, int to, std::vector<int>& out) const {
   out.clear();
   if (from == to) return;
@@ -168,12 +175,21 @@ void Topology::route(int from, int to, std::vector<int>& out) const {
   const Fabric& fabric = cluster_.scale_out;
   const int below = fabric.nodes_per_switch == 0 ? nodes() : fabric.nodes_per_switch;
   int nic = nic_of(from);
-  if (fabric.kind == FabricKind::rail_optimised && per_node_ > 1) {
+  int nic_in = nic_of(to);
+  int arrives = to;
+  const bool rails = fabric.kind == FabricKind::rail_optimised && per_node_ > 1;
+  if (rails && rail_change_ == RailChange::at_sender) {
     // To the device of the receiver's rail first, over the scale-up link.
     const int peer = home * per_node_ + to % per_node_;
     if (nic_of(peer) != nic) {
       route_inside(from, peer, out);
       nic = nic_of(peer);
+    }
+  } else if (rails && rail_change_ == RailChange::at_receiver) {
+    const int peer = std::min(goal * per_node_ + from % per_node_, ranks_ - 1);
+    if (nic_of(peer) != nic_in) {
+      nic_in = nic_of(peer);
+      arrives = peer;
     }
   }
   out.push_back(nic_first_ + 2 * nic);
@@ -182,13 +198,12 @@ void Topology::route(int from, int to, std::vector<int>& out) const {
   } else if (fabric.kind == FabricKind::dragonfly && home / below != goal / below) {
     out.push_back(leaf_first_ + home / below * rails_ + goal / below);
   } else if ((fabric.kind == FabricKind::fat_tree || fabric.kind == FabricKind::rail_optimised) &&
-             home / below != goal / below) {
-    const int nics = fabric.nics_per_node == 0 ? per_node_ : fabric.nics_per_node;
-    const int rail = fabric.kind == FabricKind::rail_optimised ? nic % nics : 0;
-    out.push_back(leaf_first_ + 2 * (home / below * rails_ + rail));
-    out.push_back(leaf_first_ + 2 * (goal / below * rails_ + rail) + 1);
+             leaf_of(home, nic, below) != leaf_of(goal, nic_in, below)) {
+    out.push_back(leaf_first_ + 2 * leaf_of(home, nic, below));
+    out.push_back(leaf_first_ + 2 * leaf_of(goal, nic_in, below) + 1);
   }
-  out.push_back(nic_first_ + 2 * nic_of(to) + 1);
+  out.push_back(nic_first_ + 2 * nic_in + 1);
+  route_inside(arrives, to, out);
 }
 
 std::vector<int> Topology::route(int from, int to) const {

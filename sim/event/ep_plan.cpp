@@ -9,6 +9,7 @@
 #include "models/routing/expert_cache.h"
 #include "models/routing/load.h"
 #include "sim/event/ep_study.h"
+#include "sim/step/expert_operators.h"
 
 namespace moecast {
 namespace {
@@ -77,9 +78,6 @@ Deployment spread(Deployment deployment) {
   if (deployment.draft_tokens != 0) {
     throw InputError("draft_tokens", "are not supported yet by the event engine", "write --engine analytic");
   }
-  if (deployment.redundant_experts != 0) {
-    throw InputError("redundant_experts", "are slots of a placement here", "write --placement balanced --slots N");
-  }
   if (deployment.pp != 1) {
     throw InputError("pp", fmt::format("{} pipeline stages", deployment.pp),
                      "stages are not executed by the event engine yet: --pp 1, or the analytic engine");
@@ -95,6 +93,36 @@ Deployment spread(Deployment deployment) {
                      "ep = tp x dp");
   }
   return deployment;
+}
+
+/// How experts are placed: copies are placed by popularity, as the analytic engine has them.
+PlacementKind placement_of(const Deployment& deployment, const EpOptions& options) {
+  if (deployment.redundant_experts == 0) return options.placement;
+  if (options.placement == PlacementKind::round_robin || options.slots_per_rank > 0) {
+    throw InputError("redundant_experts",
+                     options.slots_per_rank > 0 ? "say how many slots there are, as --slots does"
+                                                : "are placed by popularity, not in turn",
+                     "give one of the two");
+  }
+  return PlacementKind::balanced;
+}
+
+/// Experts that a rank holds in balanced placement.
+int slots_of(const Deployment& deployment, const EpOptions& options, std::int64_t experts) {
+  const int copies = deployment.redundant_experts;
+  if (copies > 0) {
+    return static_cast<int>(divide_over(experts + copies, deployment.ep, "experts and copies", "redundant_experts"));
+  }
+  return options.slots_per_rank > 0 ? options.slots_per_rank
+                                    : static_cast<int>((experts + deployment.ep - 1) / deployment.ep) + 1;
+}
+
+RailChange rail_change_of(DispatchMethod method) {
+  switch (method) {
+    case DispatchMethod::low_latency: return RailChange::never;
+    case DispatchMethod::normal: return RailChange::at_receiver;
+    default: return RailChange::at_sender;
+  }
 }
 
 /// What a recorded routing is said to be, where the model has other layers.
@@ -209,6 +237,7 @@ void add_fetch(const EpPlan& plan, const MoeBlock& block, const EpOptions& optio
       std::ranges::find_if(plan.offloaded, [&](const OffloadedLayers& l) { return l.runs && l.block == block; });
   if (layers == plan.offloaded.end()) return;
   const std::pair<bool, const char*> others[] = {{options.placement == PlacementKind::balanced, "--placement balanced"},
+                                                 {plan.deployment.redundant_experts > 0, "--redundant-experts"},
                                                  {options.chunks > 1, "--chunks"},
                                                  {options.batches > 1, "--batches"},
                                                  {options.shadowed_experts > 0, "--shadow"},
@@ -263,7 +292,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   if (plan.deployment.offload) plan.link = host_link(machine.profile, *plan.deployment.offload);
   const int ranks = plan.deployment.ep;
   Topology topology(cluster, ranks, &machine.profile);
-  const Topology measured(without_taper(cluster), ranks, &machine.profile);
+  Topology measured(without_taper(cluster), ranks, &machine.profile);
   for (const auto& [link, factor] : options.slow_links) topology.scale_link(link, factor);
   if (options.flows == FlowModel::exact && ranks > kMostExactRanks) {
     throw InputError("flows", fmt::format("of every pair of {} ranks; up to {} are simulated", ranks, kMostExactRanks),
@@ -271,9 +300,11 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   }
   const double tokens = step_tokens(workload);
   const double tokens_per_rank = tokens / ranks / options.batches;
+  const PlacementKind placement = placement_of(plan.deployment, options);
   const bool direct = options.exchange == ExchangeAlgorithm::direct;
   plan.method = options.dispatch.value_or(direct ? usual_dispatch_method(*machine.kernels, measured, tokens_per_rank)
                                                  : DispatchMethod::nccl);
+  for (Topology* wires : {&topology, &measured}) wires->change_rails(rail_change_of(plan.method));
   for (const std::string& assumed : topology.assumed()) plan.notes.push_back(assumed);
   const auto [kinds, of_layer] = kinds_of(architecture, workload);
   plan.study_of = of_layer;
@@ -347,8 +378,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.expert_bytes = expert_bytes;
     study.background_share = options.background_share;
     add_fetch(plan, block, options, workload, study);
-    const int slots =
-        options.slots_per_rank > 0 ? options.slots_per_rank : static_cast<int>((experts + ranks - 1) / ranks) + 1;
+    const int slots = slots_of(plan.deployment, options, experts);
     const int groups = std::max(1, study.policy.groups);
     // The balancer sees rows, as a server counts them.
     const auto rows = [&] {
@@ -361,9 +391,9 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
       study.orders_seed = options.seed;
       study.popularity = ordered_popularity(std::move(study.popularity), groups);
       ExpertOrders orders(static_cast<int>(experts), groups, kind.count, study.orders, study.orders_seed);
-      study.placements = place_ordered(options.placement, rows(), orders, ranks, kind.count, slots);
+      study.placements = place_ordered(placement, rows(), orders, ranks, kind.count, slots);
     } else {
-      study.placements = make_placements(options.placement, rows(), groups, ranks, kind.count, slots, options.seed);
+      study.placements = make_placements(placement, rows(), groups, ranks, kind.count, slots, options.seed);
     }
     for (const std::string& note : costs.notes) {
       if (std::ranges::find(plan.notes, note) == plan.notes.end()) plan.notes.push_back(note);

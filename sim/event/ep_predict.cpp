@@ -11,6 +11,7 @@
 #include "models/plan/memory.h"
 #include "sim/analytic/analytic.h"
 #include "sim/event/ep_study.h"
+#include "sim/step/expert_exchange.h"
 
 namespace moecast {
 namespace {
@@ -330,6 +331,34 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
   prediction.bottleneck = std::ranges::max_element(parts, {}, [](const auto& part) { return part.first; })->second;
   prediction.distribution = d;
   return prediction;
+}
+
+namespace {
+
+/// Whether two batches can overlap: rows travel between nodes by DeepEP, and nothing asks for a batch that is whole.
+bool can_overlap(const EpOptions& options, Deployment deployment, const Workload& workload) {
+  if (deployment.tp == 1 && deployment.dp == 1) deployment.dp = deployment.ep;
+  return is_wide_expert_parallelism(deployment) && workload.batch + workload.prefill_batch >= 2 * deployment.ep &&
+         options.batches == 1 && options.chunks == 1 && options.shadowed_experts == 0 && !deployment.offload &&
+         !workload.load.trace && options.exchange == ExchangeAlgorithm::direct &&
+         options.dispatch.value_or(DispatchMethod::normal) != DispatchMethod::nccl;
+}
+
+}  // namespace
+
+Prediction predict_ep_overlapped(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+                                 const Deployment& deployment, const Workload& workload, EpOptions& options,
+                                 const Predictor* analytic) {
+  Prediction whole = predict_ep(machine, cluster, architecture, deployment, workload, options, analytic);
+  if (!whole.latency || !can_overlap(options, deployment, workload)) return whole;
+  EpOptions two = options;
+  two.batches = 2;
+  Prediction halves = predict_ep(machine, cluster, architecture, deployment, workload, two, analytic);
+  if (!halves.latency || *halves.latency >= *whole.latency) return whole;
+  options.batches = 2;
+  halves.warnings.emplace_back(
+      "two-batch overlap: one half of a batch computes while rows of the other travel (--batches 1: none)");
+  return halves;
 }
 
 }  // namespace moecast

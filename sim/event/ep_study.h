@@ -95,4 +95,10 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
                       const Deployment& deployment, const Workload& workload, const EpOptions& options,
                       const Predictor* analytic = nullptr);
 
+/// The same of an engine that overlaps two batches: of one or of two, whichever is faster.
+/// @param options  `batches` of the answer comes back in it.
+Prediction predict_ep_overlapped(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+                                 const Deployment& deployment, const Workload& workload, EpOptions& options,
+                                 const Predictor* analytic = nullptr);
+
 }  // namespace moecast

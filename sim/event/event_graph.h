@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -114,8 +115,9 @@ class NetworkPorts {
   /// Multiplies what the last `demands` returned.
   void rescale(double factor);
   /// Exact model: one demand a pair of ranks, through all links of its route.
-  std::span<const Demand> flows(const ByteMatrix& bytes, double scale = 1);
-  std::span<const Demand> flows(std::span<const Transfer> transfers, double scale = 1);
+  /// @param bytes  as they travel. @param back  on the way back of what was dispatched.
+  std::span<const Demand> flows(const ByteMatrix& bytes, double scale = 1, bool back = false);
+  std::span<const Demand> flows(std::span<const Transfer> transfers, double scale = 1, bool back = false);
   /// Seconds until the fullest link is done: what `demands` take alone.
   double bound_s(const ByteMatrix& bytes, bool back = false);
   /// Tasks of others from the beginning on, one a link: each asks for `share` of it for `horizon_s` seconds.
@@ -131,16 +133,24 @@ class NetworkPorts {
   std::span<const Demand> demands_of_loads();
   void check(const ByteMatrix& bytes) const;
   /// @throws InputError where there is none.
-  [[nodiscard]] std::span<const int> route_of(const Transfer& transfer);
-  [[nodiscard]] std::span<const int> route(int from, int to);
+  [[nodiscard]] std::span<const int> route_of(const Transfer& transfer, bool back = false);
+  [[nodiscard]] std::span<const int> route(int from, int to, bool back = false);
+
+  /// Of all pairs, where ranks are few enough to keep them.
+  struct Routes {
+    Routes() = default;
+    explicit Routes(const Topology& topology);
+    std::vector<int> all;
+    std::vector<std::uint32_t> first;
+  };
 
   Topology topology_;
+  std::optional<Topology> back_topology_;  ///< where the way back is another
   double efficiency_;
   int first_ = 0;
   double fullest_s_ = 0;
   std::vector<double> loads_;
-  std::vector<int> routes_;  ///< of all pairs, where ranks are few enough to keep them
-  std::vector<std::uint32_t> route_first_;
+  Routes there_, back_;
   std::vector<int> scratch_;
   std::vector<Transfer> transfers_;
   std::vector<Demand> demands_;

@@ -106,7 +106,8 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
   const double whole = cost(bound / (share * uniform_bound_s_));
   const double flow = std::max(0.0, whole - start_s) * share;
   if (options_.flows == FlowModel::exact) {
-    loads = ports_.flows(kind == TaskKind::combine ? dispatched.transposed() : dispatched, flow / bound);
+    const bool back = kind == TaskKind::combine;
+    loads = ports_.flows(back ? dispatched.transposed() : dispatched, flow / bound, back);
   } else {
     ports_.rescale(flow / bound);
   }

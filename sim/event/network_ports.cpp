@@ -21,25 +21,36 @@ NetworkPorts::NetworkPorts(EventGraph& graph, const Topology& topology, double e
   first_ = static_cast<int>(graph.resources().size());
   for (const ClusterLink& link : topology_.links()) graph.add_resource(link.name, link.bandwidth * efficiency);
   const int ranks = topology_.ranks();
-  if (ranks > kMostKept) return;
-  route_first_.push_back(0);
-  for (int from = 0; from < ranks; ++from) {
-    for (int to = 0; to < ranks; ++to) {
-      topology_.route(from, to, scratch_);
-      routes_.insert(routes_.end(), scratch_.begin(), scratch_.end());
-      route_first_.push_back(static_cast<std::uint32_t>(routes_.size()));
+  if (ranks <= kMostKept) there_ = Routes(topology_);
+  if (topology.rail_change() == RailChange::at_sender || topology.rail_change() == RailChange::never) return;
+  // The way back changes rails where the way there did.
+  back_topology_.emplace(topology_);
+  back_topology_->change_rails(RailChange::at_sender);
+  if (ranks <= kMostKept) back_ = Routes(*back_topology_);
+}
+
+NetworkPorts::Routes::Routes(const Topology& topology) {
+  std::vector<int> links;
+  first.push_back(0);
+  for (int from = 0; from < topology.ranks(); ++from) {
+    for (int to = 0; to < topology.ranks(); ++to) {
+      topology.route(from, to, links);
+      all.insert(all.end(), links.begin(), links.end());
+      first.push_back(static_cast<std::uint32_t>(all.size()));
     }
   }
 }
 
-std::span<const int> NetworkPorts::route(int from, int to) {
-  if (route_first_.empty()) {
-    topology_.route(from, to, scratch_);
+std::span<const int> NetworkPorts::route(int from, int to, bool back) {
+  const bool other = back && back_topology_.has_value();
+  const Routes& known = other ? back_ : there_;
+  if (known.first.empty()) {
+    (other ? *back_topology_ : topology_).route(from, to, scratch_);
     return scratch_;
   }
   const auto at =
       static_cast<std::size_t>(from) * static_cast<std::size_t>(topology_.ranks()) + static_cast<std::size_t>(to);
-  return std::span(routes_).subspan(route_first_[at], route_first_[at + 1] - route_first_[at]);
+  return std::span(known.all).subspan(known.first[at], known.first[at + 1] - known.first[at]);
 }
 
 void NetworkPorts::check(const ByteMatrix& bytes) const {
@@ -48,12 +59,12 @@ void NetworkPorts::check(const ByteMatrix& bytes) const {
   }
 }
 
-std::span<const int> NetworkPorts::route_of(const Transfer& transfer) {
+std::span<const int> NetworkPorts::route_of(const Transfer& transfer, bool back) {
   const auto& [from, to, bytes] = transfer;
   if (std::min(from, to) < 0 || std::max(from, to) >= topology_.ranks()) {
     throw InputError("network", fmt::format("rank {} sends to rank {}; there are {}", from, to, topology_.ranks()));
   }
-  const std::span<const int> links = route(from, to);
+  const std::span<const int> links = route(from, to, back);
   if (links.empty()) {
     throw InputError("network", fmt::format("no link leads from rank {} to rank {}", from, to));
   }
@@ -68,7 +79,7 @@ void NetworkPorts::load(const ByteMatrix& bytes, bool back) {
     for (int to = 0; to < ranks; ++to) {
       const double amount = bytes.at(from, to);
       if (amount == 0 || from == to) continue;
-      const std::span<const int> links = back ? route(to, from) : route(from, to);
+      const std::span<const int> links = back ? route(to, from, true) : route(from, to);
       for (const int link : links) loads_[static_cast<std::size_t>(link)] += amount;
     }
   }
@@ -109,7 +120,7 @@ void NetworkPorts::rescale(double factor) {
   for (Demand& demand : demands_) demand.amount *= factor;
 }
 
-std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scale) {
+std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scale, bool back) {
   check(bytes);
   transfers_.clear();
   for (int from = 0; from < bytes.ranks(); ++from) {
@@ -117,16 +128,16 @@ std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scal
       if (from != to && bytes.at(from, to) != 0) transfers_.push_back({from, to, bytes.at(from, to)});
     }
   }
-  return flows(transfers_, scale);
+  return flows(transfers_, scale, back);
 }
 
-std::span<const Demand> NetworkPorts::flows(std::span<const Transfer> transfers, double scale) {
+std::span<const Demand> NetworkPorts::flows(std::span<const Transfer> transfers, double scale, bool back) {
   demands_.clear();
   demand_resources_.clear();
   std::vector<std::size_t> first;
   for (const Transfer& transfer : transfers) {
     first.push_back(demand_resources_.size());
-    for (const int link : route_of(transfer)) demand_resources_.push_back(first_ + link);
+    for (const int link : route_of(transfer, back)) demand_resources_.push_back(first_ + link);
     demands_.push_back({transfer.bytes * scale, std::numeric_limits<double>::infinity(), {}});
   }
   first.push_back(demand_resources_.size());

@@ -48,14 +48,16 @@ bool add_deepep_exchange(const RoutedLayers& layers, const Deployment& deploymen
         {std::string(kParts[part]), kernels[part][0]->model.key.text(), StepGroup::communication, layers.count,
          [few = kernels[part][0], many = kernels[part][1], low_row = row_of(low), normal_row = row_of(normal),
           low_tokens = low.column("num_token"), sent = low.column(kSentRowsColumn),
-          normal_tokens = normal.column("num_token"), top_k = layers.top_k](const StepShape& shape) {
+          normal_tokens = normal.column("num_token"), top_k = layers.top_k,
+          placed = layers.placed](const StepShape& shape) {
            const double rows = std::max(1.0, shape.rows);
-           if (shape.prompts > 0) {
+           if (shape.prompts > 0) {  // between nodes a copy a node, which hands it on inside
              KernelRowValues asked = normal_row;
-             return many->seconds(asked.set(normal_tokens, rows));
+             return many->seconds(asked.set(normal_tokens, rows * placed->node_imbalance(shape.expert_rows)));
            }
+           const double imbalance = placed->imbalance(shape.expert_rows);
            KernelRowValues asked = low_row;
-           return few->seconds(asked.set(low_tokens, rows).set(sent, rows * top_k));
+           return few->seconds(asked.set(low_tokens, rows).set(sent, rows * top_k * imbalance));
          }});
     operators.collectives += layers.count;
   }

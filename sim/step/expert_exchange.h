@@ -1,6 +1,9 @@
 #pragma once
+#include <memory>
+
 #include "models/plan/deployment.h"
 #include "sim/cost/kernel/kernel_calibration.h"
+#include "sim/step/placed_experts.h"
 #include "sim/step/step_operators.h"
 
 namespace moecast {
@@ -11,10 +14,11 @@ struct RoutedLayers {
   double hidden = 0;  ///< width of what is routed
   double experts = 0;
   double top_k = 1;
+  std::shared_ptr<const PlacedExperts> placed = nullptr;  ///< required by DeepEP's exchange
 };
 
 /// Adds dispatch and combine of DeepEP: low latency (a copy a chosen expert) in steps that only generate, normal mode
-/// (a copy a rank, between nodes one a node) in steps with prompts.
+/// (a copy a rank, between nodes one a node) in steps with prompts. The fullest rank's port decides.
 /// @return false, nothing added, where the machine holds no such kernel.
 bool add_deepep_exchange(const RoutedLayers& layers, const Deployment& deployment, const KernelCalibration& calibration,
                          StepOperators& operators);

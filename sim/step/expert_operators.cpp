@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <memory>
@@ -13,7 +14,6 @@
 #include "models/core/count.h"
 #include "models/core/error.h"
 #include "sim/cost/kernel/ready_kernel.h"
-#include "sim/step/balanced_experts.h"
 #include "sim/step/distinct_experts.h"
 
 namespace moecast {
@@ -27,6 +27,8 @@ constexpr double kSkewedLoad = 1.01;
 constexpr double kVerySkewedLoad = 1.2;
 constexpr double kVerySkewedSigma = 1.3;
 constexpr double kEvenSigma = 0.05;
+/// Kernels that were measured behind a dispatch, of one shape, speak for shapes up to here.
+constexpr double kNear = 0.5;
 
 /// Experts of a layer whose routing is drawn token by token.
 constexpr std::int64_t kMostDrawn = 1 << 16;
@@ -44,32 +46,63 @@ class ExpertMaker {
   ExpertMaker(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration)
       : call_(call), ep_(deployment.ep), moe_tp_(expert_tensor_ranks(deployment)), calibration_(calibration) {
     const int copies = deployment.redundant_experts;
-    const auto experts = static_cast<int>(call.count);
-    if (copies > 0 || call.dispatched) {
-      balanced_ = std::make_shared<const BalancedExperts>(experts, call.top_k, ep_, copies, call.sigma);
-    } else {
-      static_cast<void>(divide_over(experts, ep_, "experts", "ep"));
-    }
+    if (!call.placed) static_cast<void>(divide_over(call.count, ep_, "experts", "ep"));
     static_cast<void>(divide_over(call.expert.width, moe_tp_, "expert width", "moe_tp"));
     places_ = call.count + copies;
   }
 
   StepOperator make(std::vector<std::string>& notes) {
+    if (call_.dispatched) {
+      if (std::optional<StepOperator> behind = behind_dispatch()) return std::move(*behind);
+    }
     const KernelRowValues even = even_row();
     const std::vector<ReadyKernel> few = find_some(even, notes);
     if (const std::string guess = few.front()->guess(); !guess.empty()) notes.push_back("experts: " + guess);
     StepOperator made{call_.name, few.front()->described(), StepGroup::experts, call_.layers * call_.expert.depth, {}};
     made.seconds = call_.dispatched ? of_arrived_rows(few, even) : of_all_rows(few, even);
-    made.work = [distinct = distinct_experts(), share = call_.share, rows_per_token = value(call_.top_k) / ep_,
-                 weights = value(call_.expert.gated ? 3 : 2) * value(call_.width) * value(call_.expert.width) / moe_tp_,
-                 bytes = bytes_per_weight(call_.dtype)](const StepShape& shape) {
-      const double rows = share * shape.expert_rows;
-      return StepWork{bytes * distinct(rows) * weights, 2 * rows * rows_per_token * weights};
-    };
+    made.work = work();
     return made;
   }
 
  private:
+  [[nodiscard]] std::function<StepWork(const StepShape&)> work() const {
+    return [distinct = distinct_experts(), share = call_.share, rows_per_token = value(call_.top_k) / ep_,
+            weights = value(call_.expert.gated ? 3 : 2) * value(call_.width) * value(call_.expert.width) / moe_tp_,
+            bytes = bytes_per_weight(call_.dtype)](const StepShape& shape) {
+      const double rows = share * shape.expert_rows;
+      return StepWork{bytes * distinct(rows) * weights, 2 * rows * rows_per_token * weights};
+    };
+  }
+
+  /// The kernels that run behind DeepEP's dispatch where they were measured on such a shape: over padded rows in steps
+  /// that only generate, else over those that arrived.
+  [[nodiscard]] std::optional<StepOperator> behind_dispatch() const {
+    std::array<ReadyKernel, 2> kernels;
+    std::array<KernelRowValues, 2> asked{KernelRowValues(*find_kernel_layout("wideep_generation_moe")),
+                                         KernelRowValues(*find_kernel_layout("wideep_context_moe"))};
+    for (const std::size_t prompts : {std::size_t{0}, std::size_t{1}}) {
+      KernelRowValues& row = asked[prompts];
+      row.set("num_tokens", 1).set("hidden_size", value(call_.width)).set("inter_size", value(call_.expert.width));
+      row.set(kMatricesColumn, call_.expert.gated ? 3 : 2).set(kDistributionColumn, 0).set("moe_tp_size", moe_tp_);
+      row = over_ranks(row);
+      const std::string_view layout = prompts ? "wideep_context_moe" : "wideep_generation_moe";
+      kernels[prompts] =
+          find_ready_kernel(calibration_, {layout, "", "", "sglang", "", table_formats(call_.dtype)}, row);
+      if (!kernels[prompts] || kernels[prompts]->compiled.sigma() > kNear) return std::nullopt;
+    }
+    StepOperator made{call_.name, kernels[0]->described(), StepGroup::experts, call_.layers * call_.expert.depth, {}};
+    made.seconds = [kernels, asked, placed = call_.placed, share = call_.share,
+                    tokens_at =
+                        find_kernel_layout("wideep_context_moe")->column("num_tokens")](const StepShape& shape) {
+      const double tokens = std::max(1.0, share * shape.expert_rows);
+      const std::size_t prompts = shape.prompts > 0 ? 1 : 0;
+      KernelRowValues row = asked[prompts];
+      return kernels[prompts]->seconds(row.set(tokens_at, tokens), placed->at(tokens));
+    };
+    made.work = work();
+    return made;
+  }
+
   /// Experts chosen alike. Behind a dispatch a kernel sees the rows that arrived: those of a layer of the rank's own
   /// experts.
   [[nodiscard]] KernelRowValues even_row() const {
@@ -112,7 +145,7 @@ class ExpertMaker {
 
   /// Experts that rows of all ranks touch on the rank that touches most.
   [[nodiscard]] std::function<double(double rows)> distinct_experts() const {
-    if (balanced_) return [balanced = balanced_](double rows) { return balanced->at(rows).distinct; };
+    if (call_.placed) return [placed = call_.placed](double rows) { return placed->at(rows).distinct; };
     // More experts than are drawn: as many times fewer of them with as many times fewer tokens are chosen as often
     // each.
     const auto folds = static_cast<int>((call_.count + kMostDrawn - 1) / kMostDrawn);
@@ -125,9 +158,9 @@ class ExpertMaker {
 
   [[nodiscard]] std::function<double(const StepShape&)> of_arrived_rows(std::vector<ReadyKernel> kernels,
                                                                         const KernelRowValues& even) const {
-    return [kernels = std::move(kernels), even, balanced = balanced_, share = call_.share, top_k = local_top_k(),
+    return [kernels = std::move(kernels), even, placed = call_.placed, share = call_.share, top_k = local_top_k(),
             tokens = layout_.column("num_tokens")](const StepShape& shape) {
-      const RankLoad load = balanced->at(std::max(1.0, share * shape.expert_rows));
+      const RankLoad load = placed->at(std::max(1.0, share * shape.expert_rows));
       KernelRowValues asked = even;
       return fastest(kernels, asked.set(tokens, std::max(1.0, load.rows / top_k)), load);
     };
@@ -139,7 +172,7 @@ class ExpertMaker {
     if (call_.sigma > kEvenSigma) {
       skewed.set(kDistributionColumn, call_.sigma > kVerySkewedSigma ? kVerySkewedLoad : kSkewedLoad);
     }
-    return [few = std::move(few), many = find_all(skewed), even, skewed, balanced = balanced_,
+    return [few = std::move(few), many = find_all(skewed), even, skewed, placed = call_.placed,
             distinct = distinct_experts(), part = call_.share, rank_share = static_cast<double>(ep_) / call_.top_k,
             tokens = layout_.column("num_tokens")](const StepShape& shape) {
       const double rows = std::max(1.0, part * shape.expert_rows);
@@ -154,7 +187,7 @@ class ExpertMaker {
       }
       if (share > 0) {
         KernelRowValues asked = skewed;
-        const std::optional<RankLoad> load = balanced ? std::optional(balanced->at(rows)) : std::nullopt;
+        const std::optional<RankLoad> load = placed ? std::optional(placed->at(rows)) : std::nullopt;
         seconds += share * fastest(many, asked.set(tokens, rows), load);
       }
       return seconds;
@@ -167,7 +200,6 @@ class ExpertMaker {
   const KernelCalibration& calibration_;
   const KernelLayout& layout_ = *find_kernel_layout("moe");
   std::int64_t places_ = 0;  ///< experts and their copies
-  std::shared_ptr<const BalancedExperts> balanced_;
   std::vector<std::string> formats_;
 };
 

@@ -1,6 +1,8 @@
 #pragma once
+#include <memory>
 #include <string>
 
+#include "sim/step/placed_experts.h"
 #include "sim/step/step_operators.h"
 
 namespace moecast {
@@ -18,6 +20,8 @@ struct ExpertCall {
   double sigma = 1;                ///< of ln(popularity of an expert)
   bool dispatched = false;         ///< the kernel sees the rows that arrived, not those of all ranks
   std::string framework, version;  ///< of the engine
+  /// Where the experts are; required where rows are dispatched or experts have copies.
+  std::shared_ptr<const PlacedExperts> placed = nullptr;
 };
 
 /// Adds the experts' kernels: of few tokens at the experts that they touch, of many at the fullest rank's load, the

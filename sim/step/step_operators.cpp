@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <memory>
 #include <set>
 #include <utility>
 
@@ -140,8 +142,9 @@ class Maker {
       if (block.shared.gate) maker_.add_gemm("shared.gate", StepGroup::shared, 1, architecture_.hidden, count);
     }
     if (block.dense_residual) add_ffn("dense_residual", StepGroup::shared, *block.dense_residual, 1, count);
-    routed_.push_back({count, value(inner), value(block.expert_count()), value(block.router.top_k)});
     if (block.expert_count() > kMostExperts) return maker_.refuse("a layer of more than 131,072 experts");
+    routed_.push_back({count, value(inner), value(block.expert_count()), value(block.router.top_k),
+                       place(block.expert_count(), block.router.top_k)});
     if (!modal) return add_routed("experts", block, block.experts.front(), 1, inner, count);
     // Tokens of a modality run the kernel of its experts.
     Workload workload;
@@ -181,8 +184,19 @@ class Maker {
   void add_routed(const std::string& name, const MoeBlock& block, const ExpertGroup& group, double share,
                   std::int64_t width, double layers) {
     add_experts({name, group.expert, group.count, block.router.top_k, width, share, layers, expert_dtype_,
-                 routing_.sigma, is_wide(), maker_.framework, maker_.version},
+                 routing_.sigma, is_wide(), maker_.framework, maker_.version, place(group.count, block.router.top_k)},
                 deployment_, calibration_, maker_.result);
+  }
+
+  /// Where experts are, once for all layers alike; nullptr where ranks see all rows and experts have no copies.
+  std::shared_ptr<const PlacedExperts> place(std::int64_t count, int top_k) {
+    if (deployment_.redundant_experts == 0 && !is_wide()) return nullptr;
+    std::shared_ptr<const PlacedExperts>& known = placed_[{count, top_k}];
+    if (!known) {
+      known = std::make_shared<const PlacedExperts>(static_cast<int>(count), top_k, deployment_.ep,
+                                                    deployment_.redundant_experts, routing_.sigma);
+    }
+    return known;
   }
 
   void add_collective(const std::string& name, const CollectiveCost& cost, double count, double StepShape::* rows,
@@ -265,6 +279,7 @@ class Maker {
   DType expert_dtype_ = DType::bf16;
   double all_reduces_ = 0;
   std::vector<RoutedLayers> routed_;
+  std::map<std::pair<std::int64_t, int>, std::shared_ptr<const PlacedExperts>> placed_;  ///< by experts and top-k
   std::vector<std::pair<const Layer*, double>> seen_;
   OperatorMaker maker_;
 };

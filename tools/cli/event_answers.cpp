@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "models/core/error.h"
+#include "models/plan/engine.h"
 #include "sim/cost/kernel/kernel_calibration.h"
 #include "sim/event/sampled_step.h"
 #include "sim/step/gpu_predictor.h"
@@ -106,9 +107,15 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& f
     EpOptions asked = ep_options_of(flags, seed_of(query));
     asked.progress = std::ref(progress);
     asked.stop = &InterruptGuard::flag();
+    const Predictor* around = is_lone_block(query.architecture) ? nullptr : &analytic();
+    const bool overlaps = around != nullptr && flags.batches.empty() && !query.deployment.backend.empty() &&
+                          read_engine(folders.engines, query.deployment.backend).two_batch_overlap;
+    Prediction prediction =
+        overlaps ? predict_ep_overlapped(machine, cluster, query.architecture, query.deployment, query.workload, asked,
+                                         around)
+                 : predict_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked, around);
     add_event_inputs(flags, asked, query.inputs);
-    return predict_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked,
-                      is_lone_block(query.architecture) ? nullptr : &analytic());
+    return prediction;
   };
   std::vector<Answer> answers;
   for (Query& query : queries) {

@@ -87,7 +87,7 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
   text("--placement", flags.placement, "NAME", "contiguous (default), round-robin, balanced (by popularity, replicas)");
   text("--slots", flags.slots, "N", "Experts a rank holds in balanced placement (default: one more than its share)");
   text("--chunks", flags.chunks, "N", "Parts of a layer's tokens that are pipelined (default 1)");
-  text("--batches", flags.batches, "N", "2: two-batch overlap (default 1)");
+  text("--batches", flags.batches, "N", "2: two-batch overlap (default 1, of engines that overlap what is faster)");
   text("--shadow", flags.shadow, "N", "Most popular experts whose weights are sent to every rank (default 0)");
   text("--background", flags.background, "SHARE", "Of every link's bandwidth that other traffic takes (default 0)");
   text("--noise", flags.noise, "KIND:STRENGTH",

@@ -271,6 +271,7 @@ class Validator {
 
   /// Intervals, from all kernels that wait together.
   void finish_held_out() {
+    if (held_out_.empty()) return;
     std::map<std::string, std::vector<HeldOut*>> families;
     for (HeldOut& held : held_out_) families[held.samples.key.layout + " " + held.samples.key.kernel].push_back(&held);
     std::vector<LeftOutScore> all;
@@ -279,7 +280,9 @@ class Validator {
       const std::vector<LeftOutScore> rows = family_scores(members, groups);
       all.insert(all.end(), rows.begin(), rows.end());
     }
-    const LeftOutIntervals intervals = left_out_intervals(all, caution_for(groups));
+    // Beside a sister machine few rank counts need no caution; without one the profile's own intervals are wider.
+    const Caution caution = held_out_.front().law->pools_scores() ? Caution{} : caution_for(groups);
+    const LeftOutIntervals intervals = left_out_intervals(all, caution);
     for (const HeldOut& held : held_out_) {
       for (std::size_t row = 0; row < held.scores.size(); ++row) {
         const LeftOutScore& score = held.pooled[row];

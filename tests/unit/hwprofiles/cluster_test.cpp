@@ -103,6 +103,20 @@ TEST(Cluster, RoutesAreThoseOfTheFabric) {
   EXPECT_EQ(names(tree, 0, 4), (Names{"rank 0 port out", "switch 0 up", "switch 1 down", "rank 4 port in"}));
 }
 
+TEST(Cluster, RowsChangeRailsWhereTheLibraryDoes) {
+  Topology rails(cluster(2, 4, fmt::format(R"("rail_optimised","bandwidth":{},"nodes_per_switch":2)", kSlow)), 8,
+                 nullptr);
+  using Names = std::vector<std::string>;
+  // Rank 0 (node 0, rail 0) to rank 3 (node 1, rail 1).
+  EXPECT_EQ(names(rails, 0, 3), (Names{"rank 0 port out", "rank 1 port in", "nic 1 out", "nic 3 in"}));
+  rails.change_rails(RailChange::at_receiver);
+  EXPECT_EQ(names(rails, 0, 3), (Names{"nic 0 out", "nic 2 in", "rank 2 port out", "rank 3 port in"}));
+  EXPECT_EQ(names(rails, 0, 2), (Names{"nic 0 out", "nic 2 in"}));
+  rails.change_rails(RailChange::never);  // from one rail to the other through the spine
+  EXPECT_EQ(names(rails, 0, 3), (Names{"nic 0 out", "leaf 0 up", "leaf 1 down", "nic 3 in"}));
+  EXPECT_EQ(names(rails, 0, 1), (Names{"rank 0 port out", "rank 1 port in"}));
+}
+
 TEST(Cluster, OversubscriptionTwoToOneDoublesTheTermBetweenLeaves_C12) {
   const auto time = [](double oversubscription) {
     const Topology topology(

@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "models/core/error.h"
 #include "tests/support/h200_machine.h"
 
 namespace moecast {
@@ -62,6 +63,37 @@ TEST(StepAround, AWholeStepIsItsLayersAndWhatLiesAround) {
   EXPECT_LE(listed, 1.05 * step.latency->value());
   EXPECT_LT(*step.low, *step.latency);
   EXPECT_GT(*step.high, *step.latency);
+}
+
+TEST(StepAround, BothEnginesAgreeOnWideExpertParallelism) {
+  // The same kernels, placement, skew and overlap; events know besides that batches wait for each other.
+  Workload w = decode(8192);
+  w.load.kind = LoadKind::log_normal;
+  w.load.parameter = 1;
+  for (const int copies : {0, 64}) {
+    Deployment d = wide(64);
+    d.redundant_experts = copies;
+    EpOptions options = few();
+    const Prediction events =
+        predict_ep_overlapped(h200_machine(), h200_rails(), deepseek(), d, w, options, &h200_analytic());
+    const Prediction closed = h200_analytic().predict(deepseek(), d, w);
+    EXPECT_EQ(options.batches, 2);
+    EXPECT_NEAR(events.latency->value() / closed.latency->value(), 1.1, 0.15) << copies;
+  }
+  // Copies are placed by popularity: they take the wait for the fullest rank away, in either engine.
+  const auto seconds = [&](int copies) {
+    Deployment d = wide(64);
+    d.redundant_experts = copies;
+    return predict_ep(h200_machine(), h200_rails(), deepseek(), d, w, few(), &h200_analytic()).latency->value();
+  };
+  EXPECT_LT(seconds(64), 0.7 * seconds(0));
+  Deployment d = wide(64);
+  d.redundant_experts = 32;  // of 64 ranks
+  EXPECT_THROW(predict_ep(h200_machine(), h200_rails(), deepseek(), d, w, few()), InputError);
+  EpOptions in_turn = few();
+  in_turn.placement = PlacementKind::round_robin;
+  d.redundant_experts = 64;
+  EXPECT_THROW(predict_ep(h200_machine(), h200_rails(), deepseek(), d, w, in_turn), InputError);
 }
 
 TEST(StepAround, AttentionOfOneBatchHidesTheExchangeOfTheOther) {

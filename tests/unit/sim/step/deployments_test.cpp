@@ -8,9 +8,9 @@
 #include "models/core/error.h"
 #include "models/plan/deployment_rules.h"
 #include "models/plan/memory.h"
-#include "sim/step/balanced_experts.h"
 #include "sim/step/distinct_experts.h"
 #include "sim/step/gpu_predictor.h"
+#include "sim/step/placed_experts.h"
 
 namespace moecast {
 namespace {
@@ -122,8 +122,8 @@ TEST(Deployments, TheRulesNameTheDegreeThatBreaksThem) {
 }
 
 TEST(RedundantExperts, BalanceTheFullestRankAndTakeMemory) {
-  const BalancedExperts none(256, 8, 32, 0, 1.0);
-  const BalancedExperts some(256, 8, 32, 32, 1.0);
+  const PlacedExperts none(256, 8, 32, 0, 1.0);
+  const PlacedExperts some(256, 8, 32, 32, 1.0);
   for (const double tokens : {64.0, 512.0, 4096.0}) {
     const double even = tokens * 8 / 32;
     EXPECT_LT(some.at(tokens).rows, none.at(tokens).rows);
@@ -133,9 +133,16 @@ TEST(RedundantExperts, BalanceTheFullestRankAndTakeMemory) {
   }
   // Proportional beyond what is drawn.
   EXPECT_NEAR(some.at(16384).rows, 4 * some.at(4096).rows, 1e-6 * some.at(16384).rows);
-  EXPECT_THROW(BalancedExperts(256, 8, 32, 5, 1.0), InputError);
+  EXPECT_THROW(PlacedExperts(256, 8, 32, 5, 1.0), InputError);
   // Even popularity has nothing to balance: the mean is nearly reached with and without copies.
-  EXPECT_NEAR(BalancedExperts(256, 8, 32, 32, 0).at(4096).rows / (4096.0 / 4), 1, 0.1);
+  EXPECT_NEAR(PlacedExperts(256, 8, 32, 32, 0).at(4096).rows / (4096.0 / 4), 1, 0.1);
+  EXPECT_NEAR(PlacedExperts(256, 8, 32, 0, 0).imbalance(4096), 1, 0.1);
+  // In their order, eight experts a rank of log-normal popularity: the fullest of 32 ranks has far more than the mean,
+  // the fullest of four nodes less so, for a token counts once there.
+  EXPECT_GT(none.imbalance(4096), 1.8);
+  EXPECT_GT(none.node_imbalance(4096), 1.02);
+  EXPECT_LT(none.node_imbalance(4096), 0.8 * none.imbalance(4096));
+  EXPECT_LT(some.imbalance(4096), 1.3);
   const Architecture deepseek = load_architecture(kRoot + "/models/zoo/deepseek-v3.json");
   Deployment d;
   d.dp = d.ep = 32;

@@ -54,13 +54,44 @@ TEST(MoeLaw, SmallDefaultTilesRunUpToAsManyTokensAsExperts) {
 }
 
 TEST(MoeLaw, ItsCoefficientsAreThoseOfWhatIsKnown) {
-  EXPECT_EQ(law_of(true)->coefficients().size(), 19U);
-  EXPECT_EQ(make_kernel_law(kSglang, test::made_up_device())->coefficients().size(), 15U);
+  EXPECT_EQ(law_of(true)->coefficients().size(), 21U);
+  EXPECT_EQ(make_kernel_law(kSglang, test::made_up_device())->coefficients().size(), 17U);
   KernelKey other = kSglang;
   other.dtype = "fp8_block";
   DeviceLimits device = test::made_up_device();
   device.tuned.push_back({"moe", "sglang_fused_moe_triton", {"bfloat16"}, {{8, 7168}}, true, "made up"});
-  EXPECT_EQ(make_kernel_law(other, device)->coefficients().size(), 15U);
+  EXPECT_EQ(make_kernel_law(other, device)->coefficients().size(), 17U);
+}
+
+/// Seconds at the priors: experts of 4096 x 2048, top-8, on one of 64 ranks.
+double of_many_ranks(const KernelLaw& law, double tokens, double experts, std::optional<RankLoad> load = {}) {
+  RankLoadCache loads;
+  const std::vector<double> row{tokens, 4096, 2048, 8, experts, 1, 64, 0, 3};
+  std::array<double, KernelLaw::kMostTerms> terms{};
+  law.derive({row, load}, loads, terms.data());
+  std::vector<double> logs;
+  for (const KernelLaw::Coefficient& known : law.coefficients()) logs.push_back(known.prior);
+  std::array<double, KernelLaw::kMostCoefficients> prepared{};
+  law.prepare(logs.data(), prepared.data());
+  return std::exp(law.log_seconds(terms.data(), prepared.data()));
+}
+
+TEST(MoeLaw, TritonsTilesOfOtherRanksExpertsWriteZeros) {
+  KernelKey skipping = kSglang;
+  skipping.kernel = "moe_torch_flow_cutlass";  // computes its own tiles only
+  const auto triton = make_kernel_law(kSglang, test::made_up_device());
+  const auto cutlass = make_kernel_law(skipping, test::made_up_device());
+  // The rank's own load is the same; experts of the others cost exp(1.5) = 4.48 rows each, of exp(-1) x 4096 + exp(-2)
+  // x 2048 columns of 2 bytes.
+  const RankLoad own{8, 4, 2};
+  const double bandwidth = test::made_up_device().bandwidth;
+  const auto extra = [&](double experts) {
+    return of_many_ranks(*triton, 64, experts, own) - of_many_ranks(*cutlass, 64, experts, own);
+  };
+  const double row = 2 / bandwidth * (std::exp(-1.0) * 4096 + std::exp(-2.0) * 2048);
+  // 64 ranks that touch 4 experts each would be 256; no more than there are, nor than 512 rows touch.
+  EXPECT_NEAR(extra(256), std::exp(1.5) * 252 * row, 1e-9);
+  EXPECT_NEAR(extra(128), std::exp(1.5) * 124 * row, 1e-9);
 }
 
 }  // namespace

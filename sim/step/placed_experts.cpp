@@ -1,21 +1,24 @@
-#include "sim/step/balanced_experts.h"
+#include "sim/step/placed_experts.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
+#include <utility>
 
 #include "models/core/error.h"
 #include "models/routing/assignment.h"
 #include "models/routing/load.h"
 #include "models/routing/placement.h"
+#include "sim/step/collective_cost.h"
 
 namespace moecast {
 namespace {
 
 constexpr std::array<std::size_t, 12> kTokens{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
-constexpr int kBalanceDraws = 60;
+constexpr int kDraws = 60;
 
 RankLoad fullest_of(const std::vector<std::vector<double>>& rows_of_rank) {
   RankLoad fullest;
@@ -26,8 +29,29 @@ RankLoad fullest_of(const std::vector<std::vector<double>>& rows_of_rank) {
   return fullest;
 }
 
-/// Adds the fullest rank at each of kTokens of one draw.
-void add_draw(const Assignment& assignment, const Placement& placement, std::vector<RankLoad>& sums) {
+/// Tokens that reach each node.
+class NodeTokens {
+ public:
+  explicit NodeTokens(int ranks)
+      : tokens_(static_cast<std::size_t>((ranks + kNodeDevices - 1) / kNodeDevices)), last_(tokens_.size(), -1) {}
+  void add(std::int64_t token, int rank) {
+    const auto node = static_cast<std::size_t>(rank / kNodeDevices);
+    if (std::exchange(last_[node], token) != token) ++tokens_[node];
+  }
+  [[nodiscard]] double imbalance() const {
+    return *std::ranges::max_element(tokens_) /
+           (std::reduce(tokens_.begin(), tokens_.end()) / static_cast<double>(tokens_.size()));
+  }
+
+ private:
+  std::vector<double> tokens_;
+  std::vector<std::int64_t> last_;
+};
+
+/// Adds the fullest rank, and how uneven nodes are, at each of kTokens of one draw.
+void add_draw(const Assignment& assignment, const Placement& placement, std::vector<RankLoad>& sums,
+              std::vector<double>& node_sums) {
+  NodeTokens nodes(placement.ranks());
   const auto experts = static_cast<std::size_t>(placement.experts());
   std::vector<std::vector<double>> rows(static_cast<std::size_t>(placement.ranks()), std::vector<double>(experts, 0.0));
   std::vector<std::size_t> turn(experts, 0);
@@ -36,20 +60,24 @@ void add_draw(const Assignment& assignment, const Placement& placement, std::vec
     for (const std::int32_t expert : assignment.of(token)) {
       const auto ranks = placement.ranks_of(expert);
       const auto e = static_cast<std::size_t>(expert);
-      ++rows[static_cast<std::size_t>(ranks[turn[e]++ % ranks.size()])][e];
+      const auto rank = ranks[turn[e]++ % ranks.size()];
+      ++rows[static_cast<std::size_t>(rank)][e];
+      nodes.add(static_cast<std::int64_t>(token), static_cast<int>(rank));
     }
     if (token + 1 < kTokens[at]) continue;
     const RankLoad fullest = fullest_of(rows);
     sums[at].rows += fullest.rows;
     sums[at].distinct += fullest.distinct;
     sums[at].fullest += fullest.fullest;
+    node_sums[at] += nodes.imbalance();
     ++at;
   }
 }
 
 }  // namespace
 
-BalancedExperts::BalancedExperts(int experts, int top_k, int ranks, int copies, double sigma) : loads_(kTokens.size()) {
+PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, double sigma)
+    : mean_rows_(static_cast<double>(top_k) / ranks), loads_(kTokens.size()), node_imbalance_(kTokens.size(), 0.0) {
   if ((experts + copies) % ranks != 0) {
     throw InputError("redundant_experts",
                      fmt::format("{} ranks do not divide {} experts and {} copies", ranks, experts, copies),
@@ -62,28 +90,43 @@ BalancedExperts::BalancedExperts(int experts, int top_k, int ranks, int copies, 
   RoutingPolicy policy;
   policy.top_k = top_k;
   Assignment assignment;
-  for (int i = 0; i < kBalanceDraws; ++i) {
+  for (int i = 0; i < kDraws; ++i) {
     ExpertLoad load;
     load.kind = LoadKind::log_normal;
     load.parameter = sigma;
     load.seed = static_cast<std::uint64_t>(i) + 1;
     const std::vector<double> popularity = expert_popularity(load, experts);
     const Placement placement =
-        balanced_placement(inclusion_probability(popularity, top_k), ranks, (experts + copies) / ranks);
+        copies == 0 ? contiguous_placement(experts, ranks)
+                    : balanced_placement(inclusion_probability(popularity, top_k), ranks, (experts + copies) / ranks);
     Router router(policy, popularity);
     Random random(load.seed + 1000);
     router.draw(static_cast<std::int64_t>(kTokens.back()), random, assignment);
-    add_draw(assignment, placement, loads_);
+    add_draw(assignment, placement, loads_, node_imbalance_);
   }
   for (const std::size_t tokens : kTokens) log_tokens_.push_back(std::log2(static_cast<double>(tokens)));
   for (RankLoad& load : loads_) {
-    load.rows /= kBalanceDraws;
-    load.distinct /= kBalanceDraws;
-    load.fullest /= kBalanceDraws;
+    load.rows /= kDraws;
+    load.distinct /= kDraws;
+    load.fullest /= kDraws;
   }
+  for (double& imbalance : node_imbalance_) imbalance /= kDraws;
 }
 
-RankLoad BalancedExperts::at(double tokens) const {
+double PlacedExperts::imbalance(double tokens) const {
+  return std::max(1.0, at(tokens).rows / (std::max(1.0, tokens) * mean_rows_));
+}
+
+double PlacedExperts::node_imbalance(double tokens) const {
+  const double x = std::clamp(std::log2(std::max(1.0, tokens)), log_tokens_.front(), log_tokens_.back());
+  const auto above = std::ranges::upper_bound(log_tokens_, x);
+  if (above == log_tokens_.end()) return node_imbalance_.back();
+  const auto i = static_cast<std::size_t>(above - log_tokens_.begin());
+  const double share = (x - log_tokens_[i - 1]) / (log_tokens_[i] - log_tokens_[i - 1]);
+  return node_imbalance_[i - 1] + share * (node_imbalance_[i] - node_imbalance_[i - 1]);
+}
+
+RankLoad PlacedExperts::at(double tokens) const {
   const double x = std::log2(std::max(1.0, tokens));
   const auto above = std::ranges::upper_bound(log_tokens_, x);
   if (above == log_tokens_.end()) {
