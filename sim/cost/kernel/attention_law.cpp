@@ -76,9 +76,7 @@ class AttentionLaw final : public KernelLaw {
     const double memory = t[kBytes] / (device_.bandwidth * p[kBandwidth]);
     const double compute = t[kFlops] / (device_.peak_bf16 * p[kPeak]);
     const double q = 1 + p[kOverlap];
-    const double longer = std::max(memory, compute);
-    return std::log(p[kLaunch] + longer * std::pow(1 + std::pow(std::min(memory, compute) / longer, q), 1 / q) +
-                    p[kPerHead] * t[kParallel] * t[kWidth] +
+    return std::log(p[kLaunch] + overlapped_pair(q, memory, compute) + p[kPerHead] * t[kParallel] * t[kWidth] +
                     p[kPerKey] * t[kKeys] / std::min(t[kParallel], kMostSplit) + p[kPerSequence] * t[kBatch]);
   }
   [[nodiscard]] double least_seconds(const double* t) const override {

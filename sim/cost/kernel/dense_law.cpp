@@ -65,9 +65,7 @@ class DenseLaw final : public KernelLaw {
     const double columns = std::sqrt(t[kN] * t[kN] + p[kColumnTile] * p[kColumnTile]);
     const double compute = 2 * rows * columns * t[kK] / (peak() * p[kPeak]) * t[kWave];
     const double q = 1 + p[kOverlap];
-    const double longer = std::max(memory, compute);
-    return std::log(p[kLaunch] + longer * std::pow(1 + std::pow(std::min(memory, compute) / longer, q), 1 / q) +
-                    p[kPerDepth] * t[kK]);
+    return std::log(p[kLaunch] + overlapped_pair(q, memory, compute) + p[kPerDepth] * t[kK]);
   }
   [[nodiscard]] double least_seconds(const double* t) const override {
     const double bytes = t[kN] * t[kK] * format_.weight_bytes - device_.cache;

@@ -184,8 +184,7 @@ class MoeLaw final : public KernelLaw {
     const double compute = 2 * rows * t[kMatrices] * t[kHidden] * (t[kInter] + p[kEffectiveWidth]) /
                            (peak() * p[kPeak] * saturation) * penalty * slower_compute;
     const double q = 1 + p[kOverlap];
-    const double longer = std::max(memory, compute);
-    const double overlapped = longer * std::pow(1 + std::pow(std::min(memory, compute) / longer, q), 1 / q);
+    const double overlapped = overlapped_pair(q, memory, compute);
     const double global_rows = t[kGlobalRows] + t[kOtherDistinct] * p[kOtherExperts];
     // An activation reads what the first GEMM wrote and writes one width: 5 passes over it with a gate, 3 without.
     const double inter_passes = (2 * t[kMatrices] - 1) / 5;

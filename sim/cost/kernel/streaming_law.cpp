@@ -76,9 +76,8 @@ class StreamingLaw final : public KernelLaw {
         t[kBytes] / (device_.bandwidth * p[kBandwidth]) * (1 - resident * p[kCacheGain] / (1 + p[kCacheGain]));
     const double compute = t[kFlops] / (device_.peak_bf16 * format_.rate * p[kPeak]);
     const double q = 1 + p[kOverlap];
-    const double longer = std::max({memory, compute, 1e-30});
-    return std::log(p[kLaunch] + longer * std::pow(1 + std::pow(std::min(memory, compute) / longer, q), 1 / q) +
-                    p[kPerStep] * t[kSteps] + p[kPerSequence] * t[kSequences]);
+    return std::log(p[kLaunch] + overlapped_pair(q, memory, compute) + p[kPerStep] * t[kSteps] +
+                    p[kPerSequence] * t[kSequences]);
   }
   [[nodiscard]] double least_seconds(const double* t) const override {
     if (what_ == What::experts || what_ == What::scale) return 0;  // units and differences, not bytes
