@@ -14,7 +14,8 @@ inline constexpr int kClusterSchemaVersion = 1;
 /// How devices of a node, or nodes of a cluster, are joined.
 ///
 /// Scale-up: none, full switch (NVSwitch), PCIe tree. Scale-out: none, one switch, classic fat tree, rail-optimised fat
-/// tree (devices of equal index share a switch; others are reached through the scale-up link first), torus, dragonfly.
+/// tree (devices of equal index share a switch; how others are reached is said by `RailChange`, over the scale-up link
+/// or a spine), torus, dragonfly.
 enum class FabricKind { none, one_switch, pcie_tree, fat_tree, rail_optimised, torus, dragonfly };
 std::string_view to_string(FabricKind kind);
 

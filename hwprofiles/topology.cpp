@@ -181,13 +181,13 @@ void Topology::route(int from, int to, std::vector<int>& out) const {
   if (rails && rail_change_ == RailChange::at_sender) {
     // To the device of the receiver's rail first, over the scale-up link.
     const int peer = home * per_node_ + to % per_node_;
-    if (nic_of(peer) != nic) {
+    if (peer < ranks_ && nic_of(peer) != nic) {  // a node that is not full may lack it
       route_inside(from, peer, out);
       nic = nic_of(peer);
     }
   } else if (rails && rail_change_ == RailChange::at_receiver) {
-    const int peer = std::min(goal * per_node_ + from % per_node_, ranks_ - 1);
-    if (nic_of(peer) != nic_in) {
+    const int peer = goal * per_node_ + from % per_node_;
+    if (peer < ranks_ && nic_of(peer) != nic_in) {
       nic_in = nic_of(peer);
       arrives = peer;
     }

@@ -9,7 +9,7 @@
 #include "models/routing/expert_cache.h"
 #include "models/routing/load.h"
 #include "sim/event/ep_study.h"
-#include "sim/step/expert_operators.h"
+#include "sim/step/placed_experts.h"
 
 namespace moecast {
 namespace {
@@ -111,7 +111,8 @@ PlacementKind placement_of(const Deployment& deployment, const EpOptions& option
 int slots_of(const Deployment& deployment, const EpOptions& options, std::int64_t experts) {
   const int copies = deployment.redundant_experts;
   if (copies > 0) {
-    return static_cast<int>(divide_over(experts + copies, deployment.ep, "experts and copies", "redundant_experts"));
+    check_copies(experts, deployment.ep, copies);
+    return static_cast<int>((experts + copies) / deployment.ep);
   }
   return options.slots_per_rank > 0 ? options.slots_per_rank
                                     : static_cast<int>((experts + deployment.ep - 1) / deployment.ep) + 1;

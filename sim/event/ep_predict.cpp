@@ -336,12 +336,11 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
 namespace {
 
 /// Whether two batches can overlap: rows travel between nodes by DeepEP, and nothing asks for a batch that is whole.
-bool can_overlap(const EpOptions& options, Deployment deployment, const Workload& workload) {
-  if (deployment.tp == 1 && deployment.dp == 1) deployment.dp = deployment.ep;
-  return is_wide_expert_parallelism(deployment) && workload.batch + workload.prefill_batch >= 2 * deployment.ep &&
-         options.batches == 1 && options.chunks == 1 && options.shadowed_experts == 0 && !deployment.offload &&
-         !workload.load.trace && options.exchange == ExchangeAlgorithm::direct &&
-         options.dispatch.value_or(DispatchMethod::normal) != DispatchMethod::nccl;
+bool can_overlap(const EpPlan& plan, const EpOptions& options, const Workload& workload) {
+  const bool deepep = plan.method == DispatchMethod::normal || plan.method == DispatchMethod::low_latency;
+  return deepep && plan.studies.front().study.topology.nodes() > 1 && is_wide_expert_parallelism(plan.deployment) &&
+         workload.batch + workload.prefill_batch >= 2 * plan.deployment.ep && options.batches == 1 &&
+         options.chunks == 1 && options.shadowed_experts == 0 && !plan.deployment.offload && !workload.load.trace;
 }
 
 }  // namespace
@@ -349,10 +348,18 @@ bool can_overlap(const EpOptions& options, Deployment deployment, const Workload
 Prediction predict_ep_overlapped(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                                  const Deployment& deployment, const Workload& workload, EpOptions& options,
                                  const Predictor* analytic) {
-  Prediction whole = predict_ep(machine, cluster, architecture, deployment, workload, options, analytic);
-  if (!whole.latency || !can_overlap(options, deployment, workload)) return whole;
+  if (!can_overlap(plan_ep(machine, cluster, architecture, deployment, workload, options), options, workload)) {
+    return predict_ep(machine, cluster, architecture, deployment, workload, options, analytic);
+  }
+  EpOptions one = options;
   EpOptions two = options;
   two.batches = 2;
+  if (options.progress) {
+    one.progress = [&](int done) { options.progress(done / 2); };
+    two.progress = [&](int done) { options.progress((options.samples + done) / 2); };
+  }
+  Prediction whole = predict_ep(machine, cluster, architecture, deployment, workload, one, analytic);
+  if (!whole.latency) return whole;
   Prediction halves = predict_ep(machine, cluster, architecture, deployment, workload, two, analytic);
   if (!halves.latency || *halves.latency >= *whole.latency) return whole;
   options.batches = 2;

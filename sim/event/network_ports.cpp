@@ -8,7 +8,7 @@
 namespace moecast {
 namespace {
 
-/// Routes of all pairs are kept below this many ranks (20 MB).
+/// Routes of all pairs are kept below this many ranks (20 MB, twice where the way back is another).
 constexpr int kMostKept = 1024;
 
 }  // namespace

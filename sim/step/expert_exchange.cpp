@@ -45,7 +45,9 @@ bool add_deepep_exchange(const RoutedLayers& layers, const Deployment& deploymen
     const KernelLayout& low = *find_kernel_layout(kLowLatency);
     const KernelLayout& normal = *find_kernel_layout(kNormal);
     operators.operators.push_back(
-        {std::string(kParts[part]), kernels[part][0]->model.key.text(), StepGroup::communication, layers.count,
+        {std::string(kParts[part]),
+         kernels[part][0]->model.key.text() + ", with prompts " + kernels[part][1]->model.key.text(),
+         StepGroup::communication, layers.count,
          [few = kernels[part][0], many = kernels[part][1], low_row = row_of(low), normal_row = row_of(normal),
           low_tokens = low.column("num_token"), sent = low.column(kSentRowsColumn),
           normal_tokens = normal.column("num_token"), top_k = layers.top_k,

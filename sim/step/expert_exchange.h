@@ -18,7 +18,8 @@ struct RoutedLayers {
 };
 
 /// Adds dispatch and combine of DeepEP: low latency (a copy a chosen expert) in steps that only generate, normal mode
-/// (a copy a rank, between nodes one a node) in steps with prompts. The fullest rank's port decides.
+/// (a copy a rank, between nodes one a node) in steps with prompts. The fullest rank decides, of
+/// normal mode between nodes the fullest node.
 /// @return false, nothing added, where the machine holds no such kernel.
 bool add_deepep_exchange(const RoutedLayers& layers, const Deployment& deployment, const KernelCalibration& calibration,
                          StepOperators& operators);

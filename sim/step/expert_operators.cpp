@@ -53,7 +53,7 @@ class ExpertMaker {
 
   StepOperator make(std::vector<std::string>& notes) {
     if (call_.dispatched) {
-      if (std::optional<StepOperator> behind = behind_dispatch()) return std::move(*behind);
+      if (std::optional<StepOperator> behind = behind_dispatch(notes)) return std::move(*behind);
     }
     const KernelRowValues even = even_row();
     const std::vector<ReadyKernel> few = find_some(even, notes);
@@ -76,7 +76,7 @@ class ExpertMaker {
 
   /// The kernels that run behind DeepEP's dispatch where they were measured on such a shape: over padded rows in steps
   /// that only generate, else over those that arrived.
-  [[nodiscard]] std::optional<StepOperator> behind_dispatch() const {
+  [[nodiscard]] std::optional<StepOperator> behind_dispatch(std::vector<std::string>& notes) const {
     std::array<ReadyKernel, 2> kernels;
     std::array<KernelRowValues, 2> asked{KernelRowValues(*find_kernel_layout("wideep_generation_moe")),
                                          KernelRowValues(*find_kernel_layout("wideep_context_moe"))};
@@ -87,10 +87,17 @@ class ExpertMaker {
       row = over_ranks(row);
       const std::string_view layout = prompts ? "wideep_context_moe" : "wideep_generation_moe";
       kernels[prompts] =
-          find_ready_kernel(calibration_, {layout, "", "", "sglang", "", table_formats(call_.dtype)}, row);
+          find_ready_kernel(calibration_, {layout, "", "", "sglang", call_.version, table_formats(call_.dtype)}, row);
       if (!kernels[prompts] || kernels[prompts]->compiled.sigma() > kNear) return std::nullopt;
     }
-    StepOperator made{call_.name, kernels[0]->described(), StepGroup::experts, call_.layers * call_.expert.depth, {}};
+    for (const ReadyKernel& kernel : kernels) {
+      if (const std::string guess = kernel->guess(); !guess.empty()) notes.push_back("experts: " + guess);
+    }
+    StepOperator made{call_.name,
+                      fmt::format("{}, with prompts {}", kernels[0]->described(), kernels[1]->described()),
+                      StepGroup::experts,
+                      call_.layers * call_.expert.depth,
+                      {}};
     made.seconds = [kernels, asked, placed = call_.placed, share = call_.share,
                     tokens_at =
                         find_kernel_layout("wideep_context_moe")->column("num_tokens")](const StepShape& shape) {

@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::array<std::size_t, 12> kTokens{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
 constexpr int kDraws = 60;
+constexpr int kEvenDraws = 20;  ///< of experts that are chosen alike
 
 RankLoad fullest_of(const std::vector<std::vector<double>>& rows_of_rank) {
   RankLoad fullest;
@@ -76,9 +77,12 @@ void add_draw(const Assignment& assignment, const Placement& placement, std::vec
 
 }  // namespace
 
-PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, double sigma)
-    : mean_rows_(static_cast<double>(top_k) / ranks), loads_(kTokens.size()), node_imbalance_(kTokens.size(), 0.0) {
+void check_copies(std::int64_t experts, std::int64_t ranks, std::int64_t copies) {
   if ((experts + copies) % ranks != 0) {
+    if (copies == 0) {
+      throw InputError("ep", fmt::format("{} ranks do not divide experts = {}", ranks, experts),
+                       "choose a degree that divides it");
+    }
     throw InputError("redundant_experts",
                      fmt::format("{} ranks do not divide {} experts and {} copies", ranks, experts, copies),
                      "choose as many copies as make a multiple of ep");
@@ -87,43 +91,60 @@ PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, doub
     throw InputError("redundant_experts", fmt::format("{} copies: no rank holds an expert twice", copies),
                      fmt::format("at most {}", experts * (ranks - 1)));
   }
+}
+
+PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, double sigma)
+    : loads_(kTokens.size()), imbalance_(kTokens.size(), 1.0), node_imbalance_(kTokens.size(), 1.0) {
+  check_copies(experts, ranks, copies);
   RoutingPolicy policy;
   policy.top_k = top_k;
   Assignment assignment;
-  for (int i = 0; i < kDraws; ++i) {
-    ExpertLoad load;
-    load.kind = LoadKind::log_normal;
-    load.parameter = sigma;
-    load.seed = static_cast<std::uint64_t>(i) + 1;
-    const std::vector<double> popularity = expert_popularity(load, experts);
-    const Placement placement =
-        copies == 0 ? contiguous_placement(experts, ranks)
-                    : balanced_placement(inclusion_probability(popularity, top_k), ranks, (experts + copies) / ranks);
-    Router router(policy, popularity);
-    Random random(load.seed + 1000);
-    router.draw(static_cast<std::int64_t>(kTokens.back()), random, assignment);
-    add_draw(assignment, placement, loads_, node_imbalance_);
-  }
+  /// Sums of draws.
+  const auto drawn = [&](int draws, double spread, bool placed, std::vector<RankLoad>& loads) {
+    std::vector<double> nodes(kTokens.size(), 0.0);
+    for (int i = 0; i < draws; ++i) {
+      ExpertLoad load;
+      load.kind = LoadKind::log_normal;
+      load.parameter = spread;
+      load.seed = static_cast<std::uint64_t>(i) + 1;
+      const std::vector<double> popularity = expert_popularity(load, experts);
+      const Placement placement =
+          placed ? balanced_placement(inclusion_probability(popularity, top_k), ranks, (experts + copies) / ranks)
+          : experts % ranks == 0 ? contiguous_placement(experts, ranks)
+                                 : round_robin_placement(experts, ranks);
+      Router router(policy, popularity);
+      Random random(load.seed + 1000);
+      router.draw(static_cast<std::int64_t>(kTokens.back()), random, assignment);
+      add_draw(assignment, placement, loads, nodes);
+    }
+    for (double& node : nodes) node /= draws;
+    for (RankLoad& load : loads) {
+      load.rows /= draws;
+      load.distinct /= draws;
+      load.fullest /= draws;
+    }
+    return nodes;
+  };
   for (const std::size_t tokens : kTokens) log_tokens_.push_back(std::log2(static_cast<double>(tokens)));
-  for (RankLoad& load : loads_) {
-    load.rows /= kDraws;
-    load.distinct /= kDraws;
-    load.fullest /= kDraws;
+  const std::vector<double> nodes = drawn(kDraws, sigma, copies > 0, loads_);
+  std::vector<RankLoad> even(kTokens.size());
+  const std::vector<double> even_nodes = drawn(kEvenDraws, 0, false, even);
+  for (std::size_t i = 0; i < kTokens.size(); ++i) {
+    imbalance_[i] = std::max(1.0, loads_[i].rows / even[i].rows);
+    node_imbalance_[i] = std::max(1.0, nodes[i] / even_nodes[i]);
   }
-  for (double& imbalance : node_imbalance_) imbalance /= kDraws;
 }
 
-double PlacedExperts::imbalance(double tokens) const {
-  return std::max(1.0, at(tokens).rows / (std::max(1.0, tokens) * mean_rows_));
-}
+double PlacedExperts::imbalance(double tokens) const { return between(imbalance_, tokens); }
+double PlacedExperts::node_imbalance(double tokens) const { return between(node_imbalance_, tokens); }
 
-double PlacedExperts::node_imbalance(double tokens) const {
+double PlacedExperts::between(const std::vector<double>& ratios, double tokens) const {
   const double x = std::clamp(std::log2(std::max(1.0, tokens)), log_tokens_.front(), log_tokens_.back());
   const auto above = std::ranges::upper_bound(log_tokens_, x);
-  if (above == log_tokens_.end()) return node_imbalance_.back();
+  if (above == log_tokens_.end()) return ratios.back();
   const auto i = static_cast<std::size_t>(above - log_tokens_.begin());
   const double share = (x - log_tokens_[i - 1]) / (log_tokens_[i] - log_tokens_[i - 1]);
-  return node_imbalance_[i - 1] + share * (node_imbalance_[i] - node_imbalance_[i - 1]);
+  return ratios[i - 1] + share * (ratios[i] - ratios[i - 1]);
 }
 
 RankLoad PlacedExperts::at(double tokens) const {
@@ -139,11 +160,11 @@ RankLoad PlacedExperts::at(double tokens) const {
   const auto i = static_cast<std::size_t>(above - log_tokens_.begin());
   const double share = (x - log_tokens_[i - 1]) / (log_tokens_[i] - log_tokens_[i - 1]);
   // Rows are nearly proportional to tokens, touched experts to their logarithm.
-  const auto between = [&](double low, double high) { return low * std::pow(high / low, share); };
+  const auto rows_between = [&](double low, double high) { return low * std::pow(high / low, share); };
   const RankLoad& low = loads_[i - 1];
   const RankLoad& high = loads_[i];
-  return {between(low.rows, high.rows), low.distinct + share * (high.distinct - low.distinct),
-          between(low.fullest, high.fullest)};
+  return {rows_between(low.rows, high.rows), low.distinct + share * (high.distinct - low.distinct),
+          rows_between(low.fullest, high.fullest)};
 }
 
 }  // namespace moecast

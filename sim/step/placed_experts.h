@@ -1,9 +1,13 @@
 #pragma once
+#include <cstdint>
 #include <vector>
 
 #include "models/routing/rank_load.h"
 
 namespace moecast {
+
+/// @throws InputError when ranks do not divide experts and copies, or there are more copies than ranks can hold apart.
+void check_copies(std::int64_t experts, std::int64_t ranks, std::int64_t copies);
 
 /// What the fullest rank gets. Without copies experts lie in their order, as many on each rank. With copies an engine
 /// that knows how popular experts are places them so that ranks are as equally loaded as whole copies allow, and deals
@@ -13,21 +17,22 @@ namespace moecast {
 class PlacedExperts {
  public:
   /// @param copies  beside the experts' own places; ranks divide experts + copies.
-  /// @throws InputError at "redundant_experts" when they do not, or there are more copies than ranks can hold apart.
+  /// @throws InputError as check_copies.
   PlacedExperts(int experts, int top_k, int ranks, int copies, double sigma);
 
   /// @param tokens  of all ranks, at least 1. Beyond the drawn ones rows grow in proportion.
   [[nodiscard]] RankLoad at(double tokens) const;
-  /// Rows of the fullest rank over those of the mean one, at least 1.
+  /// Rows of the fullest rank over those where experts are chosen alike, which tables of exchanges know; at least 1.
   [[nodiscard]] double imbalance(double tokens) const;
-  /// Tokens that reach the fullest node of `kNodeDevices` ranks over those that reach the mean one, at least 1.
+  /// Tokens that reach the fullest node of `kNodeDevices` ranks, likewise.
   [[nodiscard]] double node_imbalance(double tokens) const;
 
  private:
-  double mean_rows_;  ///< of a rank, a token
+  [[nodiscard]] double between(const std::vector<double>& ratios, double tokens) const;
+
   std::vector<double> log_tokens_;
   std::vector<RankLoad> loads_;
-  std::vector<double> node_imbalance_;
+  std::vector<double> imbalance_, node_imbalance_;
 };
 
 }  // namespace moecast

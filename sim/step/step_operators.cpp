@@ -144,7 +144,7 @@ class Maker {
     if (block.dense_residual) add_ffn("dense_residual", StepGroup::shared, *block.dense_residual, 1, count);
     if (block.expert_count() > kMostExperts) return maker_.refuse("a layer of more than 131,072 experts");
     routed_.push_back({count, value(inner), value(block.expert_count()), value(block.router.top_k),
-                       place(block.expert_count(), block.router.top_k)});
+                       is_wide() ? place(block.expert_count(), block.router.top_k) : nullptr});
     if (!modal) return add_routed("experts", block, block.experts.front(), 1, inner, count);
     // Tokens of a modality run the kernel of its experts.
     Workload workload;

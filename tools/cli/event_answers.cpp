@@ -107,6 +107,10 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& f
     EpOptions asked = ep_options_of(flags, seed_of(query));
     asked.progress = std::ref(progress);
     asked.stop = &InterruptGuard::flag();
+    if (query.deployment.redundant_experts > 0 && !flags.placement.empty() &&
+        asked.placement != PlacementKind::balanced) {
+      throw UsageError("--placement", "copies of experts are placed by popularity", "leave it out, or the copies");
+    }
     const Predictor* around = is_lone_block(query.architecture) ? nullptr : &analytic();
     const bool overlaps = around != nullptr && flags.batches.empty() && !query.deployment.backend.empty() &&
                           read_engine(folders.engines, query.deployment.backend).two_batch_overlap;
@@ -114,6 +118,7 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& f
         overlaps ? predict_ep_overlapped(machine, cluster, query.architecture, query.deployment, query.workload, asked,
                                          around)
                  : predict_ep(machine, cluster, query.architecture, query.deployment, query.workload, asked, around);
+    if (query.deployment.redundant_experts > 0) asked.placement = PlacementKind::balanced;
     add_event_inputs(flags, asked, query.inputs);
     return prediction;
   };

@@ -87,7 +87,8 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
   text("--placement", flags.placement, "NAME", "contiguous (default), round-robin, balanced (by popularity, replicas)");
   text("--slots", flags.slots, "N", "Experts a rank holds in balanced placement (default: one more than its share)");
   text("--chunks", flags.chunks, "N", "Parts of a layer's tokens that are pipelined (default 1)");
-  text("--batches", flags.batches, "N", "2: two-batch overlap (default 1, of engines that overlap what is faster)");
+  text("--batches", flags.batches, "N",
+       "2: two-batch overlap (default 1; predict: what is faster, of engines that overlap)");
   text("--shadow", flags.shadow, "N", "Most popular experts whose weights are sent to every rank (default 0)");
   text("--background", flags.background, "SHARE", "Of every link's bandwidth that other traffic takes (default 0)");
   text("--noise", flags.noise, "KIND:STRENGTH",
@@ -246,8 +247,10 @@ void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::ve
   count("samples", options.samples, flags.samples);
   inputs.push_back({"exchange", std::string(to_string(options.exchange)), !flags.exchange.empty()});
   inputs.push_back({"flows", flags.flows.empty() ? "port" : flags.flows, !flags.flows.empty()});
-  inputs.push_back({"placement", flags.placement.empty() ? "contiguous" : flags.placement, !flags.placement.empty()});
-  if (options.placement == PlacementKind::balanced) count("slots_per_rank", options.slots_per_rank, flags.slots);
+  const char* usual = options.placement == PlacementKind::balanced ? "balanced" : "contiguous";
+  inputs.push_back({"placement", flags.placement.empty() ? usual : flags.placement, !flags.placement.empty()});
+  if (options.placement == PlacementKind::balanced && !flags.placement.empty())
+    count("slots_per_rank", options.slots_per_rank, flags.slots);
   count("chunks", options.chunks, flags.chunks);
   count("batches", options.batches, flags.batches);
   count("shadowed_experts", options.shadowed_experts, flags.shadow);

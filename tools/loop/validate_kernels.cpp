@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <utility>
 
 #include "models/core/error.h"
 #include "models/core/statistics.h"
@@ -201,8 +202,14 @@ class Validator {
       }
       held.log_efficiency.push_back(median(std::move(ratios)));
     }
+    if (law.pools_scores()) {
+      held_out_.push_back(std::move(held));
+      return;
+    }
+    std::vector<HeldOut> waiting = std::exchange(held_out_, {});
     held_out_.push_back(std::move(held));
-    if (!law.pools_scores()) finish_held_out();
+    finish_held_out();
+    held_out_ = std::move(waiting);
   }
 
   /// What the sister machine does beyond its law: half from the same version of the library, half the median over all,
@@ -280,8 +287,8 @@ class Validator {
       const std::vector<LeftOutScore> rows = family_scores(members, groups);
       all.insert(all.end(), rows.begin(), rows.end());
     }
-    // Beside a sister machine few rank counts need no caution; without one the profile's own intervals are wider.
-    const Caution caution = held_out_.front().law->pools_scores() ? Caution{} : caution_for(groups);
+    // Beside a sister machine, whose residuals are known, few groups need no caution.
+    const Caution caution = sister_.kernels.empty() ? caution_for(groups) : Caution{};
     const LeftOutIntervals intervals = left_out_intervals(all, caution);
     for (const HeldOut& held : held_out_) {
       for (std::size_t row = 0; row < held.scores.size(); ++row) {

@@ -149,8 +149,7 @@ class MoeLaw final : public KernelLaw {
     t[kRows] = std::max(load.rows, 0.3);
     t[kDistinct] = std::max(load.distinct, 0.3);
     t[kGlobalRows] = v[tokens_] * v[top_k_];
-    t[kOtherDistinct] =
-        !triton_ ? 0 : other_distinct(t[kDistinct], t[kGlobalRows], experts, v[ep_], row.load.has_value());
+    t[kOtherDistinct] = triton_ ? other_distinct(t[kDistinct], t[kGlobalRows], experts, v[ep_]) : 0;
     t[kWeights] = t[kDistinct] * v[hidden_] * inter * t[kMatrices] * format_.weight_bytes;
     t[kMisaligned] = triton_ && std::fmod(inter, 16) != 0 ? 1 : 0;
     t[kTiles] = tiles(v[tokens_], experts / v[ep_], inter);
@@ -244,11 +243,9 @@ class MoeLaw final : public KernelLaw {
 
  private:
   [[nodiscard]] double peak() const { return device_.peak_bf16 * format_.rate; }
-  /// Experts of other ranks that have rows: as many as on this rank where its load is given, else nearly as many as the
-  /// rows allow, as in the tables (their draws hand out what is missing to the emptiest experts).
-  [[nodiscard]] static double other_distinct(double distinct, double rows, double experts, double ranks, bool given) {
-    const double all = std::min(rows, given ? std::min(experts, distinct * ranks) : experts);
-    return std::max(0.0, all - distinct);
+  /// Experts of other ranks that have rows: as many a rank as on this one, no more than there are or than rows touch.
+  [[nodiscard]] static double other_distinct(double distinct, double rows, double experts, double ranks) {
+    return std::max(0.0, std::min({rows, experts, distinct * ranks}) - distinct);
   }
   [[nodiscard]] Tiles tiles(double tokens, double experts, double width) const {
     if (!tuned_ || tuned_->contains(experts, width)) return kTuned;

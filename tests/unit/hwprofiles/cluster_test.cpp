@@ -117,6 +117,20 @@ TEST(Cluster, RowsChangeRailsWhereTheLibraryDoes) {
   EXPECT_EQ(names(rails, 0, 1), (Names{"rank 0 port out", "rank 1 port in"}));
 }
 
+TEST(Cluster, ANodeThatIsNotFullHasOnlyItsOwnLinks) {
+  // Three ranks on nodes of two: rank 3 is not there, so rows of rank 2 stay on its rail.
+  Topology rails(cluster(2, 4, fmt::format(R"("rail_optimised","bandwidth":{})", kSlow)), 3, nullptr);
+  for (const RailChange where : {RailChange::at_sender, RailChange::at_receiver, RailChange::never}) {
+    rails.change_rails(where);
+    for (int from = 0; from < 3; ++from) {
+      for (int to = 0; to < 3; ++to) {
+        for (const std::string& name : names(rails, from, to)) EXPECT_NE(name, "nic 3 in");
+        for (const std::string& name : names(rails, from, to)) EXPECT_NE(name, "nic 3 out");
+      }
+    }
+  }
+}
+
 TEST(Cluster, OversubscriptionTwoToOneDoublesTheTermBetweenLeaves_C12) {
   const auto time = [](double oversubscription) {
     const Topology topology(

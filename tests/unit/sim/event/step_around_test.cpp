@@ -90,6 +90,13 @@ TEST(StepAround, BothEnginesAgreeOnWideExpertParallelism) {
   Deployment d = wide(64);
   d.redundant_experts = 32;  // of 64 ranks
   EXPECT_THROW(predict_ep(h200_machine(), h200_rails(), deepseek(), d, w, few()), InputError);
+  Deployment single;
+  single.redundant_experts = 256;  // nobody holds an expert twice
+  EXPECT_THROW(predict_ep(h200_machine(), h200_rails(), deepseek(), single, decode(1), few()), InputError);
+  EpOptions nccl = few();  // nothing overlaps NCCL's kernels
+  nccl.dispatch = DispatchMethod::nccl;
+  predict_ep_overlapped(h200_machine(), h200_rails(), deepseek(), wide(64), w, nccl, &h200_analytic());
+  EXPECT_EQ(nccl.batches, 1);
   EpOptions in_turn = few();
   in_turn.placement = PlacementKind::round_robin;
   d.redundant_experts = 64;

@@ -89,9 +89,31 @@ TEST(MoeLaw, TritonsTilesOfOtherRanksExpertsWriteZeros) {
     return of_many_ranks(*triton, 64, experts, own) - of_many_ranks(*cutlass, 64, experts, own);
   };
   const double row = 2 / bandwidth * (std::exp(-1.0) * 4096 + std::exp(-2.0) * 2048);
-  // 64 ranks that touch 4 experts each would be 256; no more than there are, nor than 512 rows touch.
-  EXPECT_NEAR(extra(256), std::exp(1.5) * 252 * row, 1e-9);
+  // 64 ranks that touch 4 experts each touch 256; no more than there are.
+  EXPECT_NEAR(extra(512), std::exp(1.5) * 252 * row, 1e-9);
   EXPECT_NEAR(extra(128), std::exp(1.5) * 124 * row, 1e-9);
+  // A rank alone has no others, whatever its load.
+  const auto alone = [](const KernelLaw& law) {
+    RankLoadCache loads;
+    const std::vector<double> values{32, 4096, 2048, 8, 256, 1, 1, 1.01, 3};
+    std::array<double, KernelLaw::kMostTerms> terms{};
+    law.derive({values}, loads, terms.data());
+    return terms;
+  };
+  EXPECT_EQ(alone(*triton), alone(*cutlass));
+}
+
+TEST(MoeLaw, PartsThatOverlapAreTheirPowerSum) {
+  for (const double q : {1.0, 1.5, 4.0}) {
+    for (const double a : {1e-9, 3e-6, 0.7}) {
+      for (const double b : {1e-9, 5e-6, 0.7}) {
+        EXPECT_NEAR(overlapped_pair(q, a, b), std::pow(std::pow(a, q) + std::pow(b, q), 1 / q), 1e-12 * (a + b));
+      }
+    }
+    EXPECT_DOUBLE_EQ(overlapped_pair(q, 0, 2e-6), 2e-6);
+    EXPECT_DOUBLE_EQ(overlapped_pair(q, 2e-6, 0), 2e-6);
+    EXPECT_EQ(overlapped_pair(q, 0, 0), 0);
+  }
 }
 
 }  // namespace
