@@ -93,8 +93,7 @@ void check_copies(std::int64_t experts, std::int64_t ranks, std::int64_t copies)
   }
 }
 
-PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, double sigma)
-    : loads_(kTokens.size()), imbalance_(kTokens.size(), 1.0), node_imbalance_(kTokens.size(), 1.0) {
+PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, double sigma) : loads_(kTokens.size()) {
   check_copies(experts, ranks, copies);
   RoutingPolicy policy;
   policy.top_k = top_k;
@@ -126,25 +125,33 @@ PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, doub
     return nodes;
   };
   for (const std::size_t tokens : kTokens) log_tokens_.push_back(std::log2(static_cast<double>(tokens)));
-  const std::vector<double> nodes = drawn(kDraws, sigma, copies > 0, loads_);
+  node_.popular = drawn(kDraws, sigma, copies > 0, loads_);
   std::vector<RankLoad> even(kTokens.size());
-  const std::vector<double> even_nodes = drawn(kEvenDraws, 0, false, even);
+  node_.even = drawn(kEvenDraws, 0, false, even);
   for (std::size_t i = 0; i < kTokens.size(); ++i) {
-    imbalance_[i] = std::max(1.0, loads_[i].rows / even[i].rows);
-    node_imbalance_[i] = std::max(1.0, nodes[i] / even_nodes[i]);
+    const double mean = static_cast<double>(kTokens[i]) * top_k / ranks;
+    rank_.popular.push_back(loads_[i].rows / mean);
+    rank_.even.push_back(even[i].rows / mean);
   }
 }
 
-double PlacedExperts::imbalance(double tokens) const { return between(imbalance_, tokens); }
-double PlacedExperts::node_imbalance(double tokens) const { return between(node_imbalance_, tokens); }
+double PlacedExperts::imbalance(double tokens) const { return beyond_even(rank_, tokens); }
+double PlacedExperts::node_imbalance(double tokens) const { return beyond_even(node_, tokens); }
 
-double PlacedExperts::between(const std::vector<double>& ratios, double tokens) const {
-  const double x = std::clamp(std::log2(std::max(1.0, tokens)), log_tokens_.front(), log_tokens_.back());
+double PlacedExperts::beyond_even(const Fullest& fullest, double tokens) const {
+  const double x = std::log2(std::max(1.0, tokens));
   const auto above = std::ranges::upper_bound(log_tokens_, x);
-  if (above == log_tokens_.end()) return ratios.back();
+  if (above == log_tokens_.end()) {
+    // What chance alone does fades with the root of the tokens.
+    const double even = 1 + (fullest.even.back() - 1) * std::exp2((log_tokens_.back() - x) / 2);
+    return std::max(1.0, fullest.popular.back() / even);
+  }
   const auto i = static_cast<std::size_t>(above - log_tokens_.begin());
   const double share = (x - log_tokens_[i - 1]) / (log_tokens_[i] - log_tokens_[i - 1]);
-  return ratios[i - 1] + share * (ratios[i] - ratios[i - 1]);
+  const auto at = [&](const std::vector<double>& ratios) {
+    return ratios[i - 1] + share * (ratios[i] - ratios[i - 1]);
+  };
+  return std::max(1.0, at(fullest.popular) / at(fullest.even));
 }
 
 RankLoad PlacedExperts::at(double tokens) const {

@@ -28,11 +28,15 @@ class PlacedExperts {
   [[nodiscard]] double node_imbalance(double tokens) const;
 
  private:
-  [[nodiscard]] double between(const std::vector<double>& ratios, double tokens) const;
+  /// Fullest over mean at so many tokens, where experts are popular and where they are chosen alike.
+  struct Fullest {
+    std::vector<double> popular, even;
+  };
+  [[nodiscard]] double beyond_even(const Fullest& fullest, double tokens) const;
 
   std::vector<double> log_tokens_;
   std::vector<RankLoad> loads_;
-  std::vector<double> imbalance_, node_imbalance_;
+  Fullest rank_, node_;
 };
 
 }  // namespace moecast
