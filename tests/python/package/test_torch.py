@@ -137,22 +137,28 @@ def test_the_reference_computes_what_its_parts_compute():
         assert llm.decode_step(2, 16)().shape == (2, 32000)
 
 
-def test_blocks_not_profiled_are_predicted(tmp_path):
-    """A handful: the whole judgement is tools/dev/validate-torch."""
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory):
+    """PyTorch's operators on this machine: few points in two rounds, for a judgement of a handful of cases."""
     from moecast.torch_profile import profile
+
+    folder = tmp_path_factory.mktemp("profile") / "torch"
+    return profile(folder, name="torch-test", gemms=60, stages=10, budget_s=0.01, rounds=2)
+
+
+def test_blocks_not_profiled_are_predicted(profiled):
+    """A handful: the whole judgement is tools/dev/validate-torch."""
     from moecast.torch_validation import validate_layers
 
-    folder = profile(tmp_path / "torch", name="torch-test", gemms=60, stages=10, budget_s=0.01)
-    report = validate_layers(folder, cases=8, closing=10, seed=1, least_s=0.02)
+    report = validate_layers(profiled, cases=8, closing=10, seed=1, least_s=0.02, rounds=2)
     assert report["n"] == 8 and numpy.isfinite(report["mape"]) and report["mape"] < 1.0
     # The kernels alone must account for the blocks: a stage law gone wild shows here, before anything is fitted to it.
     assert 0.5 < report["kernels_ratio"] < 2.5
     assert report["noise"] is not None and 0 <= report["coverage"] <= 1
 
 
-def test_translation_end_to_end_is_predicted(tmp_path):
+def test_translation_end_to_end_is_predicted(profiled):
     """A handful of AutoMoE's models, on a space that is small enough for a test."""
-    from moecast.torch_profile import profile
     from moecast.torch_validation import validate_translation
 
     fields = {
@@ -170,8 +176,7 @@ def test_translation_end_to_end_is_predicted(tmp_path):
     }
     request = {"kind": "request", "prompt": 8, "target": 6, "beams": 2, "encoder_decoder": True}
     space = {"moecast_space": 1, "name": "tiny", "family": "encoder-decoder", "fields": fields, "workload": request}
-    folder = profile(tmp_path / "torch", name="torch-test", gemms=60, stages=10, budget_s=0.01)
-    report = validate_translation(folder, cases=6, closing=6, seed=1, space=space)
+    report = validate_translation(profiled, cases=6, closing=6, seed=1, space=space, rounds=1)
     assert report["n"] == 6 and report["mape"] < 1.0 and 0.3 < report["kernels_ratio"] < 4
     assert 0 <= report["false_feasible"] <= 1
     assert len(report["cases"][0]["genome"]) == len(moecast.load_space(space).genes)
