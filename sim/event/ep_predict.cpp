@@ -223,13 +223,9 @@ StepDistribution distribution_of(const std::vector<double>& steps, const EpOptio
   return d;
 }
 
-}  // namespace
-
-Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
-                      const Deployment& asked, const Workload& workload, const EpOptions& wanted,
-                      const Predictor* analytic) {
-  EpOptions options = wanted;
-  const EpPlan plan = plan_ep(machine, cluster, architecture, asked, workload, options, analytic);
+/// What a plan says of its step.
+Prediction predict_plan(const GpuMachine& machine, const Architecture& architecture, const EpPlan& plan,
+                        const Workload& workload, EpOptions options, const Predictor* analytic) {
   Prediction prediction;
   prediction.memory = memory_of(machine.profile, architecture, plan.deployment, workload);
   const ParameterCount count = count_parameters(architecture);
@@ -333,8 +329,6 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
   return prediction;
 }
 
-namespace {
-
 /// Whether two batches can overlap: rows travel between nodes by DeepEP, and nothing asks for a batch that is whole.
 bool can_overlap(const EpPlan& plan, const EpOptions& options, const Workload& workload) {
   const bool deepep = plan.method == DispatchMethod::normal || plan.method == DispatchMethod::low_latency;
@@ -345,11 +339,19 @@ bool can_overlap(const EpPlan& plan, const EpOptions& options, const Workload& w
 
 }  // namespace
 
+Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+                      const Deployment& deployment, const Workload& workload, const EpOptions& options,
+                      const Predictor* analytic) {
+  const EpPlan plan = plan_ep(machine, cluster, architecture, deployment, workload, options, analytic);
+  return predict_plan(machine, architecture, plan, workload, options, analytic);
+}
+
 Prediction predict_ep_overlapped(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                                  const Deployment& deployment, const Workload& workload, EpOptions& options,
                                  const Predictor* analytic) {
-  if (!can_overlap(plan_ep(machine, cluster, architecture, deployment, workload, options), options, workload)) {
-    return predict_ep(machine, cluster, architecture, deployment, workload, options, analytic);
+  const EpPlan plan = plan_ep(machine, cluster, architecture, deployment, workload, options, analytic);
+  if (!can_overlap(plan, options, workload)) {
+    return predict_plan(machine, architecture, plan, workload, options, analytic);
   }
   EpOptions one = options;
   EpOptions two = options;
@@ -358,7 +360,7 @@ Prediction predict_ep_overlapped(const GpuMachine& machine, const Cluster& clust
     one.progress = [&](int done) { options.progress(done / 2); };
     two.progress = [&](int done) { options.progress((options.samples + done) / 2); };
   }
-  Prediction whole = predict_ep(machine, cluster, architecture, deployment, workload, one, analytic);
+  Prediction whole = predict_plan(machine, architecture, plan, workload, one, analytic);
   if (!whole.latency) return whole;
   Prediction halves = predict_ep(machine, cluster, architecture, deployment, workload, two, analytic);
   if (!halves.latency || *halves.latency >= *whole.latency) return whole;
