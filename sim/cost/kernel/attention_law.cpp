@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "sim/cost/kernel/kernel_law.h"
+#include "sim/cost/kernel/overlap.h"
 
 namespace moecast {
 namespace {

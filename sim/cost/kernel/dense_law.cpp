@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "sim/cost/kernel/kernel_law.h"
+#include "sim/cost/kernel/overlap.h"
 
 namespace moecast {
 namespace {

@@ -24,11 +24,4 @@ inline double distinct_groups(double groups, double experts, double top_k) {
   return groups * (1 - std::exp(log_choose(experts - experts / groups, top_k) - log_choose(experts, top_k)));
 }
 
-/// (a^q + b^q + ...)^(1/q) without overflow: parts that overlap the better the larger q.
-template <typename... Times>
-double overlapped(double q, Times... times) {
-  const double longest = std::max({times..., 1e-30});
-  return longest * std::pow((std::pow(times / longest, q) + ...), 1 / q);
-}
-
 }  // namespace moecast

@@ -1,7 +1,5 @@
 #pragma once
 #include <Eigen/Core>
-#include <algorithm>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <span>
@@ -40,14 +38,6 @@ struct KernelFormat {
   double rate = 1;
 };
 std::optional<KernelFormat> kernel_format(std::string_view dtype);
-
-/// (a^q + b^q)^(1/q): what two parts that overlap the better the larger q take, both at least 0 and one above.
-inline double overlapped_pair(double q, double a, double b) {
-  const double longer = std::max(a, b);
-  const double shorter = std::min(a, b);
-  // By logarithms: two calls of pow are a third of a query.
-  return shorter > 0 ? longer * std::exp(std::log(1 + std::exp(q * std::log(shorter / longer))) / q) : longer;
-}
 
 /// One row of a table, and the load of its experts where the caller knows it better than the routing law of the table.
 struct KernelRow {

@@ -4,6 +4,7 @@
 
 #include "sim/cost/kernel/expert_traffic.h"
 #include "sim/cost/kernel/kernel_law.h"
+#include "sim/cost/kernel/overlap.h"
 
 namespace moecast {
 namespace {

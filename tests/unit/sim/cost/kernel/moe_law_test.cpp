@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "sim/cost/kernel/kernel_law.h"
+#include "sim/cost/kernel/overlap.h"
 #include "tests/support/made_up_kernels.h"
 
 namespace moecast {
@@ -17,17 +18,21 @@ std::shared_ptr<const KernelLaw> law_of(bool small_default) {
   return make_kernel_law(kSglang, device);
 }
 
-/// Seconds at the priors: 8 experts of 4096 x width, top-2, on one rank.
-double seconds(const KernelLaw& law, double tokens, double width) {
+/// Seconds of a row at the priors.
+double seconds_of(const KernelLaw& law, const std::vector<double>& row, std::optional<RankLoad> load = {}) {
   RankLoadCache loads;
-  const std::vector<double> row{tokens, 4096, width, 2, 8, 1, 1, 0, 3};
   std::array<double, KernelLaw::kMostTerms> terms{};
-  law.derive({row}, loads, terms.data());
+  law.derive({row, load}, loads, terms.data());
   std::vector<double> logs;
   for (const KernelLaw::Coefficient& known : law.coefficients()) logs.push_back(known.prior);
   std::array<double, KernelLaw::kMostCoefficients> prepared{};
   law.prepare(logs.data(), prepared.data());
   return std::exp(law.log_seconds(terms.data(), prepared.data()));
+}
+
+/// 8 experts of 4096 x width, top-2, on one rank.
+double seconds(const KernelLaw& law, double tokens, double width) {
+  return seconds_of(law, {tokens, 4096, width, 2, 8, 1, 1, 0, 3});
 }
 
 TEST(MoeLaw, DefaultTilesAreSlowerThanTunedOnes) {
@@ -63,19 +68,6 @@ TEST(MoeLaw, ItsCoefficientsAreThoseOfWhatIsKnown) {
   EXPECT_EQ(make_kernel_law(other, device)->coefficients().size(), 17U);
 }
 
-/// Seconds at the priors: experts of 4096 x 2048, top-8, on one of 64 ranks.
-double of_many_ranks(const KernelLaw& law, double tokens, double experts, std::optional<RankLoad> load = {}) {
-  RankLoadCache loads;
-  const std::vector<double> row{tokens, 4096, 2048, 8, experts, 1, 64, 0, 3};
-  std::array<double, KernelLaw::kMostTerms> terms{};
-  law.derive({row, load}, loads, terms.data());
-  std::vector<double> logs;
-  for (const KernelLaw::Coefficient& known : law.coefficients()) logs.push_back(known.prior);
-  std::array<double, KernelLaw::kMostCoefficients> prepared{};
-  law.prepare(logs.data(), prepared.data());
-  return std::exp(law.log_seconds(terms.data(), prepared.data()));
-}
-
 TEST(MoeLaw, TritonsTilesOfOtherRanksExpertsWriteZeros) {
   KernelKey skipping = kSglang;
   skipping.kernel = "moe_torch_flow_cutlass";  // computes its own tiles only
@@ -85,8 +77,9 @@ TEST(MoeLaw, TritonsTilesOfOtherRanksExpertsWriteZeros) {
   // x 2048 columns of 2 bytes.
   const RankLoad own{8, 4, 2};
   const double bandwidth = test::made_up_device().bandwidth;
-  const auto extra = [&](double experts) {
-    return of_many_ranks(*triton, 64, experts, own) - of_many_ranks(*cutlass, 64, experts, own);
+  const auto extra = [&](double experts) {  // of 4096 x 2048, top-8, on one of 64 ranks, 64 tokens
+    const std::vector<double> asked{64, 4096, 2048, 8, experts, 1, 64, 0, 3};
+    return seconds_of(*triton, asked, own) - seconds_of(*cutlass, asked, own);
   };
   const double row = 2 / bandwidth * (std::exp(-1.0) * 4096 + std::exp(-2.0) * 2048);
   // 64 ranks that touch 4 experts each touch 256; no more than there are.
