@@ -297,7 +297,7 @@ class CostMaker {
       if (local) wanted.picked_by = rank_row(layout, tokens);
       const ReadyKernel kernel = find(wanted, row);
       if (!kernel) continue;
-      if (must_be_near && kernel->compiled.sigma() > kNear) continue;
+      if (must_be_near && kernel->compiled.sigma() > kNearShape) continue;
       if (const std::string guess = kernel->guess(); !guess.empty()) result_.notes.push_back("experts: " + guess);
       add_piece("experts", *kernel, kernel->at(row, even), layer_.chunks);
       const double top_k = local ? local_top_k() : 0;
@@ -358,9 +358,6 @@ class CostMaker {
       return std::ranges::find(kOrder, piece.stage) - kOrder.begin();
     });
   }
-
-  /// Distance (standard deviation of ln seconds) up to which a kernel counts as measured on a shape.
-  static constexpr double kNear = 0.5;
 
   std::shared_ptr<const KernelCalibration> calibration_;
   const EpLayer& layer_;

@@ -22,7 +22,7 @@ NetworkPorts::NetworkPorts(EventGraph& graph, const Topology& topology, double e
   for (const ClusterLink& link : topology_.links()) graph.add_resource(link.name, link.bandwidth * efficiency);
   const int ranks = topology_.ranks();
   if (ranks <= kMostKept) there_ = Routes(topology_);
-  if (topology.rail_change() == RailChange::at_sender || topology.rail_change() == RailChange::never) return;
+  if (topology.rail_change() != RailChange::at_receiver) return;
   // The way back changes rails where the way there did.
   back_topology_.emplace(topology_);
   back_topology_->change_rails(RailChange::at_sender);

@@ -27,8 +27,6 @@ constexpr double kSkewedLoad = 1.01;
 constexpr double kVerySkewedLoad = 1.2;
 constexpr double kVerySkewedSigma = 1.3;
 constexpr double kEvenSigma = 0.05;
-/// Kernels that were measured behind a dispatch, of one shape, speak for shapes up to here.
-constexpr double kNear = 0.5;
 
 /// Experts of a layer whose routing is drawn token by token.
 constexpr std::int64_t kMostDrawn = 1 << 16;
@@ -88,7 +86,7 @@ class ExpertMaker {
       const std::string_view layout = prompts ? "wideep_context_moe" : "wideep_generation_moe";
       kernels[prompts] =
           find_ready_kernel(calibration_, {layout, "", "", "sglang", call_.version, table_formats(call_.dtype)}, row);
-      if (!kernels[prompts] || kernels[prompts]->compiled.sigma() > kNear) return std::nullopt;
+      if (!kernels[prompts] || kernels[prompts]->compiled.sigma() > kNearShape) return std::nullopt;
     }
     for (const ReadyKernel& kernel : kernels) {
       if (const std::string guess = kernel->guess(); !guess.empty()) notes.push_back("experts: " + guess);

@@ -13,6 +13,9 @@
 
 namespace moecast {
 
+/// Distance (standard deviation of ln seconds) up to which a kernel counts as measured on a shape.
+inline constexpr double kNearShape = 0.5;
+
 /// A row of a layout under construction, by column names. Copy it into a hot loop: no heap.
 class KernelRowValues {
  public:
