@@ -23,8 +23,8 @@ Deployment spread(Deployment deployment) {
     throw InputError("draft_tokens", "are not supported yet by the event engine", "write --engine analytic");
   }
   if (deployment.pp != 1) {
-    throw InputError("pp", fmt::format("{} pipeline stages", deployment.pp),
-                     "stages are not executed by the event engine yet: --pp 1, or the analytic engine");
+    throw InputError("pp", fmt::format("{} pipeline stages: routings are planned of one stage at a time", deployment.pp),
+                     "--pp 1");
   }
   if (deployment.moe_tp.value_or(1) != 1) {
     throw InputError("moe_tp", "experts that are cut are not executed by the event engine yet", "--moe-tp 1");

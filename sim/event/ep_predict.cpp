@@ -10,7 +10,7 @@
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
 #include "sim/analytic/analytic.h"
-#include "sim/event/ep_study.h"
+#include "sim/event/ep_pipeline.h"
 #include "sim/step/expert_exchange.h"
 
 namespace moecast {
@@ -211,6 +211,8 @@ double add_offload(const EpPlan& plan, const Workload& workload, const EpOptions
   return waited;
 }
 
+}  // namespace
+
 StepDistribution distribution_of(const std::vector<double>& steps, const EpOptions& options) {
   StepDistribution d;
   d.samples = options.samples;
@@ -223,9 +225,9 @@ StepDistribution distribution_of(const std::vector<double>& steps, const EpOptio
   return d;
 }
 
-/// What a plan says of its step.
 Prediction predict_plan(const GpuMachine& machine, const Architecture& architecture, const EpPlan& plan,
-                        const Workload& workload, EpOptions options, const Predictor* analytic) {
+                        const Workload& workload, EpOptions options, const Predictor* analytic,
+                        std::vector<double>* of_samples) {
   Prediction prediction;
   prediction.memory = memory_of(machine.profile, architecture, plan.deployment, workload);
   const ParameterCount count = count_parameters(architecture);
@@ -253,6 +255,7 @@ Prediction predict_plan(const GpuMachine& machine, const Architecture& architect
   const std::vector<double> steps = steps_of(plan, all, options.samples);
   if (options.stop != nullptr && options.stop->load()) return prediction;
 
+  if (of_samples != nullptr) *of_samples = steps;
   StepDistribution d = distribution_of(steps, options);
   Interval low, high;
   Factors& factors = prediction.factors;
@@ -329,6 +332,8 @@ Prediction predict_plan(const GpuMachine& machine, const Architecture& architect
   return prediction;
 }
 
+namespace {
+
 /// Whether two batches can overlap: rows travel between nodes by DeepEP, and nothing asks for a batch that is whole.
 bool can_overlap(const EpPlan& plan, const EpOptions& options, const Workload& workload) {
   const bool deepep = plan.method == DispatchMethod::normal || plan.method == DispatchMethod::low_latency;
@@ -342,6 +347,9 @@ bool can_overlap(const EpPlan& plan, const EpOptions& options, const Workload& w
 Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                       const Deployment& deployment, const Workload& workload, const EpOptions& options,
                       const Predictor* analytic) {
+  if (deployment.pp != 1) {
+    return predict_ep_pipeline(machine, cluster, architecture, deployment, workload, options, analytic);
+  }
   const EpPlan plan = plan_ep(machine, cluster, architecture, deployment, workload, options, analytic);
   return predict_plan(machine, architecture, plan, workload, options, analytic);
 }
@@ -349,6 +357,9 @@ Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const A
 Prediction predict_ep_overlapped(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                                  const Deployment& deployment, const Workload& workload, EpOptions& options,
                                  const Predictor* analytic) {
+  if (deployment.pp != 1) {
+    return predict_ep_pipeline(machine, cluster, architecture, deployment, workload, options, analytic);
+  }
   const EpPlan plan = plan_ep(machine, cluster, architecture, deployment, workload, options, analytic);
   if (!can_overlap(plan, options, workload)) {
     return predict_plan(machine, architecture, plan, workload, options, analytic);

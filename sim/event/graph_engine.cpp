@@ -5,88 +5,17 @@
 #include <algorithm>
 #include <array>
 #include <map>
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include "models/core/error.h"
-#include "sim/event/collective_traffic.h"
-#include "sim/event/engine.h"
+#include "sim/event/graph_links.h"
 
 namespace moecast {
 namespace {
 
-TaskKind task_kind(OperatorKind kind) {
-  switch (kind) {
-    case OperatorKind::all_to_all_dispatch: return TaskKind::dispatch;
-    case OperatorKind::all_to_all_combine: return TaskKind::combine;
-    case OperatorKind::all_reduce:
-    case OperatorKind::all_gather:
-    case OperatorKind::reduce_scatter: return TaskKind::collective;
-    case OperatorKind::point_to_point:
-    case OperatorKind::weight_transfer: return TaskKind::transfer;
-    case OperatorKind::host: return TaskKind::launch;
-    default: return TaskKind::kernel;
-  }
-}
-
 /// Streams of hosts lie beside those of devices.
 constexpr int kHostStream = 1000;
-
-/// The links of a graph's network, and what collectives load them with.
-class Links {
- public:
-  Links(EventGraph& events, const GraphNetwork& network)
-      : network_(network), ports_(events, network.topology), ranks_(network.topology.ranks()) {}
-
-  /// Demands of all executions of an operator; empty where nothing leaves its rank. @param latency_s  of all of them.
-  struct Flow {
-    double start_s = 0;
-    std::span<const Demand> demands;
-  };
-  Flow flow(const Operator& op, double latency_s) {
-    const RankGroups groups = groups_of(op, network_.deployment, ranks_);
-    const std::vector<Transfer> transfers = collective_transfers(op, groups);
-    if (transfers.empty()) return {latency_s, {}};
-    const double start = network_.start_s ? std::min(latency_s, network_.start_s(op) * op.count) : 0;
-    const double together = fullest_together(op, groups.size);
-    const std::span<const Demand> demands = ports_.demands(transfers);
-    // A collective of no bytes has no fullest link.
-    if (!(together > 0)) return {latency_s, {}};
-    ports_.rescale((latency_s - start) / together);
-    return {start, demands};
-  }
-
-  /// Traffic of others, for as long as the tasks may take beside it.
-  void add_background(EventGraph& events) {
-    if (network_.background_share <= 0) return;
-    EventTimes alone;
-    schedule_alone(events, alone);
-    ports_.add_background(events, network_.background_share,
-                          NetworkPorts::background_horizon_s(alone.makespan_s, network_.background_share));
-  }
-
- private:
-  /// Seconds of the fullest link where the ranks of one group lie next to each other.
-  double fullest_together(const Operator& op, int size) {
-    auto known = together_.find(size);
-    if (known == together_.end()) {
-      known = together_.emplace(size, std::make_unique<Together>(network_.measured(size))).first;
-    }
-    known->second->ports.demands(collective_transfers(op, {size, size, 1}));
-    return known->second->ports.fullest_s();
-  }
-
-  struct Together {
-    explicit Together(const Topology& topology) : ports(graph, topology) {}
-    EventGraph graph;
-    NetworkPorts ports;
-  };
-  const GraphNetwork& network_;
-  NetworkPorts ports_;
-  int ranks_;
-  std::map<int, std::unique_ptr<Together>> together_;
-};
 
 }  // namespace
 
@@ -104,7 +33,7 @@ EventGraph event_graph_of(const OperatorGraph& graph, std::span<const OperatorTi
     throw InputError("operator graph", fmt::format("{} operators, {} times", graph.operators.size(), times.size()));
   }
   EventGraph events;
-  std::optional<Links> links;
+  std::optional<GraphLinks> links;
   if (options.network) links.emplace(events, *options.network);
   std::map<int, int> bus;                      // of a rank
   std::map<std::pair<int, int>, int> last;     // task of a (rank, stream)
@@ -145,7 +74,7 @@ EventGraph event_graph_of(const OperatorGraph& graph, std::span<const OperatorTi
     }
     const TaskKind kind = task_kind(op.kind);
     if (links && kind != TaskKind::kernel && kind != TaskKind::launch) {
-      const Links::Flow flow = links->flow(op, latency);
+      const GraphLinks::Flow flow = links->flow(op, latency);
       task_of[i] = append(kind, op.rank, op.stream, flow.start_s, flow.demands);
     } else {
       task_of[i] = append(kind, op.rank, op.stream, shares ? 0 : latency,

@@ -1,26 +1,14 @@
 #pragma once
-#include <functional>
 #include <optional>
 #include <span>
 
-#include "hwprofiles/cluster.h"
 #include "hwprofiles/profile.h"
-#include "models/plan/deployment.h"
 #include "models/plan/operator.h"
 #include "sim/analytic/analytic.h"
 #include "sim/event/event_graph.h"
+#include "sim/event/graph_links.h"
 
 namespace moecast {
-
-/// Collectives as traffic over links, which they share with each other and with others. Every rank executes the graph.
-struct GraphNetwork {
-  Topology topology;      ///< of all ranks
-  Deployment deployment;  ///< which ranks a collective joins
-  /// So many ranks as collectives were measured on: next to each other, nothing tapers, no link is slow.
-  std::function<Topology(int ranks)> measured;
-  std::function<double(const Operator&)> start_s;  ///< of one execution, before bytes flow; empty: 0
-  double background_share = 0;                     ///< of every link's bandwidth that other traffic asks for
-};
 
 struct GraphEngineOptions {
   double memory_bandwidth = 0;  ///< of a rank's bus, B/s; 0: nobody shares it

@@ -4,11 +4,11 @@
 #include <vector>
 
 #include "hwprofiles/cluster.h"
-#include "models/plan/operator.h"
 #include "sim/analytic/analytic.h"
 #include "sim/event/ep_study.h"
 #include "sim/event/event_graph.h"
 #include "sim/predictor.h"
+#include "sim/step/training_pipeline.h"
 
 namespace moecast {
 
@@ -19,21 +19,24 @@ struct TrainingEventOptions {
   double background_share = 0;
 };
 
-/// A training step as tasks, and when each ran. All ranks do the same: kernels are those of the slowest one.
+/// A training step as tasks, and when each ran. All ranks of a stage do the same: kernels are those of the slowest one.
 struct TrainingEvents {
-  OperatorGraph operators;
-  std::vector<OperatorTime> durations;  ///< of each operator, as it ran
-  EventGraph graph;                     ///< task i is operator i; traffic of others comes last
+  std::vector<TrainingStageGraph> stages;            ///< one where there is no pipeline
+  std::vector<std::vector<OperatorTime>> durations;  ///< of each stage and operator, as it ran
+  EventGraph graph;  ///< tasks are operators in their order, of each micro-batch where stages share it; traffic of
+                     ///< others comes last
   EventTimes times;
-  double step_s = 0;  ///< until the last operator has ended
+  double step_s = 0;    ///< until the last operator has ended
+  PassedStages passed;  ///< of a pipeline
   Origin links = Origin::measured;
   std::vector<std::string> notes;
 };
 
 /// Operators of a training step of a GPU (the graph that the closed form adds up), its collectives as traffic over the
-/// links of a cluster. @param deployment  dp filled in.
-/// @throws InputError for pipeline stages, parts that have no operators, ranks that the cluster lacks, a link that it
-/// lacks.
+/// links of a cluster. Stages of a pipeline pass micro-batches on (pipeline_graph).
+/// @param deployment  dp filled in.
+/// @throws InputError for parts that have no operators, ranks that the cluster lacks, a link that it lacks, more tasks
+/// than are simulated.
 TrainingEvents training_events(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                                const Deployment& deployment, const Workload& workload,
                                const TrainingEventOptions& options);

@@ -94,10 +94,82 @@ TEST_F(TrainingEventsOfH200, ReplicasOnAnotherNodeReduceGradientsOverNics) {
   EXPECT_NEAR(events.training->latency[0] / apart.training->latency[0], 1, 1e-6) << "the forward pass stays inside";
 }
 
+/// Eight micro-batches through two stages of four ranks each.
+struct TwoStages {
+  TwoStages() {
+    deployment.dp = deployment.ep = 4;
+    deployment.pp = 2;
+    workload.phase = Phase::train;
+    workload.batch = 32;
+    workload.prompt = 1024;
+    workload.training.accumulation = 8;
+  }
+  Deployment deployment;
+  Workload workload;
+};
+
+TEST_F(TrainingEventsOfH200, StagesTakeWhatTheClosedFormSaysUpToTheirSends) {
+  const TwoStages two;
+  const Prediction expected = closed().predict(model_, two.deployment, two.workload);
+  ASSERT_TRUE(expected.latency) << expected.reason;
+  const Prediction events = predict_training_events(closed(), machine(), cluster("h200-hgx-rail"), model_,
+                                                    two.deployment, two.workload, {});
+  // The closed form stops both stages while one sends to the other; here who receives goes on.
+  EXPECT_LE(*events.latency / *expected.latency, 1.001);
+  EXPECT_GE(*events.latency / *expected.latency, 0.97);
+  ASSERT_TRUE(events.pipeline && expected.pipeline);
+  EXPECT_EQ(events.pipeline->micro_batches, 8);
+  ASSERT_EQ(events.pipeline->stages.size(), 2U);
+  for (std::size_t s = 0; s < 2; ++s) {
+    EXPECT_NEAR(events.pipeline->stages[s].latency / expected.pipeline->stages[s].latency, 1, 1e-3);
+  }
+  EXPECT_NEAR(events.pipeline->transfers[0] / expected.pipeline->transfers[0], 1, 1e-3);
+  EXPECT_NEAR(events.pipeline->fill_drain_bubble_ratio, expected.pipeline->fill_drain_bubble_ratio, 0.03);
+  EXPECT_EQ(events.training->devices, 8);
+  double phases = 0;
+  for (const Seconds phase : events.training->latency) phases += phase.value();
+  EXPECT_NEAR(phases / events.latency->value(), 1, 1e-9) << "phases sum to the whole";
+}
+
+TEST_F(TrainingEventsOfH200, ASlowRankSlowsItsStageAndTheOthersWait) {
+  const TwoStages two;
+  TrainingEventOptions options;
+  const auto events = [&] {
+    return predict_training_events(closed(), machine(), cluster("h200-hgx-rail"), model_, two.deployment, two.workload,
+                                   options);
+  };
+  const Prediction usual = events();
+  options.slow_ranks = {{6, 2.0}};
+  const Prediction slow = events();
+  EXPECT_NEAR(slow.pipeline->stages[0].latency / usual.pipeline->stages[0].latency, 1, 1e-3);
+  EXPECT_GT(slow.pipeline->stages[1].latency / usual.pipeline->stages[1].latency, 1.3);
+  EXPECT_GT(*slow.latency / *usual.latency, 1.3);
+  EXPECT_GT(slow.pipeline->fill_drain_bubble_ratio, usual.pipeline->fill_drain_bubble_ratio);
+  options.slow_ranks = {{8, 2.0}};
+  EXPECT_THROW(events(), InputError);
+}
+
+TEST_F(TrainingEventsOfH200, StagesOnTwoNodesSendOverNics) {
+  TwoStages two;
+  const auto sent = [&] {
+    const Prediction p = predict_training_events(closed(), machine(), cluster("h200-hgx-rail"), model_, two.deployment,
+                                                 two.workload, {});
+    return p.pipeline->transfers[0].value();
+  };
+  const double inside = sent();
+  two.deployment.dp = two.deployment.ep = 8;
+  two.workload.batch = 64;  // as much a rank
+  EXPECT_GT(sent() / inside, 3) << "450 GB/s of NVLink against 50 GB/s of a NIC, less what starts cost";
+}
+
 TEST_F(TrainingEventsOfH200, SaysWhatItCannotDo) {
-  Deployment stages = spread(1, 8, 8);
-  stages.pp = 2;
-  EXPECT_THROW(predict(stages), InputError);
+  TwoStages two;
+  two.workload.training.accumulation = 100'000;
+  two.workload.batch = 400'000;
+  EXPECT_THROW(predict_training_events(closed(), machine(), cluster("h200-hgx-rail"), model_, two.deployment,
+                                       two.workload, {}),
+               InputError)
+      << "more tasks than are simulated";
   TrainingEventOptions options;
   options.slow_links = {{"no such link", 0.5}};
   EXPECT_THROW(predict(spread(1, 8, 8), options), InputError);

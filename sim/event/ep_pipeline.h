@@ -1,0 +1,26 @@
+#pragma once
+#include <vector>
+
+#include "sim/event/ep_study.h"
+
+namespace moecast {
+
+/// What a plan says of its step. @param steps  not null: seconds of every sample.
+Prediction predict_plan(const GpuMachine& machine, const Architecture& architecture, const EpPlan& plan,
+                        const Workload& workload, EpOptions options, const Predictor* analytic,
+                        std::vector<double>* steps = nullptr);
+
+/// Mean and percentiles of steps; nothing of their routing.
+StepDistribution distribution_of(const std::vector<double>& steps, const EpOptions& options);
+
+/// A step on pipeline stages: MoE layers of every stage over routings of its own, micro-batches pass the stages as in
+/// the closed form (pipeline_times), and what stages hand on takes what that says. One prediction a sample: generation
+/// takes the period, prompts the time until the last micro-batch is out.
+/// @param analytic  of the same machine; not null.
+/// @throws InputError as plan_ep, for a lone layer, and for what is of one stage: fetched experts, recorded routings,
+/// series of orders, slow links.
+Prediction predict_ep_pipeline(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+                               const Deployment& deployment, const Workload& workload, const EpOptions& options,
+                               const Predictor* analytic);
+
+}  // namespace moecast
