@@ -56,6 +56,7 @@ struct Deployment {
   ExtraLayers extra_layers = ExtraLayers::before_last;  ///< the engine's way to split layers
   int redundant_experts = 0;             ///< copies of popular experts beside the model's own, spread over ep with them
   std::optional<ExpertOffload> offload;  ///< nullopt: a rank holds all its experts
+  bool eager = false;                    ///< kernels are launched one by one, no graph is replayed (GPUs)
   int draft_tokens = 0;  ///< that layers of multi-token prediction guess; the next step checks them (GPUs)
 
   friend bool operator==(const Deployment&, const Deployment&) = default;

@@ -49,6 +49,10 @@ GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& d
   if (deployment.draft_tokens != 0) {
     throw InputError("draft_tokens", "are guessed on GPUs only, so far", "leave them out");
   }
+  if (deployment.eager) {
+    throw InputError("eager", "means nothing to a CPU or to a training step: no graphs are replayed there",
+                     "leave it out");
+  }
   if (deployment.redundant_experts != 0) {
     throw InputError("redundant_experts", "experts have copies on GPUs only", "leave it out");
   }

@@ -57,6 +57,9 @@ class GpuPredictor final : public Predictor {
     if (deployment.backend.empty()) deployment.backend = "vllm";
     const EngineSpec& engine = engine_of(deployment.backend);
     deployment.extra_layers = engine.pipeline.extra_layers;
+    if (deployment.eager && is_lone_block(architecture)) {
+      throw InputError("eager", "a layer by itself is timed without the host that launches it", "ask about a model");
+    }
     const Passes passes = passes_of(architecture, deployment, engine, workload, without);
     if (!is_lone_block(architecture)) require_consistent(architecture, deployment);
     Prediction prediction;
@@ -267,7 +270,7 @@ class GpuPredictor final : public Predictor {
     const EngineSpec& engine = model.engine();
     const double half = answer.half_width;
     const bool drafts = deployment.draft_tokens > 0;
-    const bool calibrated = !drafts && architecture.name == engine.calibrated_model &&
+    const bool calibrated = !drafts && !deployment.eager && architecture.name == engine.calibrated_model &&
                             profile_.name == engine.calibrated_system && model.deployment().pp == 1 &&
                             model.deployment().cp == 1;
     prediction.latency = Seconds(seconds);
@@ -321,6 +324,10 @@ class GpuPredictor final : public Predictor {
     }
     if (!is_lone_block(architecture)) {
       add("host of " + model.engine().name + ": " + model.engine().host_source);
+    }
+    if (model.deployment().eager) {
+      add("eager: only prompts were measured so; a kernel of a decode step takes the host as long to launch as one of a "
+          "prompt");
     }
     if (!workload.tasks.tasks.empty()) {
       add("tasks: kernels run as for one task; experts that are fetched know the mix");

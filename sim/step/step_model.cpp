@@ -63,6 +63,7 @@ double StepModel::assumed_s(const StepShape& shape) const {
 }
 
 StepLaunch StepModel::launch_of(double tokens, bool prefill) const {
+  if (deployment_.eager) return StepLaunch::eager;
   if (!prefill) return StepLaunch::graph;
   return tokens <= engine_.largest_prefill_graph ? StepLaunch::piecewise : StepLaunch::eager;
 }

@@ -64,7 +64,7 @@ class StepModel {
   }
   [[nodiscard]] StepHalfWidths half_widths(StepLaunch launch) const;
   /// Rows of a decode step with so many tokens a rank; with prefill the same where pieces of graphs are replayed.
-  [[nodiscard]] double padded(double tokens) const { return engine_.padded_rows(tokens); }
+  [[nodiscard]] double padded(double tokens) const { return deployment_.eager ? tokens : engine_.padded_rows(tokens); }
 
  private:
   StepOperators operators_;

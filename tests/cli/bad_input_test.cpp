@@ -225,6 +225,7 @@ TEST_F(BadFlag, DegreesThatDivideNoWidthNameTheFlag) {
   model_refused({"--tp", "3"}, "--tp", "3 ranks do not divide heads = 32", "divides it");
   model_refused({"--ep", "3"}, "--ep", "3 ranks do not divide experts = 8", "divides it");
   model_refused({"--cp", "2"}, "--cp", "by GPUs that serve only", "leave it out");
+  model_refused({"--eager"}, "--eager", "no graphs are replayed", "leave it out");
   model_refused({"--redundant-experts", "2"}, "--redundant-experts", "on GPUs only", "leave it out");
   model_refused({"--micro-batches", "2"}, "--micro-batches", "of GPUs only", "leave it out");
   model_refused({"--pp", "33"}, "--pp", "33 stages for 32 layers", "one layer at least");

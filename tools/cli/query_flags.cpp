@@ -27,6 +27,10 @@ void add_query_options(const Command& command, QueryOptions& options) {
        "sorted-grouped (default), per-expert-loop, capacity-padded, dense-mask");
   text("--dtype", options.dtype, "NAME", kDeploymentGroup,
        "fp32, bf16, ... (default: the model's, or what the machine was profiled in)");
+  command
+      .add_flag("--eager", options.eager,
+                "GPUs: launch kernels one by one, as --enforce-eager and --disable-cuda-graph do (default: replay graphs)")
+      .group(kDeploymentGroup);
   text("--phase", options.phase, "NAME", kWorkloadGroup,
        "decode (default), prefill, mixed, encode (default of models without a decoder), train");
   text("--load", options.load, "LOAD", kWorkloadGroup,

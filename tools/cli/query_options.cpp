@@ -27,6 +27,7 @@ Deployment deployment_of(const QueryOptions& options, const Combination& values,
   if (values.has("--micro-batches")) deployment.micro_batches = values.as_int("--micro-batches");
   deployment.cp = values.as_int("--cp");
   deployment.redundant_experts = values.as_int("--redundant-experts");
+  deployment.eager = options.eager;
   deployment.draft_tokens = values.as_int("--draft-tokens");
   if (values.has("--moe-tp")) deployment.moe_tp = values.as_int("--moe-tp");
   deployment.threads = values.has("--threads") ? values.as_int("--threads") : default_threads;
@@ -270,6 +271,7 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
   text("backend", options.backend.empty() ? "the profile's first" : options.backend, options.backend);
   text("strategy", strategy_name(query.deployment.strategy), options.strategy);
   text("dtype", std::string(to_string(query.deployment.dtype.value_or(query.architecture.dtype))), options.dtype);
+  if (query.deployment.eager) add("eager", true, true);
   if (query.workload.acceptance) add("acceptance_ratio", *query.workload.acceptance, true);
   add_mix_inputs(options.mix, query.workload, inputs);
   if (query.deployment.offload) add_offload_inputs(options.offload, *query.deployment.offload, inputs);

@@ -44,6 +44,7 @@ struct QueryOptions {
   bool gated = false;
   bool no_gated = false;
   bool pad = false;
+  bool eager = false;
   TrainingFlags training;
   std::map<std::string, std::string> numbers;  ///< "--batch" -> "1,8,64"; empty = not given
 };

@@ -197,7 +197,8 @@ std::vector<ValidationCase> closure_layers(const std::vector<KernelSetting>& com
   CaseOptions options;
   const int strata = static_cast<int>(combinations.size() + kOtherStrata);
   const double affordable = budget.value() / (rounds * kCallsPerRound * kUsualShare * kMostLayerSeconds);
-  options.cases = std::clamp(static_cast<int>(affordable), strata, kLayersPerCombination * strata);
+  // A budget of any size: more than an int holds.
+  options.cases = std::max(strata, static_cast<int>(std::min<double>(affordable, kLayersPerCombination * strata)));
   options.seed = 0x6c61796572;
   options.combinations = combinations;
   options.most_weight_bytes = std::min(3e8, kMostLayerSeconds * speed.bytes_per_s);

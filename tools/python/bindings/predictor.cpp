@@ -54,7 +54,7 @@ class PredictorHandle {
                                  std::int64_t prefill_batch, std::int64_t prefix, std::int64_t copies,
                                  const std::string& load, std::uint64_t seed, const std::vector<std::int64_t>& rows,
                                  int tp, int ep, int dp, int pp, std::optional<int> moe_tp, int cp,
-                                 std::optional<int> micro_batches, int redundant_experts, int draft_tokens,
+                                 std::optional<int> micro_batches, int redundant_experts, bool eager, int draft_tokens,
                                  std::optional<double> acceptance, const std::string& without) const {
     Query query;
     query.architecture = architecture;
@@ -67,6 +67,7 @@ class PredictorHandle {
     query.deployment.cp = cp;
     query.deployment.micro_batches = micro_batches;
     query.deployment.redundant_experts = redundant_experts;
+    query.deployment.eager = eager;
     query.deployment.draft_tokens = draft_tokens;
     // Steps of GPUs are asked with the popularity that trained routers show, where nobody says another.
     const std::string said = !load.empty() ? load : setting_.hardware.gpu ? "log-normal:1" : "uniform";
@@ -101,6 +102,7 @@ class PredictorHandle {
             {"dp", number(d.dp), true},
             {"pp", number(d.pp), true},
             {"cp", number(d.cp), true},
+            {"eager", d.eager, d.eager},
             {"draft_tokens", number(d.draft_tokens), d.draft_tokens > 0},
             {"threads", number(d.threads), false},
             {"backend", d.backend, !setting_.deployment.backend.empty()},
@@ -201,7 +203,7 @@ void bind_predictor(nb::module_& m) {
            "context"_a = 1024, "prompt"_a = 512, "source"_a = 0, "prefill_batch"_a = 0, "prefix"_a = 0, "copies"_a = 1,
            "load"_a = "", "seed"_a = 1, "rows"_a = std::vector<std::int64_t>(), "tp"_a = 1, "ep"_a = 1, "dp"_a = 1,
            "pp"_a = 1, "moe_tp"_a.none() = nb::none(), "cp"_a = 1, "micro_batches"_a.none() = nb::none(),
-           "redundant_experts"_a = 0, "draft_tokens"_a = 0, "acceptance"_a.none() = nb::none(), "without"_a = "",
+           "redundant_experts"_a = 0, "eager"_a = false, "draft_tokens"_a = 0, "acceptance"_a.none() = nb::none(), "without"_a = "",
            nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("folder", [](const PredictorHandle& p) { return p.setting().hardware.folder; })
       .def_prop_ro("gpu", [](const PredictorHandle& p) { return p.setting().hardware.gpu; })

@@ -145,6 +145,7 @@ class Predictor:
         cp=1,
         micro_batches=None,
         redundant_experts=0,
+        eager=False,
         draft_tokens=0,
         acceptance=None,
         without=(),
@@ -154,9 +155,9 @@ class Predictor:
 
         `workload` is a Workload, or give its fields by name. `rows`: exact rows of each expert of a lone layer.
         Degrees: tp, ep, dp, pp, cp (contexts shared, GPUs only), moe_tp ranks an expert, micro_batches a step (None:
-        one a stage), redundant_experts copies of popular experts, draft_tokens that layers of
-        multi-token prediction guess ahead of each step (GPUs), each right with probability `acceptance` where those
-        before it were: `tpot_s` is then the step over the tokens that it yields.
+        one a stage), redundant_experts copies of popular experts, eager: no graph is replayed
+        (GPUs), draft_tokens that layers of multi-token prediction guess ahead of each step (GPUs), each right with
+        probability `acceptance` where those before it were: `tpot_s` is then the step over the tokens that it yields.
         `without`: factors to remove (all-to-all, memory-bandwidth, routing-overhead, imbalance); removing one never
         slows. Returns a Prediction: its status says whether there is a latency.
         """
@@ -185,6 +186,7 @@ class Predictor:
             cp=cp,
             micro_batches=micro_batches,
             redundant_experts=redundant_experts,
+            eager=eager,
             draft_tokens=draft_tokens,
             acceptance=acceptance,
             without=",".join(without),

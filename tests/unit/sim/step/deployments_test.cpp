@@ -7,6 +7,7 @@
 #include "models/architecture/reader.h"
 #include "models/core/error.h"
 #include "models/plan/deployment_rules.h"
+#include "models/plan/engine.h"
 #include "models/plan/memory.h"
 #include "sim/step/distinct_experts.h"
 #include "sim/step/gpu_predictor.h"
@@ -179,6 +180,34 @@ TEST(RedundantExperts, MakePromptsOfWideExpertParallelismFaster) {
   };
   EXPECT_LT(experts(32), experts(0));
   EXPECT_GT(experts(32), 0.3 * experts(0));
+}
+
+TEST(EagerLaunches, LimitSmallStepsAndNotLargeOnes) {
+  const Architecture qwen = load_architecture(kRoot + "/models/zoo/qwen3.6-35b-a3b.json");
+  Deployment d;
+  d.tp = d.ep = 2;
+  const auto step = [&](std::int64_t batch, bool eager) {
+    d.eager = eager;
+    return b300().predict(qwen, d, decode(batch));
+  };
+  const EngineHost host = read_engine(kRoot + "/models/plan/engines", "vllm").host;
+  const double layers = 40;
+  const Prediction small = step(1, true);
+  EXPECT_GE(small.latency->value(), (host.eager_launch_s + host.prepare_s) * layers) << "what the host needs to launch";
+  EXPECT_LT(small.latency->value(), 1.2 * (host.eager_launch_s + host.prepare_s) * layers);
+  EXPECT_EQ(small.bottleneck, "launch");
+  EXPECT_GT(*small.latency / *step(1, false).latency, 4);
+  EXPECT_LT(*step(2048, true).latency / *step(2048, false).latency, 2.5);
+  EXPECT_GT(*small.high / *small.low, *step(1, false).high / *step(1, false).low) << "it was not measured";
+  EXPECT_THAT(small.warnings, testing::Contains(testing::HasSubstr("eager")));
+  Workload prompts = decode(8);
+  prompts.phase = Phase::prefill;
+  prompts.context = 0;
+  prompts.prompt = 2048;
+  d.eager = false;
+  const Prediction replayed = b300().predict(qwen, d, prompts);
+  d.eager = true;
+  EXPECT_EQ(replayed.latency->value(), b300().predict(qwen, d, prompts).latency->value()) << "no graph is that large";
 }
 
 }  // namespace
