@@ -98,6 +98,10 @@ struct Transfer {
   friend bool operator==(const Transfer&, const Transfer&) = default;
 };
 
+/// Which rails traffic takes: rows to their experts and back those of the library that dispatches (RailChange of the
+/// topology; the way back changes where the way there did), all else those of NCCL's sends, which change at the sender.
+enum class Way { there, back, sent };
+
 /// The links of a topology as resources, and traffic over them.
 class NetworkPorts {
  public:
@@ -105,9 +109,9 @@ class NetworkPorts {
   NetworkPorts(EventGraph& graph, const Topology& topology, double efficiency = 1);
 
   /// Port model: bytes that each link carries, one demand a link that carries any.
-  /// @param back  the way back: every rank returns what it received. The spans live until the next call.
-  std::span<const Demand> demands(const ByteMatrix& bytes, bool back = false);
-  /// The same of single transfers.
+  /// @param way  back: every rank returns what it received. The spans live until the next call.
+  std::span<const Demand> demands(const ByteMatrix& bytes, Way way = Way::there);
+  /// The same of single transfers, which are sent.
   /// @throws InputError on a rank that the topology lacks, or a rank that no link reaches.
   std::span<const Demand> demands(std::span<const Transfer> transfers);
   /// Seconds of the fullest link of the last `demands`.
@@ -115,11 +119,11 @@ class NetworkPorts {
   /// Multiplies what the last `demands` returned.
   void rescale(double factor);
   /// Exact model: one demand a pair of ranks, through all links of its route.
-  /// @param bytes  as they travel. @param back  on the way back of what was dispatched.
-  std::span<const Demand> flows(const ByteMatrix& bytes, double scale = 1, bool back = false);
-  std::span<const Demand> flows(std::span<const Transfer> transfers, double scale = 1, bool back = false);
+  /// @param bytes  as they travel.
+  std::span<const Demand> flows(const ByteMatrix& bytes, double scale = 1, Way way = Way::there);
+  std::span<const Demand> flows(std::span<const Transfer> transfers, double scale = 1, Way way = Way::sent);
   /// Seconds until the fullest link is done: what `demands` take alone.
-  double bound_s(const ByteMatrix& bytes, bool back = false);
+  double bound_s(const ByteMatrix& bytes, Way way = Way::there);
   /// Tasks of others from the beginning on, one a link: each asks for `share` of it for `horizon_s` seconds.
   void add_background(EventGraph& graph, double share, double horizon_s) const;
   /// Long enough for whoever takes `alone_s` without it.
@@ -128,13 +132,13 @@ class NetworkPorts {
   [[nodiscard]] int resource(int link) const { return first_ + link; }
 
  private:
-  void load(const ByteMatrix& bytes, bool back);
+  void load(const ByteMatrix& bytes, Way way);
   void load(std::span<const Transfer> transfers);
   std::span<const Demand> demands_of_loads();
   void check(const ByteMatrix& bytes) const;
   /// @throws InputError where there is none.
-  [[nodiscard]] std::span<const int> route_of(const Transfer& transfer, bool back = false);
-  [[nodiscard]] std::span<const int> route(int from, int to, bool back = false);
+  [[nodiscard]] std::span<const int> route_of(const Transfer& transfer, Way way);
+  [[nodiscard]] std::span<const int> route(int from, int to, Way way);
 
   /// Of all pairs, where ranks are few enough to keep them.
   struct Routes {
@@ -145,12 +149,12 @@ class NetworkPorts {
   };
 
   Topology topology_;
-  std::optional<Topology> back_topology_;  ///< where the way back is another
+  std::optional<Topology> sender_topology_;  ///< rails change at the sender, where the dispatch's do not
   double efficiency_;
   int first_ = 0;
   double fullest_s_ = 0;
   std::vector<double> loads_;
-  Routes there_, back_;
+  Routes there_, sender_;
   std::vector<int> scratch_;
   std::vector<Transfer> transfers_;
   std::vector<Demand> demands_;

@@ -95,7 +95,8 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
     last = exchange_in_rounds(kind, dispatched, start_s, cost, share, stream);
     return last;
   }
-  std::span<const Demand> loads = ports_.demands(dispatched, kind == TaskKind::combine);
+  const Way way = kind == TaskKind::combine ? Way::back : Way::there;
+  std::span<const Demand> loads = ports_.demands(dispatched, way);
   const double bound = ports_.fullest_s();
   if (kind == TaskKind::dispatch) dispatch_bound_s_ += bound;
   if (bound <= 0) {  // nothing leaves its rank
@@ -106,8 +107,7 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
   const double whole = cost(bound / (share * uniform_bound_s_));
   const double flow = std::max(0.0, whole - start_s) * share;
   if (options_.flows == FlowModel::exact) {
-    const bool back = kind == TaskKind::combine;
-    loads = ports_.flows(back ? dispatched.transposed() : dispatched, flow / bound, back);
+    loads = ports_.flows(way == Way::back ? dispatched.transposed() : dispatched, flow / bound, way);
   } else {
     ports_.rescale(flow / bound);
   }
@@ -228,7 +228,7 @@ void MoeEvents::add_weights(int from, double bytes, double start_s) {
   after_.clear();
   if (ready_.front() >= 0) after_.push_back(ready_.front());
   if (dispatching_ >= 0 && dispatching_ != ready_.front()) after_.push_back(dispatching_);
-  dispatching_ = graph_.add_task(TaskKind::transfer, -1, kDispatch, start_s, ports_.demands(matrix), after_);
+  dispatching_ = graph_.add_task(TaskKind::transfer, -1, kDispatch, start_s, ports_.demands(matrix, Way::sent), after_);
   // Experts wait through the dispatch that follows in the same stream.
 }
 

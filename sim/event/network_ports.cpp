@@ -8,7 +8,7 @@
 namespace moecast {
 namespace {
 
-/// Routes of all pairs are kept below this many ranks (20 MB, twice where the way back is another).
+/// Routes of all pairs are kept below this many ranks (20 MB, twice where the dispatch changes rails elsewhere than sends).
 constexpr int kMostKept = 1024;
 
 }  // namespace
@@ -22,11 +22,10 @@ NetworkPorts::NetworkPorts(EventGraph& graph, const Topology& topology, double e
   for (const ClusterLink& link : topology_.links()) graph.add_resource(link.name, link.bandwidth * efficiency);
   const int ranks = topology_.ranks();
   if (ranks <= kMostKept) there_ = Routes(topology_);
-  if (topology.rail_change() != RailChange::at_receiver) return;
-  // The way back changes rails where the way there did.
-  back_topology_.emplace(topology_);
-  back_topology_->change_rails(RailChange::at_sender);
-  if (ranks <= kMostKept) back_ = Routes(*back_topology_);
+  if (topology.rail_change() == RailChange::at_sender) return;
+  sender_topology_.emplace(topology_);
+  sender_topology_->change_rails(RailChange::at_sender);
+  if (ranks <= kMostKept) sender_ = Routes(*sender_topology_);
 }
 
 NetworkPorts::Routes::Routes(const Topology& topology) {
@@ -41,11 +40,13 @@ NetworkPorts::Routes::Routes(const Topology& topology) {
   }
 }
 
-std::span<const int> NetworkPorts::route(int from, int to, bool back) {
-  const bool other = back && back_topology_.has_value();
-  const Routes& known = other ? back_ : there_;
+std::span<const int> NetworkPorts::route(int from, int to, Way way) {
+  // What changed rails at the receiver changes at the sender on its way back: at the same place.
+  const bool reversed = way == Way::back && topology_.rail_change() == RailChange::at_receiver;
+  const bool other = sender_topology_ && (way == Way::sent || reversed);
+  const Routes& known = other ? sender_ : there_;
   if (known.first.empty()) {
-    (other ? *back_topology_ : topology_).route(from, to, scratch_);
+    (other ? *sender_topology_ : topology_).route(from, to, scratch_);
     return scratch_;
   }
   const auto at =
@@ -59,19 +60,19 @@ void NetworkPorts::check(const ByteMatrix& bytes) const {
   }
 }
 
-std::span<const int> NetworkPorts::route_of(const Transfer& transfer, bool back) {
+std::span<const int> NetworkPorts::route_of(const Transfer& transfer, Way way) {
   const auto& [from, to, bytes] = transfer;
   if (std::min(from, to) < 0 || std::max(from, to) >= topology_.ranks()) {
     throw InputError("network", fmt::format("rank {} sends to rank {}; there are {}", from, to, topology_.ranks()));
   }
-  const std::span<const int> links = route(from, to, back);
+  const std::span<const int> links = route(from, to, way);
   if (links.empty()) {
     throw InputError("network", fmt::format("no link leads from rank {} to rank {}", from, to));
   }
   return links;
 }
 
-void NetworkPorts::load(const ByteMatrix& bytes, bool back) {
+void NetworkPorts::load(const ByteMatrix& bytes, Way way) {
   check(bytes);
   std::fill(loads_.begin(), loads_.end(), 0.0);
   const int ranks = bytes.ranks();
@@ -79,7 +80,7 @@ void NetworkPorts::load(const ByteMatrix& bytes, bool back) {
     for (int to = 0; to < ranks; ++to) {
       const double amount = bytes.at(from, to);
       if (amount == 0 || from == to) continue;
-      const std::span<const int> links = back ? route(to, from, true) : route(from, to);
+      const std::span<const int> links = way == Way::back ? route(to, from, way) : route(from, to, way);
       for (const int link : links) loads_[static_cast<std::size_t>(link)] += amount;
     }
   }
@@ -88,12 +89,12 @@ void NetworkPorts::load(const ByteMatrix& bytes, bool back) {
 void NetworkPorts::load(std::span<const Transfer> transfers) {
   std::fill(loads_.begin(), loads_.end(), 0.0);
   for (const Transfer& transfer : transfers) {
-    for (const int link : route_of(transfer)) loads_[static_cast<std::size_t>(link)] += transfer.bytes;
+    for (const int link : route_of(transfer, Way::sent)) loads_[static_cast<std::size_t>(link)] += transfer.bytes;
   }
 }
 
-std::span<const Demand> NetworkPorts::demands(const ByteMatrix& bytes, bool back) {
-  load(bytes, back);
+std::span<const Demand> NetworkPorts::demands(const ByteMatrix& bytes, Way way) {
+  load(bytes, way);
   return demands_of_loads();
 }
 
@@ -120,7 +121,7 @@ void NetworkPorts::rescale(double factor) {
   for (Demand& demand : demands_) demand.amount *= factor;
 }
 
-std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scale, bool back) {
+std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scale, Way way) {
   check(bytes);
   transfers_.clear();
   for (int from = 0; from < bytes.ranks(); ++from) {
@@ -128,16 +129,16 @@ std::span<const Demand> NetworkPorts::flows(const ByteMatrix& bytes, double scal
       if (from != to && bytes.at(from, to) != 0) transfers_.push_back({from, to, bytes.at(from, to)});
     }
   }
-  return flows(transfers_, scale, back);
+  return flows(transfers_, scale, way);
 }
 
-std::span<const Demand> NetworkPorts::flows(std::span<const Transfer> transfers, double scale, bool back) {
+std::span<const Demand> NetworkPorts::flows(std::span<const Transfer> transfers, double scale, Way way) {
   demands_.clear();
   demand_resources_.clear();
   std::vector<std::size_t> first;
   for (const Transfer& transfer : transfers) {
     first.push_back(demand_resources_.size());
-    for (const int link : route_of(transfer, back)) demand_resources_.push_back(first_ + link);
+    for (const int link : route_of(transfer, way)) demand_resources_.push_back(first_ + link);
     demands_.push_back({transfer.bytes * scale, std::numeric_limits<double>::infinity(), {}});
   }
   first.push_back(demand_resources_.size());
@@ -158,8 +159,8 @@ void NetworkPorts::add_background(EventGraph& graph, double share, double horizo
   }
 }
 
-double NetworkPorts::bound_s(const ByteMatrix& bytes, bool back) {
-  load(bytes, back);
+double NetworkPorts::bound_s(const ByteMatrix& bytes, Way way) {
+  load(bytes, way);
   double longest = 0;
   for (std::size_t link = 0; link < loads_.size(); ++link) {
     longest = std::max(longest, loads_[link] / (topology_.links()[link].bandwidth * efficiency_));

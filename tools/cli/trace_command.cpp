@@ -42,7 +42,7 @@ void refuse_large(std::int64_t events) {
   throw UsageError("--layers", fmt::format("makes more than {} events", kMostEvents), "fewer layers, or fewer ranks");
 }
 
-/// One rank, for all do the same, and the links of all.
+/// The first rank of each stage, for all of a stage do the same, and the links of all.
 Written trace_training(const TraceOptions& options, const Query& query, const GpuMachine& machine,
                        const Cluster& cluster) {
   for (const auto& [typed, flag] : {std::pair(&options.layers, "--layers"), std::pair(&options.sample, "--sample")}) {
