@@ -162,6 +162,18 @@ RankLoad timed_rank_load(std::int64_t tokens, std::int64_t top_k, std::int64_t e
   return alpha == 0 ? balanced(tokens, top_k, experts, ranks) : power_law(tokens, top_k, experts, ranks, alpha);
 }
 
+RankLoad with_whole_tokens(const RankLoad& load, std::int64_t tokens, std::int64_t top_k, double alpha) {
+  const auto all = static_cast<double>(tokens);
+  const auto slots = static_cast<double>(top_k);
+  const double share = std::min(1.0, load.rows / (all * slots));
+  // Balanced slots of a token lie as far apart as they can; skewed ones fall as they may.
+  const double coming = alpha == 0 ? std::min(all, load.rows) : all * (1 - std::pow(1 - share, slots));
+  RankLoad whole = load;
+  whole.rows = std::max(load.rows, coming * slots);
+  if (load.rows > 0) whole.fullest = load.fullest * whole.rows / load.rows;
+  return whole;
+}
+
 std::size_t RankLoadCache::Hash::operator()(const Key& key) const noexcept {
   std::size_t hash = std::hash<double>()(key.alpha);
   for (const std::int64_t part : {key.tokens, key.top_k, key.experts, key.ranks}) {

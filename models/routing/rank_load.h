@@ -25,6 +25,9 @@ RankLoad rank_load_of(std::span<const double> rows_per_expert);
 RankLoad timed_rank_load(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks,
                          double alpha);
 
+/// Load of the timed rank where all k slots of every token that comes to it are computed there.
+RankLoad with_whole_tokens(const RankLoad& load, std::int64_t tokens, std::int64_t top_k, double alpha);
+
 /// The same, each asked for once.
 class RankLoadCache {
  public:

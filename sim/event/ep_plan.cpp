@@ -10,6 +10,7 @@
 #include "models/routing/load.h"
 #include "sim/event/block_routing.h"
 #include "sim/event/ep_study.h"
+#include "sim/step/expert_exchange.h"
 #include "sim/step/placed_experts.h"
 
 namespace moecast {
@@ -249,6 +250,12 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   const bool direct = options.exchange == ExchangeAlgorithm::direct;
   plan.method = options.dispatch.value_or(direct ? usual_dispatch_method(*machine.kernels, measured, tokens_per_rank)
                                                  : DispatchMethod::nccl);
+  const bool deepep = plan.method == DispatchMethod::low_latency || plan.method == DispatchMethod::normal;
+  if (analytic != nullptr && deepep && !options.dispatch && !is_wide_expert_parallelism(plan.deployment)) {
+    plan.notes.emplace_back(
+        "rows travel by DeepEP; engines that are not told to use it inside a node gather them from all ranks, as the "
+        "analytic engine says: --exchange all-gather");
+  }
   for (Topology* wires : {&topology, &measured}) wires->change_rails(rail_change_of(plan.method));
   for (const std::string& assumed : topology.assumed()) plan.notes.push_back(assumed);
   const auto [kinds, of_layer] = kinds_of(architecture, workload);

@@ -6,6 +6,7 @@
 
 #include "hwprofiles/kernel_samples.h"
 #include "sim/cost/kernel/kernel_law.h"
+#include "sim/cost/kernel/table_load.h"
 
 namespace moecast::test {
 
@@ -39,6 +40,7 @@ inline KernelSamples tile_exact_moe(const std::vector<MoeShape>& shapes, double 
   KernelSamples samples;
   samples.key = {"vllm", "1.0", "moe", "tile_exact", "bfloat16"};
   samples.columns.resize(samples.layout().numbers.size());
+  RankLoadCache loads;
   std::mt19937_64 random(seed);
   std::normal_distribution<double> normal(0, noise);
   for (const MoeShape& s : shapes) {
@@ -47,16 +49,18 @@ inline KernelSamples tile_exact_moe(const std::vector<MoeShape>& shapes, double 
         if (std::fmod(s.experts, ep) != 0) continue;
         for (const double alpha : {0.0, 1.2}) {
           for (const double tokens : made_up_tokens()) {
+            const double row[] = {tokens, s.hidden, s.inter, s.top_k, s.experts, tp, ep, alpha, 3};
             const RankLoad load =
-                timed_rank_load(static_cast<std::int64_t>(tokens), static_cast<std::int64_t>(s.top_k),
-                                static_cast<std::int64_t>(s.experts), static_cast<std::int64_t>(ep), alpha);
+                table_load(samples.key, row, loads)
+                    .value_or(timed_rank_load(static_cast<std::int64_t>(tokens), static_cast<std::int64_t>(s.top_k),
+                                              static_cast<std::int64_t>(s.experts), static_cast<std::int64_t>(ep),
+                                              alpha));
             const double width = std::ceil(s.inter / tp);
             const double memory = load.distinct * s.hidden * width * 3 * 2 / 3.6e12;
             const double compute = tile_seconds(load, s.hidden, width, waves);
             const double surface = 0.08 * std::sin(std::log(s.hidden) * 2) * std::cos(std::log(width));
             const double seconds =
                 8e-6 + std::sqrt(memory * memory + compute * compute) + 2 * load.rows * (2 * s.hidden + width) / 4e12;
-            const double row[] = {tokens, s.hidden, s.inter, s.top_k, s.experts, tp, ep, alpha, 3};
             for (std::size_t c = 0; c < samples.columns.size(); ++c) samples.columns[c].push_back(row[c]);
             samples.latency_s.push_back(seconds * std::exp(surface + normal(random)));
           }

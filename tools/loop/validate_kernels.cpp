@@ -13,6 +13,7 @@
 #include "sim/cost/kernel/few_samples.h"
 #include "sim/cost/kernel/kernel_fit.h"
 #include "sim/cost/kernel/left_out_scores.h"
+#include "sim/cost/kernel/table_load.h"
 #include "tools/loop/kernel_strata.h"
 
 namespace moecast {
@@ -120,7 +121,7 @@ class Validator {
       const Eigen::Index nearest = nearest_curve(model, values);
       for (const std::size_t row : curve) {
         samples.row(row, values);
-        const CompiledKernel::Answer answer = compiled.at({values}, loads_);
+        const CompiledKernel::Answer answer = compiled.at({values, table_load(samples.key, values, loads_)}, loads_);
         Outcome outcome;
         outcome.predicted_s = std::exp(answer.log_seconds);
         outcome.low_s = std::exp(answer.log_low);
@@ -155,7 +156,8 @@ class Validator {
     std::vector<double> values;
     for (const std::size_t row : asked) {
       samples.row(row, values);
-      const CompiledKernel::Answer answer = CompiledKernel(fit.model, values, workspace).at({values}, loads_);
+      const CompiledKernel::Answer answer = CompiledKernel(fit.model, values, workspace)
+                                                .at({values, table_load(samples.key, values, loads_)}, loads_);
       Outcome outcome;
       outcome.predicted_s = std::exp(answer.log_seconds);
       outcome.low_s = std::exp(answer.log_low);

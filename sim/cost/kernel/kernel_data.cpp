@@ -7,6 +7,7 @@
 #include <random>
 #include <set>
 
+#include "sim/cost/kernel/table_load.h"
 #include "sim/fit/least_squares.h"
 
 namespace moecast {
@@ -46,15 +47,6 @@ CurveGrid make_grid(const KernelData& data, const KernelLaw& law) {
   }
   while (grid.nodes() > CurveGrid::kMostNodes) thin_longest(grid);
   return grid;
-}
-
-/// Rows of vLLM's DeepSeek-V3 shape were routed to some of the expert groups only: "balanced" is not what they are.
-bool group_limited(const KernelSamples& samples, std::size_t row) {
-  if (samples.key.framework != "vllm" || samples.key.layout != "moe") return false;
-  const KernelLayout& layout = samples.layout();
-  return samples.columns[layout.column("hidden_size")][row] == 7168 &&
-         samples.columns[layout.column("inter_size")][row] == 2048 &&
-         samples.columns[layout.column("num_experts")][row] == 256;
 }
 
 /// Two nodes with 12 multiprocessors are slower than with 8 in the one table of them.
@@ -99,7 +91,7 @@ KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, 
   std::array<double, CurveGrid::kMostAxes> at{};
   for (Eigen::Index row = 0; row < rows; ++row) {
     samples.row(static_cast<std::size_t>(row), values);
-    law.derive({values}, loads, data.terms.row(row).data());
+    law.derive({values, table_load(samples.key, values, loads)}, loads, data.terms.row(row).data());
     data.log_seconds(row) = std::log(samples.latency_s[static_cast<std::size_t>(row)]);
     law.coordinates(values, at.data());
     for (Eigen::Index axis = 0; axis < law.axes(); ++axis) data.coordinates(row, axis) = at[axis];
@@ -122,20 +114,18 @@ KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, 
 
 RowFilter filter_rows(const KernelSamples& samples, const KernelLaw& law, RankLoadCache& loads) {
   RowFilter filter;
-  filter.reasons = {"routed to a part of the expert groups only", "faster than the datasheet's peaks allow",
+  filter.reasons = {"faster than the datasheet's peaks allow",
                     "two nodes with 12 multiprocessors (defect of the table)"};
   filter.reason.assign(samples.size(), -1);
   std::vector<double> values;
   std::array<double, KernelLaw::kMostTerms> terms{};
   for (std::size_t row = 0; row < samples.size(); ++row) {
     samples.row(row, values);
-    law.derive({values}, loads, terms.data());
-    if (group_limited(samples, row)) {
+    law.derive({values, table_load(samples.key, values, loads)}, loads, terms.data());
+    if (samples.latency_s[row] < kFasterThanPeak * law.least_seconds(terms.data())) {
       filter.reason[row] = 0;
-    } else if (samples.latency_s[row] < kFasterThanPeak * law.least_seconds(terms.data())) {
-      filter.reason[row] = 1;
     } else if (odd_multiprocessors(samples, row)) {
-      filter.reason[row] = 2;
+      filter.reason[row] = 1;
     }
   }
   return filter;

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "models/core/error.h"
 
@@ -60,6 +62,21 @@ RC_GTEST_PROP(TimedRankLoad, KeepsItsInvariants, ()) {
   RC_ASSERT(load.rows <= load.distinct * load.fullest + 1e-6 || alpha > 0);
   RC_ASSERT(load.rows <= most * static_cast<double>(std::min(top_k, experts / ranks)) + 1e-6);
   if (ranks == 1) RC_ASSERT(std::abs(load.rows - most * static_cast<double>(top_k)) < 1e-6);
+}
+
+TEST(WholeTokens, AreComputedWhereOneSlotLies) {
+  // 4096 balanced tokens of 8 slots: every token comes to each of up to 8 ranks, half of them to one of 16.
+  for (const auto& [ranks, share] : {std::pair{2, 1.0}, std::pair{8, 1.0}, std::pair{16, 0.5}, std::pair{32, 0.25}}) {
+    const RankLoad own = timed_rank_load(4096, 8, 256, ranks, 0);
+    const RankLoad whole = with_whole_tokens(own, 4096, 8, 0);
+    EXPECT_NEAR(whole.rows, 4096 * 8 * share, 1e-6) << ranks;
+    EXPECT_EQ(whole.distinct, own.distinct);
+    EXPECT_NEAR(whole.fullest / whole.rows, own.fullest / own.rows, 1e-9);
+  }
+  const RankLoad skewed = timed_rank_load(4096, 8, 256, 64, 1.2);
+  const RankLoad whole = with_whole_tokens(skewed, 4096, 8, 1.2);
+  EXPECT_GT(whole.rows, skewed.rows);
+  EXPECT_LE(whole.rows, 4096 * 8);
 }
 
 TEST(TimedRankLoad, RefusesWhatIsNoRouting) {

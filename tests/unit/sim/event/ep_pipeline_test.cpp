@@ -63,7 +63,9 @@ TEST(EpPipeline, IsCloseToTheClosedForm) {
     if (phase == Phase::mixed) w.prefill_batch = 16;
     const Deployment d = stages(8, 2);
     const Prediction closed = h200_analytic().predict(zoo_model("deepseek-v3"), d, w);
-    const Prediction p = events(d, w);
+    EpOptions gathered = samples_of(8);
+    gathered.exchange = ExchangeAlgorithm::all_gather;  // as engines do inside a node
+    const Prediction p = events(d, w, gathered);
     ASSERT_TRUE(p.latency && closed.latency) << p.reason << closed.reason;
     EXPECT_NEAR(*p.latency / *closed.latency, 1, 0.25) << to_string(phase);
     EXPECT_EQ(p.pipeline->micro_batches, closed.pipeline->micro_batches);

@@ -139,22 +139,28 @@ TEST(OwnCurve, BeyondItsOwnEndTheIntervalWidensAndHolds) {
   for (const KernelSamples& samples : read_kernel_samples(kProfiles + "h200-sxm")) {
     if (samples.key.kernel != "vllm_fp8moe_triton_tritonexperts") continue;
     const auto curves = curves_of(samples);
-    std::vector<std::size_t> kept;
-    std::vector<std::size_t> cut;
-    for (std::size_t curve = 0; curve < curves.size(); ++curve) {
-      for (const std::size_t row : curves[curve]) {
-        (curve % 4 == 0 && samples.columns[0][row] > 256 ? cut : kept).push_back(row);
+    double rows = 0;
+    double inside = 0;
+    // Every curve is cut once.
+    for (std::size_t turn = 0; turn < 4; ++turn) {
+      std::vector<std::size_t> kept;
+      std::vector<std::size_t> cut;
+      for (std::size_t curve = 0; curve < curves.size(); ++curve) {
+        for (const std::size_t row : curves[curve]) {
+          (curve % 4 == turn && samples.columns[0][row] > 256 ? cut : kept).push_back(row);
+        }
       }
+      std::ranges::sort(kept);
+      std::ranges::sort(cut);
+      const Judged one = judge(fitted(pick_rows(samples, kept), device), pick_rows(samples, cut));
+      ASSERT_GT(one.rows, 500U);
+      rows += static_cast<double>(one.rows);
+      inside += one.coverage * static_cast<double>(one.rows);
     }
-    std::ranges::sort(kept);
-    std::ranges::sort(cut);
-    const KernelModel model = fitted(pick_rows(samples, kept), device);
-    const KernelSamples beyond = pick_rows(samples, cut);
-    const Judged all = judge(model, beyond);
-    ASSERT_GT(all.rows, 500U);
-    // Measured: 88.3 %.
-    EXPECT_GE(all.coverage, 0.86);
-    EXPECT_LE(all.coverage, 0.94);
+    // Measured: 86.4 %.
+    RecordProperty("coverage", std::to_string(inside / rows));
+    EXPECT_GE(inside / rows, 0.86);
+    EXPECT_LE(inside / rows, 0.94);
   }
 }
 
