@@ -15,6 +15,8 @@ namespace moecast {
 namespace {
 
 constexpr int kRoutedDraws = 16;
+constexpr std::int64_t kMostRoutedTokens = std::int64_t{1} << 40;
+constexpr double kMostAlpha = 10;
 
 /// Counts the rows of all experts, token by token that ask for the same experts.
 class GroupRouter {
@@ -70,7 +72,7 @@ class GroupRouter {
 };
 
 RankLoad balanced_in_groups(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks,
-                  const ExpertGroups& limit) {
+                            const ExpertGroups& limit) {
   GroupRouter router(experts, limit);
   const std::int64_t stride = (experts + top_k - 1) / top_k;
   std::vector<std::int64_t> asked(static_cast<std::size_t>(top_k));
@@ -136,8 +138,8 @@ void rotate_fullest(std::vector<std::int64_t>& counts, std::int64_t ranks) {
   std::rotate(counts.begin(), counts.begin() + fullest, counts.end());
 }
 
-RankLoad skewed_in_groups(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks, double alpha,
-                const ExpertGroups& limit) {
+RankLoad skewed_in_groups(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks,
+                          double alpha, const ExpertGroups& limit) {
   std::mt19937_64 random(12345);
   RankLoad mean;
   for (int drawn = 0; drawn < kRoutedDraws; ++drawn) {
@@ -183,7 +185,10 @@ RankLoad group_limited_load(std::int64_t tokens, std::int64_t top_k, std::int64_
     throw InputError("", fmt::format("{} of {} groups of {} experts have no room for {} slots", limit.chosen,
                                      limit.groups, experts, top_k));
   }
-  if (tokens < 1 || !(alpha >= 0)) throw InputError("", "a group-limited load is of 1 token and more");
+  if (tokens < 1 || tokens > kMostRoutedTokens || !(alpha >= 0) || alpha > kMostAlpha) {
+    throw InputError("", fmt::format("{} tokens of a power law of exponent {}", tokens, alpha),
+                     "1 to 2^40 tokens, an exponent of 0 to 10");
+  }
   return alpha == 0 ? balanced_in_groups(tokens, top_k, experts, ranks, limit)
                     : skewed_in_groups(tokens, top_k, experts, ranks, alpha, limit);
 }

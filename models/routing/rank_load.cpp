@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "models/core/error.h"
+#include "models/routing/group_limited_load.h"
 
 namespace moecast {
 namespace {
@@ -189,6 +190,13 @@ RankLoad RankLoadCache::operator()(std::int64_t tokens, std::int64_t top_k, std:
   const auto found = known_.find(key);
   if (found != known_.end()) return found->second;
   return known_.emplace(key, timed_rank_load(tokens, top_k, experts, ranks, alpha)).first->second;
+}
+
+RankLoad RankLoadCache::grouped(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks,
+                                double alpha) {
+  const auto [known, fresh] = grouped_.try_emplace({tokens, top_k, experts, ranks, alpha});
+  if (fresh) known->second = group_limited_load(tokens, top_k, experts, ranks, alpha, {});
+  return known->second;
 }
 
 }  // namespace moecast

@@ -32,6 +32,8 @@ RankLoad with_whole_tokens(const RankLoad& load, std::int64_t tokens, std::int64
 class RankLoadCache {
  public:
   RankLoad operator()(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks, double alpha);
+  /// group_limited_load with DeepSeek-V3's groups.
+  RankLoad grouped(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks, double alpha);
 
  private:
   struct Key {
@@ -42,7 +44,7 @@ class RankLoadCache {
   struct Hash {
     std::size_t operator()(const Key& key) const noexcept;
   };
-  std::unordered_map<Key, RankLoad, Hash> known_;
+  std::unordered_map<Key, RankLoad, Hash> known_, grouped_;
 };
 
 }  // namespace moecast

@@ -9,6 +9,7 @@
 #include "models/architecture/accounting.h"
 #include "models/core/error.h"
 #include "models/core/statistics.h"
+#include "models/plan/deployment_rules.h"
 #include "models/plan/graph.h"
 #include "models/plan/stages.h"
 #include "sim/step/gpu_predictor.h"
@@ -17,9 +18,6 @@
 
 namespace moecast {
 namespace {
-
-/// Samples of neighbouring micro-batches lie so far apart: each has routings of its own.
-constexpr std::size_t kPlaceStride = 7;
 
 void refuse(const Deployment& deployment, const Workload& workload, const EpOptions& options, bool whole_model) {
   if (!whole_model) throw InputError("pp", "a lone layer has no stages", "--pp 1, or --model");
@@ -33,19 +31,34 @@ void refuse(const Deployment& deployment, const Workload& workload, const EpOpti
   }
 }
 
-bool has_experts(const Architecture& architecture) {
-  return std::ranges::any_of(architecture.decoder, [](const Layer& layer) {
-    return std::ranges::any_of(layer.blocks, [](const Block& b) { return std::holds_alternative<MoeBlock>(b); });
-  });
+/// Sequences of a rank, rounded up.
+struct OnRank {
+  std::int64_t decodes = 0;
+  std::int64_t prompts = 0;
+};
+
+OnRank on_rank(const Workload& w, int dp) {
+  const auto share = [dp](std::int64_t sequences) { return (sequences + dp - 1) / dp; };
+  switch (w.phase) {
+    case Phase::prefill: return {0, share(w.batch)};
+    case Phase::mixed: return {share(w.batch), share(w.prefill_batch)};
+    default: return {share(w.batch), 0};
+  }
 }
 
-/// The sequences of a micro-batch, of all ranks of a stage.
-Workload part_of(const Workload& whole, const MicroBatch& part, int dp) {
+/// The sequences of a micro-batch, of all ranks of a stage: the workload's in proportion to those of the fullest rank.
+Workload part_of(const Workload& whole, const MicroBatch& part, const OnRank& all) {
+  const auto share = [](std::int64_t sequences, std::int64_t own, std::int64_t of_all) {
+    if (own == 0) return std::int64_t{0};
+    const double exact = static_cast<double>(sequences) * static_cast<double>(own) / static_cast<double>(of_all);
+    return std::max<std::int64_t>(1, std::llround(exact));
+  };
   Workload w = whole;
-  w.batch = (w.phase == Phase::prefill ? part.prompts : part.decodes) * dp;
+  w.batch = whole.phase == Phase::prefill ? share(whole.batch, part.prompts, all.prompts)
+                                          : share(whole.batch, part.decodes, all.decodes);
   w.prefill_batch = 0;
   if (whole.phase != Phase::mixed) return w;
-  w.prefill_batch = part.prompts * dp;
+  w.prefill_batch = share(whole.prefill_batch, part.prompts, all.prompts);
   if (part.prompts == 0) w.phase = Phase::decode;
   if (part.decodes == 0) {
     w.phase = Phase::prefill;
@@ -65,13 +78,15 @@ struct StageSteps {
 class Pipeline {
  public:
   Pipeline(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
-           const Deployment& deployment, const Workload& workload, const EpOptions& options, const Predictor& analytic,
-           const PipelineReport& closed)
+           const Deployment& deployment, const Workload& workload, const EpOptions& options, bool overlaps,
+           const Predictor& analytic, const PipelineReport& closed)
       : machine_(machine),
         cluster_(cluster),
         workload_(workload),
         options_(options),
+        overlaps_(overlaps),
         analytic_(analytic),
+        all_(on_rank(workload, deployment.dp)),
         stage_(deployment) {
     stage_.pp = 1;
     stage_.micro_batches.reset();
@@ -83,7 +98,7 @@ class Pipeline {
 
   /// @return nullptr, or the stage that has no answer.
   const Prediction* run(const MicroBatch& kind, std::vector<StageSteps>& stages) const {
-    const Workload work = part_of(workload_, kind, stage_.dp);
+    const Workload work = part_of(workload_, kind, all_);
     for (std::size_t s = 0; s < parts_.size(); ++s) {
       stages.push_back(has_experts(parts_[s]) ? sampled(s, work) : closed(s, work));
       if (stages.back().prediction.status != Status::ok) return &stages.back().prediction;
@@ -92,6 +107,21 @@ class Pipeline {
   }
 
   [[nodiscard]] std::size_t stages() const { return parts_.size(); }
+  [[nodiscard]] std::vector<MicroBatch> kinds(const Deployment& deployment) const {
+    return split_batch(all_.decodes, all_.prompts, micro_batches_of(deployment, all_.decodes + all_.prompts));
+  }
+  /// From each stage to the next, of such a micro-batch: what the closed form says of it alone.
+  [[nodiscard]] std::vector<double> transfers(const MicroBatch& kind, const Architecture& architecture,
+                                              Deployment deployment) const {
+    deployment.micro_batches = 1;
+    const Prediction alone = analytic_.predict(architecture, deployment, part_of(workload_, kind, all_));
+    std::vector<double> seconds;
+    if (alone.pipeline) {
+      for (const Seconds sent : alone.pipeline->transfers) seconds.push_back(sent.value());
+    }
+    seconds.resize(parts_.size() - 1, 0);
+    return seconds;
+  }
 
  private:
   [[nodiscard]] EpOptions options_of(std::size_t stage) const {
@@ -112,10 +142,10 @@ class Pipeline {
   }
 
   [[nodiscard]] StageSteps sampled(std::size_t stage, const Workload& work) const {
-    const EpOptions own = options_of(stage);
-    const EpPlan plan = plan_ep(machine_, cluster_, parts_[stage], stage_, work, own, &analytic_);
+    EpOptions own = options_of(stage);
     StageSteps steps;
-    steps.prediction = predict_plan(machine_, parts_[stage], plan, work, own, &analytic_, &steps.seconds);
+    steps.prediction =
+        predict_ep_stage(machine_, cluster_, parts_[stage], stage_, work, own, overlaps_, &analytic_, &steps.seconds);
     return steps;
   }
 
@@ -134,7 +164,9 @@ class Pipeline {
   const Cluster& cluster_;
   const Workload& workload_;
   const EpOptions& options_;
+  bool overlaps_;
   const Predictor& analytic_;
+  OnRank all_;
   Deployment stage_;
   std::vector<Architecture> parts_;
 };
@@ -207,7 +239,7 @@ void add_path(const std::vector<StageSteps>& stages, const PipelineReport& repor
 
 Prediction predict_ep_pipeline(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                                const Deployment& asked, const Workload& workload, const EpOptions& options,
-                               const Predictor* analytic) {
+                               bool overlaps, const Predictor* analytic) {
   refuse(asked, workload, options, analytic != nullptr && !is_lone_block(architecture));
   const Deployment deployment = with_attention_replicas(architecture, asked);
   const int ranks = stage_ranks(deployment) * deployment.pp;
@@ -220,21 +252,21 @@ Prediction predict_ep_pipeline(const GpuMachine& machine, const Cluster& cluster
   Prediction prediction = analytic->predict(architecture, deployment, workload);
   if (!prediction.latency || !prediction.pipeline) return prediction;
   PipelineReport report = *prediction.pipeline;
-  const Pipeline pipeline(machine, cluster, architecture, deployment, workload, options, *analytic, report);
-  const std::int64_t dp = deployment.dp;
-  const auto on_rank = [dp](std::int64_t sequences) { return (sequences + dp - 1) / dp; };
-  const std::int64_t decodes = workload.phase == Phase::prefill ? 0 : on_rank(workload.batch);
-  const std::int64_t prompts = workload.phase == Phase::decode    ? 0
-                               : workload.phase == Phase::prefill ? on_rank(workload.batch)
-                                                                  : on_rank(workload.prefill_batch);
-  const std::vector<MicroBatch> kinds =
-      split_batch(decodes, prompts, micro_batches_of(deployment, decodes + prompts));
+  const double closed_low = *prediction.low / *prediction.latency;
+  const double closed_high = *prediction.high / *prediction.latency;
+  const Pipeline pipeline(machine, cluster, architecture, deployment, workload, options, overlaps, *analytic, report);
+  const std::vector<MicroBatch> kinds = pipeline.kinds(deployment);
   std::vector<std::vector<StageSteps>> all(kinds.size());
   std::vector<std::size_t> kind_of(static_cast<std::size_t>(report.micro_batches), 0);
   std::size_t largest = 0;
   double longest = 0;
   for (std::size_t k = 0; k < kinds.size(); ++k) {
-    if (const Prediction* failed = pipeline.run(kinds[k], all[k]); failed != nullptr) return *failed;
+    if (const Prediction* failed = pipeline.run(kinds[k], all[k]); failed != nullptr) {
+      prediction.status = failed->status;
+      prediction.reason = failed->reason;
+      prediction.latency.reset();
+      return prediction;
+    }
     if (options.stop != nullptr && options.stop->load()) return prediction;
     double path = 0;
     for (const StageSteps& stage : all[k]) path += stage.prediction.latency->value();
@@ -242,17 +274,22 @@ Prediction predict_ep_pipeline(const GpuMachine& machine, const Cluster& cluster
     longest = std::max(longest, path);
     for (const std::size_t place : kinds[k].places) kind_of[place] = k;
   }
-  MicroBatchTimes one;
-  for (const Seconds sent : report.transfers) one.transfers.push_back(sent.value());
-  one.stages.assign(pipeline.stages(), 0);
-  std::vector<MicroBatchTimes> schedule(kind_of.size(), one);
+  std::vector<MicroBatchTimes> schedule(kind_of.size());
+  for (std::size_t k = 0; k < kinds.size(); ++k) {
+    const MicroBatchTimes one{std::vector<double>(pipeline.stages(), 0.0),
+                              pipeline.transfers(kinds[k], architecture, deployment)};
+    for (const std::size_t place : kinds[k].places) schedule[place] = one;
+    if (k != largest) continue;
+    report.transfers.clear();
+    for (const double sent : one.transfers) report.transfers.emplace_back(sent);
+  }
   std::vector<double> steps;
   PipelineTimes sum;
   const auto samples = static_cast<std::size_t>(options.samples);
   for (std::size_t i = 0; i < samples; ++i) {
     for (std::size_t j = 0; j < schedule.size(); ++j) {
       for (std::size_t s = 0; s < pipeline.stages(); ++s) {
-        schedule[j].stages[s] = all[kind_of[j]][s].seconds[(i + kPlaceStride * j) % samples];
+        schedule[j].stages[s] = all[kind_of[j]][s].seconds[(i + j) % samples];
       }
     }
     const PipelineTimes times = pipeline_times(schedule);
@@ -271,13 +308,20 @@ Prediction predict_ep_pipeline(const GpuMachine& machine, const Cluster& cluster
   }
   prediction.operators.clear();
   prediction.factors = {};
-  prediction.warnings.clear();
+  std::erase_if(prediction.warnings, [](const std::string& text) { return !text.starts_with("pipeline stages"); });
   prediction.origin = Origin::measured;
   prediction.distribution = distribution_of(steps, options);
   prediction.latency = prediction.distribution->mean;
   add_path(all[largest], report, prediction.latency->value(), prediction);
+  // No step with stages was measured, whatever is known of one without.
+  prediction.low = std::min(*prediction.low, *prediction.latency * closed_low);
+  prediction.high = std::max(*prediction.high, *prediction.latency * closed_high);
   prediction.warnings.emplace_back(
       "pipeline stages: each with routings of its own; what they hand on takes what the analytic engine says");
+  if (samples < schedule.size()) {
+    prediction.warnings.push_back(
+        fmt::format("{} samples for {} micro-batches: some have the same routings", options.samples, schedule.size()));
+  }
   prediction.throughput_tokens_per_s = step_tokens(workload) / prediction.latency->value();
   prediction.pipeline = std::move(report);
   return prediction;

@@ -5,22 +5,31 @@
 
 namespace moecast {
 
-/// What a plan says of its step. @param steps  not null: seconds of every sample.
+/// What a plan says of its step. @param steps  not null: seconds of every sample. @param of_whole  its memory is looked
+/// at: a stage's was, with that of the others.
 Prediction predict_plan(const GpuMachine& machine, const Architecture& architecture, const EpPlan& plan,
                         const Workload& workload, EpOptions options, const Predictor* analytic,
-                        std::vector<double>* steps = nullptr);
+                        std::vector<double>* steps = nullptr, bool of_whole = true);
+
+/// A stage, or a micro-batch of it: as predict_plan; with `overlaps` of one batch or of two, whichever is faster.
+/// @param options  `batches` of the answer comes back in it.
+Prediction predict_ep_stage(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+                            const Deployment& deployment, const Workload& workload, EpOptions& options, bool overlaps,
+                            const Predictor* analytic, std::vector<double>* steps);
 
 /// Mean and percentiles of steps; nothing of their routing.
 StepDistribution distribution_of(const std::vector<double>& steps, const EpOptions& options);
 
 /// A step on pipeline stages: MoE layers of every stage over routings of its own, micro-batches pass the stages as in
 /// the closed form (pipeline_times), and what stages hand on takes what that says. One prediction a sample: generation
-/// takes the period, prompts the time until the last micro-batch is out.
-/// @param analytic  of the same machine; not null.
+/// takes the period, prompts the time until the last micro-batch is out. Stages after the first count one reduction of
+/// the embedding too many where attention is cut.
+/// @param overlaps  the engine overlaps two batches where that is faster. @param analytic  of the same machine; not
+/// null.
 /// @throws InputError as plan_ep, for a lone layer, and for what is of one stage: fetched experts, recorded routings,
 /// series of orders, slow links.
 Prediction predict_ep_pipeline(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                                const Deployment& deployment, const Workload& workload, const EpOptions& options,
-                               const Predictor* analytic);
+                               bool overlaps, const Predictor* analytic);
 
 }  // namespace moecast

@@ -11,6 +11,7 @@
 #include "sim/event/block_routing.h"
 #include "sim/event/ep_study.h"
 #include "sim/step/expert_exchange.h"
+#include "sim/step/gpu_predictor.h"
 #include "sim/step/placed_experts.h"
 
 namespace moecast {
@@ -24,8 +25,8 @@ Deployment spread(Deployment deployment) {
     throw InputError("draft_tokens", "are not supported yet by the event engine", "write --engine analytic");
   }
   if (deployment.pp != 1) {
-    throw InputError("pp", fmt::format("{} pipeline stages: routings are planned of one stage at a time", deployment.pp),
-                     "--pp 1");
+    throw InputError(
+        "pp", fmt::format("{} pipeline stages: routings are planned of one stage at a time", deployment.pp), "--pp 1");
   }
   if (deployment.moe_tp.value_or(1) != 1) {
     throw InputError("moe_tp", "experts that are cut are not executed by the event engine yet", "--moe-tp 1");
@@ -226,6 +227,9 @@ GpuMachine read_gpu_machine(const std::string& folder) {
 
 EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                const Deployment& asked, const Workload& workload, const EpOptions& options, const Predictor* analytic) {
+  if (asked.eager && (analytic == nullptr || is_lone_block(architecture))) {
+    throw InputError("eager", "a layer by itself is timed without the host that launches it", "ask about a model");
+  }
   if (workload.phase == Phase::train) {
     throw InputError("phase", "routings of a training step are not sampled", "ask the analytic engine");
   }
@@ -250,6 +254,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   const bool direct = options.exchange == ExchangeAlgorithm::direct;
   plan.method = options.dispatch.value_or(direct ? usual_dispatch_method(*machine.kernels, measured, tokens_per_rank)
                                                  : DispatchMethod::nccl);
+  if (asked.eager) plan.notes.emplace_back(kEagerNote);
   const bool deepep = plan.method == DispatchMethod::low_latency || plan.method == DispatchMethod::normal;
   if (analytic != nullptr && deepep && !options.dispatch && !is_wide_expert_parallelism(plan.deployment)) {
     plan.notes.emplace_back(

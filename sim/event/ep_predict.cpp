@@ -227,7 +227,7 @@ StepDistribution distribution_of(const std::vector<double>& steps, const EpOptio
 
 Prediction predict_plan(const GpuMachine& machine, const Architecture& architecture, const EpPlan& plan,
                         const Workload& workload, EpOptions options, const Predictor* analytic,
-                        std::vector<double>* of_samples) {
+                        std::vector<double>* of_samples, bool of_whole) {
   Prediction prediction;
   prediction.memory = memory_of(machine.profile, architecture, plan.deployment, workload);
   const ParameterCount count = count_parameters(architecture);
@@ -235,7 +235,7 @@ Prediction predict_plan(const GpuMachine& machine, const Architecture& architect
   prediction.active_parameters = count.active;
   prediction.warnings = plan.notes;
   if (!is_lone_block(architecture)) add_around_warning(plan.around, analytic != nullptr, prediction);
-  if (prediction.memory.capacity && prediction.memory.total() > *prediction.memory.capacity) {
+  if (of_whole && prediction.memory.capacity && prediction.memory.total() > *prediction.memory.capacity) {
     prediction.status = Status::does_not_fit;
     prediction.reason = "needs " + format_bytes(prediction.memory.total()) + " a rank, " +
                         format_bytes(*prediction.memory.capacity) + " are there";
@@ -342,13 +342,40 @@ bool can_overlap(const EpPlan& plan, const EpOptions& options, const Workload& w
          options.chunks == 1 && options.shadowed_experts == 0 && !plan.deployment.offload && !workload.load.trace;
 }
 
+/// Of one batch, or of two that overlap, whichever is faster. @param options  `batches` comes back in it.
+Prediction best_of_batches(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+                           const EpPlan& plan, const Deployment& deployment, const Workload& workload,
+                           EpOptions& options, const Predictor* analytic, std::vector<double>* steps, bool of_whole) {
+  if (!can_overlap(plan, options, workload)) {
+    return predict_plan(machine, architecture, plan, workload, options, analytic, steps, of_whole);
+  }
+  EpOptions one = options;
+  EpOptions two = options;
+  two.batches = 2;
+  if (options.progress) {
+    one.progress = [&](int done) { options.progress(done / 2); };
+    two.progress = [&](int done) { options.progress((options.samples + done) / 2); };
+  }
+  Prediction whole = predict_plan(machine, architecture, plan, workload, one, analytic, steps, of_whole);
+  if (!whole.latency) return whole;
+  const EpPlan half = plan_ep(machine, cluster, architecture, deployment, workload, two, analytic);
+  std::vector<double> of_halves;
+  Prediction halves = predict_plan(machine, architecture, half, workload, two, analytic, &of_halves, of_whole);
+  if (!halves.latency || *halves.latency >= *whole.latency) return whole;
+  options.batches = 2;
+  if (steps != nullptr) *steps = std::move(of_halves);
+  halves.warnings.emplace_back(
+      "two-batch overlap: one half of a batch computes while rows of the other travel (--batches 1: none)");
+  return halves;
+}
+
 }  // namespace
 
 Prediction predict_ep(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
                       const Deployment& deployment, const Workload& workload, const EpOptions& options,
                       const Predictor* analytic) {
   if (deployment.pp != 1) {
-    return predict_ep_pipeline(machine, cluster, architecture, deployment, workload, options, analytic);
+    return predict_ep_pipeline(machine, cluster, architecture, deployment, workload, options, false, analytic);
   }
   const EpPlan plan = plan_ep(machine, cluster, architecture, deployment, workload, options, analytic);
   return predict_plan(machine, architecture, plan, workload, options, analytic);
@@ -358,27 +385,18 @@ Prediction predict_ep_overlapped(const GpuMachine& machine, const Cluster& clust
                                  const Deployment& deployment, const Workload& workload, EpOptions& options,
                                  const Predictor* analytic) {
   if (deployment.pp != 1) {
-    return predict_ep_pipeline(machine, cluster, architecture, deployment, workload, options, analytic);
+    return predict_ep_pipeline(machine, cluster, architecture, deployment, workload, options, true, analytic);
   }
   const EpPlan plan = plan_ep(machine, cluster, architecture, deployment, workload, options, analytic);
-  if (!can_overlap(plan, options, workload)) {
-    return predict_plan(machine, architecture, plan, workload, options, analytic);
-  }
-  EpOptions one = options;
-  EpOptions two = options;
-  two.batches = 2;
-  if (options.progress) {
-    one.progress = [&](int done) { options.progress(done / 2); };
-    two.progress = [&](int done) { options.progress((options.samples + done) / 2); };
-  }
-  Prediction whole = predict_plan(machine, architecture, plan, workload, one, analytic);
-  if (!whole.latency) return whole;
-  Prediction halves = predict_ep(machine, cluster, architecture, deployment, workload, two, analytic);
-  if (!halves.latency || *halves.latency >= *whole.latency) return whole;
-  options.batches = 2;
-  halves.warnings.emplace_back(
-      "two-batch overlap: one half of a batch computes while rows of the other travel (--batches 1: none)");
-  return halves;
+  return best_of_batches(machine, cluster, architecture, plan, deployment, workload, options, analytic, nullptr, true);
+}
+
+Prediction predict_ep_stage(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
+                            const Deployment& deployment, const Workload& workload, EpOptions& options, bool overlaps,
+                            const Predictor* analytic, std::vector<double>* steps) {
+  const EpPlan plan = plan_ep(machine, cluster, architecture, deployment, workload, options, analytic);
+  if (!overlaps) return predict_plan(machine, architecture, plan, workload, options, analytic, steps, false);
+  return best_of_batches(machine, cluster, architecture, plan, deployment, workload, options, analytic, steps, false);
 }
 
 }  // namespace moecast

@@ -8,7 +8,8 @@
 namespace moecast {
 namespace {
 
-/// Routes of all pairs are kept below this many ranks (20 MB, twice where the dispatch changes rails elsewhere than sends).
+/// Routes of all pairs are kept below this many ranks (20 MB, twice where the dispatch changes rails elsewhere than
+/// sends).
 constexpr int kMostKept = 1024;
 
 }  // namespace

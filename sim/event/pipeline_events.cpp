@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <utility>
+#include <vector>
 
 #include "sim/event/pipeline_order.h"
 
@@ -41,7 +43,27 @@ class Builder {
 
  private:
   [[nodiscard]] int count() const { return static_cast<int>(stages_.size()); }
+  [[nodiscard]] bool returns_gradient(int stage) const {
+    return stages_[static_cast<std::size_t>(stage)].returns_gradient;
+  }
   [[nodiscard]] RankRange ranks_of(int stage) const { return {stage * of_stage_, of_stage_}; }
+
+  /// All micro-batches load links alike: found once for each operator of a stage, and for what it sends.
+  template <typename Find>
+  GraphLinks::Flow kept(std::pair<int, int> key, const Find& find) {
+    const auto [known, fresh] = flows_.try_emplace(key);
+    Kept& flow = known->second;
+    if (fresh) {
+      const GraphLinks::Flow found = find();
+      flow.start_s = found.start_s;
+      flow.demands.assign(found.demands.begin(), found.demands.end());
+      for (const Demand& demand : flow.demands) {
+        flow.resources.emplace_back(demand.resources.begin(), demand.resources.end());
+      }
+      for (std::size_t i = 0; i < flow.demands.size(); ++i) flow.demands[i].resources = flow.resources[i];
+    }
+    return {flow.start_s, flow.demands};
+  }
 
   /// The next task of a stage. @param awaited  -1, or a task of another stage.
   int append(TaskKind kind, int stage, const GraphLinks::Flow& flow, int awaited, PipelineGraph::Place place) {
@@ -55,13 +77,16 @@ class Builder {
   }
 
   void add(int stage, int op_index, double latency_s, int awaited, const StagePass* pass) {
-    const Operator& op = stages_[static_cast<std::size_t>(stage)].operators.operators[static_cast<std::size_t>(op_index)];
+    const Operator& op =
+        stages_[static_cast<std::size_t>(stage)].operators.operators[static_cast<std::size_t>(op_index)];
     const TaskKind kind = task_kind(op.kind);
     GraphLinks::Flow flow{latency_s, {}};
     if (kind != TaskKind::kernel && kind != TaskKind::launch) {
-      Operator part = op;
-      if (pass != nullptr) part.count /= micro_batches_;
-      flow = links_.flow(part, latency_s, ranks_of(stage));
+      flow = kept({stage, op_index}, [&] {
+        Operator part = op;
+        if (pass != nullptr) part.count /= micro_batches_;
+        return links_.flow(part, latency_s, ranks_of(stage));
+      });
     }
     PipelineGraph::Place place{stage, op_index, -1, false};
     if (pass != nullptr) {
@@ -69,8 +94,8 @@ class Builder {
       place.backward = pass->backward;
     }
     const int task = append(kind, stage, flow, awaited, place);
-    graph_.events.name_task(task, pass != nullptr ? fmt::format("{} of micro-batch {}", op.name, pass->micro_batch)
-                                                  : op.name);
+    graph_.events.name_task(
+        task, pass != nullptr ? fmt::format("{} of micro-batch {}", op.name, pass->micro_batch) : op.name);
   }
 
   void execute(const StagePass& pass) {
@@ -78,7 +103,8 @@ class Builder {
     std::vector<int>& arrived = arrived_[static_cast<std::size_t>(pass.stage)];
     int awaited = -1;
     const int from = pass.backward ? pass.stage + 1 : pass.stage - 1;
-    if (from >= 0 && from < count()) {
+    const bool receives = !pass.backward || (from < count() && returns_gradient(from));
+    if (receives && from >= 0 && from < count()) {
       awaited = arrived[static_cast<std::size_t>(2 * pass.micro_batch + (pass.backward ? 1 : 0))];
     }
     for (std::size_t i = 0; i < work.times.size(); ++i) {
@@ -87,19 +113,16 @@ class Builder {
       add(pass.stage, static_cast<int>(i), work.times[i].latency.value() / micro_batches_, awaited, &pass);
       awaited = -1;
     }
-    // A stage of frozen layers has nothing to do on the way back: what came is handed on.
-    if (awaited >= 0) {
-      append(TaskKind::kernel, pass.stage, {0, {}}, awaited, {pass.stage, -1, pass.micro_batch, pass.backward});
-    }
   }
 
   void hand_over(const StagePass& pass) {
     const int to = pass.backward ? pass.stage - 1 : pass.stage + 1;
-    if (to < 0 || to >= count()) return;
-    const GraphLinks::Flow flow =
-        links_.send(handover_.bytes, handover_.latency_s, handover_.start_s, ranks_of(pass.stage), ranks_of(to));
-    const int task = append(TaskKind::transfer, pass.stage, flow, -1,
-                            {pass.stage, -1, pass.micro_batch, pass.backward});
+    if (to < 0 || to >= count() || (pass.backward && !returns_gradient(pass.stage))) return;
+    const GraphLinks::Flow flow = kept({pass.stage, pass.backward ? -2 : -1}, [&] {
+      return links_.send(handover_.bytes, handover_.latency_s, handover_.start_s, ranks_of(pass.stage), ranks_of(to));
+    });
+    const int task =
+        append(TaskKind::transfer, pass.stage, flow, -1, {pass.stage, -1, pass.micro_batch, pass.backward});
     graph_.events.name_task(task, fmt::format("{} of micro-batch {} to stage {}",
                                               pass.backward ? "gradients" : "activations", pass.micro_batch, to));
     std::vector<int>& arrived = arrived_[static_cast<std::size_t>(to)];
@@ -115,6 +138,12 @@ class Builder {
     }
   }
 
+  struct Kept {
+    double start_s = 0;
+    std::vector<Demand> demands;
+    std::vector<std::vector<int>> resources;  ///< of each demand
+  };
+
   std::span<const StageWork> stages_;
   int micro_batches_;
   const StageHandover& handover_;
@@ -124,6 +153,7 @@ class Builder {
   std::vector<int> last_;                  ///< task of each stage
   std::vector<std::vector<int>> arrived_;  ///< of each stage: what brought a micro-batch, forward and backward in turn
   std::vector<int> after_;
+  std::map<std::pair<int, int>, Kept> flows_;
 };
 
 }  // namespace

@@ -13,9 +13,11 @@ namespace moecast {
 struct StageWork {
   const OperatorGraph& operators;       ///< of all micro-batches, folded
   std::span<const OperatorTime> times;  ///< of each operator, all its executions
+  bool returns_gradient = true;         ///< to the stage before it, where something is trained
 };
 
-/// What a micro-batch hands from a rank of one stage to its like of the next; its gradient comes back.
+/// What a micro-batch hands from a rank of one stage to its like of the next; its gradient comes back where it is
+/// needed.
 struct StageHandover {
   double bytes = 0;
   double latency_s = 0;  ///< between neighbours

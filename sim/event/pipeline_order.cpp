@@ -25,7 +25,7 @@ std::vector<StagePass> one_forward_one_backward(int stages, int micro_batches) {
   for (int s = 0; s < stages; ++s) waiting.push_back(passes_of_stage(s, stages, micro_batches));
   const auto count = static_cast<std::size_t>(stages);
   std::vector<std::size_t> next(count, 0);
-  std::vector<int> forward(count, 0);   // passes that were made
+  std::vector<int> forward(count, 0);  // passes that were made
   std::vector<int> backward(count, 0);
   std::vector<StagePass> order;
   const auto total = 2 * count * static_cast<std::size_t>(micro_batches);

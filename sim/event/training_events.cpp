@@ -10,15 +10,18 @@
 #include "sim/event/collective_traffic.h"
 #include "sim/event/engine.h"
 #include "sim/event/graph_engine.h"
-#include "sim/step/gpu_predictor.h"
-#include "sim/step/collective_cost.h"
-#include "sim/step/gpu_training.h"
 #include "sim/event/pipeline_events.h"
+#include "sim/step/collective_cost.h"
+#include "sim/step/gpu_predictor.h"
+#include "sim/step/gpu_training.h"
 
 namespace moecast {
 namespace {
 
 constexpr std::int64_t kMostTasks = 2'000'000;
+/// Tasks times the ranks of a stage: as many links as a collective may load.
+constexpr std::int64_t kMostLoads = 30'000'000;
+constexpr std::int64_t kMostRanks = 1 << 20;
 
 /// Of each stage: ranks that wait for each other are as slow as the slowest of them.
 std::vector<double> slowest(const TrainingEventOptions& options, int stages, int of_stage) {
@@ -71,12 +74,14 @@ void run_pipeline(TrainingEvents& events, const StageHandover& handover, const G
   std::vector<StageWork> work;
   std::int64_t tasks = 0;
   for (std::size_t s = 0; s < events.stages.size(); ++s) {
-    work.push_back({events.stages[s].operators, events.durations[s]});
-    tasks += micro_batches * static_cast<std::int64_t>(events.durations[s].size());
+    work.push_back({events.stages[s].operators, events.durations[s], events.stages[s].returns_gradient()});
+    tasks += micro_batches * (static_cast<std::int64_t>(events.durations[s].size()) + 2);
   }
-  if (tasks > kMostTasks) {
-    throw InputError("accumulation", fmt::format("{} micro-batches make {} tasks; up to {} are simulated", micro_batches,
-                                                 tasks, kMostTasks),
+  const std::int64_t of_stage = network.topology.ranks() / std::ssize(events.stages);
+  if (tasks > kMostTasks || tasks * of_stage > kMostLoads) {
+    throw InputError("accumulation",
+                     fmt::format("{} micro-batches make {} tasks of {} ranks; up to {} are simulated", micro_batches,
+                                 tasks, of_stage, std::min(kMostTasks, kMostLoads / of_stage)),
                      "fewer micro-batches, or the analytic engine");
   }
   PipelineGraph graph = pipeline_graph(work, static_cast<int>(micro_batches), handover, network);
@@ -118,6 +123,11 @@ TrainingEvents training_events(const GpuMachine& machine, const Cluster& cluster
   events.stages = stages_of(architecture, deployment, workload);
   // A lone layer says only where its experts lie.
   const int of_one = std::max(stage_ranks(deployment), deployment.ep * expert_tensor_ranks(deployment));
+  const std::int64_t all = std::int64_t{of_one} * workload.training.replicas * deployment.pp;
+  if (all > kMostRanks) {
+    throw InputError("replicas", fmt::format("{} ranks; up to {} are simulated", all, kMostRanks),
+                     "the analytic engine");
+  }
   const int of_stage = of_one * static_cast<int>(workload.training.replicas);
   Topology topology(cluster, of_stage * deployment.pp, &machine.profile);
   for (const auto& [link, factor] : options.slow_links) topology.scale_link(link, factor);

@@ -32,6 +32,14 @@ CollectiveCost measured_cost(const ReadyKernel& kernel, const KernelRowValues& r
 
 }  // namespace
 
+bool stage_crosses_nodes(std::int64_t stage, std::int64_t ranks) {
+  if (ranks >= kNodeDevices) return true;
+  for (std::int64_t rank = stage * ranks; rank < (stage + 1) * ranks; ++rank) {
+    if (rank / kNodeDevices != (rank + ranks) / kNodeDevices) return true;
+  }
+  return false;
+}
+
 CollectiveCost collective_cost(const KernelCalibration& calibration, std::string_view operation, int ranks,
                                double nodes) {
   const bool pair = operation == "point_to_point";

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,9 @@ struct CollectiveCost {
                                                      ///< input of the others, what one rank sends point to point
   std::function<CompiledKernel::Answer(double elements)> answer{};  ///< with its interval; empty: nothing was measured
 };
+
+/// Whether a rank of a pipeline stage of so many neighbours has its like of the next stage on another node.
+bool stage_crosses_nodes(std::int64_t stage, std::int64_t ranks);
 
 /// NCCL's collective from the machine's tables (all_reduce, all_gather, reduce_scatter, alltoall), or point_to_point,
 /// for which an all-to-all of two ranks stands: it is a send and a receive of half its buffer each. Without a table:

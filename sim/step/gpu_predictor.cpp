@@ -326,8 +326,7 @@ class GpuPredictor final : public Predictor {
       add("host of " + model.engine().name + ": " + model.engine().host_source);
     }
     if (model.deployment().eager) {
-      add("eager: only prompts were measured so; a kernel of a decode step takes the host as long to launch as one of a "
-          "prompt");
+      add(kEagerNote);
     }
     if (!workload.tasks.tasks.empty()) {
       add("tasks: kernels run as for one task; experts that are fetched know the mix");

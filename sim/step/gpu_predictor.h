@@ -6,6 +6,11 @@
 
 namespace moecast {
 
+/// Said of steps that replay no graph.
+inline constexpr const char* kEagerNote =
+    "eager: only prompts were measured so; a kernel of a decode step takes the host as long to launch as one of a "
+    "prompt";
+
 /// Whole steps on a GPU: what a serving engine executes, from the machine's calibrated kernels and the engine's host.
 ///
 /// Deployment::backend names the engine ("vllm", "vllm-0.24.0"). Workload::load says how popular experts are.

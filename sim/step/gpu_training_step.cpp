@@ -16,17 +16,14 @@
 namespace moecast {
 namespace {
 
-/// Activations of a micro-batch on their way to the next stage, and their gradients on their way back. Stages lie
-/// furthest apart: all ranks of one, replicas included, are neighbours.
+/// Activations of a micro-batch on their way to the next stage and, where something is trained below, their gradients
+/// on their way back. Stages lie furthest apart: all ranks of one, replicas included, are neighbours.
 double transfer_s(const KernelCalibration& kernels, const Architecture& architecture, const Deployment& deployment,
-                  const Workload& workload, int stage) {
-  const int ranks = stage_ranks(deployment) * static_cast<int>(workload.training.replicas);
-  bool crosses = false;
-  for (int rank = stage * ranks; rank < (stage + 1) * ranks; ++rank) {
-    crosses = crosses || rank / kNodeDevices != (rank + ranks) / kNodeDevices;
-  }
-  return 2 * collective_cost(kernels, "point_to_point", 2, crosses ? 2 : 1)
-                 .seconds(handed_elements(architecture, deployment, workload));
+                  const Workload& workload, std::int64_t stage, bool returns_gradient) {
+  const std::int64_t ranks = stage_ranks(deployment) * workload.training.replicas;
+  const double nodes = stage_crosses_nodes(stage, ranks) ? 2 : 1;
+  return (returns_gradient ? 2 : 1) * collective_cost(kernels, "point_to_point", 2, nodes)
+                                          .seconds(handed_elements(architecture, deployment, workload));
 }
 
 Prediction pipeline_step(const KernelCalibration& kernels, const Architecture& architecture,
@@ -45,8 +42,10 @@ Prediction pipeline_step(const KernelCalibration& kernels, const Architecture& a
     stages.push_back(std::move(one));
   }
   for (int s = 0; s + 1 < deployment.pp; ++s) {
-    passed.transfers.push_back(
-        without.all_to_all ? 0 : transfer_s(kernels, architecture, deployment, workload, s));
+    passed.transfers.push_back(without.all_to_all
+                                   ? 0
+                                   : transfer_s(kernels, architecture, deployment, workload, s,
+                                                graphs[static_cast<std::size_t>(s) + 1].returns_gradient()));
   }
   const PipelineTimes times = pipeline_times(std::vector<MicroBatchTimes>(m, {passed.stages, passed.transfers}));
   passed.passes_s = times.fill_drain_s;
@@ -59,8 +58,8 @@ Prediction pipeline_step(const KernelCalibration& kernels, const Architecture& a
 Prediction predict_training_step(const KernelCalibration& kernels, const Architecture& architecture,
                                  const Deployment& deployment, const Workload& workload, const Without& without) {
   if (deployment.pp > 1) return pipeline_step(kernels, architecture, deployment, workload, without);
-  const TrainingStageGraph all{{architecture, deployment, workload, {}}, {}, build_graph(architecture, deployment,
-                                                                                         workload)};
+  const TrainingStageGraph all{
+      {architecture, deployment, workload, {}}, {}, build_graph(architecture, deployment, workload)};
   const GpuTrainingTimes times(kernels, deployment, workload.training.replicas);
   Prediction prediction = predict_training_stage(all, [&](const Operator& op) { return times.of(op); }, without);
   if (prediction.status == Status::ok) prediction.warnings = times.notes();

@@ -10,18 +10,10 @@
 namespace moecast {
 namespace {
 
-/// A rank's peer on the next stage is stage_ranks further: on another node for some rank of the stage?
-bool crosses_nodes(int stage, int ranks) {
-  for (int rank = stage * ranks; rank < (stage + 1) * ranks; ++rank) {
-    if (rank / kNodeDevices != (rank + ranks) / kNodeDevices) return true;
-  }
-  return false;
-}
-
 StageLink make_link(int stage, double hidden, const Deployment& deployment, const EnginePipeline& engine,
                     const KernelCalibration& calibration) {
   StageLink link;
-  link.nodes = crosses_nodes(stage, stage_ranks(deployment)) ? 2 : 1;
+  link.nodes = stage_crosses_nodes(stage, stage_ranks(deployment)) ? 2 : 1;
   const int slices = engine.sliced ? deployment.tp : 1;
   const double elements = hidden * engine.tensors;
   const CollectiveCost send = collective_cost(calibration, "point_to_point", 2, link.nodes);

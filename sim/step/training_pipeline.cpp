@@ -91,6 +91,8 @@ Prediction put_together(std::vector<Prediction> stages, const std::vector<Traini
     const double longer = Seconds(passed.update_s) / own_update;
     of(costs, TrainingPhase::gradient_reduction) *= longer;
     of(costs, TrainingPhase::optimizer) *= longer;
+  } else {
+    of(costs, TrainingPhase::optimizer) = Seconds(passed.update_s);  // of another stage: this one trains nothing
   }
   const double half = 0.5 * std::log(*step.high / *step.low);
   step.latency = latency;

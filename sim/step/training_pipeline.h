@@ -15,6 +15,8 @@ struct TrainingStageGraph {
   StageOfTraining stage;
   StageLayers layers;
   OperatorGraph operators;
+  /// To the stage before it: something is trained there.
+  [[nodiscard]] bool returns_gradient() const { return stage.workload.training.input_gradient; }
 };
 
 /// @param deployment  several stages. @throws InputError as training_stage and training_graph.
@@ -24,7 +26,7 @@ std::vector<TrainingStageGraph> training_stages(const Architecture& architecture
 /// A stage alone. @param time_of  its operators.
 Prediction predict_training_stage(const TrainingStageGraph& stage, const TimeOf& time_of, const Without& without);
 
-/// Elements of a micro-batch that a rank of a stage hands to its like of the next one, and whose gradients come back.
+/// Elements of a micro-batch that a rank of a stage hands to its like of the next one.
 double handed_elements(const Architecture& architecture, const Deployment& deployment, const Workload& workload);
 
 /// Forward, recomputation and backward of all micro-batches.

@@ -33,7 +33,8 @@ inline Judged judge(const KernelModel& model, const KernelSamples& truth,
   for (std::size_t i = 0; i < truth.size(); ++i) {
     truth.row(i, row);
     if (asked && !asked(row)) continue;
-    const CompiledKernel::Answer answer = CompiledKernel(model, row, workspace).at({row, table_load(truth.key, row, loads)}, loads);
+    const CompiledKernel::Answer answer =
+        CompiledKernel(model, row, workspace).at({row, table_load(truth.key, row, loads)}, loads);
     const double measured = std::log(truth.latency_s[i]);
     errors.push_back(std::abs(std::expm1(answer.log_seconds - measured)));
     inside += answer.log_low <= measured && measured <= answer.log_high ? 1 : 0;

@@ -50,11 +50,10 @@ inline KernelSamples tile_exact_moe(const std::vector<MoeShape>& shapes, double 
         for (const double alpha : {0.0, 1.2}) {
           for (const double tokens : made_up_tokens()) {
             const double row[] = {tokens, s.hidden, s.inter, s.top_k, s.experts, tp, ep, alpha, 3};
-            const RankLoad load =
-                table_load(samples.key, row, loads)
-                    .value_or(timed_rank_load(static_cast<std::int64_t>(tokens), static_cast<std::int64_t>(s.top_k),
-                                              static_cast<std::int64_t>(s.experts), static_cast<std::int64_t>(ep),
-                                              alpha));
+            const RankLoad load = table_load(samples.key, row, loads)
+                                      .value_or(timed_rank_load(
+                                          static_cast<std::int64_t>(tokens), static_cast<std::int64_t>(s.top_k),
+                                          static_cast<std::int64_t>(s.experts), static_cast<std::int64_t>(ep), alpha));
             const double width = std::ceil(s.inter / tp);
             const double memory = load.distinct * s.hidden * width * 3 * 2 / 3.6e12;
             const double compute = tile_seconds(load, s.hidden, width, waves);

@@ -28,8 +28,9 @@ void add_query_options(const Command& command, QueryOptions& options) {
   text("--dtype", options.dtype, "NAME", kDeploymentGroup,
        "fp32, bf16, ... (default: the model's, or what the machine was profiled in)");
   command
-      .add_flag("--eager", options.eager,
-                "GPUs: launch kernels one by one, as --enforce-eager and --disable-cuda-graph do (default: replay graphs)")
+      .add_flag(
+          "--eager", options.eager,
+          "GPUs: launch kernels one by one, as --enforce-eager and --disable-cuda-graph do (default: replay graphs)")
       .group(kDeploymentGroup);
   text("--phase", options.phase, "NAME", kWorkloadGroup,
        "decode (default), prefill, mixed, encode (default of models without a decoder), train");

@@ -57,7 +57,7 @@ OTHER_LICENCE = {"rtx_pro_6000": "activated-experts table: casys-kaist/LLMServin
                  "gb200": "one-sided NVLink table: NVIDIA/TensorRT-LLM tech blog 18, Apache-2.0; no other kernel "
                           "was measured"}
 DEFECTS = [
-    "vLLM rows of hidden 7168, inter 2048, 256 experts are group-limited: kept, never fitted",
+    "rows of hidden 7168, inter 2048, 256 experts went through expert groups in vLLM and SGLang: fitted with that load",
     "expert weights were constants, so compute-bound rows ran at low switching power: up to 15 % optimistic",
     "weight sets smaller than the last-level cache are read from it: repeated calls, no flush between",
 ]

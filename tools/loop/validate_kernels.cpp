@@ -156,8 +156,8 @@ class Validator {
     std::vector<double> values;
     for (const std::size_t row : asked) {
       samples.row(row, values);
-      const CompiledKernel::Answer answer = CompiledKernel(fit.model, values, workspace)
-                                                .at({values, table_load(samples.key, values, loads_)}, loads_);
+      const CompiledKernel::Answer answer =
+          CompiledKernel(fit.model, values, workspace).at({values, table_load(samples.key, values, loads_)}, loads_);
       Outcome outcome;
       outcome.predicted_s = std::exp(answer.log_seconds);
       outcome.low_s = std::exp(answer.log_low);

@@ -19,8 +19,8 @@ struct GroupedShape {
 
 /// At 8 to 16,384 tokens of H200 and B200 the time of a rank falls with its share of half of the experts while weights
 /// decide, and to 1/2 + 1/ep (down to four experts a rank) where arithmetic does. vLLM and SGLang route so where the
-/// model does (vLLM's kernel before 0.24 is given the experts); one kernel of TensorRT-LLM routes every model with eight
-/// slots so.
+/// model does (vLLM's kernel before 0.24 is given the experts); one kernel of TensorRT-LLM routes every model with
+/// eight slots so.
 bool routes_by_groups(const KernelKey& key, double hidden, double width, double experts) {
   if (key.framework == "trtllm") return key.kernel.find("min_latency") != std::string_view::npos;
   if (key.kernel == "vllm_fused_moe") return false;
@@ -55,7 +55,7 @@ std::optional<RankLoad> table_load(const KernelKey& key, std::span<const double>
                        whole(experts) % ExpertGroups{}.groups == 0 &&
                        routes_by_groups(key, row[hidden], row[width], row[experts]);
   if (!limited) return std::nullopt;
-  return group_limited_load(whole(tokens), whole(top_k), whole(experts), whole(ranks), row[alpha], {});
+  return loads.grouped(whole(tokens), whole(top_k), whole(experts), whole(ranks), row[alpha]);
 }
 
 }  // namespace moecast

@@ -203,8 +203,8 @@ void bind_predictor(nb::module_& m) {
            "context"_a = 1024, "prompt"_a = 512, "source"_a = 0, "prefill_batch"_a = 0, "prefix"_a = 0, "copies"_a = 1,
            "load"_a = "", "seed"_a = 1, "rows"_a = std::vector<std::int64_t>(), "tp"_a = 1, "ep"_a = 1, "dp"_a = 1,
            "pp"_a = 1, "moe_tp"_a.none() = nb::none(), "cp"_a = 1, "micro_batches"_a.none() = nb::none(),
-           "redundant_experts"_a = 0, "eager"_a = false, "draft_tokens"_a = 0, "acceptance"_a.none() = nb::none(), "without"_a = "",
-           nb::call_guard<nb::gil_scoped_release>())
+           "redundant_experts"_a = 0, "eager"_a = false, "draft_tokens"_a = 0, "acceptance"_a.none() = nb::none(),
+           "without"_a = "", nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("folder", [](const PredictorHandle& p) { return p.setting().hardware.folder; })
       .def_prop_ro("gpu", [](const PredictorHandle& p) { return p.setting().hardware.gpu; })
       .def_prop_ro("threads", [](const PredictorHandle& p) { return p.setting().deployment.threads; })

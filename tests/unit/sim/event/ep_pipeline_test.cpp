@@ -41,8 +41,8 @@ TEST(EpPipeline, AStageIsTheStepOfItsLayers) {
   EXPECT_EQ(p.pipeline->stages[0].layers + p.pipeline->stages[1].layers, 61);
   EXPECT_EQ(p.pipeline->micro_batches, 2);
   // Generation takes a period: two micro-batches, each one stage after the other.
-  const double path = p.pipeline->stages[0].latency.value() + p.pipeline->stages[1].latency.value() +
-                      p.pipeline->transfers[0].value();
+  const double path =
+      p.pipeline->stages[0].latency.value() + p.pipeline->stages[1].latency.value() + p.pipeline->transfers[0].value();
   EXPECT_GE(p.latency->value(), 0.999 * path);
   EXPECT_LE(p.latency->value(), 1.25 * path);
   EXPECT_LT(p.distribution->p50, p.distribution->p99);
@@ -105,9 +105,9 @@ TEST(EpPipeline, SaysWhatIsOfOneStage) {
   offloads.offload = ExpertOffload{};
   EXPECT_THROW(events(offloads, decode(512)), InputError);
   EXPECT_THROW(events(stages(8192, 2), decode(65536)), InputError) << "more ranks than the cluster has";
-  EXPECT_THROW(predict_ep(h200_machine(), h200_rails(), zoo_model("deepseek-v3"), stages(8, 2), decode(512),
-                          samples_of(2)),
-               InputError)
+  EXPECT_THROW(
+      predict_ep(h200_machine(), h200_rails(), zoo_model("deepseek-v3"), stages(8, 2), decode(512), samples_of(2)),
+      InputError)
       << "nobody says what lies around the MoE layers";
 }
 

@@ -12,13 +12,12 @@ namespace {
 
 /// Two nodes of two devices, a rail each.
 Topology rails(RailChange where) {
-  Topology topology(
-      parse_cluster_text(R"({"schema_version":1,"name":"x","devices_per_node":2,"most_nodes":2,
+  Topology topology(parse_cluster_text(R"({"schema_version":1,"name":"x","devices_per_node":2,"most_nodes":2,
       "scale_up":{"kind":"switch","bandwidth":{"value":100e9,"unit":"B/s","origin":"datasheet","source":"x"}},
       "scale_out":{"kind":"rail_optimised","bandwidth":{"value":10e9,"unit":"B/s","origin":"datasheet","source":"x"},
                    "nodes_per_switch":2}})",
-                         "x"),
-      4, nullptr);
+                                       "x"),
+                    4, nullptr);
   topology.change_rails(where);
   return topology;
 }

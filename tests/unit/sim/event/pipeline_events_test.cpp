@@ -61,10 +61,10 @@ TEST(PipelineOrder, IsOneForwardAndOneBackwardInTurn) {
     }
     return own;
   };
-  EXPECT_EQ(of(0), (std::vector<StagePass>{{0, 0, false}, {0, 1, false}, {0, 0, true}, {0, 2, false}, {0, 1, true},
-                                           {0, 2, true}}));
-  EXPECT_EQ(of(1), (std::vector<StagePass>{{1, 0, false}, {1, 0, true}, {1, 1, false}, {1, 1, true}, {1, 2, false},
-                                           {1, 2, true}}));
+  EXPECT_EQ(of(0), (std::vector<StagePass>{
+                       {0, 0, false}, {0, 1, false}, {0, 0, true}, {0, 2, false}, {0, 1, true}, {0, 2, true}}));
+  EXPECT_EQ(of(1), (std::vector<StagePass>{
+                       {1, 0, false}, {1, 0, true}, {1, 1, false}, {1, 1, true}, {1, 2, false}, {1, 2, true}}));
 }
 
 TEST(PipelineOrder, NothingComesBeforeWhatItNeedsAndFewAreKept) {
@@ -111,8 +111,8 @@ TEST(PipelineEvents, AStageUpdatesWhenItsOwnPassesHaveEnded) {
 }
 
 TEST(PipelineEvents, SendsTakeTheirLawBetweenNeighboursAndTheWiresShareBetweenNodes) {
-  // 1 MB: by law 30 us between neighbours, 10 us of them before bytes flow: 20 us at 100 GB/s where the wire alone needs
-  // 10; over a NIC of 10 GB/s ten times as long.
+  // 1 MB: by law 30 us between neighbours, 10 us of them before bytes flow: 20 us at 100 GB/s where the wire alone
+  // needs 10; over a NIC of 10 GB/s ten times as long.
   const StageHandover handover{1e6, 30e-6, 10e-6};
   const Step neighbours(2, 1, handover);
   EXPECT_NEAR(neighbours.done.makespan_s, 2 * 3e-3 + 2 * 30e-6 + 5e-3, 1e-9);
@@ -120,7 +120,7 @@ TEST(PipelineEvents, SendsTakeTheirLawBetweenNeighboursAndTheWiresShareBetweenNo
   EXPECT_NEAR(apart.done.makespan_s, 2 * 3e-3 + 2 * (10e-6 + 200e-6) + 5e-3, 1e-9);
 }
 
-TEST(PipelineEvents, AStageThatTrainsNothingHandsOnWhatComes) {
+TEST(PipelineEvents, NoGradientGoesToStagesThatTrainNothing) {
   OperatorGraph frozen;
   frozen.operators = {op("forward", TrainingPhase::forward)};
   OperatorGraph trained = frozen;
@@ -128,9 +128,12 @@ TEST(PipelineEvents, AStageThatTrainsNothingHandsOnWhatComes) {
   const std::vector<OperatorTime> one{takes(2e-3)};
   const std::vector<OperatorTime> two{takes(2e-3), takes(4e-3)};
   const GraphNetwork network{wires(2), {}, wires, {}, 0};
-  const std::vector<StageWork> work{{frozen, one}, {trained, two}};
-  const PipelineGraph made = pipeline_graph(work, 2, {}, network);
-  EXPECT_NEAR(simulate(made.events).makespan_s, 1e-3 + 2 * 3e-3, 1e-12);
+  const std::vector<StageWork> work{{frozen, one, false}, {trained, two, false}};
+  const StageHandover handover{1e6, 30e-6, 10e-6};
+  const PipelineGraph made = pipeline_graph(work, 2, handover, network);
+  EXPECT_NEAR(simulate(made.events).makespan_s, 1e-3 + 30e-6 + 2 * 3e-3, 1e-9);
+  for (const PipelineGraph::Place& place : made.places) EXPECT_FALSE(place.backward && place.stage == 0);
+  EXPECT_EQ(std::ranges::count(made.places, -1, &PipelineGraph::Place::op), 2) << "activations of two micro-batches";
 }
 
 }  // namespace

@@ -112,8 +112,8 @@ TEST_F(TrainingEventsOfH200, StagesTakeWhatTheClosedFormSaysUpToTheirSends) {
   const TwoStages two;
   const Prediction expected = closed().predict(model_, two.deployment, two.workload);
   ASSERT_TRUE(expected.latency) << expected.reason;
-  const Prediction events = predict_training_events(closed(), machine(), cluster("h200-hgx-rail"), model_,
-                                                    two.deployment, two.workload, {});
+  const Prediction events =
+      predict_training_events(closed(), machine(), cluster("h200-hgx-rail"), model_, two.deployment, two.workload, {});
   // The closed form stops both stages while one sends to the other; here who receives goes on.
   EXPECT_LE(*events.latency / *expected.latency, 1.001);
   EXPECT_GE(*events.latency / *expected.latency, 0.97);
@@ -166,9 +166,9 @@ TEST_F(TrainingEventsOfH200, SaysWhatItCannotDo) {
   TwoStages two;
   two.workload.training.accumulation = 100'000;
   two.workload.batch = 400'000;
-  EXPECT_THROW(predict_training_events(closed(), machine(), cluster("h200-hgx-rail"), model_, two.deployment,
-                                       two.workload, {}),
-               InputError)
+  EXPECT_THROW(
+      predict_training_events(closed(), machine(), cluster("h200-hgx-rail"), model_, two.deployment, two.workload, {}),
+      InputError)
       << "more tasks than are simulated";
   TrainingEventOptions options;
   options.slow_links = {{"no such link", 0.5}};
