@@ -148,8 +148,8 @@ RankLoad rank_load_of(std::span<const double> rows_per_expert) {
 
 RankLoad timed_rank_load(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks,
                          double alpha) {
-  constexpr std::int64_t kMostExperts = 1 << 20;
-  if (experts < 1 || experts > kMostExperts || top_k < 1 || top_k > experts) {
+  constexpr std::int64_t kMostOfLayer = 1 << 20;
+  if (experts < 1 || experts > kMostOfLayer || top_k < 1 || top_k > experts) {
     throw InputError("", "top-k " + std::to_string(top_k) + " of " + std::to_string(experts) + " experts is no routing",
                      "1 <= top-k <= experts <= 1048576");
   }

@@ -77,11 +77,11 @@ void run_pipeline(TrainingEvents& events, const StageHandover& handover, const G
     work.push_back({events.stages[s].operators, events.durations[s], events.stages[s].returns_gradient()});
     tasks += micro_batches * (static_cast<std::int64_t>(events.durations[s].size()) + 2);
   }
-  const std::int64_t of_stage = network.topology.ranks() / std::ssize(events.stages);
-  if (tasks > kMostTasks || tasks * of_stage > kMostLoads) {
+  const std::int64_t stage_size = network.topology.ranks() / std::ssize(events.stages);
+  if (tasks > kMostTasks || tasks * stage_size > kMostLoads) {
     throw InputError("accumulation",
                      fmt::format("{} micro-batches make {} tasks of {} ranks; up to {} are simulated", micro_batches,
-                                 tasks, of_stage, std::min(kMostTasks, kMostLoads / of_stage)),
+                                 tasks, stage_size, std::min(kMostTasks, kMostLoads / stage_size)),
                      "fewer micro-batches, or the analytic engine");
   }
   PipelineGraph graph = pipeline_graph(work, static_cast<int>(micro_batches), handover, network);

@@ -40,7 +40,9 @@ TEST(CompareCommand, StagesExplainTheWholeDifferenceThoseThatExplainMostFirst) {
     explained += difference;
     EXPECT_LE(std::abs(difference), before);
     before = std::abs(difference);
-    if (difference != 0) EXPECT_NE(stage.at("cause"), "");
+    if (difference != 0) {
+      EXPECT_NE(stage.at("cause"), "");
+    }
   }
   EXPECT_NEAR(explained / whole, 1, 1e-6) << "operators add up to the latency";
   EXPECT_EQ(c.at("inputs_that_differ").at("ep"), Json({{"a", 1}, {"b", 8}}));

@@ -94,7 +94,9 @@ TEST(ExplainCommand, WhatHelpsIsWhatPredictAnswers) {
       best = one.at("latency_s");
       title = one.at("title");
     }
-    if (one.at("kind") == "factor") EXPECT_LE(one.at("latency_s"), asked) << "removing one never slows";
+    if (one.at("kind") == "factor") {
+      EXPECT_LE(one.at("latency_s"), asked) << "removing one never slows";
+    }
   }
   for (const char* name : {"all_to_all", "memory_bandwidth", "routing_overhead", "expert_imbalance", "tp_dp", "ep"}) {
     EXPECT_TRUE(names.contains(name)) << name;

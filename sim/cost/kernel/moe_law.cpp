@@ -22,7 +22,9 @@ enum Term {
   kTermCount
 };
 /// Tiles of a kernel: those tuned for its experts and width (or what is not known), or the framework's defaults.
-enum Tiles { kTuned, kSmallDefault, kLargeDefault };
+constexpr double kTuned = 0;
+constexpr double kSmallDefault = 1;
+constexpr double kLargeDefault = 2;
 enum Coef {
   kLaunch,
   kBandwidth,
@@ -248,7 +250,7 @@ class MoeLaw final : public KernelLaw {
   [[nodiscard]] static double other_distinct(double distinct, double rows, double experts, double ranks) {
     return std::max(0.0, std::min({rows, experts, distinct * ranks}) - distinct);
   }
-  [[nodiscard]] Tiles tiles(double tokens, double experts, double width) const {
+  [[nodiscard]] double tiles(double tokens, double experts, double width) const {
     if (!tuned_ || tuned_->contains(experts, width)) return kTuned;
     return tuned_->small_default && tokens <= experts ? kSmallDefault : kLargeDefault;
   }

@@ -50,7 +50,9 @@ TEST(ExpertSet, GrowingThenPruningTheSameExpertIsAsBefore_A22) {
     EXPECT_TRUE(pruned_again.moves.empty());
     EXPECT_EQ(set.places(), 8);
     EXPECT_EQ(set.popularity_of_places(), before);
-    if (pruned == PrunedRows::rerouted) EXPECT_EQ(set.rows_per_rank(1000), rows);
+    if (pruned == PrunedRows::rerouted) {
+      EXPECT_EQ(set.rows_per_rank(1000), rows);
+    }
   }
 }
 

@@ -49,7 +49,9 @@ TEST(IndispensablePoints, NameEveryLevelAndAFewOfEveryKind) {
   for (std::size_t i = 0; i < points.size(); ++i) {
     int& count = of_kind[{points[i].kind, points[i].threads}];
     count += needed[i] ? 1 : 0;
-    if (points[i].kind == OperatorKind::read) EXPECT_TRUE(needed[i]);
+    if (points[i].kind == OperatorKind::read) {
+      EXPECT_TRUE(needed[i]);
+    }
   }
   for (const auto& [kind, count] : of_kind) EXPECT_GT(count, 0) << to_string(kind.first);
   EXPECT_LT(std::count(needed.begin(), needed.end(), true), static_cast<std::ptrdiff_t>(points.size() / 2));

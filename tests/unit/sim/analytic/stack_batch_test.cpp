@@ -173,7 +173,9 @@ TEST(StackBatch, TheHotLoopDoesNotAllocate) {
   const bool done = batch.predict({rows, width}, times);
   const long after = test::allocation_count();
   ASSERT_TRUE(done);
-  if (MOECAST_COUNTS_ALLOCATIONS) EXPECT_EQ(after, before);
+  if (MOECAST_COUNTS_ALLOCATIONS) {
+    EXPECT_EQ(after, before);
+  }
 }
 
 TEST(StackBatch, RefusesWhatItDoesNotKnow) {

@@ -8,7 +8,7 @@
 namespace moecast {
 namespace {
 
-DataFolders source_tree() { return {MOECAST_SOURCE_DIR "/models/zoo", MOECAST_SOURCE_DIR "/hwprofiles", ""}; }
+DataFolders source_tree() { return {MOECAST_SOURCE_DIR "/models/zoo", MOECAST_SOURCE_DIR "/hwprofiles", "", ""}; }
 
 TEST(MakeLayer, IsALoneBlockOfTheSizesAsked) {
   LayerChoice choice;
