@@ -29,7 +29,15 @@ void lower(StratumReport& report, Verdict verdict, const std::string& reason) {
   report.reasons.push_back(reason);
 }
 
+/// A mean of fewer cases, a p90 of fewer, says nothing of a bar.
+constexpr int kLeastCasesForMean = 5;
+constexpr int kLeastCasesForP90 = 10;
+
 void judge_summary(StratumReport& report, const std::string& name, const ErrorSummary& s, std::optional<double> bar) {
+  if (s.n < kLeastCasesForMean) {
+    lower(report, Verdict::undecided, fmt::format("{}: fewer than {} cases decide nothing", name, kLeastCasesForMean));
+    return;
+  }
   if (bar) {
     lower(report, judge_error(s.mape, *bar, s.noise_mape),
           fmt::format("{}: mean error {:.1f} %, bar {:.1f} %, noise {}", name, 100 * s.mape, 100 * *bar,
@@ -46,6 +54,10 @@ void judge_stratum(StratumReport& report) {
   const auto bars = bars_of(report.name);
   if (!bars) return;
   report.verdict = Verdict::passed;
+  if (report.all.n < kLeastCasesForMean) {
+    lower(report, Verdict::undecided, fmt::format("fewer than {} cases decide nothing", kLeastCasesForMean));
+    return;
+  }
   for (std::size_t band = 0; band < kBandNames.size(); ++band) {
     for (const auto& [name, summary] : report.bands) {
       if (name == kBandNames[band]) judge_summary(report, name, summary, bar_of_band(*bars, band));
@@ -53,6 +65,11 @@ void judge_stratum(StratumReport& report) {
   }
   const ErrorSummary& all = report.all;
   judge_summary(report, "all", all, bars->all);
+  if (all.n < kLeastCasesForP90) {
+    lower(report, Verdict::undecided,
+          fmt::format("p90 error {:.1f} % of {} cases decides nothing", 100 * all.p90_ape, all.n));
+    return;
+  }
   lower(report, judge_error(all.p90_ape, bars->p90_all, all.noise_p90),
         fmt::format("p90 error {:.1f} %, bar {:.1f} %", 100 * all.p90_ape, 100 * bars->p90_all));
 }
