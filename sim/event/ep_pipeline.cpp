@@ -12,6 +12,7 @@
 #include "models/plan/deployment_rules.h"
 #include "models/plan/graph.h"
 #include "models/plan/stages.h"
+#include "sim/event/ep_answer.h"
 #include "sim/step/gpu_predictor.h"
 #include "sim/step/pipeline_schedule.h"
 #include "sim/step/step_pipeline.h"
@@ -115,11 +116,9 @@ class Pipeline {
                                               Deployment deployment) const {
     deployment.micro_batches = 1;
     const Prediction alone = analytic_.predict(architecture, deployment, part_of(workload_, kind, all_));
+    if (!alone.pipeline) throw InputError("pp", "what stages hand on has no answer: " + alone.reason);
     std::vector<double> seconds;
-    if (alone.pipeline) {
-      for (const Seconds sent : alone.pipeline->transfers) seconds.push_back(sent.value());
-    }
-    seconds.resize(parts_.size() - 1, 0);
+    for (const Seconds sent : alone.pipeline->transfers) seconds.push_back(sent.value());
     return seconds;
   }
 

@@ -1,24 +1,7 @@
 #pragma once
-#include <vector>
-
 #include "sim/event/ep_study.h"
 
 namespace moecast {
-
-/// What a plan says of its step. @param steps  not null: seconds of every sample. @param of_whole  its memory is looked
-/// at: a stage's was, with that of the others.
-Prediction predict_plan(const GpuMachine& machine, const Architecture& architecture, const EpPlan& plan,
-                        const Workload& workload, EpOptions options, const Predictor* analytic,
-                        std::vector<double>* steps = nullptr, bool of_whole = true);
-
-/// A stage, or a micro-batch of it: as predict_plan; with `overlaps` of one batch or of two, whichever is faster.
-/// @param options  `batches` of the answer comes back in it.
-Prediction predict_ep_stage(const GpuMachine& machine, const Cluster& cluster, const Architecture& architecture,
-                            const Deployment& deployment, const Workload& workload, EpOptions& options, bool overlaps,
-                            const Predictor* analytic, std::vector<double>* steps);
-
-/// Mean and percentiles of steps; nothing of their routing.
-StepDistribution distribution_of(const std::vector<double>& steps, const EpOptions& options);
 
 /// A step on pipeline stages: MoE layers of every stage over routings of its own, micro-batches pass the stages as in
 /// the closed form (pipeline_times), and what stages hand on takes what that says. One prediction a sample: generation
