@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "models/core/error.h"
+#include "models/routing/power_law.h"
 
 namespace moecast {
 namespace {
@@ -91,22 +92,11 @@ RankLoad balanced_in_groups(std::int64_t tokens, std::int64_t top_k, std::int64_
 std::vector<std::int64_t> draw(std::mt19937_64& random, std::int64_t tokens, std::int64_t top_k, std::int64_t experts,
                                double alpha) {
   const std::int64_t rows = tokens * top_k;
-  const double low = rows > experts ? 1 : 0.01;
-  const double high = rows > experts ? std::max(static_cast<double>(tokens) * 0.8, low * 1.0001) : 2;
-  const double exponent = std::abs(1 - alpha) < 1e-9 ? 1e-9 : 1 - alpha;
-  const double from = std::pow(low, exponent);
-  const double width = std::pow(high, exponent) - from;
+  const PowerLaw law(tokens, top_k, experts, alpha);
   std::vector<double> weights(static_cast<std::size_t>(experts));
-  for (double& weight : weights) {
-    const double uniform = static_cast<double>(random() >> 11) * 0x1.0p-53;
-    weight = std::pow(width * uniform + from, 1 / exponent);
-  }
-  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
-  std::vector<std::int64_t> counts;
-  for (const double weight : weights) {
-    const double wanted = std::nearbyint(weight / sum * static_cast<double>(rows));
-    counts.push_back(std::min(static_cast<std::int64_t>(wanted), tokens));
-  }
+  for (double& weight : weights) weight = law.weight(static_cast<double>(random() >> 11) * 0x1.0p-53);
+  std::vector<std::int64_t> counts(weights.size());
+  law.rows(weights, counts);
   // What rounding and the cap left over: to the emptiest first, from the fullest first.
   std::vector<std::size_t> order(counts.size());
   std::iota(order.begin(), order.end(), std::size_t{0});

@@ -9,6 +9,7 @@
 
 #include "models/core/error.h"
 #include "models/routing/group_limited_load.h"
+#include "models/routing/power_law.h"
 
 namespace moecast {
 namespace {
@@ -104,23 +105,15 @@ RankLoad balanced(std::int64_t tokens, std::int64_t top_k, std::int64_t experts,
 
 RankLoad power_law(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks, double alpha) {
   const std::int64_t rows = tokens * top_k;
-  const double low = rows > experts ? 1 : 0.01;
-  const double high = rows > experts ? std::max(static_cast<double>(tokens) * 0.8, low * 1.0001) : 2;
-  const double exponent = std::abs(1 - alpha) < 1e-9 ? 1e-9 : 1 - alpha;
-  const double from = std::pow(low, exponent);
-  const double width = std::pow(high, exponent) - from;
+  const PowerLaw law(tokens, top_k, experts, alpha);
   const std::size_t local = static_cast<std::size_t>(experts / ranks);
   Uniform uniform;
   std::vector<double> weights(static_cast<std::size_t>(experts));
   Counts counts(weights.size());
   RankLoad mean;
   for (int draw = 0; draw < kDraws; ++draw) {
-    for (double& weight : weights) weight = std::pow(width * uniform() + from, 1 / exponent);
-    const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
-    for (std::size_t e = 0; e < weights.size(); ++e) {
-      const double wanted = std::nearbyint(weights[e] / sum * static_cast<double>(rows));
-      counts[e] = std::min(static_cast<std::int64_t>(wanted), tokens);
-    }
+    for (double& weight : weights) weight = law.weight(uniform());
+    law.rows(weights, counts);
     repair_sum(counts, rows, ranks, tokens);
     RankLoad fullest;
     for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks); ++rank) {

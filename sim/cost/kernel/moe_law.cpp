@@ -21,10 +21,12 @@ enum Term {
   kTiles,
   kTermCount
 };
+
 /// Tiles of a kernel: those tuned for its experts and width (or what is not known), or the framework's defaults.
 constexpr double kTuned = 0;
 constexpr double kSmallDefault = 1;
 constexpr double kLargeDefault = 2;
+
 enum Coef {
   kLaunch,
   kBandwidth,
