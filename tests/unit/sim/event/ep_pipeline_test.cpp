@@ -67,6 +67,7 @@ TEST(EpPipeline, IsCloseToTheClosedForm) {
     gathered.exchange = ExchangeAlgorithm::all_gather;  // as engines do inside a node
     const Prediction p = events(d, w, gathered);
     ASSERT_TRUE(p.latency && closed.latency) << p.reason << closed.reason;
+    RecordProperty(std::string(to_string(phase)), std::to_string(*p.latency / *closed.latency));
     EXPECT_NEAR(*p.latency / *closed.latency, 1, 0.25) << to_string(phase);
     EXPECT_EQ(p.pipeline->micro_batches, closed.pipeline->micro_batches);
     EXPECT_EQ(p.memory.total().value(), closed.memory.total().value());
@@ -92,6 +93,9 @@ TEST(EpPipeline, AStageOfDenseLayersHasNoRoutings) {
   ASSERT_EQ(p.status, Status::ok) << p.reason;
   EXPECT_EQ(p.pipeline->stages.size(), 21U);
   EXPECT_GT(p.pipeline->stages[0].latency.value(), 0);
+  const Prediction closed = h200_analytic().predict(zoo_model("deepseek-v3"), many, decode(1344));
+  RecordProperty("ratio", std::to_string(p.pipeline->stages[0].latency / closed.pipeline->stages[0].latency));
+  EXPECT_NEAR(p.pipeline->stages[0].latency / closed.pipeline->stages[0].latency, 1, 0.01);
 }
 
 TEST(EpPipeline, SaysWhatIsOfOneStage) {
