@@ -240,6 +240,9 @@ Prediction predict_ep_pipeline(const GpuMachine& machine, const Cluster& cluster
                                const Deployment& asked, const Workload& workload, const EpOptions& options,
                                bool overlaps, const Predictor* analytic) {
   refuse(asked, workload, options, analytic != nullptr && !is_lone_block(architecture));
+  if (!has_experts(architecture)) {
+    throw InputError(architecture.name, "has no MoE layer", "the event engine of GPUs answers for MoE layers");
+  }
   const Deployment deployment = with_attention_replicas(architecture, asked);
   const int ranks = stage_ranks(deployment) * deployment.pp;
   static_cast<void>(Topology(cluster, ranks, &machine.profile));  // refuses ranks that the cluster lacks

@@ -108,6 +108,10 @@ TEST(EpPipeline, SaysWhatIsOfOneStage) {
   Deployment offloads = stages(8, 2);
   offloads.offload = ExpertOffload{};
   EXPECT_THROW(events(offloads, decode(512)), InputError);
+  EXPECT_THROW(predict_ep(h200_machine(), h200_rails(), zoo_model("llama-3.1-70b"), stages(8, 2), decode(64),
+                          samples_of(2), &h200_analytic()),
+               InputError)
+      << "no experts, no routing";
   EXPECT_THROW(events(stages(8192, 2), decode(65536)), InputError) << "more ranks than the cluster has";
   EXPECT_THROW(
       predict_ep(h200_machine(), h200_rails(), zoo_model("deepseek-v3"), stages(8, 2), decode(512), samples_of(2)),
