@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "models/core/error.h"
+#include "models/routing/balanced_assignment.h"
 #include "models/routing/power_law.h"
 
 namespace moecast {
@@ -75,13 +76,12 @@ class GroupRouter {
 RankLoad balanced_in_groups(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks,
                             const ExpertGroups& limit) {
   GroupRouter router(experts, limit);
-  const std::int64_t stride = (experts + top_k - 1) / top_k;
+  const BalancedAssignment assignment(tokens, top_k, experts);
   std::vector<std::int64_t> asked(static_cast<std::size_t>(top_k));
   // The assignment of a token repeats after `experts` tokens.
   for (std::int64_t pattern = 0; pattern < std::min(tokens, experts); ++pattern) {
-    const std::int64_t first = tokens >= stride ? pattern : pattern * stride / tokens;
     for (std::int64_t slot = 0; slot < top_k; ++slot) {
-      asked[static_cast<std::size_t>(slot)] = (first + slot * stride) % experts;
+      asked[static_cast<std::size_t>(slot)] = assignment.expert(pattern, slot);
     }
     router.route(asked, static_cast<double>((tokens - pattern + experts - 1) / experts));
   }

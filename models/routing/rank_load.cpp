@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "models/core/error.h"
+#include "models/routing/balanced_assignment.h"
 #include "models/routing/group_limited_load.h"
 #include "models/routing/power_law.h"
 
@@ -89,15 +90,14 @@ RankLoad load_of(const std::int64_t* begin, std::size_t size) {
 }
 
 RankLoad balanced(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, std::int64_t ranks) {
-  const std::int64_t stride = (experts + top_k - 1) / top_k;
-  // Every `experts` tokens the strided assignment starts again, after top_k rows an expert.
-  const std::int64_t cycles = tokens >= stride ? tokens / experts : 0;
+  const BalancedAssignment assignment(tokens, top_k, experts);
+  // Every `experts` tokens it starts again, after top_k rows an expert.
+  const std::int64_t cycles = assignment.starts_again() ? tokens / experts : 0;
   Counts counts(static_cast<std::size_t>(experts), cycles * top_k);
   const std::int64_t rest = tokens - cycles * experts;
   for (std::int64_t token = 0; token < rest; ++token) {
-    const std::int64_t first = tokens >= stride ? token : token * stride / tokens;
     for (std::int64_t slot = 0; slot < top_k; ++slot) {
-      ++counts[static_cast<std::size_t>((first + slot * stride) % experts)];
+      ++counts[static_cast<std::size_t>(assignment.expert(token, slot))];
     }
   }
   return load_of(counts.data(), static_cast<std::size_t>(experts / ranks));

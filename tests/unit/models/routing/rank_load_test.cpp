@@ -28,6 +28,14 @@ TEST(TimedRankLoad, BalancedOfManyTokensIsTheSameForEveryExpert) {
   EXPECT_EQ(load.fullest, 16);
 }
 
+TEST(TimedRankLoad, AnExpertGetsNoTokenTwiceWhereSlotsComeRound) {
+  for (const std::int64_t tokens : {1, 5, 100}) {
+    const RankLoad load = timed_rank_load(tokens, 43, 68, 1, 0);
+    EXPECT_EQ(load.rows, static_cast<double>(tokens) * 43);
+    EXPECT_LE(load.fullest, static_cast<double>(tokens));
+  }
+}
+
 TEST(TimedRankLoad, FewBalancedTokensAlwaysReachRankZero) {
   const RankLoad load = timed_rank_load(1, 1, 128, 32, 0);
   EXPECT_EQ(load.rows, 1);
