@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import moecast
 import numpy
@@ -11,7 +12,10 @@ from moecast.dataset import load_dataset
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
-settings = hypothesis.settings(max_examples=60, deadline=None)
+# tools/test asks for the same examples every time, tools/dev/properties for other and more ones.
+SAME = os.environ.get("HYPOTHESIS_PROFILE") == "same"
+EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "60"))
+settings = hypothesis.settings(max_examples=EXAMPLES, derandomize=SAME, deadline=None)
 SPACES = ("automoe-180", "automoe-wmt14-en-de", "llm-moe", "moenas-vit")
 
 json_values = st.recursive(
