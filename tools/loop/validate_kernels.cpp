@@ -290,7 +290,8 @@ class Validator {
       all.insert(all.end(), rows.begin(), rows.end());
     }
     // Beside a sister machine, whose residuals are known, few groups need no caution.
-    const Caution caution = sister_.kernels.empty() ? caution_for(groups) : Caution{};
+    Caution caution = sister_.kernels.empty() ? caution_for(groups) : Caution{};
+    caution.symmetric = held_out_.front().law->pools_scores();
     const LeftOutIntervals intervals = left_out_intervals(all, caution);
     for (const HeldOut& held : held_out_) {
       for (std::size_t row = 0; row < held.scores.size(); ++row) {
@@ -299,8 +300,8 @@ class Validator {
         const auto r = static_cast<Eigen::Index>(row);
         Outcome outcome;
         outcome.predicted_s = std::exp(score.log_predicted);
-        outcome.low_s = std::exp(score.log_predicted + score.sigma * interval.low[score.band]);
-        outcome.high_s = std::exp(score.log_predicted + score.sigma * interval.high[score.band]);
+        outcome.low_s = std::exp(score.log_predicted + score.sigma * interval.low[score.band] - score.growth.low);
+        outcome.high_s = std::exp(score.log_predicted + score.sigma * interval.high[score.band] + score.growth.high);
         outcome.measured_s = held.samples.latency_s[row];
         outcome.roofline_s = held.law->roofline_seconds(held.data.terms.row(r).data()) *
                              std::exp(held.log_efficiency[static_cast<std::size_t>(held.scores[row].group)]);

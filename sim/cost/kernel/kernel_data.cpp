@@ -87,6 +87,8 @@ KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, 
   data.log_seconds.resize(rows);
   data.coordinates.resize(rows, law.axes());
   data.band_size.resize(rows);
+  data.machine.resize(rows);
+  data.growth_half_width.resize(rows);
   std::vector<double> values;
   std::array<double, CurveGrid::kMostAxes> at{};
   for (Eigen::Index row = 0; row < rows; ++row) {
@@ -96,6 +98,8 @@ KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, 
     law.coordinates(values, at.data());
     for (Eigen::Index axis = 0; axis < law.axes(); ++axis) data.coordinates(row, axis) = at[axis];
     data.band_size(row) = law.band_size(values);
+    data.machine(row) = law.machine_size(values);
+    data.growth_half_width(row) = law.growth_half_width(values);
   }
   data.curves = curves_of(samples);
   const auto feature_count = static_cast<Eigen::Index>(law.features().size());

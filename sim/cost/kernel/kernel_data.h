@@ -18,6 +18,8 @@ struct KernelData {
   Eigen::VectorXd log_seconds;  ///< measured
   Eigen::MatrixXd coordinates;  ///< rows x axes
   Eigen::VectorXd band_size;
+  Eigen::VectorXd machine;                       ///< size: ranks or nodes
+  Eigen::VectorXd growth_half_width;             ///< of ln latency, each doubling of the machine
   std::vector<std::vector<std::size_t>> curves;  ///< row indices
   Eigen::MatrixXd features;                      ///< curves x features
   CurveGrid grid;

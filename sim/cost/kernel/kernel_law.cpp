@@ -70,6 +70,13 @@ DeviceLimits device_limits(const Profile& profile, const std::vector<BackendRule
   return limits;
 }
 
+MachineGrowth machine_growth(double machine, double largest, double half_width) {
+  if (machine <= largest) return {};
+  // Faster than thought is bounded by the links, slower by nothing: doublings add up on that side only.
+  const double doublings = std::log2(machine / largest);
+  return {half_width * std::sqrt(doublings), half_width * doublings};
+}
+
 std::optional<KernelFormat> kernel_format(std::string_view dtype) {
   // Of "bfloat16+fp8" (arithmetic and KV cache) the first is what the tensor cores multiply.
   const std::string_view first = dtype.substr(0, dtype.find('+'));

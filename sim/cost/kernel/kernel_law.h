@@ -31,6 +31,14 @@ struct DeviceLimits {
 /// @param backends  of the profile's folder. @throws InputError naming the quantity that the profile lacks.
 DeviceLimits device_limits(const Profile& profile, const std::vector<BackendRules>& backends = {});
 
+/// What a 90 % interval of ln latency gains on either side on a machine larger than any measured one.
+struct MachineGrowth {
+  double low = 0;
+  double high = 0;
+};
+/// @param machine, largest  sizes (nodes, ranks). @param half_width  a doubling.
+MachineGrowth machine_growth(double machine, double largest, double half_width);
+
 /// Bytes of a stored weight with its scales, and the arithmetic rate over bf16, of a format as tables spell it
 /// ("w4a8_mxfp4_mxfp8").
 struct KernelFormat {

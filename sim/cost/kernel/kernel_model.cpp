@@ -137,12 +137,11 @@ CompiledKernel::Answer CompiledKernel::at(const KernelRow& row, RankLoadCache& l
   }
   const double machine = model.law->machine_size(row.values);
   if (machine > model.largest_machine) {
-    // Faster than thought is bounded by the links, slower by nothing: doublings add up on that side only.
     answer.origin = Origin::extrapolated;
-    const double doublings = std::log2(machine / model.largest_machine);
-    const double width = model.law->growth_half_width(row.values);
-    answer.log_low -= width * std::sqrt(doublings);
-    answer.log_high += width * doublings;
+    const MachineGrowth growth =
+        machine_growth(machine, model.largest_machine, model.law->growth_half_width(row.values));
+    answer.log_low -= growth.low;
+    answer.log_high += growth.high;
   }
   return answer;
 }

@@ -33,6 +33,7 @@ struct LeftOutScore {
   double sigma = 1;  ///< unit of the score
   std::size_t band = 0;
   int group = 0;
+  MachineGrowth growth{};  ///< what its interval gains beyond the machines that the row's model has seen
   [[nodiscard]] double score() const { return (log_measured - log_predicted) / sigma; }
 };
 

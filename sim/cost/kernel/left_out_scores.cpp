@@ -35,12 +35,27 @@ int count_groups(const std::vector<LeftOutScore>& rows) {
 
 std::vector<LeftOutScore> left_out_scores(const KernelData& data, const LeftOutRows& rows,
                                           const std::vector<int>& row_groups) {
+  const int groups = row_groups.empty() ? 0 : *std::ranges::max_element(row_groups) + 1;
+  // The largest machine of every group, and of all others.
+  std::vector<double> own(static_cast<std::size_t>(groups), 0), seen = own;
+  for (std::size_t row = 0; row < data.rows(); ++row) {
+    double& most = own[static_cast<std::size_t>(row_groups[row])];
+    most = std::max(most, data.machine(static_cast<Eigen::Index>(row)));
+  }
+  for (std::size_t group = 0; group < own.size(); ++group) {
+    for (std::size_t other = 0; other < own.size(); ++other) {
+      if (other != group) seen[group] = std::max(seen[group], own[other]);
+    }
+  }
   std::vector<LeftOutScore> scores;
   scores.reserve(data.rows());
   for (std::size_t row = 0; row < data.rows(); ++row) {
     const auto r = static_cast<Eigen::Index>(row);
-    scores.push_back(
-        {data.log_seconds(r), rows.log_predicted(r), rows.sigma(r), kernel_band(data.band_size(r)), row_groups[row]});
+    const double largest = seen[static_cast<std::size_t>(row_groups[row])];
+    LeftOutScore score{data.log_seconds(r), rows.log_predicted(r), rows.sigma(r), kernel_band(data.band_size(r)),
+                       row_groups[row]};
+    if (largest > 0) score.growth = machine_growth(data.machine(r), largest, data.growth_half_width(r));
+    scores.push_back(score);
   }
   return scores;
 }
@@ -82,7 +97,16 @@ Caution caution_for(int groups) {
 namespace {
 
 ScoreInterval cautious_interval(const std::vector<LeftOutScore>& rows, int skip, const Caution& caution) {
-  ScoreInterval interval = score_interval(rows, skip);
+  std::vector<LeftOutScore> both;
+  if (caution.symmetric) {
+    both = rows;
+    both.reserve(2 * rows.size());
+    for (LeftOutScore row : rows) {
+      row.log_measured = 2 * row.log_predicted - row.log_measured;
+      both.push_back(row);
+    }
+  }
+  ScoreInterval interval = score_interval(caution.symmetric ? both : rows, skip);
   for (double& score : interval.low) score = std::min(score * caution.factor, -caution.least);
   for (double& score : interval.high) score = std::max(score * caution.factor, caution.least);
   return interval;
@@ -130,8 +154,8 @@ std::optional<ErrorSummary> summarise_left_out(const std::vector<LeftOutScore>& 
     const ScoreInterval& interval = intervals.without[static_cast<std::size_t>(row.group)];
     Outcome outcome;
     outcome.predicted_s = std::exp(row.log_predicted);
-    outcome.low_s = std::exp(row.log_predicted + row.sigma * interval.low[row.band]);
-    outcome.high_s = std::exp(row.log_predicted + row.sigma * interval.high[row.band]);
+    outcome.low_s = std::exp(row.log_predicted + row.sigma * interval.low[row.band] - row.growth.low);
+    outcome.high_s = std::exp(row.log_predicted + row.sigma * interval.high[row.band] + row.growth.high);
     outcome.measured_s = std::exp(row.log_measured);
     outcomes.push_back(outcome);
   }
@@ -183,7 +207,8 @@ void pool_scores(std::vector<KernelModel>& kernels) {
       }
       all.insert(all.end(), family.begin(), family.end());
     }
-    const Caution caution = caution_for(first);
+    Caution caution = caution_for(first);
+    caution.symmetric = true;
     const LeftOutIntervals intervals = left_out_intervals(all, caution);
     for (auto& [name, members] : families) {
       for (KernelModel* model : members) {

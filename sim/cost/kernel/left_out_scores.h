@@ -23,6 +23,9 @@ ScoreInterval score_interval(const std::vector<LeftOutScore>& rows, int skip);
 struct Caution {
   double factor = 1;
   double least = 0;
+  /// A machine between two measured ones errs to the other side than one beyond them (8 ranks from 2 and 4 against 4
+  /// from 2 and 8): what others err to one side is allowed to either.
+  bool symmetric = false;
 };
 Caution caution_for(int groups);
 
