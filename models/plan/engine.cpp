@@ -79,6 +79,11 @@ void parse_parallelism(const JsonView& root, EngineSpec& engine) {
     streams.refuse_unknown_keys({"shared_experts_up_to_rows", "source"});
     engine.shared_stream_rows = static_cast<double>(streams.at("shared_experts_up_to_rows").as_int(1, 1 << 20));
   }
+  if (root.has("activation_scales")) {
+    const JsonView scales = root.at("activation_scales");
+    scales.refuse_unknown_keys({"fp8", "source"});
+    engine.constant_scales = parse_choice(scales.at("fp8"), "constant", true, "computed", false);
+  }
   engine.two_batch_overlap = collectives.has("two_batch_overlap") && collectives.at("two_batch_overlap").as_bool();
   const JsonView pipeline = root.at("pipeline");
   pipeline.refuse_unknown_keys({"extra_layers", "tensors", "sliced", "source"});
@@ -121,7 +126,7 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   const Json json = parse_json(text, where);
   const JsonView root(json, where);
   root.refuse_unknown_keys({"schema_version", "name", "graph_rows", "largest_prefill_graph", "mixed_expert_parallelism",
-                            "streams", "collectives", "pipeline", "context_parallel", "host", "interval", "service"});
+                            "streams", "activation_scales", "collectives", "pipeline", "context_parallel", "host", "interval", "service"});
   static_cast<void>(root.at("schema_version").as_int(kSchemaVersion, kSchemaVersion));
   EngineSpec engine;
   engine.name = root.at("name").as_string();

@@ -58,6 +58,8 @@ struct EngineSpec {
   bool deepep_between_nodes = false;  ///< rows travel to experts on several nodes by DeepEP, else by collectives
   bool two_batch_overlap = false;     ///< half of a batch computes while rows of the other half travel by DeepEP
   double shared_stream_rows = 0;  ///< rows of a step up to which shared experts run beside the routed ones; 0: never
+  /// Linear layers in fp8 scale what comes in by constants of the checkpoint; the tables' computed each scale first.
+  bool constant_scales = false;
   EnginePipeline pipeline;
   ContextExchange context_exchange = ContextExchange::all_gather;
   EngineHost host;

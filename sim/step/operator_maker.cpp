@@ -15,6 +15,9 @@
 namespace moecast {
 namespace {
 
+/// Least share of a table's linear layer that is left when the computation of its scales is taken out: both were timed
+/// alone, and a launch of each may overlap.
+constexpr double kLeastOfGemm = 0.3;
 /// Narrowest linear layer of the tables.
 constexpr std::int64_t kNarrowestPart = 32;
 
@@ -87,12 +90,30 @@ OperatorMaker::Gemm OperatorMaker::gemm_kernel(const std::string& name, std::int
     note(fmt::format("{}: no {} kernel, bf16 stands for it", name, to_string(wanted)));
   }
   const std::size_t m = layout.column("m");
-  return {kernel->described(), [kernel, other, row, m](double rows) {
+  return {kernel->described(), [kernel, other, row, m, scale = scale_computation(*kernel, k)](double rows) {
             KernelRowValues asked = row;
             asked.set(m, std::max(1.0, rows));
             const double seconds = kernel->seconds(asked);
+            if (scale) return scale(rows, seconds);
             return other ? std::min(seconds, other->seconds(asked)) : seconds;
           }};
+}
+
+std::function<double(double rows, double seconds)> OperatorMaker::scale_computation(const ReadyKernelData& gemm,
+                                                                                    std::int64_t k) {
+  if (!engine.constant_scales || gemm.model.key.dtype != "fp8") return nullptr;
+  const KernelLayout& layout = *find_kernel_layout("computescale");
+  KernelRowValues row(layout);
+  row.set("m", 1).set("k", value(k));
+  const KernelKey& key = gemm.model.key;
+  const ReadyKernel scale =
+      find_ready_kernel(calibration, {"computescale", "", "", key.framework, key.version, {"fp8"}, true}, row);
+  if (!scale || scale->model.key.framework != key.framework) return nullptr;
+  return [scale, row, m = layout.column("m")](double rows, double seconds) {
+    KernelRowValues asked = row;
+    asked.set(m, std::max(1.0, rows));
+    return std::max(seconds - scale->seconds(asked), kLeastOfGemm * seconds);
+  };
 }
 
 void OperatorMaker::add_gemm(const std::string& name, StepGroup group, std::int64_t n, std::int64_t k, double count,

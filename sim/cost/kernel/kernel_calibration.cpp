@@ -14,6 +14,7 @@
 #include "sim/cost/kernel/few_samples.h"
 #include "sim/cost/kernel/kernel_fit.h"
 #include "sim/cost/kernel/left_out_scores.h"
+#include "sim/cost/kernel/spiked_rows.h"
 
 namespace moecast {
 namespace {
@@ -179,7 +180,12 @@ class Fitter {
       left_out[reason] += static_cast<std::int64_t>(samples.size());
       return std::nullopt;
     }
-    const RowFilter filter = filter_rows(samples, *law, loads);
+    RowFilter filter = filter_rows(samples, *law, loads);
+    const std::vector<bool> spiked = spiked_rows(samples);
+    filter.reasons.emplace_back("1.5 times slower than fewer and more rows of a smooth kernel");
+    for (std::size_t row = 0; row < spiked.size(); ++row) {
+      if (spiked[row] && filter.reason[row] < 0) filter.reason[row] = static_cast<int>(filter.reasons.size()) - 1;
+    }
     for (const int row : filter.reason) {
       if (row >= 0) ++left_out[filter.reasons[static_cast<std::size_t>(row)]];
     }
