@@ -38,7 +38,7 @@ constexpr std::array<ServiceField, 7> kService{{{"kernel_factor", &EngineService
                                                 {"stall_share", &EngineService::stall_share},
                                                 {"prefill_factor", &EngineService::prefill_factor},
                                                 {"queue_share", &EngineService::queue_share},
-                                                {"first_token_layer_s", &EngineService::first_token_layer_s}}};
+                                                {"first_token_s", &EngineService::first_token_s}}};
 
 /// [first, last, step] of captured sizes.
 void add_sizes(const JsonView& range, std::vector<double>& sizes) {

@@ -29,13 +29,13 @@ struct EngineHost {
 
 /// Linear service law: what a token of output costs beyond the kernels of its step, fitted to end-to-end measurements.
 struct EngineService {
-  double kernel_factor = 1;        ///< on the kernel sum of a decode step
-  double layer_s = 0;              ///< of a layer: kernels of no table and gaps
-  double step_s = 0;               ///< host and sampler
-  double stall_share = 1;          ///< of other requests' prefill that stalls decoding
-  double prefill_factor = 1;       ///< on the kernel sum of prefill
-  double queue_share = 0;          ///< prompts ahead, a ten requests of a rank
-  double first_token_layer_s = 0;  ///< host part of a first token: of a MoE layer; a quarter for others
+  double kernel_factor = 1;   ///< on the kernel sum of a decode step
+  double layer_s = 0;         ///< of a layer: kernels of no table and gaps
+  double step_s = 0;          ///< host and sampler
+  double stall_share = 1;     ///< of other requests' prefill that stalls decoding
+  double prefill_factor = 1;  ///< on the kernel sum of prefill
+  double queue_share = 0;     ///< prompts ahead, a ten requests of a rank
+  double first_token_s = 0;   ///< host part of a first token: of a model with experts; a quarter for others
 };
 
 /// How an engine passes a step through pipeline stages.

@@ -63,7 +63,7 @@ Json law_json(const EngineService& law) {
           {"stall_share", law.stall_share},
           {"prefill_factor", law.prefill_factor},
           {"queue_share", law.queue_share},
-          {"first_token_layer_s", law.first_token_layer_s}};
+          {"first_token_s", law.first_token_s}};
 }
 
 std::string report_text(const ServingValidationReport& report, const ServingValidationOptions& options, Format format) {
@@ -82,9 +82,12 @@ std::string report_text(const ServingValidationReport& report, const ServingVali
   text += fmt::format("90 % of rows lie within x{:.2f} below and x{:.2f} above (tpot), x{:.2f} and x{:.2f} (ttft)\n",
                       std::exp(report.tpot_low), std::exp(report.tpot_high), std::exp(report.ttft_low),
                       std::exp(report.ttft_high));
-  text += "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs):\n";
+  text +=
+      "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs; a run by other runs of "
+      "both):\n";
   for (const DeploymentRanking& ranking : report.rankings) {
-    text += fmt::format("  {:<20} {:.3f}  {}\n", ranking.model, ranking.kendall_tau, ranking.pairs);
+    text += fmt::format("  {:<20} {:.3f}  {:<5}  {}\n", ranking.model, ranking.kendall_tau, ranking.pairs,
+                        ranking.rerun_tau ? fmt::format("{:.3f}", *ranking.rerun_tau) : "-");
   }
   for (const auto& [reason, rows] : report.not_judged) text += fmt::format("not judged: {} rows: {}\n", rows, reason);
   for (const std::string& note : report.notes) text += "note: " + note + "\n";
@@ -120,8 +123,10 @@ int run(const ServingValidationOptions& options) {
     json["spread"] = {{"tpot", {report.tpot_low, report.tpot_high}}, {"ttft", {report.ttft_low, report.ttft_high}}};
     json["rankings"] = Json::array();
     for (const DeploymentRanking& ranking : report.rankings) {
-      json["rankings"].push_back(
-          {{"model", ranking.model}, {"pairs", ranking.pairs}, {"kendall_tau", ranking.kendall_tau}});
+      json["rankings"].push_back({{"model", ranking.model},
+                                  {"pairs", ranking.pairs},
+                                  {"kendall_tau", ranking.kendall_tau},
+                                  {"rerun_kendall_tau", ranking.rerun_tau ? Json(*ranking.rerun_tau) : Json()}});
     }
     json["not_judged"] = Json::object();
     for (const auto& [reason, rows] : report.not_judged) json["not_judged"][reason] = rows;

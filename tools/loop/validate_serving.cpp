@@ -206,7 +206,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   if (rows.empty()) throw InputError(request.table, "holds no row that can be judged");
   const std::vector<EngineService> laws = laws_of(request, rows, machines, report);
   Strata strata;
-  std::vector<RankedService> services;
+  std::vector<RankedService> services, every;
   std::array<std::vector<double>, 2> ratios;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const ServingRow& row = rows[i].row;
@@ -225,9 +225,10 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
       strata.add(what + " system " + row.system, outcome);
       strata.add(what + " engine " + row.engine, outcome);
     };
+    every.push_back({architecture_of(row), load_of(row), deployment_of(row), tpot.predicted_s, tpot.measured_s});
     if (rows[i].clean) {
       add("tpot", tpot);
-      services.push_back({architecture_of(row), load_of(row), deployment_of(row), tpot.predicted_s, tpot.measured_s});
+      services.push_back(every.back());
       ratios[0].push_back(std::log(row.tpot_s / tpot.predicted_s));
     }
     const bool saturated = prefill_share(terms, row.tpot_s) >= kMostPrefillShare || row.ttft_s >= kSaturatedSeconds;
@@ -251,7 +252,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   };
   spread(ratios[0], report.tpot_low, report.tpot_high);
   spread(ratios[1], report.ttft_low, report.ttft_high);
-  report.rankings = rank_deployments(services);
+  report.rankings = rank_deployments(services, every);
   report.strata = strata.summaries(kOrder);
   report.notes.assign(machines.notes().begin(), machines.notes().end());
   return report;

@@ -197,11 +197,13 @@ TEST(Service, ATokenPaysForOtherPrompts) {
   EXPECT_NEAR(tpot_s(terms, law), 0.010 + 1e-4 + 1e-3, 1e-12);
   terms.requests = 11;
   EXPECT_NEAR(tpot_s(terms, law), 0.010 + 1e-4 + 1e-3 + 10.0 / 100 * 0.1, 1e-12);
-  EXPECT_NEAR(ttft_s(terms, law), 10 * 1e-3 + 0.1 * (1 + 0.5 * 10 / 10) + tpot_s(terms, law), 1e-12);
+  EXPECT_NEAR(ttft_s(terms, law), 1e-3 + 0.1 * (1 + 0.5 * 10 / 10) + tpot_s(terms, law), 1e-12);
+  terms.moe_layers = 0;
+  EXPECT_NEAR(ttft_s(terms, law), 1e-3 / 4 + 0.1 * (1 + 0.5 * 10 / 10) + tpot_s(terms, law), 1e-12);
 }
 
 TEST(Service, TheFitFindsTheLawThatMadeTheRows) {
-  const EngineService law{0.9, 4e-5, 4e-4, 1.1, 1.05, 0.6, 3e-3};
+  const EngineService law{0.9, 4e-5, 4e-4, 1.1, 1.05, 0.6, 0.18};
   std::vector<MeasuredService> rows;
   for (int i = 0; i < 300; ++i) {
     MeasuredService row;
