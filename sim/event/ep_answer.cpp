@@ -66,7 +66,10 @@ ExpertShares share_experts(const EpPlan& plan, const EpStudy& study, const Devic
   const double compute = layers * 2 * rows * expert / (device.peak_bf16 * (format ? format->rate : 1));
   const double calls = layers * study.study.chunks * study.study.batches;
   const double weights = expert * plan.bytes_per_weight / device.bandwidth;
-  const double launch = std::min(seconds, calls * std::max(0.0, study.study.costs.experts_s({1, 1, 1}) - weights));
+  // A rank that gathered all tokens moves those of others too, however few are its own.
+  const bool gathered = layer.exchange == ExchangeAlgorithm::all_gather;
+  const double alone = gathered ? 0 : calls * std::max(0.0, study.study.costs.experts_s({1, 1, 1}) - weights);
+  const double launch = std::min(seconds, alone);
   const double both = memory + compute;
   if (!(both > 0)) return {0, 0, seconds};
   return {(seconds - launch) * memory / both, (seconds - launch) * compute / both, launch};

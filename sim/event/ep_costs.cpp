@@ -289,12 +289,15 @@ class CostMaker {
     tries.push_back({"wideep_context_moe", false});
     const double tokens = std::max(1.0, layer_.tokens_per_rank * ranks() / layer_.chunks);
     const RankLoad even = uniform_load(tokens);
+    // A rank that gathered the tokens of all computes its experts' share of them, as tables of whole layers have it.
+    const bool gathered = layer_.exchange == ExchangeAlgorithm::all_gather;
     for (const auto& [name, must_be_near] : tries) {
       const KernelLayout& layout = *find_kernel_layout(name);
-      const bool local = name == "moe";
+      const bool local = name == "moe" && !gathered;
       const KernelRowValues row = local ? local_row(layout, even) : rank_row(layout, tokens);
       KernelWanted wanted{name, "", layer_.kernel, framework_, "", table_formats(layer_.dtype)};
       if (local) wanted.picked_by = rank_row(layout, tokens);
+      if (gathered) wanted.usual = true;
       const ReadyKernel kernel = find(wanted, row);
       if (!kernel) continue;
       if (must_be_near && kernel->compiled.sigma() > kNearShape) continue;

@@ -243,7 +243,7 @@ Prediction predict_ep_pipeline(const GpuMachine& machine, const Cluster& cluster
   if (!has_experts(architecture)) {
     throw InputError(architecture.name, "has no MoE layer", "the event engine of GPUs answers for MoE layers");
   }
-  const Deployment deployment = with_attention_replicas(architecture, asked);
+  const Deployment deployment = with_attention_replicas(asked);
   const int ranks = stage_ranks(deployment) * deployment.pp;
   static_cast<void>(Topology(cluster, ranks, &machine.profile));  // refuses ranks that the cluster lacks
   for (const auto& [rank, factor] : options.slow_ranks) {

@@ -126,9 +126,13 @@ int MoeEvents::exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, d
   const double whole = cost(bound / (share * uniform_bound_s_));
   const double flow = std::max(0.0, whole - start_s) * share;
   const std::vector<int> after = after_;
-  // The law's own start holds the first round's.
-  return add_rounds(graph_, ports_, rounds, kind, stream, std::max(0.0, start_s - options_.round_s), options_.round_s,
-                    flow / bound, options_.flows, after);
+  // The law's own start holds the first round's, that of an all-gather all of its serial steps.
+  const auto steps = static_cast<double>(rounds.size());
+  const bool serial = options_.exchange == ExchangeAlgorithm::all_gather;
+  const double round_s = serial ? std::min(options_.round_s, start_s / steps) : options_.round_s;
+  const double held = serial ? steps * round_s : round_s;
+  return add_rounds(graph_, ports_, rounds, kind, stream, std::max(0.0, start_s - held), round_s, flow / bound,
+                    options_.flows, after);
 }
 
 /// Copies one after another over the rank's own link. @param after  -1: at once. @return the task; -1: nothing to

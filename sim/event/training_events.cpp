@@ -167,7 +167,7 @@ TrainingEvents training_events(const GpuMachine& machine, const Cluster& cluster
 Prediction predict_training_events(const Predictor& closed, const GpuMachine& machine, const Cluster& cluster,
                                    const Architecture& architecture, const Deployment& asked, const Workload& workload,
                                    const TrainingEventOptions& options) {
-  const Deployment deployment = with_attention_replicas(architecture, asked);
+  const Deployment deployment = with_attention_replicas(asked);
   Prediction prediction = closed.predict(architecture, deployment, workload);
   if (!prediction.latency) return prediction;
   const TrainingEvents events = training_events(machine, cluster, architecture, deployment, workload, options);

@@ -35,12 +35,16 @@ class GpuPredictor final : public Predictor {
 
   [[nodiscard]] Prediction predict(const Architecture& architecture, const Deployment& asked, const Workload& workload,
                                    const Without& without) const override {
-    const Deployment replicated = with_attention_replicas(architecture, asked);
+    const Deployment replicated = with_attention_replicas(asked);
     Prediction prediction = predict_on(architecture, replicated, workload, without);
     if (replicated.dp == asked.dp) return prediction;
-    prediction.warnings.insert(prediction.warnings.begin(),
-                               "attention has " + std::to_string(asked.ep) +
-                                   " replicas, one on each of the experts' ranks (say --tp or --dp for another split)");
+    const std::string ranks = std::to_string(asked.ep);
+    prediction.warnings.insert(
+        prediction.warnings.begin(),
+        is_lone_block(architecture)
+            ? "tokens come from " + ranks + " ranks, which hold the experts (say --tp or --dp for another split)"
+            : "attention has " + ranks +
+                  " replicas, one on each of the experts' ranks (say --tp or --dp for another split)");
     return prediction;
   }
 
@@ -354,9 +358,9 @@ std::unique_ptr<Predictor> load_gpu_predictor(const std::string& folder, const s
   return std::make_unique<GpuPredictor>(folder, engines);
 }
 
-Deployment with_attention_replicas(const Architecture& architecture, Deployment deployment) {
+Deployment with_attention_replicas(Deployment deployment) {
   const bool unsaid = deployment.tp * deployment.dp * deployment.cp == 1;
-  if (!is_lone_block(architecture) && deployment.ep > 1 && unsaid) deployment.dp = deployment.ep;
+  if (deployment.ep > 1 && unsaid) deployment.dp = deployment.ep;
   return deployment;
 }
 

@@ -19,6 +19,6 @@ inline constexpr const char* kEagerNote =
 std::unique_ptr<Predictor> load_gpu_predictor(const std::string& folder, const std::string& engines);
 
 /// Experts lie on the ranks that attention lies on: with nothing said of these, each has a copy of it.
-Deployment with_attention_replicas(const Architecture& architecture, Deployment deployment);
+Deployment with_attention_replicas(Deployment deployment);
 
 }  // namespace moecast

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "models/plan/graph.h"
 #include "models/plan/stages.h"
 #include "sim/step/batch_overlap.h"
 #include "sim/step/context_parallel.h"
@@ -84,8 +85,8 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
   StepShape shape = shape_of(model, question.workload, batch, question.fetches, terms);
   if (lone) {  // a layer by itself, replayed: no engine pads it
     terms.launch = StepLaunch::graph;
-    shape.rows = terms.tokens;
-    shape.expert_rows = shape.rows * model.deployment().dp;
+    shape.expert_rows = step_tokens(question.workload);
+    shape.rows = std::max(1.0, shape.expert_rows / model.deployment().dp);
     shape.decodes = shape.prompts = shape.context = 0;
   }
   StageAnswer answer;

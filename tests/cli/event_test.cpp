@@ -52,6 +52,23 @@ TEST(EventEngineCommand, AnswersTheSameOnAnyNumberOfThreadsAndAnotherForAnotherS
   EXPECT_NE(Json::parse(one).at("latency_s"), Json::parse(other).at("latency_s"));
 }
 
+TEST(EventEngineCommand, ALayerWithEvenRowsTakesWhatTheClosedFormSays) {
+  // What all ranks gather is the same for every routing, and so are even rows of experts: nothing waits.
+  const std::vector<std::string> layer{"predict", "--hidden", "2048",    "--width",  "768",  "--experts", "128",
+                                       "--top-k", "8",        "--ep",    "8",        "--hw", "h100-sxm",  "--tokens",
+                                       "4096",    "--load",   "uniform", "--format", "json"};
+  const Json closed = Json::parse(run_moecast(layer).out);
+  const Json event =
+      Json::parse(run_moecast(with(layer, {"--engine", "event", "--exchange", "all-gather", "--samples", "4"})).out);
+  const double seconds = closed.at("latency_s");
+  EXPECT_NEAR(event.at("latency_s").get<double>() / seconds, 1, 0.003) << "rows are drawn: 0.2 % beyond the mean";
+  const double moved = closed.at("factors").at("all_to_all_s");
+  EXPECT_GT(moved, 0.1 * seconds);
+  EXPECT_NEAR(event.at("factors").at("all_to_all_s").get<double>() / moved, 1, 1e-3);
+  // Tokens are those of all ranks, however they are said to be spread.
+  EXPECT_EQ(closed.at("latency_s"), Json::parse(run_moecast(with(layer, {"--dp", "8"})).out).at("latency_s"));
+}
+
 TEST(EventEngineCommand, SkewSlowRanksSlowLinksAndOthersTrafficSlow) {
   const auto latency = [](const std::vector<std::string>& more) {
     const Finished finished = run_moecast(with(kDeepSeek, more));

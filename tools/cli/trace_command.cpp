@@ -48,7 +48,7 @@ Written trace_training(const TraceOptions& options, const Query& query, const Gp
   for (const auto& [typed, flag] : {std::pair(&options.layers, "--layers"), std::pair(&options.sample, "--sample")}) {
     if (!typed->empty()) throw UsageError(flag, "is of sampled routings, a training step has none", "leave it out");
   }
-  const Deployment deployment = with_attention_replicas(query.architecture, query.deployment);
+  const Deployment deployment = with_attention_replicas(query.deployment);
   TrainingEvents step;
   try {
     step = training_events(machine, cluster, query.architecture, deployment, query.workload,

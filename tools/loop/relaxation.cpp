@@ -55,7 +55,7 @@ void add_split(const Deployment& asked, int tp, int dp, std::vector<Candidate>& 
 /// With nothing said of attention, each rank of the experts has a copy of it.
 Deployment placed(const Relaxable& q) {
   Deployment d = q.deployment;
-  if (q.gpu && stage_ranks(d) == 1 && !is_lone_block(q.architecture)) d.dp = d.ep;
+  if (q.gpu && stage_ranks(d) == 1) d.dp = d.ep;
   return d;
 }
 
