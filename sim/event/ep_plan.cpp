@@ -332,6 +332,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
       return load.distinct * expert_bytes + load.rows * row_bytes;
     };
     study.shadowed_experts = options.shadowed_experts;
+    study.row_block = options.row_block;
     study.expert_bytes = expert_bytes;
     study.background_share = options.background_share;
     add_fetch(plan, block, options, workload, study);

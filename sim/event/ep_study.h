@@ -34,6 +34,7 @@ struct EpOptions {
   int chunks = 1;
   int batches = 1;
   int shadowed_experts = 0;
+  std::int64_t row_block = 1;  ///< rows that an expert computes are a multiple of this
   double background_share = 0;
   RoutingNoise noise = RoutingNoise::none;  ///< added to the router's scores
   double noise_strength = 0;

@@ -197,11 +197,13 @@ void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, Ste
     // Padded to its capacity, an expert computes empty slots too.
     const double computed = slots && study_.capacity.pad ? static_cast<double>(*slots) : rows;
     if (computed <= 0) continue;
-    const double each = computed / static_cast<double>(copies.size());
+    const double share = computed / static_cast<double>(copies.size());
+    const auto block = static_cast<double>(study_.row_block);
+    const double each = block > 1 ? std::ceil(share / block) * block : share;
     for (const std::int32_t rank : copies) {
       RankLoad& load = out.loads[static_cast<std::size_t>(rank)];
       load.rows += each;
-      load.distinct += std::min(1.0, each);
+      load.distinct += std::min(1.0, share);
       load.fullest = std::max(load.fullest, each);
     }
   }

@@ -40,6 +40,7 @@ struct RoutingStudy {
   int batches = 1;      ///< 2: two-batch overlap, halves of the tokens
   MoeLayerCosts costs;  ///< of one batch
   MoeEventOptions options;
+  std::int64_t row_block = 1;   ///< rows that an expert computes are a multiple of this
   int shadowed_experts = 0;     ///< so many most popular experts are sent to every rank before each layer
   double expert_bytes = 0;      ///< weights of one expert, for that
   double background_share = 0;  ///< of every link's bandwidth that other traffic asks for

@@ -1,4 +1,4 @@
-// Descriptions of clusters and of serving engines, rules of backends, lists of events.
+// Descriptions of clusters, of serving engines and of published systems, rules of backends, lists of events.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -8,6 +8,7 @@
 #include "hwprofiles/cluster.h"
 #include "models/core/error.h"
 #include "models/plan/engine.h"
+#include "models/plan/moe_system.h"
 #include "models/routing/expert_events.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -32,6 +33,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   try {
     static_cast<void>(moecast::parse_engine_text(text, "fuzz").padded_rows(7));
+  } catch (const moecast::Error&) {
+  }
+  try {
+    static_cast<void>(moecast::run_by(moecast::parse_moe_system(text, "fuzz"), {}));
   } catch (const moecast::Error&) {
   }
   try {

@@ -79,7 +79,8 @@ std::vector<Found> profiles_in(const std::string& folder, bool own) {
 DataFolders find_data_folders(const std::string& flag) {
   const fs::path root = data_root(flag);
   return {(root / "models" / "zoo").string(), (root / "hwprofiles").string(),
-          (root / "models" / "plan" / "engines").string(), own_profiles().string()};
+          (root / "models" / "plan" / "engines").string(), (root / "models" / "systems").string(),
+          own_profiles().string()};
 }
 
 std::vector<ProfileEntry> find_profiles(const DataFolders& folders) {

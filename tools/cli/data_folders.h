@@ -10,6 +10,7 @@ struct DataFolders {
   std::string zoo;      ///< models/zoo of the data folder
   std::string shipped;  ///< hwprofiles of the data folder
   std::string engines;  ///< models/plan/engines of the data folder
+  std::string systems;  ///< models/systems of the data folder
   std::string own;      ///< profiles made on this machine; may not exist yet
 };
 

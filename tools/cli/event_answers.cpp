@@ -88,8 +88,9 @@ std::vector<Answer> cpu_answers(const QueryOptions& options, const EventFlags& f
   return answers;
 }
 
-std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& flags, const DataFolders& folders,
+std::vector<Answer> gpu_answers(const QueryOptions& options, EventFlags flags, const DataFolders& folders,
                                 const EventHardware& hardware, EventProgress& progress, std::vector<Query> queries) {
+  const std::optional<MoeSystem> system = apply_system(flags, folders);
   const GpuMachine machine = read_gpu_machine(hardware.folder);
   const Cluster cluster = choose_cluster(flags.cluster, machine.profile.name, folders);
   std::unique_ptr<Predictor> closed;
@@ -105,6 +106,12 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, const EventFlags& f
   };
   const auto routed_layers = [&](Query& query) {
     EpOptions asked = ep_options_of(flags, seed_of(query));
+    if (system) {
+      query.architecture = run_by(*system, query.architecture);
+      asked.row_block = system->row_block;
+      query.inputs.push_back({"system", system->name, true});
+      query.inputs.push_back({"row_block", system->row_block, false});
+    }
     asked.progress = std::ref(progress);
     asked.stop = &InterruptGuard::flag();
     if (query.deployment.redundant_experts > 0 && !flags.placement.empty() &&

@@ -75,6 +75,9 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
     text("--samples", flags.samples, "N", "Sampled routings (default 200)");
     text("--jobs", flags.jobs, "N", "Threads of the simulation (default: all CPUs); the answer does not depend on it");
   }
+  text("--system", flags.system, "NAME",
+       "How a published system runs MoE layers (moecast list systems): stands for --dispatch, --exchange, --placement, "
+       "--chunks, --shadow, and the capacity of experts that have none");
   text("--cluster", flags.cluster, "NAME|FILE", "How ranks are wired (moecast list clusters; default: the device's)");
   text("--dispatch", flags.dispatch, "NAME",
        "deepep-low-latency, deepep-normal, nvlink-one-sided, nccl (default: by tokens and cluster)");
@@ -118,6 +121,7 @@ Engine engine_of(const EventFlags& flags) {
     if (given) throw UsageError(flag, "means nothing to the analytic engine", "write --engine event");
   };
   refuse(!flags.samples.empty(), "--samples");
+  refuse(!flags.system.empty(), "--system");
   refuse(!flags.cluster.empty(), "--cluster");
   refuse(!flags.dispatch.empty(), "--dispatch");
   refuse(!flags.exchange.empty(), "--exchange");
@@ -180,6 +184,25 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
   return options;
 }
 
+std::optional<MoeSystem> apply_system(EventFlags& flags, const DataFolders& folders) {
+  if (flags.system.empty()) return std::nullopt;
+  MoeSystem system;
+  try {
+    system = read_moe_system(folders.systems, flags.system);
+  } catch (const InputError& error) {
+    throw UsageError("--system", fmt::format("{} {}", error.where(), error.problem()), error.hint());
+  }
+  const auto stand_in = [](std::string& typed, const std::string& said) {
+    if (typed.empty()) typed = said;
+  };
+  stand_in(flags.dispatch, flags.exchange.empty() ? system.dispatch : "");
+  stand_in(flags.exchange, system.exchange);
+  stand_in(flags.placement, system.placement);
+  if (system.chunks > 1 && flags.batches != "2") stand_in(flags.chunks, std::to_string(system.chunks));
+  if (system.shadowed_experts > 0) stand_in(flags.shadow, std::to_string(system.shadowed_experts));
+  return system;
+}
+
 TrainingEventOptions training_options_of(const EventFlags& flags) {
   const auto refuse = [](const std::string& typed, const char* flag) {
     if (!typed.empty())
@@ -187,6 +210,7 @@ TrainingEventOptions training_options_of(const EventFlags& flags) {
   };
   refuse(flags.samples, "--samples");
   refuse(flags.jobs, "--jobs");
+  refuse(flags.system, "--system");
   refuse(flags.dispatch, "--dispatch");
   refuse(flags.exchange, "--exchange");
   refuse(flags.flows, "--flows");

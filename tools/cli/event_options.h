@@ -1,9 +1,11 @@
 #pragma once
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "hwprofiles/cluster.h"
+#include "models/plan/moe_system.h"
 #include "sim/event/ep_study.h"
 #include "sim/event/training_events.h"
 #include "tools/cli/data_folders.h"
@@ -16,6 +18,7 @@ class Command;
 /// What was typed about the event engine, as text.
 struct EventFlags {
   std::string engine = "analytic";
+  std::string system;
   std::string samples;
   std::string cluster;
   std::string dispatch;
@@ -44,6 +47,9 @@ Engine engine_of(const EventFlags& flags);
 
 /// @throws UsageError on a wrong value. @param seed  of the query.
 EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed);
+
+/// What --system names, and the flags that it stands for where they were not typed. @throws UsageError on a typo.
+std::optional<MoeSystem> apply_system(EventFlags& flags, const DataFolders& folders);
 
 /// The cluster that --cluster names (a name of `list clusters`, or a file); not given: the first one of the device.
 /// @throws UsageError on a typo, or when no cluster of the device is known.

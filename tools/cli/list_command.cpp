@@ -9,6 +9,7 @@
 #include "models/architecture/accounting.h"
 #include "models/architecture/zoo.h"
 #include "models/core/error.h"
+#include "models/plan/moe_system.h"
 #include "profiler/cpu/gemm.h"
 #include "tools/cli/command.h"
 #include "tools/cli/data_folders.h"
@@ -161,15 +162,40 @@ Listing list_clusters(const DataFolders& folders) {
   return listing;
 }
 
+Listing list_systems(const DataFolders& folders) {
+  Listing listing{
+      {{"system", "exchange", "placement", "chunks", "shadowed", "capacity", "row block"}, {}}, {}, "no systems"};
+  for (const std::string& name : json_names(folders.systems)) {
+    const MoeSystem system = read_moe_system(folders.systems, name);
+    const std::string capacity = !system.capacity ? "none"
+                                                  : fmt::format("{:g} of {}{}", *system.capacity->eval_factor,
+                                                                system.capacity->factor_of_top_k ? "T k / E" : "T / E",
+                                                                system.capacity->pad ? ", padded" : "");
+    listing.table.rows.push_back({name, system.exchange.empty() ? "-" : system.exchange,
+                                  system.placement.empty() ? "-" : system.placement, std::to_string(system.chunks),
+                                  std::to_string(system.shadowed_experts), capacity, std::to_string(system.row_block)});
+    listing.records.push_back(Json{{"name", name},
+                                   {"exchange", system.exchange},
+                                   {"placement", system.placement},
+                                   {"chunks", system.chunks},
+                                   {"shadowed_experts", system.shadowed_experts},
+                                   {"capacity", system.capacity ? Json(capacity) : Json()},
+                                   {"row_block", system.row_block},
+                                   {"source", system.source}});
+  }
+  return listing;
+}
+
 Listing listing_of(const std::string& what, const DataFolders& folders) {
   if (what == "models") return list_models(folders);
   if (what == "hw") return list_hardware(folders);
   if (what == "backends") return list_backends();
   if (what == "spaces") return list_spaces(folders);
   if (what == "clusters") return list_clusters(folders);
-  const std::string hint = "write one of: models, hw, clusters, backends, spaces";
+  if (what == "systems") return list_systems(folders);
+  const std::string hint = "write one of: models, hw, clusters, systems, backends, spaces";
   if (what.empty()) throw UsageError("list", "what to list is missing", hint);
-  const auto near = nearest_name(what, {"models", "hw", "clusters", "backends", "spaces"});
+  const auto near = nearest_name(what, {"models", "hw", "clusters", "systems", "backends", "spaces"});
   throw UsageError("list", fmt::format("\"{}\" cannot be listed", what),
                    near ? fmt::format("did you mean \"{}\"?", *near) : hint);
 }
@@ -190,9 +216,9 @@ int run_list(const ListOptions& options) {
 
 void add_list_command(const Command& app, CommandLine& line) {
   const auto options = std::make_shared<ListOptions>();
-  const Command command =
-      app.add_subcommand("list", "Show known models, hardware profiles, clusters, backends or search spaces");
-  add_text_option(command, "what", options->what, "models|hw|clusters|backends|spaces", "What to list");
+  const Command command = app.add_subcommand(
+      "list", "Show known models, hardware profiles, clusters, published systems, backends or search spaces");
+  add_text_option(command, "what", options->what, "models|hw|clusters|systems|backends|spaces", "What to list");
   add_text_option(command, "--format", options->format, "table|md|csv|json|jsonl", "How to print it");
   add_text_option(command, "--data", options->data, "FOLDER", "Data folder of moecast (models/zoo, hwprofiles)");
   command.footer("Examples:\n  moecast list models\n  moecast list hw --format json\n");

@@ -68,13 +68,17 @@ Written trace_training(const TraceOptions& options, const Query& query, const Gp
   return written;
 }
 
-Written trace_gpu(const TraceOptions& options, const Query& query, const EventHardware& hardware,
-                  const DataFolders& folders) {
+Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardware, const DataFolders& folders) {
+  const std::optional<MoeSystem> system = apply_system(options.events, folders);
   const GpuMachine machine = read_gpu_machine(hardware.folder);
   const Cluster cluster = choose_cluster(options.events.cluster, machine.profile.name, folders);
   if (query.workload.phase == Phase::train) return trace_training(options, query, machine, cluster);
   EpOptions asked = ep_options_of(options.events, query.workload.load.seed);
   asked.every_rank = true;
+  if (system) {
+    query.architecture = run_by(*system, query.architecture);
+    asked.row_block = system->row_block;
+  }
   EpPlan plan;
   try {
     const std::unique_ptr<Predictor> analytic = load_gpu_predictor(hardware.folder, folders.engines);
