@@ -19,18 +19,19 @@ constexpr double kMostBytes = 64.0 * (1ULL << 30);
 constexpr double kMostBuffer = 4.0 * (1ULL << 30);
 constexpr int kMostRanks = 4096;
 
-constexpr std::array<std::pair<MpiKind, std::string_view>, 9> kKinds{{{MpiKind::point_to_point, "point_to_point"},
-                                                                      {MpiKind::all_reduce, "all_reduce"},
-                                                                      {MpiKind::all_gather, "all_gather"},
-                                                                      {MpiKind::reduce_scatter, "reduce_scatter"},
-                                                                      {MpiKind::all_to_all, "all_to_all"},
-                                                                      {MpiKind::all_to_all_v, "all_to_all_v"},
-                                                                      {MpiKind::local_work, "local_work"},
-                                                                      {MpiKind::experts, "experts"},
-                                                                      {MpiKind::moe_layer, "moe_layer"}}};
+constexpr std::array<std::pair<MpiKind, std::string_view>, 10> kKinds{{{MpiKind::point_to_point, "point_to_point"},
+                                                                       {MpiKind::all_reduce, "all_reduce"},
+                                                                       {MpiKind::all_gather, "all_gather"},
+                                                                       {MpiKind::reduce_scatter, "reduce_scatter"},
+                                                                       {MpiKind::all_to_all, "all_to_all"},
+                                                                       {MpiKind::all_to_all_v, "all_to_all_v"},
+                                                                       {MpiKind::attention, "attention"},
+                                                                       {MpiKind::local_work, "local_work"},
+                                                                       {MpiKind::experts, "experts"},
+                                                                       {MpiKind::moe_layer, "moe_layer"}}};
 
 MpiLayer parse_layer(const JsonView& view, int ranks) {
-  view.refuse_unknown_keys({"tokens", "hidden", "width", "experts", "top_k", "gated", "zipf", "seed"});
+  view.refuse_unknown_keys({"tokens", "hidden", "width", "experts", "top_k", "gated", "zipf", "seed", "tp", "heads"});
   MpiLayer layer;
   layer.tokens = view.at("tokens").as_int(1, 1 << 22);
   layer.hidden = view.at("hidden").as_int(1, 1 << 18);
@@ -40,19 +41,30 @@ MpiLayer parse_layer(const JsonView& view, int ranks) {
   layer.gated = view.at("gated").as_bool();
   layer.zipf = view.at("zipf").as_number(0, 10);
   layer.seed = static_cast<std::uint64_t>(view.at("seed").as_int(0));
-  if (layer.experts % ranks != 0) {
-    throw InputError(view.where(), fmt::format("{} ranks do not divide {} experts", ranks, layer.experts));
+  layer.tp = static_cast<int>(view.find_int("tp", 1, ranks).value_or(1));
+  layer.heads = static_cast<int>(view.find_int("heads", 0, 1 << 16).value_or(0));
+  const auto divide = [&](std::int64_t by, std::int64_t what, const char* of) {
+    if (what % by != 0) throw InputError(view.where(), fmt::format("{} do not divide {} {}", by, what, of));
+  };
+  divide(layer.tp, ranks, "ranks");
+  divide(layer.tp, layer.width, "columns of an expert");
+  if (layer.heads > 0) divide(layer.heads, layer.hidden, "columns of a token");
+  const int groups = ranks / layer.tp;
+  if (layer.experts % groups != 0) {
+    throw InputError(view.where(), fmt::format("{} ranks do not divide {} experts", groups, layer.experts));
   }
   return layer;
 }
 
 Json layer_json(const MpiLayer& layer) {
   return {{"tokens", layer.tokens}, {"hidden", layer.hidden}, {"width", layer.width}, {"experts", layer.experts},
-          {"top_k", layer.top_k},   {"gated", layer.gated},   {"zipf", layer.zipf},   {"seed", layer.seed}};
+          {"top_k", layer.top_k},   {"gated", layer.gated},   {"zipf", layer.zipf},   {"seed", layer.seed},
+          {"tp", layer.tp},         {"heads", layer.heads}};
 }
 
 bool has_layer(MpiKind kind) {
-  return kind == MpiKind::local_work || kind == MpiKind::experts || kind == MpiKind::moe_layer;
+  return kind == MpiKind::attention || kind == MpiKind::local_work || kind == MpiKind::experts ||
+         kind == MpiKind::moe_layer;
 }
 
 }  // namespace
@@ -102,15 +114,18 @@ MpiPlan parse_mpi_plan(std::string_view text, const std::string& where) {
     if (!kind) throw InputError(view.at("kind").where(), "is no kind of measurement", "e.g. all_to_all_v");
     point.kind = *kind;
     if (view.has("at_once") && (!has_layer(point.kind) || point.kind == MpiKind::moe_layer)) {
-      throw InputError(view.at("at_once").where(), "goes with local_work and experts");
+      throw InputError(view.at("at_once").where(), "goes with attention, local_work and experts");
     }
     if (point.kind == MpiKind::all_to_all_v) {
       point.matrix = parse_byte_matrix(view.at("matrix"), plan.ranks);
     } else if (has_layer(point.kind)) {
       point.layer = parse_layer(view.at("layer"), plan.ranks);
       if (point.kind == MpiKind::experts) {
-        point.touched = view.at("touched").as_int(1, point.layer.experts / plan.ranks);
+        point.touched = view.at("touched").as_int(1, point.layer.experts / (plan.ranks / point.layer.tp));
         point.rows = view.at("rows").as_int(point.touched, 1 << 24);
+      }
+      if (point.kind == MpiKind::attention && point.layer.heads == 0) {
+        throw InputError(view.at("layer").where(), "has no heads to attend with", "\"heads\": 8");
       }
       point.at_once = static_cast<int>(view.find_int("at_once", 1, plan.ranks).value_or(1));
     } else {
@@ -186,15 +201,26 @@ Assignment draw_mpi_routing(const MpiLayer& layer, int ranks) {
   return assignment;
 }
 
-Traffic mpi_traffic(const MpiLayer& layer, int ranks, const Assignment& assignment) {
-  TrafficOptions options;
-  options.deduplication = Deduplication::per_expert;
-  options.ranks_per_node = ranks;
-  options.dispatch_row_bytes = 4.0 * static_cast<double>(layer.hidden);
-  TrafficCounter counter(contiguous_placement(layer.experts, ranks), options);
-  Traffic traffic;
-  counter.count(assignment, traffic);
+MpiTraffic mpi_traffic(const MpiLayer& layer, int ranks, const Assignment& assignment) {
+  MpiTraffic traffic;
+  traffic.dispatch = ByteMatrix(ranks);
+  traffic.rows_per_expert.assign(static_cast<std::size_t>(layer.experts), 0);
+  const int of_group = layer.experts / (ranks / layer.tp);
+  const double row = 4.0 * static_cast<double>(layer.hidden);
+  for (std::int64_t token = 0; token < layer.tokens * ranks; ++token) {
+    for (const std::int32_t expert : assignment.of(static_cast<std::size_t>(token))) {
+      ++traffic.rows_per_expert[static_cast<std::size_t>(expert)];
+      const int first = expert / of_group * layer.tp;
+      for (int rank = first; rank < first + layer.tp; ++rank) {
+        traffic.dispatch.at(static_cast<int>(token / layer.tokens), rank) += row;
+      }
+    }
+  }
   return traffic;
+}
+
+ByteMatrix mpi_count_bytes(const MpiLayer& layer, int ranks) {
+  return ByteMatrix::uniform(ranks, 4.0 * layer.experts * layer.tp);
 }
 
 }  // namespace moecast

@@ -9,7 +9,6 @@
 #include "models/core/json.h"
 #include "models/routing/assignment.h"
 #include "models/routing/byte_matrix.h"
-#include "models/routing/traffic.h"
 
 namespace moecast {
 
@@ -22,14 +21,16 @@ enum class MpiKind {
   reduce_scatter,
   all_to_all,
   all_to_all_v,  ///< a given byte matrix, everything under way at once
+  attention,     ///< of a rank's own tokens, on the first ranks while the others wait
   local_work,    ///< gate, permute and unpermute of a layer, on the first ranks while the others wait
   experts,       ///< experts of a layer, on the first ranks, `touched` local experts with their share of `rows`
-  moe_layer      ///< route, dispatch, experts, combine on all ranks
+  moe_layer      ///< attention where asked, route, dispatch, experts, combine on all ranks
 };
 std::string_view to_string(MpiKind kind);
 std::optional<MpiKind> find_mpi_kind(std::string_view name);
 
-/// One MoE layer over ranks, experts contiguous, fp32, a copy of a token for each of its experts.
+/// One MoE layer over ranks, experts contiguous, fp32, a copy of a token for each of its experts. Tokens are
+/// data-parallel over all ranks; experts lie on groups of `tp` ranks, of which each computes a share of their width.
 struct MpiLayer {
   std::int64_t tokens = 0;  ///< of each rank
   std::int64_t hidden = 0;
@@ -39,6 +40,8 @@ struct MpiLayer {
   bool gated = true;
   double zipf = 0;  ///< exponent of the experts' popularity; 0: uniform
   std::uint64_t seed = 1;
+  int tp = 1;     ///< ranks that share an expert's width
+  int heads = 0;  ///< of causal attention over a rank's tokens, one sequence, before the experts; 0: none
 };
 
 struct MpiPoint {
@@ -80,7 +83,13 @@ std::string mpi_results_text(const MpiResults& results);
 
 /// Which experts the tokens of all ranks choose: the same wherever it is drawn.
 Assignment draw_mpi_routing(const MpiLayer& layer, int ranks);
-/// What that sends, and what experts get.
-Traffic mpi_traffic(const MpiLayer& layer, int ranks, const Assignment& assignment);
+struct MpiTraffic {
+  ByteMatrix dispatch{1};  ///< the diagonal stays on its rank
+  std::vector<double> rows_per_expert;
+};
+/// What that sends, and what experts get: a copy of a row to each rank that shares its expert.
+MpiTraffic mpi_traffic(const MpiLayer& layer, int ranks, const Assignment& assignment);
+/// How many rows of each of its experts will come: every rank tells every other before rows travel.
+ByteMatrix mpi_count_bytes(const MpiLayer& layer, int ranks);
 
 }  // namespace moecast

@@ -155,11 +155,13 @@ double WorkLaw::seconds(const WorkProbe& work) const {
 
 HostRanks fit_host_ranks(const Cluster& cluster, int ranks, std::span<const ExchangeProbe> exchanges,
                          std::span<const WorkProbe> work) {
-  std::vector<WorkProbe> experts, local;
+  std::vector<WorkProbe> experts, local, attention;
   for (const WorkProbe& probe : work) {
-    if (probe.at_once == 1) (probe.experts ? experts : local).push_back(probe);
+    if (probe.at_once != 1) continue;
+    (probe.kind == HostWork::experts ? experts : probe.kind == HostWork::local ? local : attention).push_back(probe);
   }
-  if (exchanges.size() < 3 || experts.size() < 3 || local.size() < 3) {
+  const bool few_attention = !attention.empty() && attention.size() < 3;
+  if (exchanges.size() < 3 || experts.size() < 3 || local.size() < 3 || few_attention) {
     throw InputError("probes",
                      fmt::format("{} exchanges, {} times of experts and {} of local work on one rank", exchanges.size(),
                                  experts.size(), local.size()),
@@ -176,6 +178,7 @@ HostRanks fit_host_ranks(const Cluster& cluster, int ranks, std::span<const Exch
   fit_exchange(law, timed);
   fit_work(law.experts, experts);
   fit_work(law.local, local);
+  if (!attention.empty()) fit_work(law.attention, attention);
   std::vector<double> errors;
   for (const TimedTerms& one : timed) errors.push_back(std::log(one.seconds / exchange_time(law, one.terms)));
   law.exchange_sigma = expected_sigma(errors, kExchangePrior);
@@ -190,7 +193,7 @@ HostRanks fit_host_ranks(const Cluster& cluster, int ranks, std::span<const Exch
   for (const WorkProbe& probe : work) {
     if (probe.at_once == 1) continue;
     const auto same = std::ranges::find_if(work, [&](const WorkProbe& one) {
-      return one.at_once == 1 && one.experts == probe.experts && one.flops == probe.flops && one.calls == probe.calls &&
+      return one.at_once == 1 && one.kind == probe.kind && one.flops == probe.flops && one.calls == probe.calls &&
              one.row_bytes == probe.row_bytes;
     });
     const double one = same == work.end() ? law.work_s(probe) : same->seconds;
@@ -252,6 +255,11 @@ double HostRankEvents::layer_s(const HostLayer& layer) {
   std::vector<int> routed;
   for (std::size_t r = 0; r < ranks; ++r) routed.push_back(add_work(static_cast<int>(r), layer.local_s[r], {}));
   std::vector<std::vector<int>> done;
+  if (layer.counts) {
+    // Nobody sends rows before it knows what will come.
+    add_exchange(TaskKind::dispatch, *layer.counts, routed, done);
+    for (std::size_t r = 0; r < ranks; ++r) routed[r] = add_work(static_cast<int>(r), 0, done[r]);
+  }
   add_exchange(TaskKind::dispatch, layer.dispatch, routed, done);
   std::vector<int> computed;
   for (std::size_t r = 0; r < ranks; ++r) {

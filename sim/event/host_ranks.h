@@ -16,13 +16,15 @@ struct ExchangeProbe {
   double seconds = 0;
 };
 
+enum class HostWork { experts, local, attention };  ///< local: gate, permute and unpermute
+
 /// What some ranks computed side by side, by what its time may depend on.
 struct WorkProbe {
-  bool experts = true;      ///< else gate, permute and unpermute
+  HostWork kind = HostWork::experts;
   double calls = 0;         ///< experts with rows; 1 of other work
   double flops = 0;         ///< floating-point operations of a rank
   double weight_bytes = 0;  ///< read by a rank
-  double row_bytes = 0;     ///< copied by a rank
+  double row_bytes = 0;     ///< copied by a rank; of attention, its scores
   int at_once = 1;          ///< ranks
   double seconds = 0;       ///< of the slowest rank
 };
@@ -47,25 +49,30 @@ struct HostRanks {
   double port_efficiency = 1;  ///< share of a host port's bandwidth that payload reaches
   double leaf_efficiency = 1;  ///< the same of links above leaves
   WorkLaw experts;
-  WorkLaw local;     ///< gate, permute and unpermute
-  double cores = 1;  ///< ranks' worth of work that the ranks' CPUs do side by side
+  WorkLaw local;      ///< gate, permute and unpermute
+  WorkLaw attention;  ///< zero where nothing was probed
+  double cores = 1;   ///< ranks' worth of work that the ranks' CPUs do side by side
   /// Spread of ln(measured / predicted) to be expected: from the probes, and from what such laws err elsewhere.
   double exchange_sigma = 0;
   double work_sigma = 0;
 
-  [[nodiscard]] double work_s(const WorkProbe& work) const { return (work.experts ? experts : local).seconds(work); }
+  [[nodiscard]] double work_s(const WorkProbe& work) const {
+    return (work.kind == HostWork::experts ? experts : work.kind == HostWork::local ? local : attention).seconds(work);
+  }
 };
 
-/// @param exchanges, work  at least three of each kind. Probes with `at_once` above 1 say the cores.
+/// @param exchanges, work  at least three of each kind, of attention three or none. Probes with `at_once` above 1 say
+/// the cores.
 /// @throws InputError with fewer, or when times are not above zero.
 HostRanks fit_host_ranks(const Cluster& cluster, int ranks, std::span<const ExchangeProbe> exchanges,
                          std::span<const WorkProbe> work);
 
 /// One MoE layer over ranks.
 struct HostLayer {
-  ByteMatrix dispatch{1};         ///< combine is the way back
-  std::vector<double> local_s;    ///< of each rank, alone: gate, permute and unpermute
-  std::vector<double> experts_s;  ///< of each rank, alone
+  std::optional<ByteMatrix> counts{};  ///< that ranks tell each other before rows travel; nullopt: all know them
+  ByteMatrix dispatch{1};              ///< combine is the way back
+  std::vector<double> local_s;         ///< of each rank, alone: attention, gate, permute and unpermute
+  std::vector<double> experts_s;       ///< of each rank, alone
 };
 
 /// Ranks of a cluster as tasks: every pair's bytes flow by the shortest route, max-min fair.

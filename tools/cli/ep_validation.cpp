@@ -63,6 +63,8 @@ Json case_json(const EpCase& judged) {
           {"top_k", layer.top_k},
           {"gated", layer.gated},
           {"zipf", layer.zipf},
+          {"ranks_of_an_expert", layer.tp},
+          {"attention_heads", layer.heads},
           {"bytes", judged.point.matrix ? Json(judged.point.matrix->total()) : Json()},
           {"executed_s", outcome.measured_s},
           {"predicted_s", outcome.predicted_s},

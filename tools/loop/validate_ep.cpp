@@ -13,6 +13,7 @@ namespace moecast {
 namespace {
 
 constexpr double kNinety = 1.645;
+constexpr int kHeads = 8;
 constexpr std::array<double, 4> kSkews{0, 0.5, 1, 1.5};
 constexpr std::array<std::string_view, 3> kOrder{"all", "all_to_all_v", "moe_layer"};
 
@@ -48,7 +49,7 @@ ByteMatrix bytes_of(const MpiPoint& point, int ranks) {
 
 WorkProbe experts_work(const MpiLayer& layer, double rows, double touched) {
   const auto h = static_cast<double>(layer.hidden);
-  const auto w = static_cast<double>(layer.width);
+  const auto w = static_cast<double>(layer.width) / layer.tp;
   const double matrices = layer.gated ? 3 : 2;
   WorkProbe work;
   work.calls = touched;
@@ -61,13 +62,34 @@ WorkProbe experts_work(const MpiLayer& layer, double rows, double touched) {
 WorkProbe local_work(const MpiLayer& layer) {
   const auto h = static_cast<double>(layer.hidden);
   const auto tokens = static_cast<double>(layer.tokens);
+  // Copies for the ranks that share an expert are written, and their shares read.
+  const double shares = layer.tp > 1 ? 2 * layer.tp : 0;
   WorkProbe work;
-  work.experts = false;
+  work.kind = HostWork::local;
   work.calls = 1;
   work.flops = 2 * tokens * h * layer.experts;
   work.weight_bytes = 4 * h * layer.experts;
-  work.row_bytes = 4 * tokens * h * (3 * layer.top_k + 1);
+  work.row_bytes = 4 * tokens * h * ((3 + shares) * layer.top_k + 1);
   return work;
+}
+
+/// Projections, and scores of every head.
+WorkProbe attention_work(const MpiLayer& layer) {
+  const auto h = static_cast<double>(layer.hidden);
+  const auto tokens = static_cast<double>(layer.tokens);
+  WorkProbe work;
+  work.kind = HostWork::attention;
+  work.calls = 1;
+  work.flops = 8 * tokens * h * h;
+  work.weight_bytes = 16 * h * h;
+  work.row_bytes = 4 * tokens * tokens * h;  // a product a pair and column
+  return work;
+}
+
+WorkProbe work_of(const MpiPoint& point) {
+  if (point.kind == MpiKind::attention) return attention_work(point.layer);
+  if (point.kind == MpiKind::local_work) return local_work(point.layer);
+  return experts_work(point.layer, static_cast<double>(point.rows), static_cast<double>(point.touched));
 }
 
 MpiPoint work_point(MpiKind kind, const MpiLayer& layer, std::int64_t rows, std::int64_t touched, int at_once) {
@@ -119,13 +141,15 @@ class Predictions {
       outcome.nearest_s = nearest_s(point.matrix->total());
     } else {
       const Assignment assignment = draw_mpi_routing(point.layer, request_.ranks);
-      const Traffic traffic = mpi_traffic(point.layer, request_.ranks, assignment);
+      const MpiTraffic traffic = mpi_traffic(point.layer, request_.ranks, assignment);
       HostLayer layer;
-      layer.dispatch = traffic.all();
-      const int local = point.layer.experts / request_.ranks;
+      layer.dispatch = traffic.dispatch;
+      layer.counts = mpi_count_bytes(point.layer, request_.ranks);
+      const int local = point.layer.experts / (request_.ranks / point.layer.tp);
       double all_experts = 0;
       for (int rank = 0; rank < request_.ranks; ++rank) {
-        const auto first = traffic.rows_per_expert.begin() + static_cast<std::ptrdiff_t>(rank * local);
+        const int group = rank / point.layer.tp;
+        const auto first = traffic.rows_per_expert.begin() + static_cast<std::ptrdiff_t>(group * local);
         double rows = 0;
         double touched = 0;
         std::for_each(first, first + local, [&](double of) {
@@ -133,7 +157,8 @@ class Predictions {
           touched += of > 0 ? 1 : 0;
         });
         layer.experts_s.push_back(rows > 0 ? law_.work_s(experts_work(point.layer, rows, touched)) : 0);
-        layer.local_s.push_back(law_.work_s(local_work(point.layer)));
+        layer.local_s.push_back(law_.work_s(local_work(point.layer)) +
+                                (point.layer.heads > 0 ? law_.work_s(attention_work(point.layer)) : 0));
         all_experts += layer.experts_s.back();
       }
       outcome.predicted_s = events_.layer_s(layer);
@@ -216,6 +241,12 @@ MpiPlan ep_probes(const Cluster& cluster, int ranks, int repeats) {
     layer.tokens = tokens;
     plan.points.push_back(work_point(MpiKind::local_work, layer, 0, 0, 1));
   }
+  for (const auto& [tokens, hidden] : {std::pair{8, 512}, {64, 256}, {64, 1024}, {256, 512}, {512, 384}}) {
+    MpiLayer layer = layer_of(ranks, hidden, 256, 1);
+    layer.tokens = tokens;
+    layer.heads = kHeads;
+    plan.points.push_back(work_point(MpiKind::attention, layer, 0, 0, 1));
+  }
   return plan;
 }
 
@@ -237,11 +268,15 @@ MpiPlan ep_cases(const EpValidation& request) {
     const double bytes = 131072 * std::pow(32.0, random.uniform());
     layer.tokens =
         std::max<std::int64_t>(1, std::llround(bytes / (4.0 * static_cast<double>(layer.hidden) * layer.top_k)));
+    // Of four rounds of skews one attends, and one splits its experts over two ranks.
+    const int round = i / (2 * static_cast<int>(kSkews.size())) % 4;
+    if (round == 1) layer.heads = kHeads;
+    if (round == 2 && request.ranks % 2 == 0) layer.tp = 2;
     MpiPoint point;
     point.layer = layer;
     if (i % 2 == 0) {
       point.kind = MpiKind::all_to_all_v;
-      ByteMatrix matrix = mpi_traffic(layer, request.ranks, draw_mpi_routing(layer, request.ranks)).all();
+      ByteMatrix matrix = mpi_traffic(layer, request.ranks, draw_mpi_routing(layer, request.ranks)).dispatch;
       // Dispatch and combine in turn.
       point.matrix = i % 4 == 0 ? std::move(matrix) : matrix.transposed();
     } else {
@@ -274,10 +309,8 @@ EpValidationReport validate_ep(const EpValidation& request) {
   for (std::size_t i = 0; i < probes.points.size(); ++i) {
     const MpiPoint& point = probes.points[i];
     const double seconds = median(probed.points[i].seconds);
-    if (point.kind == MpiKind::experts || point.kind == MpiKind::local_work) {
-      work.push_back(point.kind == MpiKind::experts ? experts_work(point.layer, static_cast<double>(point.rows),
-                                                                   static_cast<double>(point.touched))
-                                                    : local_work(point.layer));
+    if (point.kind == MpiKind::experts || point.kind == MpiKind::local_work || point.kind == MpiKind::attention) {
+      work.push_back(work_of(point));
       work.back().at_once = point.at_once;
       work.back().seconds = seconds;
     } else {
@@ -298,7 +331,14 @@ EpValidationReport validate_ep(const EpValidation& request) {
     const std::string kind(to_string(cases.points[i].kind));
     strata.add("all", outcome);
     strata.add(kind, outcome);
-    strata.add(fmt::format("{} zipf {}", kind, cases.points[i].layer.zipf), outcome);
+    const MpiLayer& layer = cases.points[i].layer;
+    strata.add(fmt::format("{} zipf {}", kind, layer.zipf), outcome);
+    if (cases.points[i].kind == MpiKind::moe_layer) {
+      strata.add(layer.tp > 1      ? "moe_layer experts over 2 ranks"
+                 : layer.heads > 0 ? "moe_layer with attention"
+                                   : "moe_layer experts alone",
+                 outcome);
+    }
     report.cases.push_back({cases.points[i], outcome, executed.points[i].phases});
   }
   report.strata = strata.summaries(kOrder);

@@ -34,12 +34,12 @@ struct EpValidationReport {
   std::string library;
   HostRanks law;
   int probes = 0;
-  std::vector<Stratum> strata;  ///< "all", "all_to_all_v", "moe_layer", and each by skew
+  std::vector<Stratum> strata;  ///< "all", "all_to_all_v", "moe_layer", each by skew, layers by what they hold
   std::vector<EpCase> cases;
 };
 
-/// What the law is fitted to: exchanges of equal parts and between racks, experts and local work on one rank and on
-/// all.
+/// What the law is fitted to: exchanges of equal parts and between racks, experts, attention and local work on one rank
+/// and on all.
 MpiPlan ep_probes(const Cluster& cluster, int ranks, int repeats);
 /// What is predicted: other sizes, other shapes, Zipf 0 to 1.5.
 MpiPlan ep_cases(const EpValidation& request);

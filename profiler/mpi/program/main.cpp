@@ -100,8 +100,9 @@ MpiTimes time_first_ranks(const MpiPoint& point, int repeats) {
     wait_at_barrier();
     double seconds = 0;
     if (own_rank() < point.at_once) {
-      seconds =
-          point.kind == MpiKind::experts ? layer.experts_of(point.rows, point.touched) : layer.route() + layer.finish();
+      seconds = point.kind == MpiKind::experts     ? layer.experts_of(point.rows, point.touched)
+                : point.kind == MpiKind::attention ? layer.attend()
+                                                   : layer.route() + layer.finish();
     }
     wait_at_barrier();
     seconds = slowest(seconds);
@@ -117,14 +118,18 @@ MpiTimes time_layer(const MpiPoint& point, int repeats) {
   for (int repeat = -1; repeat < repeats; ++repeat) {
     settle();
     const double start = now();
+    const double attend = layer.attend();
     const double route = layer.route();
     const double dispatch = layer.dispatch();
     const double experts = layer.experts();
     const double combine = layer.combine();
     const double finish = layer.finish();
     const double seconds = slowest(now() - start);
-    const std::array<std::pair<const char*, double>, 4> parts{
-        {{"route", route + finish}, {"dispatch", dispatch}, {"experts", experts}, {"combine", combine}}};
+    const std::array<std::pair<const char*, double>, 5> parts{{{"attention", attend},
+                                                               {"route", route + finish},
+                                                               {"dispatch", dispatch},
+                                                               {"experts", experts},
+                                                               {"combine", combine}}};
     for (const auto& [name, value] : parts) {
       const double most = slowest(value);
       if (repeat >= 0) phases[name].push_back(most);
@@ -150,6 +155,7 @@ int run(int argc, char** argv) {
   for (const MpiPoint& point : plan.points) {
     switch (point.kind) {
       case MpiKind::moe_layer: results.points.push_back(time_layer(point, plan.repeats)); break;
+      case MpiKind::attention:
       case MpiKind::experts:
       case MpiKind::local_work: results.points.push_back(time_first_ranks(point, plan.repeats)); break;
       default: results.points.push_back(time_collective(point, plan.repeats));

@@ -31,7 +31,7 @@ TEST(MpiPlan, SurvivesWritingAndReading) {
   exchange.matrix = ByteMatrix(2, {0, 5, 7, 0});
   MpiPoint experts;
   experts.kind = MpiKind::experts;
-  experts.layer = {32, 64, 128, 8, 2, false, 0.5, 9};
+  experts.layer = {32, 64, 128, 8, 2, false, 0.5, 9, 2, 4};
   experts.rows = 12;
   experts.touched = 3;
   experts.at_once = 2;
@@ -45,6 +45,8 @@ TEST(MpiPlan, SurvivesWritingAndReading) {
   EXPECT_EQ(read.points[0].matrix->at(1, 0), 7);
   EXPECT_EQ(read.points[1].at_once, 2);
   EXPECT_FALSE(read.points[1].layer.gated);
+  EXPECT_EQ(read.points[1].layer.tp, 2);
+  EXPECT_EQ(read.points[1].layer.heads, 4);
 }
 
 TEST(MpiPlan, RefusesBrokenMatrices) {
@@ -77,16 +79,31 @@ TEST(MpiResults, SurviveWritingAndReadingAndRefuseLies) {
   EXPECT_THROW(parse_mpi_results(R"({"library": "x", "points": [{"seconds": [-1], "phases": {}}]})", "r"), InputError);
 }
 
-TEST(MpiTraffic, MovesEveryCopyOnce) {
-  const MpiLayer layer{32, 64, 128, 8, 2, true, 1.0, 5};
-  const Assignment assignment = draw_mpi_routing(layer, 4);
-  const Traffic traffic = mpi_traffic(layer, 4, assignment);
-  double rows = 0;
-  for (const double of : traffic.rows_per_rank) rows += of;
-  EXPECT_EQ(rows, 32 * 4 * 2);
-  double bytes = 0;
-  for (const double value : traffic.inside.values()) bytes += value;
-  EXPECT_EQ(bytes, rows * 64 * 4);
+TEST(MpiPlan, RefusesSharesThatDoNotDivide) {
+  const auto layer = [](const std::string& more) {
+    return refusal(R"({"ranks": 4, "repeats": 1, "points": [{"kind": "moe_layer", "layer": {"tokens": 4, "hidden": 8,)"
+                   R"( "width": 8, "experts": 8, "top_k": 1, "gated": true, "zipf": 0, "seed": 1, )" +
+                   more + "}}]}");
+  };
+  EXPECT_EQ(layer(R"("tp": 2, "heads": 2)"), "accepted");
+  EXPECT_THAT(layer(R"("tp": 3)"), ::testing::HasSubstr("3 do not divide 4 ranks"));
+  EXPECT_THAT(layer(R"("heads": 3)"), ::testing::HasSubstr("3 do not divide 8 columns of a token"));
+  EXPECT_THAT(layer(R"("tp": 5)"), ::testing::HasSubstr("/points/0/layer/tp"));
+}
+
+TEST(MpiTraffic, MovesEveryCopyToEachRankThatSharesItsExpert) {
+  for (const int tp : {1, 2}) {
+    MpiLayer layer{32, 64, 128, 8, 2, true, 1.0, 5};
+    layer.tp = tp;
+    const MpiTraffic traffic = mpi_traffic(layer, 4, draw_mpi_routing(layer, 4));
+    double rows = 0;
+    for (const double of : traffic.rows_per_expert) rows += of;
+    EXPECT_EQ(rows, 32 * 4 * 2);
+    double bytes = 0;
+    for (const double value : traffic.dispatch.values()) bytes += value;
+    EXPECT_EQ(bytes, tp * rows * 64 * 4);
+    if (tp == 2) EXPECT_EQ(traffic.dispatch.at(0, 2), traffic.dispatch.at(0, 3));
+  }
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ TEST(HostRanks, FindsTheLawThatMadeTheProbes) {
     probe.weight_bytes = 1e6 * (1 + std::fmod(rows, 7));
     probe.seconds = 4 * 1e-5 + probe.flops / 50e9 + probe.weight_bytes / 10e9;
     work.push_back(probe);
-    probe.experts = false;
+    probe.kind = HostWork::local;
     probe.calls = 1;
     probe.row_bytes = rows * 1e4;
     probe.seconds = 1e-5 + probe.row_bytes / 5e9;
