@@ -126,7 +126,8 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   const Json json = parse_json(text, where);
   const JsonView root(json, where);
   root.refuse_unknown_keys({"schema_version", "name", "graph_rows", "largest_prefill_graph", "mixed_expert_parallelism",
-                            "streams", "activation_scales", "collectives", "pipeline", "context_parallel", "host", "interval", "service"});
+                            "streams", "activation_scales", "collectives", "pipeline", "context_parallel", "host",
+                            "interval", "service"});
   static_cast<void>(root.at("schema_version").as_int(kSchemaVersion, kSchemaVersion));
   EngineSpec engine;
   engine.name = root.at("name").as_string();

@@ -3,6 +3,7 @@
 
 #include "models/core/count.h"
 #include "models/core/error.h"
+#include "models/plan/exact_rows.h"
 #include "models/plan/graph_builder.h"
 #include "models/plan/token_classes.h"
 #include "models/routing/capacity.h"
@@ -72,7 +73,7 @@ class RowsOfExperts {
     if (exact.empty()) {
       inclusion_ = mixed_inclusion(block, workload_);
     } else {
-      check(block);
+      require_rows(exact, experts_, block.router.top_k, tokens_);
     }
     std::int64_t first = 0;
     for (const ExpertGroup& group : block.experts) {
@@ -82,30 +83,6 @@ class RowsOfExperts {
       kinds_.push_back(
           {exact.empty() ? rows_of_inclusion(cut(inclusion_), tokens_) : group_rows(cut(exact)), value(group.count)});
       first += group.count;
-    }
-  }
-
-  void check(const MoeBlock& block) const {
-    const auto& rows = workload_.rows_per_expert;
-    if (static_cast<std::int64_t>(rows.size()) != experts_) {
-      throw InputError("rows_per_expert",
-                       "has " + std::to_string(rows.size()) + " experts, the layer " + std::to_string(experts_),
-                       "write one number for each expert");
-    }
-    std::int64_t sum = 0;
-    for (const std::int64_t r : rows) {
-      sum += r;
-      if (r > tokens_) {
-        throw InputError("rows_per_expert",
-                         "gives an expert " + std::to_string(r) + " rows of " + std::to_string(tokens_) + " tokens",
-                         "a token chooses an expert at most once");
-      }
-    }
-    if (sum > tokens_ * block.router.top_k) {
-      throw InputError("rows_per_expert",
-                       "has " + std::to_string(sum) + " rows, " + std::to_string(tokens_ * block.router.top_k) +
-                           " are routed at most",
-                       "the rows of all experts are tokens times top-k, or fewer where some are dropped");
     }
   }
 

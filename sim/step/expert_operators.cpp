@@ -50,15 +50,17 @@ class ExpertMaker {
   }
 
   StepOperator make(std::vector<std::string>& notes) {
-    if (call_.dispatched) {
+    if (call_.dispatched && call_.loads.empty()) {
       if (std::optional<StepOperator> behind = behind_dispatch(notes)) return std::move(*behind);
     }
     const KernelRowValues even = even_row();
     const std::vector<ReadyKernel> few = find_some(even, notes);
     if (const std::string guess = few.front()->guess(); !guess.empty()) notes.push_back("experts: " + guess);
     StepOperator made{call_.name, few.front()->described(), StepGroup::experts, call_.layers * call_.expert.depth, {}};
-    made.seconds = call_.dispatched ? of_arrived_rows(few, even) : of_all_rows(few, even);
-    made.work = work();
+    made.seconds = !call_.loads.empty() ? of_exact_rows(few, even)
+                   : call_.dispatched   ? of_arrived_rows(few, even)
+                                        : of_all_rows(few, even);
+    made.work = call_.loads.empty() ? work() : exact_work();
     return made;
   }
 
@@ -169,6 +171,32 @@ class ExpertMaker {
       KernelRowValues asked = even;
       return fastest(kernels, asked.set(tokens, std::max(1.0, load.rows / top_k)), load);
     };
+  }
+
+  /// The slowest rank.
+  [[nodiscard]] std::function<double(const StepShape&)> of_exact_rows(std::vector<ReadyKernel> kernels,
+                                                                      const KernelRowValues& even) const {
+    return [kernels = std::move(kernels), even, loads = call_.loads, arrived = call_.dispatched, top_k = local_top_k(),
+            tokens = layout_.column("num_tokens")](const StepShape& shape) {
+      double slowest = 0;
+      for (const RankLoad& load : loads) {
+        if (load.rows <= 0) continue;
+        KernelRowValues asked = even;
+        asked.set(tokens, std::max(1.0, arrived ? load.rows / top_k : shape.expert_rows));
+        slowest = std::max(slowest, fastest(kernels, asked, load));
+      }
+      return slowest;
+    };
+  }
+
+  [[nodiscard]] std::function<StepWork(const StepShape&)> exact_work() const {
+    RankLoad most;
+    for (const RankLoad& load : call_.loads) {
+      if (load.rows > most.rows) most = load;
+    }
+    const double weights = value(call_.expert.gated ? 3 : 2) * value(call_.width) * value(call_.expert.width) / moe_tp_;
+    return [work = StepWork{bytes_per_weight(call_.dtype) * most.distinct * weights, 2 * most.rows * weights}](
+               const StepShape& /*shape*/) { return work; };
   }
 
   [[nodiscard]] std::function<double(const StepShape&)> of_all_rows(std::vector<ReadyKernel> few,

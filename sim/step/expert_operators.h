@@ -22,6 +22,7 @@ struct ExpertCall {
   std::string framework, version;  ///< of the engine
   /// Where the experts are; required where rows are dispatched or experts have copies.
   std::shared_ptr<const PlacedExperts> placed = nullptr;
+  std::vector<RankLoad> loads{};  ///< of each rank, exactly; empty: by popularity
 };
 
 /// Adds the experts' kernels: of few tokens at the experts that they touch, of many at the fullest rank's load, the

@@ -11,6 +11,7 @@
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
 #include "models/plan/deployment_rules.h"
+#include "models/plan/exact_rows.h"
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
 #include "models/plan/speculation.h"
@@ -54,9 +55,7 @@ class GpuPredictor final : public Predictor {
     require_drafts(architecture, asked, workload);
     if (workload.phase == Phase::train) return predict_training(architecture, asked, workload, without);
     refuse_phase(architecture, asked, workload);
-    if (!workload.rows_per_expert.empty()) {
-      throw InputError("rows_per_expert", "are not supported yet on GPUs", "write --load");
-    }
+    require_exact_rows(architecture, asked, workload);
     Deployment deployment = with_resident_experts(architecture, asked, workload, capacity());
     if (deployment.backend.empty()) deployment.backend = "vllm";
     const EngineSpec& engine = engine_of(deployment.backend);
@@ -114,6 +113,22 @@ class GpuPredictor final : public Predictor {
   };
   using Passes = std::vector<Pass>;
 
+  /// Rows of each expert are said of one layer whose experts are alike.
+  static void require_exact_rows(const Architecture& architecture, const Deployment& deployment,
+                                 const Workload& workload) {
+    if (workload.rows_per_expert.empty()) return;
+    const auto* moe = is_lone_block(architecture) && architecture.decoder.size() == 1
+                          ? std::get_if<MoeBlock>(&architecture.decoder.front().blocks.front())
+                          : nullptr;
+    if (moe == nullptr || moe->experts.size() != 1) {
+      throw InputError("rows_per_expert", "are those of a single MoE layer of equal experts", "write --load");
+    }
+    if (deployment.redundant_experts > 0) {
+      throw InputError("rows_per_expert", "say nothing of copies", "leave out the copies, or write --load");
+    }
+    require_rows(workload.rows_per_expert, moe->expert_count(), moe->router.top_k, std::llround(step_tokens(workload)));
+  }
+
   static void refuse_phase(const Architecture& architecture, const Deployment& deployment, const Workload& workload) {
     const bool encodes = workload.phase == Phase::encode;
     if ((encodes ? architecture.encoder : architecture.decoder).empty()) {
@@ -134,7 +149,9 @@ class GpuPredictor final : public Predictor {
                          const std::string& prefix, double times = 1) {
       const bool joins = prefix == kDraft;
       passes.push_back(
-          {model_of(stack, ranks, engine, {sigma, workload.modalities}, joins),
+          {model_of(stack, ranks, engine,
+                    {sigma, workload.modalities, {workload.rows_per_expert.begin(), workload.rows_per_expert.end()}},
+                    joins),
            without.expert_imbalance ? model_of(stack, ranks, engine, {0, workload.modalities}, joins) : nullptr, work,
            prefix, times});
     };

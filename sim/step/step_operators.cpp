@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "models/core/count.h"
@@ -183,9 +184,21 @@ class Maker {
   /// @param share  of the rows that these experts see.
   void add_routed(const std::string& name, const MoeBlock& block, const ExpertGroup& group, double share,
                   std::int64_t width, double layers) {
-    add_experts({name, group.expert, group.count, block.router.top_k, width, share, layers, expert_dtype_,
-                 routing_.sigma, is_wide(), maker_.framework, maker_.version, place(group.count, block.router.top_k)},
-                deployment_, calibration_, maker_.result);
+    add_experts(
+        {name, group.expert, group.count, block.router.top_k, width, share, layers, expert_dtype_, routing_.sigma,
+         is_wide(), maker_.framework, maker_.version, place(group.count, block.router.top_k), exact_loads(group.count)},
+        deployment_, calibration_, maker_.result);
+  }
+
+  /// Of every rank, where the rows of each expert are said; experts lie in their order.
+  [[nodiscard]] std::vector<RankLoad> exact_loads(std::int64_t count) const {
+    std::vector<RankLoad> loads;
+    if (std::ssize(routing_.rows) != count) return loads;
+    const auto local = static_cast<std::size_t>(divide_over(count, deployment_.ep, "experts", "ep"));
+    for (std::size_t first = 0; first < routing_.rows.size(); first += local) {
+      loads.push_back(rank_load_of(std::span(routing_.rows).subspan(first, local)));
+    }
+    return loads;
   }
 
   /// Where experts are, once for all layers alike; nullptr where ranks see all rows and experts have no copies.

@@ -236,5 +236,34 @@ TEST(KernelTables, ANewMachineNeedsItsDatasheet) {
   EXPECT_THAT(finished.err, HasSubstr("--bandwidth"));
 }
 
+/// A layer of eight experts on H100 with such rows of each.
+double layer_seconds(const std::string& flag, const std::string& value, const std::string& ranks) {
+  const Finished finished =
+      run_moecast({"predict", "--hidden", "4096", "--width", "1536", "--experts", "8", "--top-k", "2", "--tokens",
+                   "400", "--hw", "h100-sxm", "--ep", ranks, flag, value, "--format", "json"});
+  EXPECT_EQ(finished.code, 0) << finished.err;
+  return finished.code == 0 ? Json::parse(finished.out).at("latency_s").get<double>() : 0;
+}
+
+TEST(ExactRows, AnyHistogramIsAnsweredOnAGpu) {
+  const std::string even = "100,100,100,100,100,100,100,100";
+  const std::string two = "400,400,0,0,0,0,0,0";
+  EXPECT_NEAR(layer_seconds("--rows", even, "1") / layer_seconds("--load", "uniform", "1"), 1, 0.05);
+  EXPECT_LT(layer_seconds("--rows", two, "1"), 0.8 * layer_seconds("--rows", even, "1")) << "a quarter of the weights";
+  EXPECT_GT(layer_seconds("--rows", two, "4"), 1.1 * layer_seconds("--rows", even, "4")) << "one rank has all rows";
+  EXPECT_EQ(layer_seconds("--rows", two, "4"), layer_seconds("--rows", "0,0,0,0,400,400,0,0", "4")) << "another has";
+}
+
+TEST(ExactRows, AreThoseOfTheLayer) {
+  const auto refused = [](const std::string& rows) {
+    const Finished finished = run_moecast({"predict", "--hidden", "4096", "--width", "1536", "--experts", "8",
+                                           "--top-k", "2", "--tokens", "400", "--hw", "h100-sxm", "--rows", rows});
+    EXPECT_EQ(finished.code, 2);
+    return finished.err;
+  };
+  EXPECT_THAT(refused("1,2"), HasSubstr("has 2 experts, the layer 8"));
+  EXPECT_THAT(refused("401,0,0,0,0,0,0,0"), HasSubstr("gives an expert 401 rows of 400 tokens"));
+}
+
 }  // namespace
 }  // namespace moecast::test

@@ -57,7 +57,7 @@ void show_warnings(const std::vector<Answer>& answers) {
 }
 
 QueryOptions with_usual_load(QueryOptions options, bool gpu) {
-  if (gpu && options.load.empty()) options.load = "log-normal:1";
+  if (gpu && options.load.empty() && options.rows.empty()) options.load = "log-normal:1";
   return options;
 }
 
