@@ -31,7 +31,8 @@ TEST(MoeSystem, GivesItsCapacityToExpertsThatHaveNone_C23) {
   MoeBlock by_experts;
   by_experts.router.kind = RouterKind::expert_choice;
   model.decoder.push_back({{without, own, by_experts}});
-  const auto& blocks = run_by(read_moe_system(kFolder, "fairseq-moe"), model).decoder.front().blocks;
+  const Architecture run = run_by(read_moe_system(kFolder, "fairseq-moe"), model);
+  const std::vector<Block>& blocks = run.decoder.front().blocks;
   const CapacitySpec given = std::get<MoeBlock>(blocks[0]).capacity;
   EXPECT_EQ(given.eval_factor, 2.0);
   EXPECT_FALSE(given.factor_of_top_k);
