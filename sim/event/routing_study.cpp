@@ -17,6 +17,8 @@ namespace {
 
 constexpr int kUniformDraws = 8;
 constexpr std::uint64_t kUniformSeed = 20240607;
+/// Stream of the copies that are first in turn.
+constexpr std::uint64_t kTurns = 0x7475726e73ULL;
 
 /// A stream of numbers for each (seed, sample).
 Random sample_random(std::uint64_t seed, std::uint64_t sample) {
@@ -162,6 +164,7 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
   }
   events_ = std::make_unique<MoeEvents>(graph_, ports_, study.topology.ranks(), options, uniform_bound_s_);
   parts_.resize(static_cast<std::size_t>(std::max(study.chunks, study.batches)));
+  recorded_.assign(static_cast<std::size_t>(study.layers), 0);
 }
 
 void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, StepSample& sample) {
@@ -278,8 +281,10 @@ StepSample RoutingSimulator::run(std::uint64_t seed, std::uint64_t index, const 
   if (orders_) orders_->go_to(static_cast<std::int64_t>(index));
   // A stream of its own: the same routings with and without.
   if (fetch_) fetch_->seed(sample_random(seed ^ 0x6665746368ULL, index)());
+  Random turns = sample_random(seed ^ kTurns, index);
   if (batches) events_->clear(study_.batches);
   for (int layer = 0; layer < study_.layers; ++layer) {
+    counters_[static_cast<std::size_t>(layer)].start_turns(turns);
     for (int part = 0; part < parts; ++part) {
       const std::int64_t tokens = study_.tokens * (part + 1) / parts - study_.tokens * part / parts;
       router_.draw(tokens, random, assignment_);
@@ -329,6 +334,10 @@ void RoutingSimulator::add_recorded(int layer, const Assignment& assignment, Ste
                      fmt::format("a recorded step of {} tokens; {} are asked for", assignment.tokens(), study_.tokens));
   }
   replays_ = true;
+  // By the layer's own windows: files hold them layer after layer or step after step.
+  Random turns =
+      sample_random(kTurns ^ static_cast<std::uint64_t>(layer), recorded_[static_cast<std::size_t>(layer)]++);
+  counters_[static_cast<std::size_t>(layer)].start_turns(turns);
   for (int part = 0; part < study_.chunks; ++part) {
     const auto begin = static_cast<std::size_t>(study_.tokens * part / study_.chunks);
     const auto end = static_cast<std::size_t>(study_.tokens * (part + 1) / study_.chunks);

@@ -95,7 +95,8 @@ class RoutingSimulator {
   Router router_;
   std::optional<ExpertOrders> orders_;
   std::optional<FetchDraw> fetch_;
-  bool replays_ = false;  ///< recorded steps, one after another
+  bool replays_ = false;                 ///< recorded steps, one after another
+  std::vector<std::uint64_t> recorded_;  ///< steps of each layer so far
   bool traffic_by_node_ = false;
   std::vector<TrafficCounter> counters_;  ///< one a layer
   std::vector<int> owners_;               ///< of shadowed experts, layer by layer
