@@ -56,7 +56,7 @@ RoutingPolicy policy_of(const RoutingOptions& options, int experts) {
   policy.groups_kept = options.groups_kept.empty()
                            ? policy.groups
                            : static_cast<int>(parse_count(options.groups_kept, "--groups-kept", 1, policy.groups));
-  if (policy.kind == Kind::hierarchical) policy.groups_kept = 1;
+  if (policy.kind == Kind::hierarchical && options.groups_kept.empty()) policy.groups_kept = 1;
   policy.tokens_per_decision = static_cast<int>(parse_count(options.unit, "--unit", 1, kMostTokens));
   if (!options.noise.empty()) std::tie(policy.noise, policy.noise_strength) = parse_noise(options.noise);
   if (!options.top_k_distribution.empty()) {
@@ -197,7 +197,8 @@ void add_routing_options(const Command& command, RoutingOptions& o) {
           "uniform (default), zipf:1.0, power-law:1.2, dirichlet:0.5, log-normal:1.05, histogram:3,1,1, trace:FILE");
   routing("--policy", o.policy, "NAME", "token-choice (default), expert-choice, hash, hierarchical, dense");
   routing("--groups", o.groups, "N", "Equal groups of consecutive experts (default 1)");
-  routing("--groups-kept", o.groups_kept, "N", "Groups a token may use (default all)");
+  routing("--groups-kept", o.groups_kept, "N",
+          "Groups a token may use (default all; hierarchical: coarse experts it chooses, default 1)");
   routing("--noise", o.noise, "KIND:STRENGTH", "gaussian:SD or uniform:RANGE, added to ln(popularity)");
   routing("--top-k-distribution", o.top_k_distribution, "P,P,...", "Chances of 0, 1, 2, ... experts a token");
   routing("--unit", o.unit, "N", "Tokens of a segment or sequence that is routed as one (default 1)");
