@@ -74,6 +74,8 @@ void check(const RoutingStudy& study) {
   };
   need(study.layers >= 1 && study.placements.size() == static_cast<std::size_t>(study.layers),
        fmt::format("{} placements for {} layers", study.placements.size(), study.layers));
+  need(study.recorded_popularity.empty() || study.recorded_popularity.size() == study.placements.size(),
+       "a recorded popularity of other layers");
   need(study.tokens >= 1, "a step needs at least one token");
   need(study.chunks >= 1 && study.chunks <= 64, fmt::format("{} chunks; 1 to 64 are possible", study.chunks));
   need(study.batches == 1 || study.batches == 2, "one batch, or two that overlap");
@@ -142,12 +144,13 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
   if (study.orders.active()) {
     orders_.emplace(router_.experts(), std::max(1, study.policy.groups), study.layers, study.orders, study.orders_seed);
   }
-  const std::vector<int> order = by_popularity(study.popularity);
   TrafficOptions traffic = study.traffic;
   traffic.own_copy_first = traffic.own_copy_first || study.shadowed_experts > 0;
   traffic_by_node_ = traffic.deduplication == Deduplication::per_node;
   if (!traffic_by_node_) traffic.ranks_per_node = study.topology.ranks();
-  for (const Placement& placement : study.placements) {
+  for (int layer = 0; layer < study.layers; ++layer) {
+    const Placement& placement = study.placements[static_cast<std::size_t>(layer)];
+    const std::vector<int> order = by_popularity(popularity_of(layer));
     for (int i = 0; i < study.shadowed_experts; ++i) {
       owners_.push_back(placement.ranks_of(order[static_cast<std::size_t>(i)]).front());
     }
@@ -173,7 +176,7 @@ void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, Ste
   if (slots) {
     const auto asked = static_cast<double>(assignment_.expert.size());
     const CapacityOutcome outcome =
-        limit_assignment(assignment_, *slots, overflow_of(study_.capacity), study_.popularity);
+        limit_assignment(assignment_, *slots, overflow_of(study_.capacity), popularity_of(layer));
     if (asked > 0) sample.dropped_ratio += static_cast<double>(outcome.dropped + outcome.queued) / asked / parts;
   }
   if (orders_) {

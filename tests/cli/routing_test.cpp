@@ -246,6 +246,35 @@ TEST_F(RecordedRoutingCommand, IsALoadOfBothEngines) {
   EXPECT_EQ(a.at("inputs").at("load"), load);
 }
 
+TEST_F(RecordedRoutingCommand, KeepsTheNumbersOfTheExperts) {
+  const std::string path = folder_ + "/numbers.csv";
+  const auto write = [&](int layers) {
+    std::ofstream file(path);
+    file << "layer,token,expert_0\n";
+    for (int layer = 0; layer < layers; ++layer) {
+      const int hot = layer == 0 ? 12 : 3;  // half of the tokens, the others evenly over 0 and 1
+      for (int t = 0; t < 1024; ++t) file << layer << ',' << t << ',' << (t % 2 == 0 ? hot : t / 2 % 2) << '\n';
+    }
+  };
+  const std::vector<std::string> asked{"routing", "--experts", "16",     "--top-k",      "1", "--tokens", "1024",
+                                       "--ranks", "4",         "--load", "trace:" + path};
+  write(1);
+  const Json one = answer({}, asked);
+  EXPECT_NEAR(one.at("experts").at("rows")[12].get<double>(), 512, 5) << "never chosen ones count half a token";
+  EXPECT_NEAR(one.at("experts").at("rows")[0].get<double>(), 256, 3);
+  EXPECT_NEAR(one.at("ranks").at("rows")[3].get<double>(), 512, 5);
+  write(2);
+  const Json both = answer({}, asked);
+  EXPECT_NEAR(both.at("experts").at("rows")[12].get<double>(), 256, 5);
+  EXPECT_NEAR(both.at("experts").at("rows")[3].get<double>(), 256, 5);
+  EXPECT_NEAR(answer({"--trace-layer", "1"}, asked).at("experts").at("rows")[3].get<double>(), 512, 5);
+  const Finished said = run_moecast(asked);
+  EXPECT_THAT(said.err, HasSubstr("mean over 2 layers"));
+  EXPECT_THAT(said.err, HasSubstr("which ones a token chose together"));
+  EXPECT_EQ(run_moecast(with(asked, {"--trace-layer", "2"})).code, 2);
+  EXPECT_EQ(run_moecast(with(kRouting, {"--trace-layer", "0"})).code, 2);
+}
+
 TEST_F(RecordedRoutingCommand, NamesTheLineThatIsWrong) {
   const auto refusal = [&](const std::string& text, const char* what) {
     const std::string path = folder_ + "/bad.csv";

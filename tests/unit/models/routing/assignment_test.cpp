@@ -347,6 +347,33 @@ TEST(Placement, ReplicasOfTheHottestExpertEvenOutASkewedLoad) {
   EXPECT_EQ(moved_copies(before, before), 0);
 }
 
+TEST(Placement, ASpecIsThePlacementItNames_B11) {
+  const std::vector<double> rows{4, 1, 1, 1};
+  const auto ranks = [&](PlacementSpec spec) {
+    std::vector<std::int32_t> of;
+    const Placement placed = place_experts(spec, rows, 2, 4, 2);
+    for (int e = 0; e < 4; ++e) of.push_back(placed.ranks_of(e).front());
+    return of;
+  };
+  PlacementSpec nodes = PlacementKind::node_aware;
+  nodes.ranks_per_node = 2;
+  EXPECT_EQ(ranks(PlacementKind::contiguous), (std::vector<std::int32_t>{0, 1, 2, 3}));
+  EXPECT_EQ(ranks(nodes), (std::vector<std::int32_t>{0, 1, 2, 3}));
+  PlacementSpec two = PlacementKind::servers;
+  two.servers = 2;
+  EXPECT_EQ(ranks(two), (std::vector<std::int32_t>{0, 0, 1, 1}));
+  EXPECT_GT(place_experts(PlacementKind::balanced, rows, 1, 4, 2).ranks_of(0).size(), 1U);
+  PlacementSpec map = PlacementKind::map;
+  map.map = {{3}, {2}, {1}, {0, 1}};
+  EXPECT_EQ(ranks(map), (std::vector<std::int32_t>{3, 2, 1, 0}));
+  map.map.pop_back();
+  EXPECT_THROW(ranks(map), InputError) << "three of four experts";
+  for (const char* name : {"contiguous", "round-robin", "node-aware", "balanced", "servers", "map"}) {
+    EXPECT_TRUE(find_placement_kind(name)) << name;
+  }
+  EXPECT_FALSE(find_placement_kind("somewhere"));
+}
+
 TEST(Placement, NamedOnesAreWhatTheirNamesSay_B11) {
   EXPECT_EQ(contiguous_placement(8, 4).ranks_of(5)[0], 2);
   EXPECT_EQ(round_robin_placement(8, 4).ranks_of(5)[0], 1);
