@@ -347,6 +347,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.exchange = options.exchange;
     EpCosts costs = make_ep_costs(machine.kernels, layer, measured);
     study.policy = policy_of(block, workload, architecture.name);
+    if (options.noise == RoutingNoise::none) add_noise_note(block, plan.notes);
     study.policy.noise = options.noise;
     study.policy.noise_strength = options.noise_strength;
     study.capacity = block.capacity;

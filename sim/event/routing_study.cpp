@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "models/core/error.h"
+#include "sim/event/block_routing.h"
 #include "sim/event/engine.h"
 
 namespace moecast {
@@ -24,14 +25,6 @@ constexpr std::uint64_t kTurns = 0x7475726e73ULL;
 Random sample_random(std::uint64_t seed, std::uint64_t sample) {
   Random mix(seed);
   return Random(mix() ^ (sample * 0x9e3779b97f4a7c15ULL));
-}
-
-CapacityOverflow overflow_of(const CapacitySpec& capacity) {
-  switch (capacity.overflow) {
-    case Overflow::next_best: return CapacityOverflow::next_best;
-    case Overflow::queue: return CapacityOverflow::queue;
-    default: return capacity.pad ? CapacityOverflow::pad : CapacityOverflow::drop;
-  }
 }
 
 /// Every rank's tokens at every rank.
