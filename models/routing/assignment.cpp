@@ -20,10 +20,6 @@ constexpr std::array<NamedPolicy, 5> kPolicies{{{"token-choice", RoutingPolicyKi
                                                 {"hierarchical", RoutingPolicyKind::hierarchical},
                                                 {"dense", RoutingPolicyKind::dense}}};
 
-/// Choices of groups, and orders in which one may come, that are tabulated at most.
-constexpr double kMostSubsets = 512;
-constexpr double kMostOrders = 720;
-
 void need_routing(bool holds, const std::string& what) {
   if (!holds) throw InputError("routing", what, "see moecast routing --help");
 }
@@ -42,9 +38,6 @@ std::vector<double> group_weights(std::span<const double> popularity, int groups
   for (double& weight : weights) weight = std::max(weight, floor);
   return weights;
 }
-
-/// ln(weight) + this, the largest first, is what successive draws by weight are.
-double gumbel(Random& random) { return -std::log(-std::log(random.uniform() + 1e-300)); }
 
 /// A number that depends on the token alone, evenly spread.
 std::uint64_t hash_of(std::uint64_t token) {
@@ -75,11 +68,11 @@ Router::Router(RoutingPolicy policy, std::span<const double> popularity)
       taken_(popularity.size(), 0) {
   const auto count = static_cast<int>(popularity.size());
   const int each = count / policy_.groups;
-  const bool one_group = policy_.kind == RoutingPolicyKind::hierarchical;
+  const bool hierarchical = policy_.kind == RoutingPolicyKind::hierarchical;
   need_routing(
       policy_.groups_kept >= 1 && policy_.groups_kept <= policy_.groups,
       std::to_string(policy_.groups_kept) + " of " + std::to_string(policy_.groups) + " groups cannot be kept");
-  const int choices = one_group ? each : policy_.groups_kept < policy_.groups ? each * policy_.groups_kept : count;
+  const int choices = each * policy_.groups_kept;
   int most = policy_.top_k;
   if (!policy_.top_k_distribution.empty()) {
     top_k_.emplace(policy_.top_k_distribution);
@@ -93,7 +86,7 @@ Router::Router(RoutingPolicy policy, std::span<const double> popularity)
                    " experts have a popularity above 0");
   need_routing(policy_.tokens_per_decision >= 1, "a decision needs at least one token");
   need_routing(std::isfinite(policy_.noise_strength) && policy_.noise_strength >= 0, "noise must not be negative");
-  const bool by_popularity = policy_.kind == RoutingPolicyKind::token_choice || one_group;
+  const bool by_popularity = policy_.kind == RoutingPolicyKind::token_choice || hierarchical;
   need_routing(by_popularity || policy_.noise == RoutingNoise::none || policy_.noise_strength == 0,
                "noise changes nothing where tokens do not choose experts by popularity");
   need_routing(by_popularity || policy_.top_k_distribution.empty(),
@@ -104,19 +97,24 @@ Router::Router(RoutingPolicy policy, std::span<const double> popularity)
       std::vector<double> weights(popularity.begin() + g * each, popularity.begin() + (g + 1) * each);
       const double floor = 1e-12 * (std::accumulate(weights.begin(), weights.end(), 0.0) + 1e-300);
       for (double& weight : weights) weight = std::max(weight, floor);
+      floored_.insert(floored_.end(), weights.begin(), weights.end());
       within_.emplace_back(weights);
     }
     group_weights_ = group_weights(popularity, policy_.groups);
     const double sum = std::accumulate(group_weights_.begin(), group_weights_.end(), 0.0);
     for (double& weight : group_weights_) weight /= sum;
-    if (policy_.groups_kept < policy_.groups || one_group) make_subsets(one_group ? 1 : policy_.groups_kept);
+    // Coarse experts that are chosen together each give their share: no table of both.
+    if (hierarchical ? policy_.groups_kept == 1 : policy_.groups_kept < policy_.groups)
+      make_subsets(policy_.groups_kept);
   }
 }
 
 int Router::draw_top_k(Random& random) const { return top_k_ ? (*top_k_)(random) : policy_.top_k; }
 
-/// Distinct experts, one after another by their weights.
-void Router::draw_from(const AliasTable& table, int top_k, Random& random, Assignment& out) {
+/// Distinct experts, one after another by their weights: draws that meet a taken expert are repeated, so many times,
+/// and the rest is drawn from those that are left.
+void Router::draw_from(const AliasTable& table, std::span<const std::int32_t> groups, int top_k, Random& random,
+                       Assignment& out) {
   const std::uint32_t stamp = ++stamp_;
   const std::size_t start = out.expert.size();
   out.expert.resize(start + static_cast<std::size_t>(top_k));
@@ -129,14 +127,44 @@ void Router::draw_from(const AliasTable& table, int top_k, Random& random, Assig
     slot += static_cast<int>(taken[expert] != stamp);
     taken[expert] = stamp;
   };
-  while (slot < top_k) {
+  for (std::size_t pairs = most_pairs(table.size(), top_k); slot < top_k && pairs > 0; --pairs) {
     const std::uint64_t bits = random();
     take(static_cast<std::uint32_t>(bits >> 32));
     if (slot < top_k) take(static_cast<std::uint32_t>(bits));
   }
+  for (; slot < top_k; ++slot) chosen[slot] = draw_left(groups, random);
 }
 
-void Router::draw_token(int top_k, Random& random, Assignment& out) { draw_from(experts_, top_k, random, out); }
+/// One expert of those that the token has not taken, by weight. @param groups  it may use; empty: all.
+std::int32_t Router::draw_left(std::span<const std::int32_t> groups, Random& random) {
+  const std::size_t each = popularity_.size() / static_cast<std::size_t>(policy_.groups);
+  const std::vector<double>& weights = groups.empty() ? popularity_ : floored_;
+  const auto visit = [&](const auto& see) {
+    const std::size_t count = groups.empty() ? static_cast<std::size_t>(policy_.groups) : groups.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t first = (groups.empty() ? i : static_cast<std::size_t>(groups[i])) * each;
+      for (std::size_t e = first; e < first + each; ++e) {
+        if (taken_[e] != stamp_ && weights[e] > 0 && !see(e)) return;
+      }
+    }
+  };
+  double left = 0;
+  visit([&](std::size_t e) {
+    left += weights[e];
+    return true;
+  });
+  double at = random.uniform() * left;
+  std::size_t chosen = 0;
+  visit([&](std::size_t e) {
+    chosen = e;  // the last one, where rounding leaves a rest
+    at -= weights[e];
+    return at >= 0;
+  });
+  taken_[chosen] = stamp_;
+  return static_cast<std::int32_t>(chosen);
+}
+
+void Router::draw_token(int top_k, Random& random, Assignment& out) { draw_from(experts_, {}, top_k, random, out); }
 
 void Router::draw_noisy(bool by_group, int top_k, Random& random, Assignment& out) {
   noisy_.clear();
@@ -150,123 +178,32 @@ void Router::draw_noisy(bool by_group, int top_k, Random& random, Assignment& ou
     }
     noisy_.push_back(std::log(popularity + 1e-300) + policy_.noise_strength * noise);
   }
-  const std::size_t each = popularity_.size() / static_cast<std::size_t>(policy_.groups);
-  if (by_group) keep_noisy_groups(random);
+  const auto each = static_cast<std::int32_t>(popularity_.size() / static_cast<std::size_t>(policy_.groups));
+  const auto score = [&](std::int32_t first, std::int32_t count) {
+    for (std::int32_t e = first; e < first + count; ++e)
+      scores_.emplace_back(noisy_[static_cast<std::size_t>(e)] + gumbel(random), e);
+  };
+  const auto take = [&](int count) {
+    std::partial_sort(scores_.begin(), scores_.begin() + count, scores_.end(), std::greater<>());
+    for (int slot = 0; slot < count; ++slot) out.expert.push_back(scores_[static_cast<std::size_t>(slot)].second);
+    scores_.clear();
+  };
   scores_.clear();
-  for (std::size_t e = 0; e < noisy_.size(); ++e) {
-    const auto group = static_cast<std::int32_t>(e / each);
-    if (by_group && std::ranges::find(chosen_groups_, group) == chosen_groups_.end()) continue;
-    scores_.emplace_back(noisy_[e] + gumbel(random), static_cast<std::int32_t>(e));
+  if (!by_group) {
+    score(0, experts());
+    return take(top_k);
   }
-  std::partial_sort(scores_.begin(), scores_.begin() + top_k, scores_.end(), std::greater<>());
-  for (int slot = 0; slot < top_k; ++slot) out.expert.push_back(scores_[static_cast<std::size_t>(slot)].second);
-}
-
-/// By the sums of their experts' noisy weights.
-void Router::keep_noisy_groups(Random& random) {
-  const std::size_t each = popularity_.size() / static_cast<std::size_t>(policy_.groups);
-  group_scores_.clear();
-  for (int group = 0; group < policy_.groups; ++group) {
-    const auto begin = noisy_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(group) * each);
-    const auto end = begin + static_cast<std::ptrdiff_t>(each);
-    const double most = *std::max_element(begin, end);
-    double sum = 0;
-    std::for_each(begin, end, [&](double score) { sum += std::exp(score - most); });
-    group_scores_.emplace_back(most + std::log(sum) + gumbel(random), group);
-  }
-  const auto kept = static_cast<std::size_t>(groups_chosen());
-  std::partial_sort(group_scores_.begin(), group_scores_.begin() + static_cast<std::ptrdiff_t>(kept),
-                    group_scores_.end(), std::greater<>());
-  chosen_groups_.clear();
-  for (std::size_t i = 0; i < kept; ++i) chosen_groups_.push_back(group_scores_[i].second);
-}
-
-void Router::choose_groups(int count, Random& random) {
-  chosen_groups_.clear();
-  while (static_cast<int>(chosen_groups_.size()) < count) {
-    const std::int32_t group = groups_(random);
-    if (std::find(chosen_groups_.begin(), chosen_groups_.end(), group) == chosen_groups_.end()) {
-      chosen_groups_.push_back(group);
+  keep_noisy_groups(random);
+  if (policy_.kind == RoutingPolicyKind::hierarchical) {
+    for (int i = 0; i < policy_.groups_kept; ++i) {
+      score(chosen_groups_[static_cast<std::size_t>(i)] * each, each);
+      take(share_of_group(top_k, i));
     }
+    return;
   }
-}
-
-void Router::draw_within(std::span<const std::int32_t> groups, int top_k, Random& random, Assignment& out) {
-  double total = 0;
-  for (const std::int32_t group : groups) total += group_weights_[static_cast<std::size_t>(group)];
-  const auto each = within_.front().size();
-  ++stamp_;
-  for (int slot = 0; slot < top_k;) {
-    double at = random.uniform() * total;
-    std::size_t i = 0;
-    while (i + 1 < groups.size() && at >= group_weights_[static_cast<std::size_t>(groups[i])]) {
-      at -= group_weights_[static_cast<std::size_t>(groups[i++])];
-    }
-    const auto group = static_cast<std::size_t>(groups[i]);
-    const auto expert = static_cast<std::int32_t>(group * each) + within_[group](random);
-    std::uint32_t& taken = taken_[static_cast<std::size_t>(expert)];
-    if (taken == stamp_) continue;
-    taken = stamp_;
-    out.expert.push_back(expert);
-    ++slot;
-  }
-}
-
-/// Every choice of groups gets a table of its experts, as long as there are few choices.
-void Router::make_subsets(int kept) {
-  double choices = 1;
-  double orders = 1;
-  for (int i = 0; i < kept; ++i) {
-    choices *= static_cast<double>(policy_.groups - i) / (i + 1);
-    orders *= i + 1;
-  }
-  if (choices > kMostSubsets || orders > kMostOrders || policy_.groups > 64) return;
-  const std::size_t each = popularity_.size() / static_cast<std::size_t>(policy_.groups);
-  std::vector<int> groups(static_cast<std::size_t>(kept));
-  std::iota(groups.begin(), groups.end(), 0);
-  std::vector<double> chances;
-  while (true) {
-    chances.push_back(chance_of(groups));
-    std::vector<double> weights;
-    std::vector<std::int32_t> experts;
-    for (const int group : groups) {
-      const double floor = 1e-12 * (group_weights_[static_cast<std::size_t>(group)] + 1e-300);
-      for (std::size_t i = 0; i < each; ++i) {
-        const std::size_t expert = static_cast<std::size_t>(group) * each + i;
-        experts.push_back(static_cast<std::int32_t>(expert));
-        weights.push_back(std::max(popularity_[expert], floor));
-      }
-    }
-    subset_tables_.emplace_back(weights, experts);
-    // The next combination in lexicographic order.
-    int at = kept - 1;
-    while (at >= 0 && groups[static_cast<std::size_t>(at)] == policy_.groups - kept + at) --at;
-    if (at < 0) break;
-    ++groups[static_cast<std::size_t>(at)];
-    for (int i = at + 1; i < kept; ++i)
-      groups[static_cast<std::size_t>(i)] = groups[static_cast<std::size_t>(i) - 1] + 1;
-  }
-  subsets_.emplace(chances);
-}
-
-/// Probability that these groups are drawn one after another by their weights, in any order.
-double Router::chance_of(std::vector<int> groups) const {
-  double sum = 0;
-  do {
-    double left = 1;
-    double chance = 1;
-    for (const int group : groups) {
-      const double weight = group_weights_[static_cast<std::size_t>(group)];
-      chance *= left > 0 ? weight / left : 0;
-      left -= weight;
-    }
-    sum += chance;
-  } while (std::next_permutation(groups.begin(), groups.end()));
-  return sum;
-}
-
-void Router::draw_subset(int top_k, Random& random, Assignment& out) {
-  draw_from(subset_tables_[static_cast<std::size_t>((*subsets_)(random))], top_k, random, out);
+  std::ranges::sort(chosen_groups_);
+  for (const std::int32_t group : chosen_groups_) score(group * each, each);
+  take(top_k);
 }
 
 /// Experts choose whole decisions: tokens, or segments of them.
@@ -306,6 +243,7 @@ void Router::draw(std::int64_t tokens, Random& random, Assignment& out) {
   out.first.push_back(0);
   if (policy_.kind == RoutingPolicyKind::expert_choice) return draw_expert_choice(tokens, random, out);
   const bool limited = policy_.groups_kept < policy_.groups;
+  const bool hierarchical = policy_.kind == RoutingPolicyKind::hierarchical;
   for (std::int64_t token = 0; token < tokens; ++token) {
     const std::size_t before = out.first.back();
     if (token % policy_.tokens_per_decision != 0) {
@@ -322,14 +260,16 @@ void Router::draw(std::int64_t tokens, Random& random, Assignment& out) {
       }
     } else {
       const int top_k = draw_top_k(random);
-      const bool by_group = policy_.groups > 1 && (policy_.kind == RoutingPolicyKind::hierarchical || limited);
+      const bool by_group = policy_.groups > 1 && (hierarchical || limited);
       if (policy_.noise != RoutingNoise::none && policy_.noise_strength > 0) {
         draw_noisy(by_group, top_k, random, out);
       } else if (by_group) {
-        if (subsets_) {
+        if (hierarchical && policy_.groups_kept > 1) {
+          draw_hierarchical(top_k, random, out);
+        } else if (subsets_) {
           draw_subset(top_k, random, out);
         } else {
-          choose_groups(groups_chosen(), random);
+          choose_groups(policy_.groups_kept, random);
           draw_within(chosen_groups_, top_k, random, out);
         }
       } else {
@@ -338,52 +278,6 @@ void Router::draw(std::int64_t tokens, Random& random, Assignment& out) {
     }
     out.first.push_back(static_cast<std::uint32_t>(out.expert.size()));
   }
-}
-
-CapacityOutcome limit_assignment(Assignment& assignment, std::int64_t slots, CapacityOverflow overflow,
-                                 std::span<const double> popularity) {
-  CapacityOutcome outcome;
-  const auto count = static_cast<std::size_t>(assignment.experts);
-  std::vector<std::int64_t> rows(count, 0);
-  std::vector<std::int32_t> best(count);
-  std::iota(best.begin(), best.end(), 0);
-  if (popularity.size() == count) {
-    std::stable_sort(best.begin(), best.end(), [&](std::int32_t a, std::int32_t b) {
-      return popularity[static_cast<std::size_t>(a)] > popularity[static_cast<std::size_t>(b)];
-    });
-  }
-  std::vector<std::int32_t> kept;
-  std::vector<std::uint32_t> first{0};
-  for (std::size_t token = 0; token < assignment.tokens(); ++token) {
-    const std::span<const std::int32_t> wanted = assignment.of(token);
-    for (const std::int32_t expert : wanted) {
-      std::int32_t chosen = expert;
-      if (rows[static_cast<std::size_t>(expert)] >= slots) {
-        chosen = -1;
-        if (overflow == CapacityOverflow::next_best) {
-          const auto begin = kept.begin() + first.back();
-          const auto found = std::find_if(best.begin(), best.end(), [&](std::int32_t other) {
-            return rows[static_cast<std::size_t>(other)] < slots &&
-                   std::find(wanted.begin(), wanted.end(), other) == wanted.end() &&
-                   std::find(begin, kept.end(), other) == kept.end();
-          });
-          if (found != best.end()) chosen = *found;
-        }
-        ++(chosen >= 0 ? outcome.moved : overflow == CapacityOverflow::queue ? outcome.queued : outcome.dropped);
-      }
-      if (chosen < 0) continue;
-      ++rows[static_cast<std::size_t>(chosen)];
-      ++outcome.kept;
-      kept.push_back(chosen);
-    }
-    first.push_back(static_cast<std::uint32_t>(kept.size()));
-  }
-  if (overflow == CapacityOverflow::pad) {
-    for (const std::int64_t used : rows) outcome.padded += slots - used;
-  }
-  assignment.expert = std::move(kept);
-  assignment.first = std::move(first);
-  return outcome;
 }
 
 }  // namespace moecast

@@ -25,8 +25,8 @@ struct Assignment {
 /// How a router decides.
 ///
 /// token_choice: k distinct experts a token, drawn in turn by popularity. expert_choice: each expert takes T k / E
-/// tokens or segments (rounded up). hash: expert = hash(token). hierarchical: one of `groups` coarse experts by its
-/// popularity, then k of its fine experts. dense: every expert.
+/// tokens or segments (rounded up). hash: expert = hash(token). hierarchical: `groups_kept` of `groups` coarse experts
+/// by their popularity, then of each its share of k fine experts. dense: every expert.
 enum class RoutingPolicyKind { token_choice, expert_choice, hash, hierarchical, dense };
 std::optional<RoutingPolicyKind> find_routing_policy(std::string_view name);
 
@@ -39,7 +39,7 @@ struct RoutingPolicy {
   /// Probability of 0, 1, 2, ... experts a token (dynamic k); empty: always top_k. Where tokens choose by popularity.
   std::vector<double> top_k_distribution{};
   int groups = 1;       ///< equal groups of consecutive experts
-  int groups_kept = 1;  ///< groups that a token may use, of `groups`; groups by the popularity of their experts
+  int groups_kept = 1;  ///< groups that a token uses, of `groups`; groups by the popularity of their experts
   RoutingNoise noise = RoutingNoise::none;
   /// Standard deviation, or half of the range, of what is added to ln(popularity). Where tokens choose by popularity.
   double noise_strength = 0;
@@ -59,7 +59,9 @@ class Router {
   [[nodiscard]] const RoutingPolicy& policy() const { return policy_; }
 
  private:
-  void draw_from(const AliasTable& table, int top_k, Random& random, Assignment& out);
+  void draw_from(const AliasTable& table, std::span<const std::int32_t> groups, int top_k, Random& random,
+                 Assignment& out);
+  [[nodiscard]] std::int32_t draw_left(std::span<const std::int32_t> groups, Random& random);
   void draw_token(int top_k, Random& random, Assignment& out);
   void draw_subset(int top_k, Random& random, Assignment& out);
   void make_subsets(int kept);
@@ -69,8 +71,14 @@ class Router {
   void draw_within(std::span<const std::int32_t> groups, int top_k, Random& random, Assignment& out);
   void choose_groups(int count, Random& random);
   void draw_expert_choice(std::int64_t tokens, Random& random, Assignment& out);
-  [[nodiscard]] int groups_chosen() const {
-    return policy_.kind == RoutingPolicyKind::hierarchical ? 1 : policy_.groups_kept;
+  /// Pairs of draws among so many, until which distinct ones are hoped for: about what drawing one of the rest takes.
+  static std::size_t most_pairs(std::size_t count, int distinct) {
+    return count / 2 + 2 * static_cast<std::size_t>(distinct);
+  }
+  void draw_hierarchical(int top_k, Random& random, Assignment& out);
+  /// Fine experts of the i-th coarse one that is chosen: alike, what is left over to the first ones.
+  [[nodiscard]] int share_of_group(int top_k, int i) const {
+    return top_k / policy_.groups_kept + (i < top_k % policy_.groups_kept ? 1 : 0);
   }
   [[nodiscard]] int draw_top_k(Random& random) const;
 
@@ -86,6 +94,8 @@ class Router {
   std::vector<double> group_weights_;  ///< sum to 1
   std::optional<AliasTable> subsets_;  ///< choices of groups, where they are few
   std::vector<AliasTable> subset_tables_;
+  std::vector<std::int32_t> subset_groups_;  ///< of each subset, one after another
+  std::vector<double> floored_;              ///< popularity, none below what keeps an expert in reach of its group
   std::vector<std::pair<double, std::int32_t>> scores_, group_scores_;
   std::vector<double> noisy_;  ///< ln(popularity) and noise of the token's experts
   std::vector<std::int32_t> order_;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "models/core/error.h"
+#include "models/routing/race.h"
 #include "models/routing/routing_trace.h"
 #include "models/routing/row_classes.h"
 
@@ -23,6 +24,9 @@ constexpr double kLeastConcentration = 0.01;
 constexpr double kMostConcentration = 1e6;
 /// Up to this many experts the inclusion probability is integrated exactly; above, the law of large numbers holds.
 constexpr std::size_t kExactExperts = 64;
+constexpr std::size_t kExactChoices = std::size_t{1} << 17;  ///< experts times k, where it is asked for: 0.1 s
+/// Where hardly an expert is chosen by chance, no large number is left: a tenth is missed.
+constexpr double kFewUncertain = 1;
 
 std::vector<double> raw_weights(const ExpertLoad& load, std::size_t experts) {
   std::vector<double> weights(experts, 1.0);
@@ -78,25 +82,6 @@ bool is_uniform(const std::vector<double>& popularity) {
   return *most - *least < 1e-12;
 }
 
-/// Choosing k distinct experts one after another by weight is a race of exponential clocks with those rates: the first
-/// k to ring are chosen. At time s each has rung with probability 1 - exp(-w s); s is where k are expected.
-double time_of_expected_choice(const std::vector<double>& popularity, double k) {
-  // Newton from the left: the expectation is concave in s, so that no step passes the root.
-  double s = 0;
-  for (int i = 0; i < 200; ++i) {
-    double missing = k;
-    double slope = 0;
-    for (const double w : popularity) {
-      const double rest = std::exp(-w * s);
-      missing -= 1 - rest;
-      slope += w * rest;
-    }
-    if (missing < 1e-12 * k || slope <= 0) break;
-    s += missing / slope;
-  }
-  return s;
-}
-
 /// Adds an expert that has rung with probability p to the distribution of how many have, cut off at `count.size()`.
 void add_expert(std::span<double> count, double p) {
   for (std::size_t j = count.size(); j-- > 1;) count[j] = count[j] * (1 - p) + count[j - 1] * p;
@@ -149,23 +134,27 @@ void scale_to_sum(std::vector<double>& probabilities, double sum) {
   }
 }
 
-/// P(e among the first k) = integral of w exp(-w s) P(fewer than k others have rung by s) ds, by quadrature in
-/// u = 1 - exp(-s / scale).
+/// P(e among the first k) = integral of w exp(-w s) P(fewer than k others have rung by s) ds.
+/// @param scale  about when k have rung.
 std::vector<double> exact_inclusion(const std::vector<double>& popularity, int top_k, double scale) {
-  constexpr int kNodes = 96;
   const std::size_t experts = popularity.size();
   const auto k = static_cast<std::size_t>(top_k);
   std::vector<double> inclusion(experts, 0.0);
   std::vector<double> rung(experts);
   std::vector<double> before(experts * k);
   std::vector<double> fewer(experts);
-  for (int node = 0; node < kNodes; ++node) {
-    const double u = (node + 0.5) / kNodes;
-    const double s = -scale * std::log1p(-u);
-    const double ds = scale / (1 - u) / kNodes;
-    for (std::size_t e = 0; e < experts; ++e) rung[e] = -std::expm1(-popularity[e] * s);
+  bool first = true;
+  for (RaceTimes times(std::ranges::max(popularity), top_k);; times.advance(), first = false) {
+    const double ds = times.weight() + (first ? times.weight_before() : 0);
+    for (std::size_t e = 0; e < experts; ++e) rung[e] = -std::expm1(-popularity[e] * times.now());
     fewer_others(rung, k, before, fewer);
-    for (std::size_t e = 0; e < experts; ++e) inclusion[e] += popularity[e] * (1 - rung[e]) * fewer[e] * ds;
+    double most = 0;
+    for (std::size_t e = 0; e < experts; ++e) {
+      const double added = popularity[e] * (1 - rung[e]) * fewer[e] * ds;
+      inclusion[e] += added;
+      most = std::max(most, added);
+    }
+    if (times.is_last(scale, most)) break;
   }
   scale_to_sum(inclusion, top_k);
   return inclusion;
@@ -210,7 +199,7 @@ std::vector<double> expert_popularity(const ExpertLoad& load, std::int64_t exper
   return weights;
 }
 
-std::vector<double> inclusion_probability(const std::vector<double>& popularity, int top_k) {
+std::vector<double> inclusion_probability(const std::vector<double>& popularity, int top_k, Inclusion how) {
   const std::size_t experts = popularity.size();
   const std::size_t weighted = check_choice(popularity, top_k);
   if (top_k == 1) return popularity;
@@ -221,15 +210,20 @@ std::vector<double> inclusion_probability(const std::vector<double>& popularity,
   }
   if (is_uniform(popularity)) return std::vector<double>(experts, top_k / static_cast<double>(experts));
   const double s = time_of_expected_choice(popularity, top_k);
-  if (experts <= kExactExperts) return exact_inclusion(popularity, top_k, s);
+  const bool few = experts * static_cast<std::size_t>(top_k) <= kExactChoices;
+  if (experts <= kExactExperts || (how == Inclusion::exact && few)) return exact_inclusion(popularity, top_k, s);
   std::vector<double> inclusion(experts);
-  for (std::size_t e = 0; e < experts; ++e) inclusion[e] = -std::expm1(-popularity[e] * s);
-  return inclusion;
+  double uncertain = 0;  // variance of how many have rung
+  for (std::size_t e = 0; e < experts; ++e) {
+    inclusion[e] = -std::expm1(-popularity[e] * s);
+    uncertain += inclusion[e] * (1 - inclusion[e]);
+  }
+  return uncertain < kFewUncertain && few ? exact_inclusion(popularity, top_k, s) : inclusion;
 }
 
-double expected_distinct_experts(const std::vector<double>& popularity, std::int64_t tokens, int top_k) {
+double expected_distinct_experts(const std::vector<double>& popularity, std::int64_t tokens, int top_k, Inclusion how) {
   double distinct = 0;
-  for (const double p : inclusion_probability(popularity, top_k)) {
+  for (const double p : inclusion_probability(popularity, top_k, how)) {
     distinct += -std::expm1(static_cast<double>(tokens) * std::log1p(-std::min(p, 1 - 1e-15)));
   }
   return distinct;

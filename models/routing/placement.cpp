@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 #include "models/core/error.h"
@@ -14,6 +15,17 @@ void need_placement(bool holds, const std::string& what, const std::string& hint
   if (!holds) throw InputError("placement", what, hint);
 }
 
+struct NamedPlacement {
+  std::string_view name;
+  PlacementKind kind;
+};
+constexpr std::array<NamedPlacement, 6> kPlacements{{{"contiguous", PlacementKind::contiguous},
+                                                     {"round-robin", PlacementKind::round_robin},
+                                                     {"node-aware", PlacementKind::node_aware},
+                                                     {"balanced", PlacementKind::balanced},
+                                                     {"servers", PlacementKind::servers},
+                                                     {"map", PlacementKind::map}}};
+
 std::vector<std::vector<std::int32_t>> one_each(int experts, int ranks) {
   need_placement(experts >= 1 && ranks >= 1, fmt::format("{} experts on {} ranks", experts, ranks),
                  "both are at least 1");
@@ -21,6 +33,32 @@ std::vector<std::vector<std::int32_t>> one_each(int experts, int ranks) {
 }
 
 }  // namespace
+
+std::optional<PlacementKind> find_placement_kind(std::string_view name) {
+  for (const NamedPlacement& placement : kPlacements) {
+    if (placement.name == name) return placement.kind;
+  }
+  return std::nullopt;
+}
+
+Placement place_experts(const PlacementSpec& spec, std::span<const double> rows, int groups, int ranks,
+                        int slots_per_rank) {
+  const auto experts = static_cast<int>(rows.size());
+  switch (spec.kind) {
+    case PlacementKind::contiguous: break;
+    case PlacementKind::round_robin: return round_robin_placement(experts, ranks);
+    case PlacementKind::node_aware:
+      return node_aware_placement(experts, ranks, groups, (ranks + spec.ranks_per_node - 1) / spec.ranks_per_node);
+    case PlacementKind::balanced: return balanced_placement(rows, ranks, slots_per_rank);
+    case PlacementKind::servers: return server_placement(experts, ranks, spec.servers);
+    case PlacementKind::map:
+      need_placement(spec.map.size() == rows.size(),
+                     fmt::format("the map has {} experts, the layer {}", spec.map.size(), rows.size()),
+                     "write the ranks of every expert, e.g. map:0,0,1+2");
+      return {ranks, spec.map};
+  }
+  return contiguous_placement(experts, ranks);
+}
 
 Placement::Placement(int ranks, const std::vector<std::vector<std::int32_t>>& ranks_of_expert) : ranks_(ranks) {
   need_placement(ranks >= 1, "has no ranks");
@@ -83,6 +121,16 @@ Placement node_aware_placement(int experts, int ranks, int groups, int nodes) {
   for (int e = 0; e < experts; ++e) {
     const int node = e / on_node;
     map[static_cast<std::size_t>(e)].push_back(node * node_ranks + e % on_node * node_ranks / on_node);
+  }
+  return {ranks, map};
+}
+
+Placement server_placement(int experts, int ranks, int servers) {
+  auto map = one_each(experts, ranks);
+  need_placement(servers >= 1 && servers <= ranks, fmt::format("{} servers of {} ranks", servers, ranks));
+  for (int e = 0; e < experts; ++e) {
+    map[static_cast<std::size_t>(e)].push_back(
+        static_cast<std::int32_t>(static_cast<std::int64_t>(e) * servers / experts));
   }
   return {ranks, map};
 }

@@ -1,4 +1,5 @@
 #pragma once
+#include <cmath>
 #include <cstdint>
 
 namespace moecast {
@@ -40,5 +41,8 @@ class Random {
   static constexpr std::uint64_t rotate(std::uint64_t x, int bits) { return (x << bits) | (x >> (64 - bits)); }
   std::uint64_t state_[4] = {};
 };
+
+/// ln(weight) + this, the largest first, is what successive draws by weight are.
+inline double gumbel(Random& random) { return -std::log(-std::log(random.uniform() + 1e-300)); }
 
 }  // namespace moecast

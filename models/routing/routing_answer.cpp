@@ -13,6 +13,8 @@
 namespace moecast {
 namespace {
 
+constexpr std::uint64_t kTurnsSeed = 0x7475726e73ULL;
+
 CapacityOverflow overflow_of(const CapacitySpec& capacity) {
   switch (capacity.overflow) {
     case Overflow::next_best: return CapacityOverflow::next_best;
@@ -35,6 +37,43 @@ void add(LoadMetrics& sums, const LoadMetrics& one, double weight) {
   sums.gini += weight * one.gini;
   sums.entropy_nats += weight * one.entropy_nats;
   sums.normalised_entropy += weight * one.normalised_entropy;
+}
+
+/// (token, slot) pairs that are drawn beside an expectation, and those that one sample may have.
+constexpr double kRowsBeside = 1 << 22;
+constexpr double kMostRowsBeside = 1 << 25;
+constexpr int kSamplesBeside = 100;
+
+/// Rows of an expert's copies in turn, the first one drawn.
+void deal(std::int64_t rows, std::span<const std::int32_t> copies, Random& random, std::vector<double>& rows_per_rank) {
+  const auto count = static_cast<std::int64_t>(copies.size());
+  const std::int64_t start = count > 1 ? random.below(static_cast<std::uint32_t>(count)) : 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int32_t rank = copies[static_cast<std::size_t>((start + i) % count)];
+    rows_per_rank[static_cast<std::size_t>(rank)] += static_cast<double>(rows / count + (i < rows % count ? 1 : 0));
+  }
+}
+
+std::optional<SampledMetrics> metrics_beside(const RoutingQuestion& question, int top_k) {
+  const double rows_of_one = static_cast<double>(question.tokens) * top_k;
+  if (rows_of_one > kMostRowsBeside) return std::nullopt;
+  SampledMetrics metrics;
+  metrics.samples = static_cast<int>(std::clamp(kRowsBeside / rows_of_one, 1.0, static_cast<double>(kSamplesBeside)));
+  for (LoadMetrics* sums : {&metrics.experts, &metrics.ranks}) *sums = {0, 0, 0, 0, 0};
+  Router router(question.policy, question.popularity);
+  Random random(question.seed);
+  Assignment assignment;
+  for (int sample = 0; sample < metrics.samples; ++sample) {
+    router.draw(question.tokens, random, assignment);
+    const std::vector<std::int64_t> rows = assignment.rows_per_expert();
+    std::vector<double> rows_per_rank(static_cast<std::size_t>(question.placement.ranks()), 0.0);
+    for (int e = 0; e < router.experts(); ++e)
+      deal(rows[static_cast<std::size_t>(e)], question.placement.ranks_of(e), random, rows_per_rank);
+    const std::vector<double> rows_per_expert(rows.begin(), rows.end());
+    add(metrics.experts, load_metrics(rows_per_expert), 1.0 / metrics.samples);
+    add(metrics.ranks, load_metrics(rows_per_rank), 1.0 / metrics.samples);
+  }
+  return metrics;
 }
 
 RoutingAnswer expected_answer(const RoutingQuestion& question) {
@@ -62,8 +101,10 @@ RoutingAnswer expected_answer(const RoutingQuestion& question) {
   answer.copies = traffic.all();
   answer.experts = load_metrics(answer.rows_per_expert);
   answer.ranks = load_metrics(answer.rows_per_rank);
+  answer.sampled = metrics_beside(question, top_k);
   answer.experts_per_token = top_k;
-  answer.distinct_experts = expected_distinct_experts(popularity, question.tokens / policy.tokens_per_decision, top_k);
+  const std::int64_t decisions = (question.tokens + policy.tokens_per_decision - 1) / policy.tokens_per_decision;
+  answer.distinct_experts = expected_distinct_experts(popularity, decisions, top_k, Inclusion::exact);
   answer.kept = std::accumulate(answer.asked.begin(), answer.asked.end(), 0.0);
   if (question.flops_per_row) answer.wasted_flops = 0;
   return answer;
@@ -84,7 +125,11 @@ class Sampler {
 
   RoutingAnswer run() {
     Random random(question_.seed);
-    for (int sample = 0; sample < question_.samples; ++sample) add_draw(random);
+    Random turns(question_.seed + kTurnsSeed);  // of its own: the same routings whatever has copies
+    for (int sample = 0; sample < question_.samples; ++sample) {
+      counter_.start_turns(turns);
+      add_draw(random);
+    }
     if (question_.flops_per_row) answer_.wasted_flops = answer_.padded * *question_.flops_per_row;
     return std::move(answer_);
   }

@@ -26,6 +26,12 @@ struct RoutingQuestion {
   std::uint64_t seed = 1;
 };
 
+/// Means of what single routings are like.
+struct SampledMetrics {
+  int samples = 0;
+  LoadMetrics experts, ranks;
+};
+
 /// Means over the samples, or the expectation. Rows are (token, slot) pairs.
 struct RoutingAnswer {
   bool expected = true;
@@ -34,8 +40,11 @@ struct RoutingAnswer {
   std::vector<double> rows_per_rank;
   std::vector<double> tokens_per_rank;  ///< copies that arrive at a rank, its own included
   ByteMatrix copies{1};                 ///< of tokens, from rank to rank; combine goes the other way round
-  LoadMetrics experts;                  ///< of rows_per_expert; mean of the samples' metrics
+  LoadMetrics experts;                  ///< mean of the samples' metrics; of an expectation those of its rows
   LoadMetrics ranks;
+  /// Of an expectation: chance makes each routing less even than the expected rows are. Unknown where samples would
+  /// hold too many rows to be drawn by the way.
+  std::optional<SampledMetrics> sampled;
   double experts_per_token = 0;
   double distinct_experts = 0;        ///< with at least one row
   std::optional<std::int64_t> slots;  ///< of an expert

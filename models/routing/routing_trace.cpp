@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <limits>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <utility>
 
 #include "models/core/error.h"
@@ -24,8 +25,8 @@ constexpr std::size_t kMostTopK = 4'096;
 constexpr std::size_t kMostCounters = std::size_t{1} << 24;
 constexpr std::int64_t kMostTraceTokens = std::int64_t{1} << 53;
 
-/// Below, inclusion is integrated and its inverse iterated; above, the closed form is what inclusion_probability uses.
-constexpr std::size_t kIterated = 64;
+/// Beyond, a share of the tokens says no more about a weight: it grows without bound.
+constexpr double kNearlyCertain = 1 - 1e-5;
 
 std::string shown(std::string_view cell) {
   std::string text(cell.substr(0, 40));
@@ -188,37 +189,32 @@ RoutingTrace read_routing_trace(const std::string& path) {
   return trace;
 }
 
-std::vector<double> popularity_of_inclusion(std::span<const double> inclusion, int top_k) {
+std::vector<double> popularity_of_inclusion(std::span<const double> inclusion, int top_k, Inclusion how) {
+  if (top_k == 1) return {inclusion.begin(), inclusion.end()};
   // Choosing k by weight is a race of exponential clocks, of which each has rung with 1 - exp(-w): invert that.
+  const auto odds = [](double p) { return -std::log1p(-std::min(p, kNearlyCertain)); };
   std::vector<double> weights(inclusion.size());
-  std::ranges::transform(inclusion, weights.begin(), [](double p) { return -std::log1p(-p); });
-  if (inclusion.size() > kIterated || top_k == 1) {
-    if (top_k == 1) std::ranges::copy(inclusion, weights.begin());
-    return weights;
-  }
-  constexpr int kRounds = 60;
+  std::ranges::transform(inclusion, weights.begin(), odds);
+  constexpr int kRounds = 200;
+  constexpr double kClose = 1e-4;
   for (int round = 0; round < kRounds; ++round) {
-    const std::vector<double> now = inclusion_probability(
-        [&] {
-          double sum = 0;
-          for (const double w : weights) sum += w;
-          std::vector<double> scaled = weights;
-          for (double& w : scaled) w /= sum;
-          return scaled;
-        }(),
-        top_k);
+    const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+    for (double& w : weights) w /= sum;
+    const std::vector<double> now = inclusion_probability(weights, top_k, how);
     double worst = 0;
     for (std::size_t e = 0; e < weights.size(); ++e) {
       worst = std::max(worst, std::abs(now[e] / inclusion[e] - 1));
       // The odds of clocks: they go on growing where the probability is near one.
-      weights[e] *= std::log1p(-inclusion[e]) / std::log1p(-std::min(now[e], 1 - 1e-12));
+      weights[e] *= odds(inclusion[e]) / odds(now[e]);
     }
-    if (worst < 1e-4) break;
+    if (worst < kClose) break;
   }
   return weights;
 }
 
-std::vector<double> trace_popularity(const RoutingTrace& trace, std::int64_t experts) {
+namespace {
+
+void check_trace(const RoutingTrace& trace, std::int64_t experts) {
   if (trace.highest_expert >= experts) {
     throw InputError(fmt::format("{}: line {}", trace.path, trace.highest_line),
                      fmt::format("expert {}; the model has {}", trace.highest_expert, experts),
@@ -227,22 +223,57 @@ std::vector<double> trace_popularity(const RoutingTrace& trace, std::int64_t exp
   if (trace.top_k > experts) {
     throw InputError(trace.path, fmt::format("holds {} experts a token; the model has {}", trace.top_k, experts));
   }
+}
+
+/// Share of the tokens that chose each expert. One that was never chosen counts half a token.
+std::vector<double> chosen_share(const RoutingTrace& trace, std::size_t layer, std::int64_t experts) {
+  const auto tokens = static_cast<double>(trace.tokens[layer]);
+  std::vector<double> share(static_cast<std::size_t>(experts), 0.0);
+  std::ranges::copy(trace.rows[layer], share.begin());
+  for (double& rows : share) rows = std::clamp(rows, 0.5, std::max(0.5, tokens - 0.5)) / tokens;
+  return share;
+}
+
+std::vector<double> popularity_of_share(std::vector<double> share, int top_k, Inclusion how) {
+  if (top_k == std::ssize(share)) return std::vector<double>(share.size(), 1.0);
+  const double sum = std::accumulate(share.begin(), share.end(), 0.0);
+  for (double& p : share) p = std::min(p * top_k / sum, kNearlyCertain);
+  return popularity_of_inclusion(share, top_k, how);
+}
+
+void add_layer(std::vector<double>& mean, const std::vector<double>& share, std::size_t layers) {
+  for (std::size_t e = 0; e < mean.size(); ++e) mean[e] += share[e] / static_cast<double>(layers);
+}
+
+}  // namespace
+
+std::vector<double> trace_popularity(const RoutingTrace& trace, std::int64_t experts) {
+  check_trace(trace, experts);
   std::vector<double> mean(static_cast<std::size_t>(experts), 0.0);
   for (std::size_t layer = 0; layer < trace.rows.size(); ++layer) {
-    std::vector<double> chosen(trace.rows[layer].begin(), trace.rows[layer].end());
-    chosen.resize(mean.size(), 0);
-    const auto tokens = static_cast<double>(trace.tokens[layer]);
-    std::ranges::sort(chosen, std::greater<>());
-    for (std::size_t e = 0; e < mean.size(); ++e) {
-      const double seen = std::clamp(chosen[e], 0.5, tokens - 0.5);
-      mean[e] += seen / tokens / static_cast<double>(trace.rows.size());
-    }
+    std::vector<double> share = chosen_share(trace, layer, experts);
+    std::ranges::sort(share, std::greater<>());
+    add_layer(mean, share, trace.rows.size());
   }
-  if (trace.top_k == experts) return std::vector<double>(mean.size(), 1.0);
-  double sum = 0;
-  for (const double p : mean) sum += p;
-  for (double& p : mean) p = std::min(p * trace.top_k / sum, 1 - 1e-9);
-  return popularity_of_inclusion(mean, trace.top_k);
+  return popularity_of_share(std::move(mean), trace.top_k, Inclusion::quick);
+}
+
+std::vector<double> recorded_popularity(const RoutingTrace& trace, std::int64_t experts,
+                                        std::optional<std::size_t> layer) {
+  check_trace(trace, experts);
+  if (layer) return popularity_of_share(chosen_share(trace, *layer, experts), trace.top_k, Inclusion::exact);
+  std::vector<double> mean(static_cast<std::size_t>(experts), 0.0);
+  for (std::size_t i = 0; i < trace.rows.size(); ++i)
+    add_layer(mean, chosen_share(trace, i, experts), trace.rows.size());
+  return popularity_of_share(std::move(mean), trace.top_k, Inclusion::exact);
+}
+
+std::vector<double> recorded_shares(const RoutingTrace& trace, std::int64_t experts, std::size_t layer) {
+  check_trace(trace, experts);
+  std::vector<double> share(static_cast<std::size_t>(experts), 0.0);
+  for (std::size_t e = 0; e < trace.rows[layer].size(); ++e)
+    share[e] = static_cast<double>(trace.rows[layer][e]) / static_cast<double>(trace.tokens[layer]);
+  return share;
 }
 
 std::int64_t trace_windows(const RoutingTrace& trace, std::int64_t tokens) {

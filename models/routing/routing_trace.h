@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
-#include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -9,6 +9,7 @@
 
 #include "models/core/csv_line.h"
 #include "models/routing/assignment.h"
+#include "models/routing/load.h"
 
 namespace moecast {
 
@@ -79,15 +80,24 @@ struct RoutingTrace {
 /// @throws InputError as RoutingTraceLines, and on a file without a token.
 RoutingTrace read_routing_trace(const std::string& path);
 
-/// Selection weights whose draws of top_k distinct experts choose each as often as was recorded: the mean over layers,
-/// each in the order of its experts' popularity (most popular first). An expert that was never chosen counts half a
-/// token.
+/// Selection weights of a typical layer, whose draws of top_k distinct experts choose as unevenly as was recorded: the
+/// mean over layers, each in the order of its experts' popularity (most popular first). Which expert is which is lost.
+/// An expert that was never chosen counts half a token.
 /// @throws InputError naming the line of an expert beyond `experts`.
 std::vector<double> trace_popularity(const RoutingTrace& trace, std::int64_t experts);
 
+/// The same by the experts' numbers, whose exact inclusion is what was recorded. @param layer  its place in the order
+/// of the file; nullopt: mean over all layers.
+std::vector<double> recorded_popularity(const RoutingTrace& trace, std::int64_t experts,
+                                        std::optional<std::size_t> layer);
+
+/// Share of the layer's tokens that chose each expert, as it stands in the file.
+std::vector<double> recorded_shares(const RoutingTrace& trace, std::int64_t experts, std::size_t layer);
+
 /// Selection weights from how likely a token chooses each expert (sum: k). Inverse of inclusion_probability, to 1e-4
-/// relative. @param inclusion  each in (0, 1).
-std::vector<double> popularity_of_inclusion(std::span<const double> inclusion, int top_k);
+/// relative (to 1e-5 of a certain choice). @param inclusion  each in (0, 1).
+std::vector<double> popularity_of_inclusion(std::span<const double> inclusion, int top_k,
+                                            Inclusion how = Inclusion::quick);
 
 /// Whole windows of so many tokens that every layer holds. @throws InputError when there is none.
 std::int64_t trace_windows(const RoutingTrace& trace, std::int64_t tokens);

@@ -51,35 +51,21 @@ void reset(Traffic& out, int ranks, int experts) {
   out.tokens_per_rank.assign(static_cast<std::size_t>(ranks), 0);
 }
 
-/// Popularities of the experts of each group, one group after another.
-struct Rates {
-  std::vector<double> values;
-  std::vector<std::size_t> first{0};
-};
-
-/// Groups are ranks, or nodes where copies of an expert count together.
-Rates rates_of(std::span<const double> popularity, const Placement& placement, int ranks_per_group) {
+/// Which experts each rank, or each node of so many ranks, holds, and how much of their copies.
+std::vector<std::vector<GroupMember>> members_of(const Placement& placement, int ranks_per_group) {
   const int groups = (placement.ranks() + ranks_per_group - 1) / ranks_per_group;
-  std::vector<std::vector<double>> by_group(static_cast<std::size_t>(groups));
+  std::vector<std::vector<GroupMember>> members(static_cast<std::size_t>(groups));
   for (int expert = 0; expert < placement.experts(); ++expert) {
     const auto copies = placement.ranks_of(expert);
-    const double each = popularity[static_cast<std::size_t>(expert)] / static_cast<double>(copies.size());
     for (std::size_t i = 0; i < copies.size();) {
+      const std::size_t first = i;
       const int group = copies[i] / ranks_per_group;
-      double share = 0;
-      while (i < copies.size() && copies[i] / ranks_per_group == group) {
-        share += each;
-        ++i;
-      }
-      by_group[static_cast<std::size_t>(group)].push_back(share);
+      while (i < copies.size() && copies[i] / ranks_per_group == group) ++i;
+      const double share = static_cast<double>(i - first) / static_cast<double>(copies.size());
+      members[static_cast<std::size_t>(group)].push_back({expert, share});
     }
   }
-  Rates rates;
-  for (const std::vector<double>& group : by_group) {
-    rates.values.insert(rates.values.end(), group.begin(), group.end());
-    rates.first.push_back(rates.values.size());
-  }
-  return rates;
+  return members;
 }
 
 }  // namespace
@@ -101,9 +87,19 @@ TrafficCounter::TrafficCounter(Placement placement, TrafficOptions options)
       seen_rank_(static_cast<std::size_t>(placement_.ranks()), 0),
       seen_node_(static_cast<std::size_t>(placement_.ranks()), 0) {
   check(placement_, options_);
-  if (placement_.copies() != static_cast<std::size_t>(placement_.experts())) return;
+  for (int expert = 0; expert < placement_.experts(); ++expert) {
+    if (placement_.ranks_of(expert).size() > 1) copied_.push_back(expert);
+  }
+  if (!copied_.empty()) return;
   for (int expert = 0; expert < placement_.experts(); ++expert) {
     only_rank_.push_back(placement_.ranks_of(expert).front());
+  }
+}
+
+void TrafficCounter::start_turns(Random& random) {
+  for (const std::int32_t expert : copied_) {
+    const auto copies = static_cast<std::uint32_t>(placement_.ranks_of(expert).size());
+    turn_[static_cast<std::size_t>(expert)] = random.below(copies);
   }
 }
 
@@ -213,7 +209,8 @@ Traffic expected_traffic(std::span<const double> popularity, int top_k, std::spa
     need_traffic(std::isfinite(own) && own >= 0, "tokens of a rank must be finite and not negative");
     tokens += own;
   }
-  const std::vector<double> inclusion = inclusion_probability({popularity.begin(), popularity.end()}, top_k);
+  const std::vector<double> inclusion =
+      inclusion_probability({popularity.begin(), popularity.end()}, top_k, Inclusion::exact);
   const Nodes nodes{ranks, options.ranks_per_node};
   Traffic out;
   reset(out, ranks, placement.experts());
@@ -230,12 +227,10 @@ Traffic expected_traffic(std::span<const double> popularity, int top_k, std::spa
   }
   std::vector<double> node_reach;
   if (options.deduplication != Deduplication::per_expert) {
-    const Rates rates = rates_of(popularity, placement, 1);
-    rank_reach = reach_probabilities(rates.values, rates.first, top_k);
+    rank_reach = reach_probabilities(popularity, members_of(placement, 1), top_k);
   }
   if (options.deduplication == Deduplication::per_node) {
-    const Rates rates = rates_of(popularity, placement, options.ranks_per_node);
-    node_reach = reach_probabilities(rates.values, rates.first, top_k);
+    node_reach = reach_probabilities(popularity, members_of(placement, options.ranks_per_node), top_k);
   }
   for (std::size_t r = 0; r < rank_reach.size(); ++r) out.tokens_per_rank[r] = tokens * rank_reach[r];
   for (int sender = 0; sender < ranks; ++sender) {

@@ -33,11 +33,16 @@ struct Traffic {
 };
 
 /// Counts assignments. Token t starts on rank t * ranks / tokens (equal shares, in order). Keeps its buffers.
+///
+/// Tokens of an expert with copies go to its copies in turn. Where turns start at a copy that is drawn for each expert,
+/// every token is as likely to go to each copy, whatever becomes of its other experts: the mean over starts is
+/// expected_traffic, while the copies of one sample share their rows evenly.
 class TrafficCounter {
  public:
   TrafficCounter(Placement placement, TrafficOptions options);
-  /// @param out  overwritten; no allocation when its sizes fit. Tokens of an expert with copies go to its copies in
-  /// turn.
+  /// Draws which copy of each expert is the next; without, turns go on where the last count ended.
+  void start_turns(Random& random);
+  /// @param out  overwritten; no allocation when its sizes fit.
   void count(const Assignment& assignment, Traffic& out);
   [[nodiscard]] const Placement& placement() const { return placement_; }
 
@@ -50,11 +55,13 @@ class TrafficCounter {
   std::vector<std::uint32_t> sent_;         ///< rows of one sender to each rank
   std::vector<std::uint32_t> expert_rows_;  ///< rows of each expert
   std::vector<std::uint32_t> turn_;         ///< of each expert's copies
+  std::vector<std::int32_t> copied_;        ///< experts with copies
   std::vector<std::uint32_t> seen_rank_, seen_node_;
   std::uint32_t stamp_ = 0;
 };
 
-/// The expectation of the same for token choice: every token draws k distinct experts by popularity.
+/// The expectation of the same for token choice: every token draws k distinct experts by popularity, and one copy of
+/// each, all copies alike.
 ///
 /// Distinct ranks and nodes: see reach_probabilities.
 /// @param tokens_per_rank  of each rank, at least 0.

@@ -21,6 +21,10 @@ std::string unsupported(const MoeBlock& block) {
   }
   if (router.network == RouterNetwork::attention) return "an attention router";
   if (block.capacity.overflow == Overflow::reroute_random) return "random rerouting of overflow";
+  // Samples are steps by themselves: nothing would ever come back.
+  if (block.capacity.overflow == Overflow::queue && block.capacity.limited()) {
+    return "a queue of overflow for later steps (moecast routing --steps follows one)";
+  }
   return {};
 }
 
@@ -38,6 +42,20 @@ int tokens_per_decision(const RouterSpec& router, const Workload& workload, cons
 }
 
 }  // namespace
+
+CapacityOverflow overflow_of(const CapacitySpec& capacity) {
+  switch (capacity.overflow) {
+    case Overflow::next_best: return CapacityOverflow::next_best;
+    case Overflow::queue: return CapacityOverflow::queue;
+    default: return capacity.pad ? CapacityOverflow::pad : CapacityOverflow::drop;
+  }
+}
+
+void add_noise_note(const MoeBlock& block, std::vector<std::string>& notes) {
+  if (block.router.noise == NoiseKind::none) return;
+  const std::string text = "the router's noise is of training: routings are drawn without it";
+  if (std::ranges::find(notes, text) == notes.end()) notes.push_back(text);
+}
 
 RoutingPolicy policy_of(const MoeBlock& block, const Workload& workload, const std::string& name) {
   const RouterSpec& router = block.router;

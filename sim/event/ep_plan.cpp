@@ -42,12 +42,15 @@ Deployment spread(Deployment deployment) {
 }
 
 /// How experts are placed: copies are placed by popularity, as the analytic engine has them.
-PlacementKind placement_of(const Deployment& deployment, const EpOptions& options) {
-  if (deployment.redundant_experts == 0) return options.placement;
-  if (options.placement == PlacementKind::round_robin || options.slots_per_rank > 0) {
+PlacementSpec placement_of(const Deployment& deployment, const EpOptions& options, const Topology& topology) {
+  PlacementSpec spec = options.placement;
+  spec.ranks_per_node = topology.ranks_per_node();
+  if (deployment.redundant_experts == 0) return spec;
+  const bool by_load = spec.kind == PlacementKind::contiguous || spec.kind == PlacementKind::balanced;
+  if (!by_load || options.slots_per_rank > 0) {
     throw InputError("redundant_experts",
                      options.slots_per_rank > 0 ? "say how many slots there are, as --slots does"
-                                                : "are placed by popularity, not in turn",
+                                                : "are placed by popularity, not by number",
                      "give one of the two");
   }
   return PlacementKind::balanced;
@@ -161,20 +164,53 @@ Kinds kinds_of(const Architecture& architecture, const Workload& workload) {
   return found;
 }
 
-/// Share of the tokens that chose each expert, of the layers of a kind: layer i of the model has those of the trace's
-/// layer i modulo its number of layers.
-std::vector<std::vector<double>> recorded_use(const RoutingTrace& trace, const std::vector<int>& of_layer, int kind,
-                                              std::size_t experts) {
-  std::vector<std::vector<double>> used;
-  for (std::size_t i = 0; i < of_layer.size(); ++i) {
-    if (of_layer[i] != kind) continue;
-    const std::size_t layer = i % trace.layers.size();
-    std::vector<double>& shares = used.emplace_back(experts, 0.0);
-    for (std::size_t e = 0; e < std::min(experts, trace.rows[layer].size()); ++e) {
-      shares[e] = static_cast<double>(trace.rows[layer][e]) / static_cast<double>(trace.tokens[layer]);
-    }
+/// Layers of the trace that layers of the next study take: layer i of the model has those of the trace's layer i modulo
+/// its number of layers.
+std::vector<std::size_t> recorded_layers(const EpPlan& plan, const RoutingTrace& trace) {
+  std::vector<std::size_t> layers;
+  for (std::size_t i = 0; i < plan.study_of.size(); ++i) {
+    if (plan.study_of[i] == std::ssize(plan.studies)) layers.push_back(i % trace.layers.size());
   }
+  return layers;
+}
+
+/// Share of the tokens that chose each expert in each layer of the next study.
+std::vector<std::vector<double>> recorded_use(const EpPlan& plan, const RoutingTrace& trace, std::size_t experts) {
+  std::vector<std::vector<double>> used;
+  for (const std::size_t layer : recorded_layers(plan, trace))
+    used.push_back(recorded_shares(trace, static_cast<std::int64_t>(experts), layer));
   return used;
+}
+
+/// Where the experts of each layer of the next study are. Experts of a recorded load are known by their numbers, those
+/// of a law only by how popular they are.
+void place_layers(const EpPlan& plan, const Workload& workload, const PlacementSpec& placement, int slots,
+                  const EpOptions& options, RoutingStudy& study) {
+  const int groups = std::max(1, study.policy.groups);
+  const int ranks = study.topology.ranks();
+  // The balancer sees rows, as a server counts them.
+  const auto rows = [&] {
+    return study.policy.kind == RoutingPolicyKind::token_choice
+               ? inclusion_probability(study.popularity, study.policy.top_k)
+               : study.popularity;
+  };
+  if (options.orders.active()) {
+    study.orders = options.orders;
+    study.orders_seed = options.seed;
+    study.popularity = ordered_popularity(std::move(study.popularity), groups);
+    ExpertOrders orders(static_cast<int>(study.popularity.size()), groups, study.layers, study.orders,
+                        study.orders_seed);
+    study.placements = place_ordered(placement, rows(), orders, groups, ranks, study.layers, slots);
+  } else if (const RoutingTrace* trace = workload.load.trace.get()) {
+    const std::size_t experts = study.popularity.size();
+    study.recorded_popularity = recorded_use(plan, *trace, experts);
+    study.placements = place_recorded(placement, study.recorded_popularity, groups, ranks, slots);
+  } else if (!workload.rows_per_expert.empty() || workload.load.kind == LoadKind::histogram) {
+    const std::vector<std::vector<double>> alike(static_cast<std::size_t>(study.layers), rows());
+    study.placements = place_recorded(placement, alike, groups, ranks, slots);
+  } else {
+    study.placements = make_placements(placement, rows(), groups, ranks, study.layers, slots, options.seed);
+  }
 }
 
 /// Where experts of the block are fetched. Over a link that nobody knows, none: the caller says so.
@@ -183,12 +219,14 @@ void add_fetch(const EpPlan& plan, const MoeBlock& block, const EpOptions& optio
   const auto layers =
       std::ranges::find_if(plan.offloaded, [&](const OffloadedLayers& l) { return l.runs && l.block == block; });
   if (layers == plan.offloaded.end()) return;
-  const std::pair<bool, const char*> others[] = {{options.placement == PlacementKind::balanced, "--placement balanced"},
-                                                 {plan.deployment.redundant_experts > 0, "--redundant-experts"},
-                                                 {options.chunks > 1, "--chunks"},
-                                                 {options.batches > 1, "--batches"},
-                                                 {options.shadowed_experts > 0, "--shadow"},
-                                                 {options.orders.active(), "--correlation and --drift"}};
+  const std::pair<bool, const char*> others[] = {
+      {options.placement.kind == PlacementKind::balanced, "--placement balanced"},
+      {options.placement.kind == PlacementKind::map, "--placement map"},
+      {plan.deployment.redundant_experts > 0, "--redundant-experts"},
+      {options.chunks > 1, "--chunks"},
+      {options.batches > 1, "--batches"},
+      {options.shadowed_experts > 0, "--shadow"},
+      {options.orders.active(), "--correlation and --drift"}};
   for (const auto& [asked, flag] : others) {
     if (asked) {
       throw InputError("offload", fmt::format("is not executed beside {} yet", flag),
@@ -208,8 +246,7 @@ void add_fetch(const EpPlan& plan, const MoeBlock& block, const EpOptions& optio
                       study.policy.kind == RoutingPolicyKind::hash;
   const double decisions = step_tokens(workload) / study.policy.tokens_per_decision;
   if (workload.load.trace) {
-    fetch.touched = recorded_use(*workload.load.trace, plan.study_of, static_cast<int>(plan.studies.size()),
-                                 study.popularity.size());
+    fetch.touched = recorded_use(plan, *workload.load.trace, study.popularity.size());
     return;
   }
   fetch.touched = {chosen ? touch_probability(inclusion_probability(study.popularity, study.policy.top_k), decisions)
@@ -233,6 +270,9 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   if (workload.phase == Phase::train) {
     throw InputError("phase", "routings of a training step are not sampled", "ask the analytic engine");
   }
+  if (workload.load.trace && options.noise != RoutingNoise::none && options.noise_strength > 0) {
+    throw InputError("load", "a recorded routing has the noise that it has", "leave out --noise");
+  }
   EpPlan plan;
   plan.deployment = spread(asked);
   const HardwareQuantity* capacity = machine.profile.find("memory_capacity");
@@ -250,7 +290,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   }
   const double tokens = step_tokens(workload);
   const double tokens_per_rank = tokens / ranks / options.batches;
-  const PlacementKind placement = placement_of(plan.deployment, options);
+  const PlacementSpec placement = placement_of(plan.deployment, options, topology);
   const bool direct = options.exchange == ExchangeAlgorithm::direct;
   plan.method = options.dispatch.value_or(direct ? usual_dispatch_method(*machine.kernels, measured, tokens_per_rank)
                                                  : DispatchMethod::nccl);
@@ -307,6 +347,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.exchange = options.exchange;
     EpCosts costs = make_ep_costs(machine.kernels, layer, measured);
     study.policy = policy_of(block, workload, architecture.name);
+    if (options.noise == RoutingNoise::none) add_noise_note(block, plan.notes);
     study.policy.noise = options.noise;
     study.policy.noise_strength = options.noise_strength;
     study.capacity = block.capacity;
@@ -337,22 +378,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.background_share = options.background_share;
     add_fetch(plan, block, options, workload, study);
     const int slots = slots_of(plan.deployment, options, experts);
-    const int groups = std::max(1, study.policy.groups);
-    // The balancer sees rows, as a server counts them.
-    const auto rows = [&] {
-      return study.policy.kind == RoutingPolicyKind::token_choice
-                 ? inclusion_probability(study.popularity, study.policy.top_k)
-                 : study.popularity;
-    };
-    if (options.orders.active()) {
-      study.orders = options.orders;
-      study.orders_seed = options.seed;
-      study.popularity = ordered_popularity(std::move(study.popularity), groups);
-      ExpertOrders orders(static_cast<int>(experts), groups, kind.count, study.orders, study.orders_seed);
-      study.placements = place_ordered(placement, rows(), orders, ranks, kind.count, slots);
-    } else {
-      study.placements = make_placements(placement, rows(), groups, ranks, kind.count, slots, options.seed);
-    }
+    place_layers(plan, workload, placement, slots, options, study);
     for (const std::string& note : costs.notes) {
       if (std::ranges::find(plan.notes, note) == plan.notes.end()) plan.notes.push_back(note);
     }

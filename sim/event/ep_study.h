@@ -29,7 +29,7 @@ struct EpOptions {
   ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;
   FlowModel flows = FlowModel::port;
   std::string kernel;  ///< of the experts; empty: the one measured nearest
-  PlacementKind placement = PlacementKind::contiguous;
+  PlacementSpec placement;
   int slots_per_rank = 0;  ///< of balanced placement; 0: one more than experts a rank
   int chunks = 1;
   int batches = 1;

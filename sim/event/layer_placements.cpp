@@ -7,20 +7,28 @@
 #include "models/routing/random.h"
 
 namespace moecast {
+namespace {
 
-std::optional<PlacementKind> find_placement_kind(std::string_view name) {
-  if (name == "contiguous") return PlacementKind::contiguous;
-  if (name == "round-robin") return PlacementKind::round_robin;
-  if (name == "balanced") return PlacementKind::balanced;
-  return std::nullopt;
+Placement place_layer(PlacementSpec spec, std::span<const double> rows, int groups, int ranks, int slots_per_rank) {
+  const bool even = std::ssize(rows) % ranks == 0;
+  if (spec.kind == PlacementKind::contiguous && !even) spec.kind = PlacementKind::round_robin;
+  return place_experts(spec, rows, groups, ranks, slots_per_rank);
 }
 
-std::vector<Placement> make_placements(PlacementKind kind, std::span<const double> popularity, int groups, int ranks,
-                                       int layers, int slots_per_rank, std::uint64_t seed) {
+}  // namespace
+
+std::vector<Placement> make_placements(const PlacementSpec& spec, std::span<const double> popularity, int groups,
+                                       int ranks, int layers, int slots_per_rank, std::uint64_t seed) {
   const int experts = static_cast<int>(popularity.size());
+  const int parts = std::max(1, groups);
+  const Placement by_number = place_layer(spec, popularity, parts, ranks, slots_per_rank);
+  // The balancer asks how popular experts are, not which they are.
+  if (spec.kind == PlacementKind::balanced || spec.kind == PlacementKind::map) {
+    return {static_cast<std::size_t>(layers), by_number};
+  }
   std::vector<Placement> placements;
   Random random(seed);
-  const int each = experts / std::max(1, groups);
+  const int each = experts / parts;
   const auto shuffled = [&random](int count) {
     std::vector<int> order(static_cast<std::size_t>(count));
     std::iota(order.begin(), order.end(), 0);
@@ -29,21 +37,14 @@ std::vector<Placement> make_placements(PlacementKind kind, std::span<const doubl
     }
     return order;
   };
-  const Placement contiguous = kind == PlacementKind::round_robin || experts % ranks != 0
-                                   ? round_robin_placement(experts, ranks)
-                                   : contiguous_placement(experts, ranks);
   for (int layer = 0; layer < layers; ++layer) {
-    if (kind == PlacementKind::balanced) {
-      placements.push_back(balanced_placement(popularity, ranks, slots_per_rank));
-      continue;
-    }
     std::vector<std::vector<std::int32_t>> ranks_of(static_cast<std::size_t>(experts));
-    const std::vector<int> group_order = shuffled(std::max(1, groups));
-    for (int group = 0; group < std::max(1, groups); ++group) {
+    const std::vector<int> group_order = shuffled(parts);
+    for (int group = 0; group < parts; ++group) {
       const std::vector<int> order = shuffled(each);
       for (int i = 0; i < each; ++i) {
         const int place = group_order[static_cast<std::size_t>(group)] * each + order[static_cast<std::size_t>(i)];
-        const auto on = contiguous.ranks_of(place);
+        const auto on = by_number.ranks_of(place);
         ranks_of[static_cast<std::size_t>(group * each + i)].assign(on.begin(), on.end());
       }
     }
@@ -52,13 +53,18 @@ std::vector<Placement> make_placements(PlacementKind kind, std::span<const doubl
   return placements;
 }
 
-std::vector<Placement> place_ordered(PlacementKind kind, std::span<const double> popularity, ExpertOrders& orders,
-                                     int ranks, int layers, int slots_per_rank) {
-  const int experts = static_cast<int>(popularity.size());
-  if (kind != PlacementKind::balanced) {
-    const bool even = kind == PlacementKind::contiguous && experts % ranks == 0;
-    return {static_cast<std::size_t>(layers),
-            even ? contiguous_placement(experts, ranks) : round_robin_placement(experts, ranks)};
+std::vector<Placement> place_recorded(const PlacementSpec& spec, const std::vector<std::vector<double>>& rows,
+                                      int groups, int ranks, int slots_per_rank) {
+  std::vector<Placement> placements;
+  for (const std::vector<double>& own : rows)
+    placements.push_back(place_layer(spec, own, std::max(1, groups), ranks, slots_per_rank));
+  return placements;
+}
+
+std::vector<Placement> place_ordered(const PlacementSpec& spec, std::span<const double> popularity,
+                                     ExpertOrders& orders, int groups, int ranks, int layers, int slots_per_rank) {
+  if (spec.kind != PlacementKind::balanced) {
+    return {static_cast<std::size_t>(layers), place_layer(spec, popularity, groups, ranks, slots_per_rank)};
   }
   orders.go_to(0);
   std::vector<Placement> placements;

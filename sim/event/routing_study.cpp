@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "models/core/error.h"
+#include "sim/event/block_routing.h"
 #include "sim/event/engine.h"
 
 namespace moecast {
@@ -17,19 +18,13 @@ namespace {
 
 constexpr int kUniformDraws = 8;
 constexpr std::uint64_t kUniformSeed = 20240607;
+/// Stream of the copies that are first in turn.
+constexpr std::uint64_t kTurns = 0x7475726e73ULL;
 
 /// A stream of numbers for each (seed, sample).
 Random sample_random(std::uint64_t seed, std::uint64_t sample) {
   Random mix(seed);
   return Random(mix() ^ (sample * 0x9e3779b97f4a7c15ULL));
-}
-
-CapacityOverflow overflow_of(const CapacitySpec& capacity) {
-  switch (capacity.overflow) {
-    case Overflow::next_best: return CapacityOverflow::next_best;
-    case Overflow::queue: return CapacityOverflow::queue;
-    default: return capacity.pad ? CapacityOverflow::pad : CapacityOverflow::drop;
-  }
 }
 
 /// Every rank's tokens at every rank.
@@ -72,6 +67,8 @@ void check(const RoutingStudy& study) {
   };
   need(study.layers >= 1 && study.placements.size() == static_cast<std::size_t>(study.layers),
        fmt::format("{} placements for {} layers", study.placements.size(), study.layers));
+  need(study.recorded_popularity.empty() || study.recorded_popularity.size() == study.placements.size(),
+       "a recorded popularity of other layers");
   need(study.tokens >= 1, "a step needs at least one token");
   need(study.chunks >= 1 && study.chunks <= 64, fmt::format("{} chunks; 1 to 64 are possible", study.chunks));
   need(study.batches == 1 || study.batches == 2, "one batch, or two that overlap");
@@ -140,12 +137,13 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
   if (study.orders.active()) {
     orders_.emplace(router_.experts(), std::max(1, study.policy.groups), study.layers, study.orders, study.orders_seed);
   }
-  const std::vector<int> order = by_popularity(study.popularity);
   TrafficOptions traffic = study.traffic;
   traffic.own_copy_first = traffic.own_copy_first || study.shadowed_experts > 0;
   traffic_by_node_ = traffic.deduplication == Deduplication::per_node;
   if (!traffic_by_node_) traffic.ranks_per_node = study.topology.ranks();
-  for (const Placement& placement : study.placements) {
+  for (int layer = 0; layer < study.layers; ++layer) {
+    const Placement& placement = study.placements[static_cast<std::size_t>(layer)];
+    const std::vector<int> order = by_popularity(popularity_of(layer));
     for (int i = 0; i < study.shadowed_experts; ++i) {
       owners_.push_back(placement.ranks_of(order[static_cast<std::size_t>(i)]).front());
     }
@@ -162,6 +160,7 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
   }
   events_ = std::make_unique<MoeEvents>(graph_, ports_, study.topology.ranks(), options, uniform_bound_s_);
   parts_.resize(static_cast<std::size_t>(std::max(study.chunks, study.batches)));
+  recorded_.assign(static_cast<std::size_t>(study.layers), 0);
 }
 
 void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, StepSample& sample) {
@@ -170,7 +169,7 @@ void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, Ste
   if (slots) {
     const auto asked = static_cast<double>(assignment_.expert.size());
     const CapacityOutcome outcome =
-        limit_assignment(assignment_, *slots, overflow_of(study_.capacity), study_.popularity);
+        limit_assignment(assignment_, *slots, overflow_of(study_.capacity), popularity_of(layer));
     if (asked > 0) sample.dropped_ratio += static_cast<double>(outcome.dropped + outcome.queued) / asked / parts;
   }
   if (orders_) {
@@ -280,8 +279,10 @@ StepSample RoutingSimulator::run(std::uint64_t seed, std::uint64_t index, const 
   if (orders_) orders_->go_to(static_cast<std::int64_t>(index));
   // A stream of its own: the same routings with and without.
   if (fetch_) fetch_->seed(sample_random(seed ^ 0x6665746368ULL, index)());
+  Random turns = sample_random(seed ^ kTurns, index);
   if (batches) events_->clear(study_.batches);
   for (int layer = 0; layer < study_.layers; ++layer) {
+    counters_[static_cast<std::size_t>(layer)].start_turns(turns);
     for (int part = 0; part < parts; ++part) {
       const std::int64_t tokens = study_.tokens * (part + 1) / parts - study_.tokens * part / parts;
       router_.draw(tokens, random, assignment_);
@@ -331,6 +332,10 @@ void RoutingSimulator::add_recorded(int layer, const Assignment& assignment, Ste
                      fmt::format("a recorded step of {} tokens; {} are asked for", assignment.tokens(), study_.tokens));
   }
   replays_ = true;
+  // By the layer's own windows: files hold them layer after layer or step after step.
+  Random turns =
+      sample_random(kTurns ^ static_cast<std::uint64_t>(layer), recorded_[static_cast<std::size_t>(layer)]++);
+  counters_[static_cast<std::size_t>(layer)].start_turns(turns);
   for (int part = 0; part < study_.chunks; ++part) {
     const auto begin = static_cast<std::size_t>(study_.tokens * part / study_.chunks);
     const auto end = static_cast<std::size_t>(study_.tokens * (part + 1) / study_.chunks);

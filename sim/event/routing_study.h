@@ -27,6 +27,9 @@ struct RoutingStudy {
   Topology measured;
   RoutingPolicy policy;
   std::vector<double> popularity;  ///< of the experts of every layer, in an order of its own
+  /// Share of the tokens that each layer's experts have by their numbers, where that was recorded; empty: `popularity`
+  /// of all layers.
+  std::vector<std::vector<double>> recorded_popularity;
   /// Where active, `popularity` is that of places (ordered_popularity), which experts take in an order that layers
   /// share in part and steps (samples) change; placements are of experts. Else placements hold each layer's order.
   OrderSeries orders;
@@ -82,6 +85,10 @@ class RoutingSimulator {
  private:
   /// Limits, counts and loads what `assignment_` holds.
   void take(int layer, std::int64_t tokens, MoeTraffic& out, StepSample& sample);
+  [[nodiscard]] const std::vector<double>& popularity_of(int layer) const {
+    return study_.recorded_popularity.empty() ? study_.popularity
+                                              : study_.recorded_popularity[static_cast<std::size_t>(layer)];
+  }
   void take_fetched(int layer, MoeTraffic& out, StepSample& sample);
   void simulate_layer(int layer, StepSample& sample, const Observer& observer);
   void add_imbalance(StepSample& sample) const;
@@ -96,7 +103,8 @@ class RoutingSimulator {
   Router router_;
   std::optional<ExpertOrders> orders_;
   std::optional<FetchDraw> fetch_;
-  bool replays_ = false;  ///< recorded steps, one after another
+  bool replays_ = false;                 ///< recorded steps, one after another
+  std::vector<std::uint64_t> recorded_;  ///< steps of each layer so far
   bool traffic_by_node_ = false;
   std::vector<TrafficCounter> counters_;  ///< one a layer
   std::vector<int> owners_;               ///< of shadowed experts, layer by layer

@@ -7,21 +7,23 @@
 #include "models/core/error.h"
 #include "models/core/statistics.h"
 #include "models/plan/graph.h"
+#include "models/routing/capacity.h"
 #include "models/routing/load.h"
 #include "models/routing/metrics.h"
 #include "models/routing/routing_trace.h"
 #include "sim/analytic/analytic.h"
 #include "sim/cost/calibration.h"
+#include "sim/event/block_routing.h"
 #include "sim/event/engine.h"
 #include "sim/event/graph_engine.h"
 
 namespace moecast {
 namespace {
 
+/// MoE layers that route alike.
 struct SampledLayers {
   int layers = 0;
-  std::int64_t experts = 0;
-  int top_k = 1;
+  const MoeBlock* block = nullptr;
 };
 
 SampledLayers sampled_layers(const Architecture& architecture) {
@@ -31,18 +33,64 @@ SampledLayers sampled_layers(const Architecture& architecture) {
       for (const Block& block : layer.blocks) {
         const auto* moe = std::get_if<MoeBlock>(&block);
         if (moe == nullptr) continue;
-        if (found.layers > 0 && (moe->expert_count() != found.experts || moe->router.top_k != found.top_k)) {
-          throw InputError(architecture.name, "has MoE layers of different experts or top-k",
+        if (found.block != nullptr && (moe->expert_count() != found.block->expert_count() ||
+                                       moe->router != found.block->router || moe->capacity != found.block->capacity)) {
+          throw InputError(architecture.name, "has MoE layers of different experts, routers or capacities",
                            "the event engine samples models whose MoE layers route alike");
         }
         ++found.layers;
-        found.experts = moe->expert_count();
-        found.top_k = moe->router.top_k;
+        found.block = moe;
       }
     }
   }
   return found;
 }
+
+/// What one layer's routing gives its experts.
+class LayerDraw {
+ public:
+  LayerDraw(const MoeBlock& block, RoutingPolicy policy, std::vector<double> popularity, std::int64_t tokens)
+      : block_(block),
+        popularity_(std::move(popularity)),
+        router_(std::move(policy), popularity_),
+        tokens_(tokens),
+        slots_(capacity_slots(block.capacity, tokens, block.router.top_k, block.expert_count())) {}
+
+  void draw(std::uint64_t seed) {
+    Random random(seed);
+    router_.draw(tokens_, random, assignment_);
+    limit();
+  }
+  void take(const Assignment& recorded) {
+    assignment_ = recorded;
+    limit();
+  }
+  [[nodiscard]] std::vector<std::int64_t> rows() const { return assignment_.rows_per_expert(); }
+  [[nodiscard]] double dropped_ratio() const { return dropped_ratio_; }
+  /// Rows of the fullest expert over the mean, empty slots that are computed included.
+  [[nodiscard]] double imbalance() const {
+    if (assignment_.expert.empty() || (slots_ && block_.capacity.pad)) return 1;
+    const std::vector<std::int64_t> rows = this->rows();
+    return load_metrics(std::vector<double>(rows.begin(), rows.end())).max_over_mean;
+  }
+
+ private:
+  void limit() {
+    dropped_ratio_ = 0;
+    if (!slots_ || assignment_.expert.empty()) return;
+    const auto asked = static_cast<double>(assignment_.expert.size());
+    const CapacityOutcome outcome = limit_assignment(assignment_, *slots_, overflow_of(block_.capacity), popularity_);
+    dropped_ratio_ = static_cast<double>(outcome.dropped + outcome.queued) / asked;
+  }
+
+  const MoeBlock& block_;
+  std::vector<double> popularity_;
+  Router router_;
+  std::int64_t tokens_;
+  std::optional<std::int64_t> slots_;
+  Assignment assignment_;
+  double dropped_ratio_ = 0;
+};
 
 }  // namespace
 
@@ -55,8 +103,14 @@ Prediction sample_step(const Predictor& predictor, const Architecture& architect
   Prediction prediction = predictor.predict(architecture, deployment, workload);
   const SampledLayers routed = sampled_layers(architecture);
   if (!prediction.latency || routed.layers == 0 || !workload.rows_per_expert.empty()) return prediction;
-  const std::vector<double> popularity = expert_popularity(workload.load, routed.experts);
+  const MoeBlock& block = *routed.block;
   const auto tokens = static_cast<std::int64_t>(step_tokens(workload));
+  const std::int64_t experts = block.expert_count();
+  if (block.sub_token_heads > 1) {
+    throw InputError(architecture.name, "routes sub-tokens, which are not sampled", "ask the analytic engine");
+  }
+  LayerDraw drawing(block, policy_of(block, workload, architecture.name), expert_popularity(workload.load, experts),
+                    tokens);
   const RoutingTrace* const trace = workload.load.trace.get();
   const int samples =
       trace == nullptr ? most : static_cast<int>(std::min<std::int64_t>(most, trace_windows(*trace, tokens)));
@@ -69,23 +123,26 @@ Prediction sample_step(const Predictor& predictor, const Architecture& architect
   Workload drawn = workload;
   drawn.load = {};
   // A step whose layers all route like this one.
-  const auto step_of = [&](std::vector<std::int64_t> rows, int layers) {
-    const std::vector<double> load(rows.begin(), rows.end());
-    d.row_imbalance += load_metrics(load).max_over_mean / samples / layers;
-    d.distinct_ratio += static_cast<double>(std::ranges::count_if(rows, [](std::int64_t r) { return r > 0; })) /
-                        static_cast<double>(routed.experts) / samples / layers;
-    drawn.rows_per_expert = std::move(rows);
+  const auto step_of = [&](int layers) {
+    const double share = 1.0 / samples / layers;
+    d.row_imbalance += drawing.imbalance() * share;
+    d.dropped_ratio += drawing.dropped_ratio() * share;
+    drawn.rows_per_expert = drawing.rows();
+    d.distinct_ratio +=
+        static_cast<double>(std::ranges::count_if(drawn.rows_per_expert, [](auto r) { return r > 0; })) /
+        static_cast<double>(experts) * share;
     return predictor.predict(architecture, deployment, drawn).latency->value() / layers;
   };
   if (trace) {
     const int layers = static_cast<int>(trace->layers.size());
     std::vector<int> complete(static_cast<std::size_t>(samples), 0);
     steps.assign(static_cast<std::size_t>(samples), 0);
-    read_trace_windows(trace->path, static_cast<int>(routed.experts), tokens, samples,
+    read_trace_windows(trace->path, static_cast<int>(experts), tokens, samples,
                        [&](std::size_t /*layer*/, std::int64_t window, const Assignment& assignment) {
                          if (stop != nullptr && stop->load()) return false;
                          const auto at = static_cast<std::size_t>(window);
-                         steps[at] += step_of(assignment.rows_per_expert(), layers);
+                         drawing.take(assignment);
+                         steps[at] += step_of(layers);
                          if (++complete[at] == layers && progress) progress(static_cast<int>(at) + 1);
                          return true;
                        });
@@ -96,7 +153,8 @@ Prediction sample_step(const Predictor& predictor, const Architecture& architect
     for (int layer = 0; layer < routed.layers; ++layer) {
       const std::uint64_t own = static_cast<std::uint64_t>(sample) * static_cast<std::uint64_t>(routed.layers) +
                                 static_cast<std::uint64_t>(layer);
-      sum += step_of(sample_rows(popularity, tokens, routed.top_k, seed * 0x9e3779b97f4a7c15ULL + own), routed.layers);
+      drawing.draw(seed * 0x9e3779b97f4a7c15ULL + own);
+      sum += step_of(routed.layers);
     }
     steps.push_back(sum);
     if (progress) progress(sample + 1);
@@ -112,6 +170,7 @@ Prediction sample_step(const Predictor& predictor, const Architecture& architect
   prediction.high = *prediction.high * ratio;
   if (prediction.throughput_tokens_per_s) *prediction.throughput_tokens_per_s /= ratio;
   prediction.distribution = d;
+  add_noise_note(block, prediction.warnings);
   return prediction;
 }
 

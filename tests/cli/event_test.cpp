@@ -69,6 +69,42 @@ TEST(EventEngineCommand, ALayerWithEvenRowsTakesWhatTheClosedFormSays) {
   EXPECT_EQ(closed.at("latency_s"), Json::parse(run_moecast(with(layer, {"--dp", "8"})).out).at("latency_s"));
 }
 
+TEST(EventEngineCommand, PlacesExpertsAsRoutingDoes) {
+  const auto imbalance = [](const std::vector<std::string>& more) {
+    const Finished finished = run_moecast(
+        with({"predict", "--engine", "event", "--model", "mixtral-8x7b", "--hw", "h100-sxm", "--ep", "4", "--batch",
+              "512", "--samples", "2", "--load", "histogram:1,1,0,0,0,0,0,0", "--format", "json"},
+             more));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out).at("distribution").at("row_imbalance_ratio").get<double>();
+  };
+  EXPECT_NEAR(imbalance({}), 4, 1e-6) << "both experts on rank 0";
+  EXPECT_NEAR(imbalance({"--placement", "round-robin"}), 2, 1e-6);
+  EXPECT_NEAR(imbalance({"--placement", "node-aware"}), 4, 1e-6);
+  EXPECT_NEAR(imbalance({"--placement", "map:0+1+2+3,0+1+2+3,0,1,2,3,0,1"}), 1, 0.01);
+  EXPECT_NEAR(imbalance({"--placement", "balanced"}), 4.0 / 3, 1e-6) << "three copies of each: two on a rank";
+  const auto refusal = [](const char* placement, const char* what) {
+    const Finished finished = run_moecast(with(kDeepSeek, {"--placement", placement}));
+    EXPECT_EQ(finished.code, 2);
+    EXPECT_THAT(finished.err, HasSubstr("--placement"));
+    EXPECT_THAT(finished.err, HasSubstr(what));
+  };
+  refusal("nodeaware", "did you mean \"node-aware\"?");
+  refusal("servers:2", "is not known");
+  refusal("map:0,1", "256");
+  refusal("balanced:2", "takes no parameter");
+}
+
+TEST(EventEngineCommand, ReplicasAnswerTheSameOnAnyNumberOfThreads_D3) {
+  for (const char* replicas : {"--placement=balanced", "--redundant-experts=16"}) {
+    const auto answer = [&](const char* jobs) {
+      return Json::parse(run_moecast(with(kDeepSeek, {replicas, "--jobs", jobs})).out).at("distribution");
+    };
+    const Json one = answer("1");
+    for (const char* jobs : {"2", "3"}) EXPECT_EQ(answer(jobs), one) << replicas << " " << jobs;
+  }
+}
+
 TEST(EventEngineCommand, SkewSlowRanksSlowLinksAndOthersTrafficSlow) {
   const auto latency = [](const std::vector<std::string>& more) {
     const Finished finished = run_moecast(with(kDeepSeek, more));

@@ -123,6 +123,35 @@ TEST(RoutingCommand, TheBalancerPlacesReplicasAndSaysWhatTheyCost) {
   EXPECT_NEAR(servers.at("ranks").at("max_over_mean_ratio").get<double>(), 8, 1e-9) << "one rank computes all";
 }
 
+TEST(RoutingCommand, SaysWhatItsMetricsAreOf) {
+  const std::vector<std::string> few{"routing", "--experts", "256", "--top-k", "8", "--tokens", "64"};
+  const Json expected = answer({}, few);
+  EXPECT_EQ(expected.at("metrics_of"), "expected rows");
+  EXPECT_NEAR(expected.at("experts").at("max_over_mean_ratio").get<double>(), 1, 1e-9);
+  EXPECT_GT(expected.at("experts").at("sampled").at("max_over_mean_ratio"), 3);
+  EXPECT_GT(expected.at("experts").at("sampled").at("gini"), 0.3);
+  const Json sampled = answer({"--samples", "50"}, few);
+  EXPECT_EQ(sampled.at("metrics_of"), "samples");
+  EXPECT_TRUE(sampled.at("experts").at("sampled").is_null());
+  EXPECT_NEAR(sampled.at("experts").at("max_over_mean_ratio").get<double>(),
+              expected.at("experts").at("sampled").at("max_over_mean_ratio").get<double>(), 0.2);
+  const Finished table = run_moecast(few);
+  EXPECT_THAT(table.out, HasSubstr("max / mean of expected rows"));
+  EXPECT_THAT(table.out, HasSubstr("max / mean, mean of 100 routings"));
+}
+
+TEST(RoutingCommand, LoadsOfAnySkewAreAnswered) {
+  for (const char* load : {"zipf:50", "log-normal:20", "histogram:1,1e-12,1e-20,1e-30,1e-40,1e-50,1e-60,1e-70"}) {
+    for (const char* samples : {"0", "20"}) {
+      const Json a = answer(
+          {"--experts", "8", "--top-k", "2", "--tokens", "64", "--ranks", "4", "--load", load, "--samples", samples},
+          {"routing"});
+      EXPECT_NEAR(sum_of(a.at("experts").at("rows")), 128, 1e-6) << load;
+      EXPECT_NEAR(a.at("experts").at("max_over_mean_ratio").get<double>(), 4, 1e-3) << load;
+    }
+  }
+}
+
 TEST(RoutingCommand, StepsOfFeedbackAreATimeline_C9) {
   const Json steps = answer({"--steps", "300", "--bias-step", "0.02", "--samples", "0"}).at("steps");
   ASSERT_EQ(steps.size(), 300U);
@@ -215,6 +244,35 @@ TEST_F(RecordedRoutingCommand, IsALoadOfBothEngines) {
   const Finished drawn = run_moecast(with(layer("zipf:1"), {"--engine", "event"}));
   EXPECT_NEAR(a.at("latency_s").get<double>() / Json::parse(drawn.out).at("latency_s").get<double>(), 1, 0.03);
   EXPECT_EQ(a.at("inputs").at("load"), load);
+}
+
+TEST_F(RecordedRoutingCommand, KeepsTheNumbersOfTheExperts) {
+  const std::string path = folder_ + "/numbers.csv";
+  const auto write = [&](int layers) {
+    std::ofstream file(path);
+    file << "layer,token,expert_0\n";
+    for (int layer = 0; layer < layers; ++layer) {
+      const int hot = layer == 0 ? 12 : 3;  // half of the tokens, the others evenly over 0 and 1
+      for (int t = 0; t < 1024; ++t) file << layer << ',' << t << ',' << (t % 2 == 0 ? hot : t / 2 % 2) << '\n';
+    }
+  };
+  const std::vector<std::string> asked{"routing", "--experts", "16",     "--top-k",      "1", "--tokens", "1024",
+                                       "--ranks", "4",         "--load", "trace:" + path};
+  write(1);
+  const Json one = answer({}, asked);
+  EXPECT_NEAR(one.at("experts").at("rows")[12].get<double>(), 512, 5) << "never chosen ones count half a token";
+  EXPECT_NEAR(one.at("experts").at("rows")[0].get<double>(), 256, 3);
+  EXPECT_NEAR(one.at("ranks").at("rows")[3].get<double>(), 512, 5);
+  write(2);
+  const Json both = answer({}, asked);
+  EXPECT_NEAR(both.at("experts").at("rows")[12].get<double>(), 256, 5);
+  EXPECT_NEAR(both.at("experts").at("rows")[3].get<double>(), 256, 5);
+  EXPECT_NEAR(answer({"--trace-layer", "1"}, asked).at("experts").at("rows")[3].get<double>(), 512, 5);
+  const Finished said = run_moecast(asked);
+  EXPECT_THAT(said.err, HasSubstr("mean over 2 layers"));
+  EXPECT_THAT(said.err, HasSubstr("which ones a token chose together"));
+  EXPECT_EQ(run_moecast(with(asked, {"--trace-layer", "2"})).code, 2);
+  EXPECT_EQ(run_moecast(with(kRouting, {"--trace-layer", "0"})).code, 2);
 }
 
 TEST_F(RecordedRoutingCommand, NamesTheLineThatIsWrong) {

@@ -115,7 +115,7 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, EventFlags flags, c
     asked.progress = std::ref(progress);
     asked.stop = &InterruptGuard::flag();
     if (query.deployment.redundant_experts > 0 && !flags.placement.empty() &&
-        asked.placement != PlacementKind::balanced) {
+        asked.placement.kind != PlacementKind::balanced) {
       throw UsageError("--placement", "copies of experts are placed by popularity", "leave it out, or the copies");
     }
     const Predictor* around = is_lone_block(query.architecture) ? nullptr : &analytic();

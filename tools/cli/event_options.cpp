@@ -13,11 +13,13 @@
 #include "models/core/json.h"
 #include "models/core/quantity_text.h"
 #include "tools/cli/command.h"
+#include "tools/cli/placement_option.h"
 
 namespace moecast {
 namespace {
 
 constexpr const char* kEventGroup = "Event engine";
+constexpr int kMostRanks = 1'000'000;  ///< a map names some before anybody knows how many there are
 
 int whole(const std::string& text, const char* flag, int fallback, std::int64_t low, std::int64_t high) {
   return text.empty() ? fallback : static_cast<int>(parse_count(text, flag, low, high));
@@ -87,7 +89,10 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
        "port (default: links carry sums), exact (every pair takes its share of its route; up to 32 ranks)");
   text("--kernel", flags.kernel, "NAME",
        "Kernel of the experts (default: measured nearest; moecast explain --hw NAME)");
-  text("--placement", flags.placement, "NAME", "contiguous (default), round-robin, balanced (by popularity, replicas)");
+  text("--placement", flags.placement, "NAME",
+       "contiguous (default), round-robin, node-aware (groups on nodes), balanced (by load, replicas), map:0,0,1+2 "
+       "(ranks "
+       "of each expert)");
   text("--slots", flags.slots, "N", "Experts a rank holds in balanced placement (default: one more than its share)");
   text("--chunks", flags.chunks, "N", "Parts of a layer's tokens that are pipelined (default 1)");
   text("--batches", flags.batches, "N",
@@ -161,10 +166,9 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
   }
   options.kernel = flags.kernel;
   if (!flags.placement.empty()) {
-    options.placement = known_word<PlacementKind>(flags.placement, "--placement", find_placement_kind,
-                                                  {"contiguous", "round-robin", "balanced"});
+    options.placement = parse_placement(flags.placement, kMostRanks, false);
   }
-  if (!flags.slots.empty() && options.placement != PlacementKind::balanced) {
+  if (!flags.slots.empty() && options.placement.kind != PlacementKind::balanced) {
     throw UsageError("--slots", "means nothing without replicas", "write --placement balanced");
   }
   options.slots_per_rank = whole(flags.slots, "--slots", 0, 1, 65536);
@@ -271,9 +275,9 @@ void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::ve
   count("samples", options.samples, flags.samples);
   inputs.push_back({"exchange", std::string(to_string(options.exchange)), !flags.exchange.empty()});
   inputs.push_back({"flows", flags.flows.empty() ? "port" : flags.flows, !flags.flows.empty()});
-  const char* usual = options.placement == PlacementKind::balanced ? "balanced" : "contiguous";
+  const char* usual = options.placement.kind == PlacementKind::balanced ? "balanced" : "contiguous";
   inputs.push_back({"placement", flags.placement.empty() ? usual : flags.placement, !flags.placement.empty()});
-  if (options.placement == PlacementKind::balanced && !flags.placement.empty())
+  if (options.placement.kind == PlacementKind::balanced && !flags.placement.empty())
     count("slots_per_rank", options.slots_per_rank, flags.slots);
   count("chunks", options.chunks, flags.chunks);
   count("batches", options.batches, flags.batches);

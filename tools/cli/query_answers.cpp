@@ -16,6 +16,7 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"cp", "--cp"},
                                                         {"micro_batches", "--micro-batches"},
                                                         {"redundant_experts", "--redundant-experts"},
+                                                        {"placement", "--placement"},
                                                         {"eager", "--eager"},
                                                         {"draft_tokens", "--draft-tokens"},
                                                         {"acceptance", "--acceptance"},

@@ -65,6 +65,7 @@ int run_routing(const RoutingOptions& options) try {
     text = render_records(routing_records(result, what), format, false);
   }
   if (!options.trace.empty()) write_trace(options, result.request);
+  for (const std::string& said : result.request.notes) note("note: " + said);
   if (result.request.samples_assumed) {
     note(fmt::format("note: no closed form here: mean of {} sampled routings", result.request.question.samples));
   }

@@ -3,14 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "models/core/quantity_text.h"
+#include "models/routing/routing_trace.h"
 #include "tools/cli/command.h"
 #include "tools/cli/event_options.h"
+#include "tools/cli/placement_option.h"
 #include "tools/cli/query_options.h"
 
 namespace moecast {
@@ -56,7 +59,7 @@ RoutingPolicy policy_of(const RoutingOptions& options, int experts) {
   policy.groups_kept = options.groups_kept.empty()
                            ? policy.groups
                            : static_cast<int>(parse_count(options.groups_kept, "--groups-kept", 1, policy.groups));
-  if (policy.kind == Kind::hierarchical) policy.groups_kept = 1;
+  if (policy.kind == Kind::hierarchical && options.groups_kept.empty()) policy.groups_kept = 1;
   policy.tokens_per_decision = static_cast<int>(parse_count(options.unit, "--unit", 1, kMostTokens));
   if (!options.noise.empty()) std::tie(policy.noise, policy.noise_strength) = parse_noise(options.noise);
   if (!options.top_k_distribution.empty()) {
@@ -91,30 +94,6 @@ CapacitySpec capacity_of(const RoutingOptions& options) {
   return capacity;
 }
 
-/// "0,0,1+2": ranks of each expert, copies joined by plus signs.
-Placement parse_map(const std::string& text, int ranks) {
-  std::vector<std::vector<std::int32_t>> ranks_of;
-  for (const std::string& expert : split_list(text, "--placement")) {
-    ranks_of.emplace_back();
-    for (std::size_t start = 0; start <= expert.size();) {
-      const std::size_t end = std::min(expert.find('+', start), expert.size());
-      ranks_of.back().push_back(
-          static_cast<std::int32_t>(parse_count(expert.substr(start, end - start), "--placement", 0, ranks - 1)));
-      start = end + 1;
-    }
-  }
-  return Placement(ranks, ranks_of);
-}
-
-/// All experts on the first ranks: the others only send.
-Placement on_servers(int experts, int ranks, int servers) {
-  std::vector<std::vector<std::int32_t>> ranks_of;
-  for (int expert = 0; expert < experts; ++expert) {
-    ranks_of.push_back({static_cast<std::int32_t>(static_cast<std::int64_t>(expert) * servers / experts)});
-  }
-  return Placement(ranks, ranks_of);
-}
-
 int slots_of(const RoutingOptions& options, int experts, int ranks) {
   return options.slots.empty() ? (experts + ranks - 1) / ranks + 1
                                : static_cast<int>(parse_count(options.slots, "--slots", 1, 65'536));
@@ -122,46 +101,50 @@ int slots_of(const RoutingOptions& options, int experts, int ranks) {
 
 void place(const RoutingOptions& options, int ranks, RoutingRequest& request) {
   const int experts = static_cast<int>(request.question.popularity.size());
-  const std::size_t colon = options.placement.find(':');
-  const std::string argument = colon == std::string::npos ? "" : options.placement.substr(colon + 1);
-  enum class Kind { contiguous, round_robin, node_aware, balanced, servers, map };
-  const Kind kind =
-      one_of<Kind>(options.placement.empty() ? "contiguous" : options.placement.substr(0, colon), "--placement",
-                   {{"contiguous", Kind::contiguous},
-                    {"round-robin", Kind::round_robin},
-                    {"node-aware", Kind::node_aware},
-                    {"balanced", Kind::balanced},
-                    {"servers", Kind::servers},
-                    {"map", Kind::map}});
-  if (!argument.empty() && kind != Kind::servers && kind != Kind::map) {
-    throw UsageError("--placement", fmt::format("\"{}\" takes no parameter", options.placement), "leave it out");
-  }
-  if (!options.slots.empty() && kind != Kind::balanced && options.rebalance.empty()) {
+  request.placement = options.placement.empty() ? "contiguous" : options.placement;
+  PlacementSpec spec = parse_placement(request.placement, ranks, true);
+  if (!options.slots.empty() && spec.kind != PlacementKind::balanced && options.rebalance.empty()) {
     throw UsageError("--slots", "means nothing without replicas", "write --placement balanced, or --rebalance N");
   }
-  const Placement plain =
-      experts % ranks == 0 ? contiguous_placement(experts, ranks) : round_robin_placement(experts, ranks);
   RoutingQuestion& question = request.question;
-  switch (kind) {
-    case Kind::contiguous: question.placement = contiguous_placement(experts, ranks); break;
-    case Kind::round_robin: question.placement = round_robin_placement(experts, ranks); break;
-    case Kind::node_aware:
-      question.placement = node_aware_placement(experts, ranks, question.policy.groups,
-                                                (ranks + question.ranks_per_node - 1) / question.ranks_per_node);
-      break;
-    case Kind::balanced:
-      question.placement = balanced_placement(question.policy.kind == RoutingPolicyKind::token_choice
-                                                  ? inclusion_probability(question.popularity, question.policy.top_k)
-                                                  : question.popularity,
-                                              ranks, slots_of(options, experts, ranks));
-      request.before = plain;
-      break;
-    case Kind::servers:
-      question.placement = on_servers(experts, ranks, static_cast<int>(parse_count(argument, "--placement", 1, ranks)));
-      break;
-    case Kind::map: question.placement = parse_map(argument, ranks); break;
+  spec.ranks_per_node = question.ranks_per_node;
+  const std::vector<double> rows = question.policy.kind == RoutingPolicyKind::token_choice
+                                       ? inclusion_probability(question.popularity, question.policy.top_k)
+                                       : question.popularity;
+  question.placement = place_experts(spec, rows, question.policy.groups, ranks, slots_of(options, experts, ranks));
+  if (spec.kind != PlacementKind::balanced) return;
+  request.before = experts % ranks == 0 ? contiguous_placement(experts, ranks) : round_robin_placement(experts, ranks);
+}
+
+/// Experts of a recorded routing keep their numbers.
+void take_load(const RoutingOptions& options, int experts, RoutingRequest& request) {
+  const RoutingTrace* trace = request.load.trace.get();
+  if (trace == nullptr) {
+    if (!options.trace_layer.empty()) throw UsageError("--trace-layer", "is of a recorded load", "--load trace:FILE");
+    request.question.popularity = expert_popularity(request.load, experts);
+    return;
   }
-  request.placement = options.placement.empty() ? "contiguous" : options.placement;
+  std::optional<std::size_t> layer;
+  if (!options.trace_layer.empty()) {
+    const auto number = parse_count(options.trace_layer, "--trace-layer", 0, 65'535);
+    const auto found = std::ranges::find(trace->layers, static_cast<int>(number));
+    if (found == trace->layers.end()) {
+      throw UsageError("--trace-layer", fmt::format("{}: the trace has no such layer", number),
+                       fmt::format("it has layers {} to {}", trace->layers.front(), trace->layers.back()));
+    }
+    layer = static_cast<std::size_t>(found - trace->layers.begin());
+  } else if (trace->layers.size() > 1) {
+    request.notes.push_back(fmt::format("{}: each expert's mean over {} layers (--trace-layer N: of one)", trace->path,
+                                        trace->layers.size()));
+  }
+  std::vector<double>& popularity = request.question.popularity;
+  popularity = recorded_popularity(*trace, experts, layer);
+  const double sum = std::accumulate(popularity.begin(), popularity.end(), 0.0);
+  for (double& weight : popularity) weight /= sum;
+  request.notes.push_back(
+      fmt::format("{}: how often each expert was chosen; which ones a token chose together, and on which rank, is not "
+                  "kept (predict --engine event replays tokens)",
+                  trace->path));
 }
 
 std::vector<CapacityStage> parse_schedule(const std::string& text) {
@@ -193,11 +176,15 @@ void add_routing_options(const Command& command, RoutingOptions& o) {
   layer("--dtype", o.dtype, "NAME", "Format of the weights (default bf16)");
   command.add_flag("--no-gated", o.no_gated, "Experts have two matrices, not three").group("Layer");
   const auto routing = group("Routing");
-  routing("--load", o.load, "LOAD",
-          "uniform (default), zipf:1.0, power-law:1.2, dirichlet:0.5, log-normal:1.05, histogram:3,1,1, trace:FILE");
+  routing(
+      "--load", o.load, "LOAD",
+      "uniform (default), zipf:1.0, power-law:1.2 (weights drawn from the density x^-1.2 on 1 to 100: the larger the "
+      "exponent, the fewer are above 1), dirichlet:0.5, log-normal:1.05, histogram:3,1,1, trace:FILE");
+  routing("--trace-layer", o.trace_layer, "N", "Layer of trace:FILE, as it numbers them (default: mean over all)");
   routing("--policy", o.policy, "NAME", "token-choice (default), expert-choice, hash, hierarchical, dense");
   routing("--groups", o.groups, "N", "Equal groups of consecutive experts (default 1)");
-  routing("--groups-kept", o.groups_kept, "N", "Groups a token may use (default all)");
+  routing("--groups-kept", o.groups_kept, "N",
+          "Groups a token may use (default all; hierarchical: coarse experts it chooses, default 1)");
   routing("--noise", o.noise, "KIND:STRENGTH", "gaussian:SD or uniform:RANGE, added to ln(popularity)");
   routing("--top-k-distribution", o.top_k_distribution, "P,P,...", "Chances of 0, 1, 2, ... experts a token");
   routing("--unit", o.unit, "N", "Tokens of a segment or sequence that is routed as one (default 1)");
@@ -252,7 +239,7 @@ RoutingRequest routing_request(const RoutingOptions& options) {
   question.capacity = capacity_of(options);
   question.row_block = parse_count(options.row_block, "--row-block", 1, 1 << 20);
   request.load = parse_load(options.load.empty() ? "uniform" : options.load, question.seed);
-  question.popularity = expert_popularity(request.load, experts);
+  take_load(options, experts, request);
   place(options, ranks, request);
   if (!options.deduplicate.empty()) {
     question.deduplication = one_of<Deduplication>(

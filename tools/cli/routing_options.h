@@ -20,6 +20,7 @@ struct RoutingOptions {
   std::string placement, slots, deduplicate, dispatch_dtype, combine_dtype, dtype;
   std::string steps, schedule, bias_step, rebalance, drift, link;
   std::string trace, layers, correlation;
+  std::string trace_layer;
   std::string show, format = "table";
   bool pad = false;
   bool no_gated = false;
@@ -37,6 +38,7 @@ struct RoutingRequest {
   std::optional<double> expert_bytes;  ///< unknown without --hidden and --width
   std::optional<double> link;          ///< B/s of a rank's link, one direction
   bool samples_assumed = false;        ///< no closed form, and nobody said how many
+  std::vector<std::string> notes;      ///< what a recorded load is taken for
 };
 /// @throws UsageError on a wrong value, InputError on a bad trace or contradicting numbers.
 RoutingRequest routing_request(const RoutingOptions& options);

@@ -165,15 +165,21 @@ Table routing_summary(const RoutingResult& result) {
   const RoutingAnswer& answer = result.answer;
   const RoutingQuestion& question = result.request.question;
   Table table{{"", "experts", "ranks"}, {}};
-  const auto both = [&](const char* name, double LoadMetrics::* field) {
-    table.rows.push_back(
-        {name, fmt::format("{:.4g}", answer.experts.*field), fmt::format("{:.4g}", answer.ranks.*field)});
+  const auto metrics = [&](const LoadMetrics& experts, const LoadMetrics& ranks, const std::string& of) {
+    const auto both = [&](const char* name, double LoadMetrics::* field) {
+      table.rows.push_back({name + of, fmt::format("{:.4g}", experts.*field), fmt::format("{:.4g}", ranks.*field)});
+    };
+    both("max / mean", &LoadMetrics::max_over_mean);
+    both("CV squared", &LoadMetrics::cv_squared);
+    both("Gini", &LoadMetrics::gini);
+    both("entropy (nats)", &LoadMetrics::entropy_nats);
+    both("entropy / most", &LoadMetrics::normalised_entropy);
   };
-  both("max / mean", &LoadMetrics::max_over_mean);
-  both("CV squared", &LoadMetrics::cv_squared);
-  both("Gini", &LoadMetrics::gini);
-  both("entropy (nats)", &LoadMetrics::entropy_nats);
-  both("entropy / most", &LoadMetrics::normalised_entropy);
+  metrics(answer.experts, answer.ranks, answer.expected ? " of expected rows" : "");
+  if (answer.sampled) {
+    metrics(answer.sampled->experts, answer.sampled->ranks,
+            fmt::format(", mean of {} routings", answer.sampled->samples));
+  }
   const auto one = [&](const char* name, std::string value) { table.rows.push_back({name, std::move(value), ""}); };
   one("rows", rows(answer.kept));
   one("experts a token", fmt::format("{:.4g}", answer.experts_per_token));
@@ -208,16 +214,25 @@ Json routing_json(const RoutingResult& result) {
   const RoutingAnswer& answer = result.answer;
   const RoutingRequest& request = result.request;
   const RoutingQuestion& question = request.question;
+  const auto beside = [&](LoadMetrics SampledMetrics::* of) {
+    if (!answer.sampled) return Json();
+    Json json = metrics_json((*answer.sampled).*of);
+    json["samples"] = answer.sampled->samples;
+    return json;
+  };
   Json experts = metrics_json(answer.experts);
+  experts["sampled"] = beside(&SampledMetrics::experts);
   experts["popularity_ratio"] = question.popularity;
   experts["asked_rows"] = answer.asked;
   experts["rows"] = answer.rows_per_expert;
   Json ranks = metrics_json(answer.ranks);
+  ranks["sampled"] = beside(&SampledMetrics::ranks);
   ranks["rows"] = answer.rows_per_rank;
   ranks["tokens"] = answer.tokens_per_rank;
   Json json{{"tokens", question.tokens},
             {"samples", answer.expected ? Json() : Json(question.samples)},
             {"seed", question.seed},
+            {"metrics_of", answer.expected ? "expected rows" : "samples"},
             {"experts_per_token", answer.experts_per_token},
             {"distinct_experts", answer.distinct_experts},
             {"slots_per_expert", or_null(answer.slots)},

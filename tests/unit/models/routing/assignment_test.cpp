@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -78,6 +79,29 @@ RC_GTEST_PROP(Router, ATokensExpertsAreDistinct, ()) {
 TEST(Router, TheSameSeedIsTheSameRouting_D3) {
   EXPECT_EQ(draw(top(4), zipf(32, 1), 100, 9).expert, draw(top(4), zipf(32, 1), 100, 9).expert);
   EXPECT_NE(draw(top(4), zipf(32, 1), 100, 9).expert, draw(top(4), zipf(32, 1), 100, 10).expert);
+}
+
+TEST(Router, LoadsOfAnySkewEndAndKeepTheirLaw) {
+  // The second expert is one of those that hardly weigh: 1 to 2 to 3 among themselves.
+  const std::vector<double> skewed{1, 1e-15, 2e-15, 3e-15};
+  const Assignment flat = draw(top(2), skewed, 60'000);
+  const std::vector<std::int64_t> rows = flat.rows_per_expert();
+  EXPECT_EQ(rows[0], 60'000);
+  // Five standard deviations of counting: 5 sqrt(60,000 / 4) = 612.
+  for (std::size_t e = 1; e < 4; ++e) EXPECT_NEAR(static_cast<double>(rows[e]), 10'000.0 * static_cast<double>(e), 612);
+  RoutingPolicy groups = top(8);
+  groups.groups = 16;
+  for (const int kept : {2, 12}) {  // few choices are tabulated, many are not
+    groups.groups_kept = kept;
+    for (const double exponent : {8.0, 50.0}) {
+      const Assignment drawn = draw(groups, zipf(128, exponent), 200);
+      EXPECT_EQ(drawn.expert.size(), 1600U) << kept << " " << exponent;
+      EXPECT_EQ(drawn.rows_per_expert()[0], 200);
+    }
+  }
+  groups.kind = RoutingPolicyKind::hierarchical;
+  groups.groups_kept = 4;
+  EXPECT_EQ(draw(groups, zipf(128, 50), 200).expert.size(), 1600U);
 }
 
 TEST(Router, NoiseFlattensTheLoad_C4) {
@@ -158,6 +182,31 @@ TEST(Router, OneCoarseExpertIsTheFlatRouter_B10) {
   const Assignment assignment = draw(coarse, zipf(16, 1), 500);
   for (std::size_t token = 0; token < 500; ++token) {
     EXPECT_EQ(assignment.of(token)[0] / 4, assignment.of(token)[1] / 4);
+  }
+}
+
+TEST(Router, EveryCoarseExpertGivesItsShare_B10) {
+  for (const double noise : {0.0, 0.5}) {
+    RoutingPolicy policy = top(4);
+    policy.kind = RoutingPolicyKind::hierarchical;
+    policy.groups = 8;
+    policy.noise = RoutingNoise::gaussian;
+    policy.noise_strength = noise;
+    for (const int coarse : {1, 2, 4}) {
+      policy.groups_kept = coarse;
+      const Assignment assignment = draw(policy, zipf(64, 1), 500);
+      for (std::size_t t = 0; t < assignment.tokens(); ++t) {
+        std::map<int, int> fine;
+        std::set<std::int32_t> distinct;
+        for (const std::int32_t e : assignment.of(t)) {
+          ++fine[e / 8];
+          distinct.insert(e);
+        }
+        ASSERT_EQ(distinct.size(), 4U);
+        ASSERT_EQ(std::ssize(fine), coarse);
+        for (const auto& [group, count] : fine) ASSERT_EQ(count, 4 / coarse);
+      }
+    }
   }
 }
 
@@ -296,6 +345,33 @@ TEST(Placement, ReplicasOfTheHottestExpertEvenOutASkewedLoad) {
   EXPECT_GT(after.ranks_of(0).size(), 4U);
   EXPECT_GT(moved_copies(before, after), 0);
   EXPECT_EQ(moved_copies(before, before), 0);
+}
+
+TEST(Placement, ASpecIsThePlacementItNames_B11) {
+  const std::vector<double> rows{4, 1, 1, 1};
+  const auto ranks = [&](PlacementSpec spec) {
+    std::vector<std::int32_t> of;
+    const Placement placed = place_experts(spec, rows, 2, 4, 2);
+    for (int e = 0; e < 4; ++e) of.push_back(placed.ranks_of(e).front());
+    return of;
+  };
+  PlacementSpec nodes = PlacementKind::node_aware;
+  nodes.ranks_per_node = 2;
+  EXPECT_EQ(ranks(PlacementKind::contiguous), (std::vector<std::int32_t>{0, 1, 2, 3}));
+  EXPECT_EQ(ranks(nodes), (std::vector<std::int32_t>{0, 1, 2, 3}));
+  PlacementSpec two = PlacementKind::servers;
+  two.servers = 2;
+  EXPECT_EQ(ranks(two), (std::vector<std::int32_t>{0, 0, 1, 1}));
+  EXPECT_GT(place_experts(PlacementKind::balanced, rows, 1, 4, 2).ranks_of(0).size(), 1U);
+  PlacementSpec map = PlacementKind::map;
+  map.map = {{3}, {2}, {1}, {0, 1}};
+  EXPECT_EQ(ranks(map), (std::vector<std::int32_t>{3, 2, 1, 0}));
+  map.map.pop_back();
+  EXPECT_THROW(ranks(map), InputError) << "three of four experts";
+  for (const char* name : {"contiguous", "round-robin", "node-aware", "balanced", "servers", "map"}) {
+    EXPECT_TRUE(find_placement_kind(name)) << name;
+  }
+  EXPECT_FALSE(find_placement_kind("somewhere"));
 }
 
 TEST(Placement, NamedOnesAreWhatTheirNamesSay_B11) {

@@ -41,6 +41,55 @@ TEST(RoutingAnswer, SamplesAreTheClosedFormWithinAPercent_B5) {
   }
 }
 
+TEST(RoutingAnswer, SamplesAreTheClosedFormWithCopiesToo_B5) {
+  for (const auto by : {Deduplication::per_rank, Deduplication::per_node}) {
+    RoutingQuestion asked = question(8, 2, 64, 1, 0);
+    asked.placement = balanced_placement(inclusion_probability(asked.popularity, 2), 4, 3);
+    asked.deduplication = by;
+    asked.ranks_per_node = 2;
+    ASSERT_GT(asked.placement.copies(), 8U);
+    const RoutingAnswer expected = answer_routing(asked);
+    asked.samples = 20'000;
+    const RoutingAnswer sampled = answer_routing(asked);
+    EXPECT_NEAR(sampled.copies.total() / expected.copies.total(), 1, 0.003);
+    for (int from = 0; from < 4; ++from) {
+      for (int to = 0; to < 4; ++to) {
+        EXPECT_NEAR(sampled.copies.at(from, to), expected.copies.at(from, to), 0.01 * expected.copies.at(from, to))
+            << from << " " << to;
+      }
+    }
+  }
+}
+
+TEST(RoutingAnswer, MetricsOfAnExpectationComeWithThoseOfSingleRoutings) {
+  // 64 tokens of 8 among 256 experts: two rows each on average, which no routing gives to all.
+  const RoutingAnswer few = answer_routing(question(256, 8, 64, 0, 0));
+  EXPECT_NEAR(few.experts.max_over_mean, 1, 1e-9);
+  ASSERT_TRUE(few.sampled);
+  const RoutingAnswer drawn = answer_routing(question(256, 8, 64, 0, 400));
+  EXPECT_FALSE(drawn.sampled) << "samples are asked for anyway";
+  EXPECT_NEAR(few.sampled->experts.max_over_mean / drawn.experts.max_over_mean, 1, 0.03);
+  EXPECT_NEAR(few.sampled->experts.gini / drawn.experts.gini, 1, 0.03);
+  EXPECT_NEAR(few.sampled->ranks.cv_squared / drawn.ranks.cv_squared, 1, 0.3);
+  RoutingQuestion hash = question(8, 1, 4, 0, 0);
+  hash.policy.kind = RoutingPolicyKind::hash;
+  EXPECT_NEAR(answer_routing(hash).experts.max_over_mean, 1, 1e-9);
+  EXPECT_GE(answer_routing(hash).sampled->experts.max_over_mean, 2) << "four tokens reach at most half of them";
+  EXPECT_FALSE(answer_routing(question(256, 8, 1 << 24, 0, 0)).sampled) << "too many to draw by the way";
+}
+
+TEST(RoutingAnswer, APartOfASegmentDecidesToo_C19) {
+  // 64 tokens in segments of 48: two decisions; of 100: one, and so exactly k experts have rows.
+  for (const int unit : {48, 100}) {
+    RoutingQuestion asked = question(8, 2, 64, 0, 0);
+    asked.policy.tokens_per_decision = unit;
+    const double expected = answer_routing(asked).distinct_experts;
+    asked.samples = 5000;
+    EXPECT_NEAR(expected, answer_routing(asked).distinct_experts, 0.05) << unit;
+    EXPECT_GE(expected, 2 - 1e-9);
+  }
+}
+
 TEST(RoutingAnswer, DroplessRowsFillBlocksOnly_C23) {
   // One draw: what is computed is each expert's rows, rounded up to blocks of 128, as MegaBlocks does.
   RoutingQuestion asked = question(16, 2, 3000, 1, 1);

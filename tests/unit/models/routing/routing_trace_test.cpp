@@ -206,6 +206,67 @@ TEST(TracePopularity, InvertsInclusion) {
   }
 }
 
+/// Expert 5 in layer 0, expert 2 in layer 1 of 1,000 tokens each; the others evenly.
+RoutingTrace two_hot_experts() {
+  RoutingTrace trace;
+  trace.top_k = 2;
+  RoutedToken token;
+  for (std::size_t layer = 0; layer < 2; ++layer) {
+    const std::int32_t hot = layer == 0 ? 5 : 2;
+    for (std::int32_t t = 0; t < 1000; ++t) {
+      const std::int32_t other = t % 7;
+      token.experts = {hot, other < hot ? other : other + 1};
+      trace.count(token, layer);
+    }
+  }
+  return trace;
+}
+
+TEST(RecordedPopularity, KeepsTheNumbersOfTheExperts) {
+  const RoutingTrace trace = two_hot_experts();
+  for (const std::size_t layer : {0U, 1U}) {
+    const std::size_t hot = layer == 0 ? 5 : 2;
+    const auto popularity = recorded_popularity(trace, 8, layer);
+    EXPECT_EQ(std::ranges::max_element(popularity) - popularity.begin(), static_cast<std::ptrdiff_t>(hot));
+    EXPECT_EQ(recorded_shares(trace, 8, layer)[hot], 1);
+    EXPECT_NEAR(recorded_shares(trace, 8, layer)[0], 1.0 / 7, 1e-3);
+  }
+  // Their mean: both hot ones are chosen by 4 / 7 of the tokens, the others by a seventh.
+  std::vector<double> mean = recorded_popularity(trace, 8, std::nullopt);
+  const double sum = std::accumulate(mean.begin(), mean.end(), 0.0);
+  for (double& weight : mean) weight /= sum;
+  const auto inclusion = inclusion_probability(mean, 2);
+  for (std::size_t e = 0; e < 8; ++e) EXPECT_NEAR(inclusion[e], e == 5 || e == 2 ? 4.0 / 7 : 1.0 / 7, 2e-3) << e;
+}
+
+TEST(RecordedPopularity, OneExpertMayBeChosenByAll) {
+  const RoutingTrace trace = two_hot_experts();
+  std::vector<double> weights = recorded_popularity(trace, 8, 0);
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  for (double& weight : weights) weight /= sum;
+  const auto inclusion = inclusion_probability(weights, 2);
+  EXPECT_NEAR(inclusion[5], 1, 1e-3);
+  for (const std::size_t e : {0, 1, 2, 3, 4, 6, 7}) EXPECT_NEAR(inclusion[e], 1.0 / 7, 1e-3) << e;
+  ExpertLoad load;
+  load.kind = LoadKind::trace;
+  load.trace = std::make_shared<const RoutingTrace>(trace);
+  EXPECT_NEAR(inclusion_probability(expert_popularity(load, 8), 2)[0], 1, 1e-3) << "a typical layer";
+}
+
+TEST(RecordedPopularity, ManyExpertsAreChosenAsOftenAsWasRecorded) {
+  const std::vector<double> asked = inclusion_probability(expert_popularity({LoadKind::zipf, 1.0, {}, 1}, 128), 4);
+  RoutingTrace trace;
+  trace.top_k = 4;
+  trace.tokens = {100'000};
+  trace.rows.emplace_back();
+  for (const double p : asked) trace.rows[0].push_back(std::llround(p * 100'000));
+  std::vector<double> weights = recorded_popularity(trace, 128, 0);
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  for (double& weight : weights) weight /= sum;
+  const auto exact = inclusion_probability(weights, 4, Inclusion::exact);
+  for (std::size_t e = 0; e < 128; ++e) EXPECT_NEAR(exact[e] / asked[e], 1, 1e-3) << e;
+}
+
 TEST(TracePopularity, NamesTheLineOfAnExpertThatTheModelLacks) {
   RoutingTrace trace;
   trace.path = "t.csv";

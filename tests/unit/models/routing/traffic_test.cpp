@@ -96,6 +96,84 @@ TEST(ExpectedTraffic, IsTheMeanOfDrawnTraffic) {
   }
 }
 
+/// Experts with one to three copies on ten ranks.
+Placement with_copies() { return Placement(10, {{0, 4, 7}, {1, 6}, {2, 3}, {3}, {4}, {5}, {6, 9}, {7}, {8}, {9}}); }
+
+TEST(ExpectedTraffic, CopiesOfAnExpertAreNeverReachedTogether) {
+  // Every choice of experts, and of one copy of each.
+  const std::vector<double> popularity = zipf(10, 1.2);
+  const Placement placement = with_copies();
+  std::vector<double> reached(10, 0);
+  std::vector<int> chosen;
+  enumerate(popularity, 3, chosen, 1, 1, [&](const std::vector<int>& experts, double probability) {
+    for (int rank = 0; rank < 10; ++rank) {
+      double missed = 1;
+      for (const int e : experts) {
+        const auto copies = placement.ranks_of(e);
+        if (std::ranges::find(copies, rank) != copies.end()) missed *= 1 - 1.0 / static_cast<double>(copies.size());
+      }
+      reached[static_cast<std::size_t>(rank)] += probability * (1 - missed);
+    }
+  });
+  const Traffic traffic =
+      expected_traffic(popularity, 3, std::vector<double>(10, 1.0), placement, {Deduplication::per_rank, 4, 1});
+  constexpr double tolerance = 1e-4;  // of the quadrature
+  for (std::size_t r = 0; r < 10; ++r) EXPECT_NEAR(traffic.tokens_per_rank[r], 10 * reached[r], tolerance * 10) << r;
+}
+
+TEST(ExpectedTraffic, IsTheMeanOfDrawnTrafficWithCopies_B5) {
+  constexpr int kTokens = 40;
+  constexpr int kSamples = 40'000;
+  const std::vector<double> popularity = zipf(10, 1);
+  const Placement placement = with_copies();
+  RoutingPolicy policy;
+  policy.top_k = 3;
+  for (const auto kind : {Deduplication::per_expert, Deduplication::per_rank, Deduplication::per_node}) {
+    const TrafficOptions options{kind, 4, 1};
+    Router router(policy, popularity);
+    TrafficCounter counter(placement, options);
+    Random random(5);
+    Random turns(6);
+    Assignment assignment;
+    Traffic traffic;
+    ByteMatrix mean(10);
+    for (int sample = 0; sample < kSamples; ++sample) {
+      router.draw(kTokens, random, assignment);
+      counter.start_turns(turns);
+      counter.count(assignment, traffic);
+      const ByteMatrix all = traffic.all();
+      for (int from = 0; from < 10; ++from) {
+        for (int to = 0; to < 10; ++to) mean.at(from, to) += all.at(from, to) / kSamples;
+      }
+    }
+    const ByteMatrix expected =
+        expected_traffic(popularity, 3, std::vector<double>(10, kTokens / 10.0), placement, options).all();
+    EXPECT_NEAR(mean.total() / expected.total(), 1, 0.002);
+    for (int from = 0; from < 10; ++from) {
+      for (int to = 0; to < 10; ++to) {
+        // A percent, and five standard deviations of counting.
+        const double cell = expected.at(from, to);
+        EXPECT_NEAR(mean.at(from, to), cell, 0.01 * cell + 5 * std::sqrt(cell / kSamples)) << from << " " << to;
+      }
+    }
+  }
+}
+
+TEST(Traffic, TurnsAreThoseOfTheirSeed_D3) {
+  Assignment assignment{2, {0, 0, 0, 1, 1}, {0, 1, 2, 3, 4, 5}};
+  const auto rows = [&](TrafficCounter& counter, std::uint64_t seed) {
+    Random turns(seed);
+    counter.start_turns(turns);
+    Traffic traffic;
+    counter.count(assignment, traffic);
+    return traffic.rows_per_rank;
+  };
+  TrafficCounter fresh(Placement(3, {{0, 1, 2}, {1, 2}}), {Deduplication::per_rank, 3, 1});
+  TrafficCounter used(Placement(3, {{0, 1, 2}, {1, 2}}), {Deduplication::per_rank, 3, 1});
+  static_cast<void>(rows(used, 9));
+  for (const std::uint64_t seed : {1, 2, 3}) EXPECT_EQ(rows(fresh, seed), rows(used, seed));
+}
+
 TEST(ExpectedTraffic, UniformTrafficHasEqualPorts_B11) {
   const std::vector<double> tokens(8, 100.0);
   const Traffic traffic =

@@ -43,6 +43,27 @@ double mean_step(const RoutingStudy& study) {
   return sum;
 }
 
+TEST(RoutingStudy, ReplicasAnswerTheSameOnAnyNumberOfThreads_D3) {
+  RoutingStudy study = study_of(1);
+  study.placements = make_placements(PlacementKind::balanced, study.popularity, 1, 8, 4, 4, 3);
+  ASSERT_GT(study.placements.front().copies(), 16U);
+  for (const int chunks : {1, 2}) {
+    study.chunks = chunks;
+    const std::vector<StepSample> one = run_study(study, 1, 24, 1);
+    for (const int threads : {2, 3, 7}) {
+      const std::vector<StepSample> many = run_study(study, 1, 24, threads);
+      for (std::size_t i = 0; i < one.size(); ++i) {
+        EXPECT_EQ(many[i].step_s, one[i].step_s) << threads << " " << i;
+        EXPECT_EQ(many[i].port_imbalance, one[i].port_imbalance) << threads << " " << i;
+      }
+    }
+  }
+  RoutingSimulator simulator(study);
+  const double later = simulator.run(1, 5).step_s;
+  static_cast<void>(simulator.run(1, 0));
+  EXPECT_EQ(simulator.run(1, 5).step_s, later) << "whatever was asked before";
+}
+
 TEST(MoeLayer, TimesOfALayerAddUp) {
   const RoutingStudy study = study_of(0);
   EventGraph graph;

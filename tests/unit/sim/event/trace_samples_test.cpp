@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 #include "models/core/error.h"
@@ -108,7 +109,6 @@ TEST_F(RecordedRouting, LayersTakeTurnsWhereTheTraceHoldsFewer) {
   const Prediction p = predict_ep(h200(), rails(), layers(4), eight(), two, few(3));
   const Prediction half = predict_ep(h200(), rails(), layers(2), eight(), two, few(3));
   EXPECT_EQ(p.distribution->samples, 3);
-  // Layers have the same placement only by chance: equal kinds are placed in orders of their own.
   EXPECT_NEAR(*p.latency / *half.latency, 2, 0.15);
   EXPECT_NE(std::ranges::find_if(p.warnings, [](const std::string& w) { return w.find("take turns") != w.npos; }),
             p.warnings.end());
@@ -125,6 +125,150 @@ TEST_F(RecordedRouting, SaysWhatATraceCannot) {
   options = few(2);
   options.orders.drift = 0.1;
   EXPECT_THROW(predict_ep(h200(), rails(), layers(1), eight(), recorded_two, options), InputError);
+}
+
+/// A trace of one window whose token t of a layer chooses what `experts` says.
+class WrittenRouting : public testing::Test {
+ protected:
+  ~WrittenRouting() override { std::filesystem::remove(path_); }
+
+  template <typename Experts>
+  Workload written(int layer_count, const Experts& experts) {
+    std::string text = "layer,token,expert_0,expert_1,expert_2,expert_3\n";
+    for (int layer = 0; layer < layer_count; ++layer) {
+      for (int t = 0; t < kTokens; ++t) {
+        text += fmt::format("{},{}", layer, t);
+        for (int slot = 0; slot < 4; ++slot) text += fmt::format(",{}", experts(layer, t, slot));
+        text += '\n';
+      }
+    }
+    write_file_atomically(path_, text);
+    Workload w = tokens();
+    w.load.kind = LoadKind::trace;
+    w.load.trace = std::make_shared<const RoutingTrace>(read_routing_trace(path_));
+    return w;
+  }
+  /// Every token chooses `hot` and three of the others.
+  static int one_hot(int hot, int t, int slot) {
+    if (slot == 0) return hot;
+    const int other = (t * 3 + slot) % 63;
+    return other < hot ? other : other + 1;
+  }
+  const std::string path_ = testing::TempDir() + fmt::format("moecast_written_{}.csv.gz", getpid());
+};
+
+TEST_F(WrittenRouting, TokensThatStayOnTheirRankAreEvenAndSendNothing) {
+  const Workload own = written(2, [](int, int t, int slot) { return t / 128 * 8 + (t + slot) % 8; });
+  const Prediction p = predict_ep(h200(), rails(), layers(2), eight(), own, few(1));
+  EXPECT_NEAR(p.distribution->row_imbalance, 1, 1e-9);
+  EXPECT_EQ(p.distribution->port_imbalance, 0);
+  const Prediction uniform = predict_ep(h200(), rails(), layers(2), eight(), tokens(), few(4));
+  EXPECT_LT(*p.latency, *uniform.latency);
+}
+
+TEST_F(WrittenRouting, ExpertsLieWhereTheirNumbersSay) {
+  const Workload first_eight = written(1, [](int, int t, int slot) { return (t + slot) % 8; });
+  EpOptions options = few(1);
+  const auto imbalance = [&] {
+    return predict_ep(h200(), rails(), layers(1), eight(), first_eight, options).distribution->row_imbalance;
+  };
+  EXPECT_NEAR(imbalance(), 8, 1e-9) << "all on rank 0 of 8";
+  options.placement = PlacementKind::round_robin;
+  EXPECT_NEAR(imbalance(), 1, 1e-9) << "one on each rank";
+  options.placement = PlacementKind::map;
+  for (int e = 0; e < 64; ++e) options.placement.map.push_back({e < 8 ? e / 4 : e % 8});
+  EXPECT_NEAR(imbalance(), 4, 1e-9) << "four on each of two ranks";
+  options.placement.map.pop_back();
+  EXPECT_THROW(imbalance(), InputError);
+}
+
+TEST_F(WrittenRouting, TheBalancerSeesEachLayersOwnLoad) {
+  EpOptions options = few(1);
+  options.placement = PlacementKind::balanced;
+  const auto answer = [&](int first, int second) {
+    const Workload w =
+        written(2, [&](int layer, int t, int slot) { return one_hot(layer == 0 ? first : second, t, slot); });
+    return predict_ep(h200(), rails(), layers(2), eight(), w, options);
+  };
+  // A quarter of the rows is one expert's: copies of it bring the fullest rank near the mean.
+  const Prediction apart = answer(3, 44);
+  EXPECT_LT(apart.distribution->row_imbalance, 1.1);
+  for (const int hot : {0, 7, 63}) {
+    EXPECT_NEAR(answer(hot, hot).latency->value() / apart.latency->value(), 1, 0.02) << hot;
+  }
+}
+
+TEST(RecordedHistogram, LiesAsItsNumbersSay) {
+  Workload w = tokens();
+  w.load.kind = LoadKind::histogram;
+  const auto imbalance = [&](std::vector<int> hot, PlacementKind placement) {
+    w.load.histogram.assign(64, 1e-9);
+    for (const int e : hot) w.load.histogram[static_cast<std::size_t>(e)] = 1;
+    EpOptions options = few(2);
+    options.placement = placement;
+    return predict_ep(h200(), rails(), layers(3), eight(), w, options).distribution->row_imbalance;
+  };
+  EXPECT_NEAR(imbalance({0, 1, 2, 3}, PlacementKind::contiguous), 8, 1e-3);
+  EXPECT_NEAR(imbalance({0, 8, 16, 24}, PlacementKind::contiguous), 2, 1e-3);
+  EXPECT_NEAR(imbalance({0, 8, 16, 24}, PlacementKind::round_robin), 8, 1e-3);
+  EXPECT_NEAR(imbalance({0, 1, 2, 3}, PlacementKind::round_robin), 2, 1e-3);
+}
+
+TEST(LayerPlacements, GroupsLieOnNodesWhereAsked) {
+  PlacementSpec nodes = PlacementKind::node_aware;
+  nodes.ranks_per_node = 2;
+  const std::vector<double> popularity(16, 1.0 / 16);
+  for (const Placement& placement : make_placements(nodes, popularity, 4, 4, 3, 0, 1)) {
+    for (int group = 0; group < 4; ++group) {
+      for (int e = 1; e < 4; ++e) {
+        EXPECT_EQ(placement.ranks_of(group * 4 + e).front() / 2, placement.ranks_of(group * 4).front() / 2) << group;
+      }
+    }
+  }
+}
+
+TEST_F(WrittenRouting, HasTheNoiseThatItHas) {
+  const Workload w = written(1, [](int, int t, int slot) { return one_hot(3, t, slot); });
+  EpOptions options = few(1);
+  options.noise = RoutingNoise::gaussian;
+  options.noise_strength = 0.5;
+  EXPECT_THROW(predict_ep(h200(), rails(), layers(1), eight(), w, options), InputError);
+}
+
+/// What the engine makes of a router.
+Prediction routed(const std::function<void(MoeBlock&)>& change) {
+  Architecture a = layers(1);
+  change(std::get<MoeBlock>(a.decoder.front().blocks.front()));
+  Workload w = tokens();
+  w.load = {LoadKind::zipf, 1.2, {}, 1};
+  return predict_ep(h200(), rails(), a, eight(), w, few(12));
+}
+
+TEST(RoutersOfLayers, CoarseExpertsAreChosenAsManyAsTheModelSays) {
+  const auto imbalance = [](int chosen) {
+    return routed([&](MoeBlock& block) {
+             block.router.coarse_experts = 8;
+             block.router.coarse_top_k = chosen;
+           })
+        .distribution->row_imbalance;
+  };
+  // A coarse expert is a rank here: all four rows on one, or on four of the eight.
+  EXPECT_GT(imbalance(1), 1.1 * imbalance(2));
+  EXPECT_GT(imbalance(2), 1.1 * imbalance(4));
+}
+
+TEST(RoutersOfLayers, AQueueForLaterStepsIsRefusedAndTrainingNoiseNamed) {
+  EXPECT_THROW(routed([](MoeBlock& block) {
+                 block.capacity.eval_factor = 1;
+                 block.capacity.overflow = Overflow::queue;
+               }),
+               InputError);
+  const Prediction noisy = routed([](MoeBlock& block) {
+    block.router.noise = NoiseKind::gaussian;
+    block.router.noise_strength = 0.1;
+  });
+  EXPECT_NE(std::ranges::find_if(noisy.warnings, [](const std::string& w) { return w.find("noise") != w.npos; }),
+            noisy.warnings.end());
 }
 
 Prediction with_orders(OrderSeries orders, PlacementKind placement, int samples = 24, int threads = 1) {
