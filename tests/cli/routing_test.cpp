@@ -217,6 +217,31 @@ TEST_F(RecordedRoutingCommand, IsALoadOfBothEngines) {
   EXPECT_EQ(a.at("inputs").at("load"), load);
 }
 
+TEST_F(RecordedRoutingCommand, IsReplayedStepByStepInATrace) {
+  const std::string load = "trace:" + trace();
+  const auto traced = [&](const char* sample) {
+    return run_moecast({"trace",    "--hidden", "1024",     "--width",  "2048", "--experts", "16",
+                        "--top-k",  "2",        "--tokens", "256",      "--hw", "h100-sxm",  "--ep",
+                        "2",        "--load",   load,       "--sample", sample, "-o",        folder_ + "/t.json",
+                        "--format", "json"});
+  };
+  const Finished first = traced("0");
+  ASSERT_EQ(first.code, 0) << first.err;
+  const Json step = Json::parse(first.out);
+  EXPECT_THAT(step.at("routing").get<std::string>(), HasSubstr("recorded, step 0 of 4"));
+  // What predict replays too, whose distribution is that of all four.
+  const Finished all = run_moecast({"predict",   "--engine", "event",   "--hidden", "1024",     "--width",  "2048",
+                                    "--experts", "16",       "--top-k", "2",        "--tokens", "256",      "--hw",
+                                    "h100-sxm",  "--ep",     "2",       "--load",   load,       "--format", "json"});
+  double sum = 0;
+  for (const char* sample : {"0", "1", "2", "3"})
+    sum += Json::parse(traced(sample).out).at("simulated_s").get<double>();
+  EXPECT_NEAR(sum / 4 / Json::parse(all.out).at("latency_s").get<double>(), 1, 1e-3);
+  const Finished beyond = traced("4");
+  EXPECT_EQ(beyond.code, 2);
+  EXPECT_THAT(beyond.err, HasSubstr("holds 4 steps of 256 tokens"));
+}
+
 TEST_F(RecordedRoutingCommand, NamesTheLineThatIsWrong) {
   const auto refusal = [&](const std::string& text, const char* what) {
     const std::string path = folder_ + "/bad.csv";
@@ -265,13 +290,19 @@ TEST(ExchangeCommand, ShowsEveryAlgorithmAndItsClosedForm) {
 
 TEST(ExchangeCommand, OthersTrafficASlowLinkAndCollectives) {
   const auto latency = [](const std::vector<std::string>& more) {
-    const Finished finished = run_moecast(with(kExchange, with(more, {"--format", "json"})));
+    const Finished finished = run_moecast(with(kExchange, with(more, {"--round-start", "0s", "--format", "json"})));
     EXPECT_EQ(finished.code, 0) << finished.err;
     return Json::parse(finished.out).at("latency_s").get<double>();
   };
   const double usual = latency({"--exchange", "direct"});
   EXPECT_NEAR(latency({"--exchange", "direct", "--slow-link", "nic 3 out:0.5"}) / usual, 2, 1e-6);
-  EXPECT_NEAR(latency({"--exchange", "direct", "--background", "0.5"}) / usual, 2, 1e-4);
+  for (const char* flows : {"port", "exact"}) {
+    const double own = latency({"--exchange", "direct", "--flows", flows});
+    EXPECT_NEAR(own / usual, 1, 1e-6);
+    EXPECT_NEAR(latency({"--exchange", "direct", "--flows", flows, "--background", "0.1"}) * 0.9 / own, 1, 1e-4);
+    EXPECT_NEAR(latency({"--exchange", "direct", "--flows", flows, "--background", "0.5"}) * 0.5 / own, 1, 1e-4);
+    EXPECT_NEAR(latency({"--exchange", "direct", "--flows", flows, "--background", "0.9"}) * 0.1 / own, 1, 1e-4);
+  }
   EXPECT_NEAR(latency({"--operation", "all-reduce"}) / latency({"--operation", "all-gather"}), 2, 1e-6);
   // To the server, eight workers of the other node share one NIC of 50 GB/s; back, its port of 450 GB/s carries what
   // all seven of its node get and what goes out by the NICs of their rails.
@@ -279,10 +310,73 @@ TEST(ExchangeCommand, OthersTrafficASlowLinkAndCollectives) {
   EXPECT_NEAR(latency({"--operation", "parameter-server"}) / expected, 1, 1e-6);
 }
 
+TEST(ExchangeCommand, TheBusiestLinkIsTheOneThatTakesLongest) {
+  const auto busiest = [](const std::vector<std::string>& more) {
+    const Finished finished = run_moecast(with(kExchange, with(more, {"--exchange", "direct", "--format", "json"})));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out).at("busiest_link").get<std::string>();
+  };
+  EXPECT_THAT(busiest({}), HasSubstr("nic")) << "ports carry more, and are nine times as fast";
+  EXPECT_EQ(busiest({"--slow-link", "nic 3 out:1e-6"}), "nic 3 out");
+}
+
+TEST(ExchangeCommand, SaysWhenRoundsStartAndWhatALibraryTakesAndWhoSaysSo) {
+  const auto answer = [](const std::vector<std::string>& more, const char* bytes = "16MB") {
+    const Finished finished = run_moecast(with({"exchange", "--cluster", "h100-hgx-rail", "--ranks", "16", "--bytes",
+                                                bytes, "--exchange", "direct", "--format", "json"},
+                                               more));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out);
+  };
+  const Json usual = answer({});
+  EXPECT_EQ(usual.at("starts_origin"), "assumed");
+  EXPECT_EQ(usual.at("starts_s"), 5e-6);
+  const Json given = answer({"--round-start", "20us"});
+  EXPECT_EQ(given.at("starts_origin"), "given");
+  EXPECT_NEAR(given.at("latency_s").get<double>() - usual.at("latency_s").get<double>(), 15e-6, 1e-9);
+  const Json library = usual.at("library");
+  EXPECT_THAT(library.at("kernel").get<std::string>(), HasSubstr("alltoall"));
+  EXPECT_GT(library.at("start_s"), 0);
+  EXPECT_GT(library.at("latency_s"), library.at("start_s"));
+  EXPECT_GT(library.at("efficiency_ratio"), answer({}, "64KB").at("library").at("efficiency_ratio"))
+      << "large messages use the links better";
+}
+
+TEST(ExchangeCommand, AClustersOwnLatencyIsWaitedFor) {
+  const std::string path = fresh_folder("latency") + "/mine.json";
+  std::ofstream(path) << R"({"schema_version":1,"name":"mine","devices_per_node":2,"most_nodes":2,
+    "scale_up":{"kind":"switch","bandwidth":null},
+    "scale_out":{"kind":"switch","bandwidth":null,
+                 "latency":{"value":1e-3,"unit":"s","origin":"measured","source":"ping"}}})";
+  const auto asked = [&](const char* ranks) {
+    return run_moecast({"exchange", "--cluster", path, "--ranks", ranks, "--bytes", "1MB", "--exchange", "direct",
+                        "--format", "json"});
+  };
+  const Json across = Json::parse(asked("4").out);
+  EXPECT_GT(across.at("latency_s"), 1e-3);
+  EXPECT_EQ(across.at("starts_origin"), "measured");
+  const Finished inside = asked("2");
+  ASSERT_EQ(inside.code, 0) << inside.err;
+  EXPECT_LT(Json::parse(inside.out).at("latency_s"), 1e-4);
+  EXPECT_EQ(Json::parse(inside.out).at("bandwidth_origin"), "assumed");
+  EXPECT_THAT(inside.err, HasSubstr("450 GB/s (NVLink 4) is assumed"));
+  EXPECT_TRUE(Json::parse(inside.out).at("library").is_null()) << "no device, nothing measured";
+}
+
+TEST(ExchangeCommand, ADragonflysGroupsShareTheirLinksWithGroupsThatAreNotAsked) {
+  const Finished finished = run_moecast({"exchange", "--cluster", "h100-dragonfly", "--ranks", "256", "--bytes", "64MB",
+                                         "--exchange", "direct", "--round-start", "0s", "--format", "json"});
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  // Half of what 128 ranks send crosses a bundle: a seventh of 128 NICs of 25 GB/s, tapered by 1.5.
+  const double expected = 128 * 64e6 / 2 / (128 * 25e9 / 7 / 1.5);
+  EXPECT_NEAR(Json::parse(finished.out).at("latency_s").get<double>() / expected, 1, 1e-6);
+}
+
 TEST(ExchangeCommand, GrowsWithRanksAndTaper_C12) {
   const auto latency = [](const std::string& cluster, int ranks) {
-    const Finished finished = run_moecast({"exchange", "--cluster", cluster, "--ranks", std::to_string(ranks),
-                                           "--bytes", "64MB", "--exchange", "direct", "--format", "json"});
+    const Finished finished =
+        run_moecast({"exchange", "--cluster", cluster, "--ranks", std::to_string(ranks), "--bytes", "64MB",
+                     "--exchange", "direct", "--round-start", "0s", "--format", "json"});
     EXPECT_EQ(finished.code, 0) << finished.err;
     return Json::parse(finished.out).at("latency_s").get<double>();
   };
