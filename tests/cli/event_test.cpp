@@ -105,6 +105,34 @@ TEST(EventEngineCommand, EveryMechanismOfAScheduleChangesTheStep) {
   for (const char* exchange : {"pairwise", "ring", "all-gather"}) EXPECT_NE(latency({"--exchange", exchange}), usual);
 }
 
+TEST(EventEngineCommand, MoreShadowsThanExpertsAreWrongUsage) {
+  for (const char* command : {"predict", "trace"}) {
+    std::vector<std::string> words{command,   "--model", "qwen3-30b-a3b", "--hw", "h100-sxm", "--ep", "8",
+                                   "--batch", "64",      "--shadow",      "129"};
+    if (words.front() == "predict") words.insert(words.end(), {"--engine", "event", "--samples", "1"});
+    if (words.front() == "trace") words.insert(words.end(), {"-o", fresh_folder("shadow") + "/t.json"});
+    const Finished finished = run_moecast(words);
+    EXPECT_EQ(finished.code, 2) << command;
+    EXPECT_THAT(finished.err, HasSubstr("--shadow: 129 of 128 experts")) << command;
+  }
+}
+
+TEST(EventEngineCommand, ATraceOfACpuSaysWhatItLeavesOut) {
+  const std::vector<std::string> asked{"trace",
+                                       "--model",
+                                       "olmoe-1b-7b",
+                                       "--hw",
+                                       "intel-xeon-processor-2cpu",
+                                       "--batch",
+                                       "4",
+                                       "-o",
+                                       fresh_folder("cpu-trace") + "/t.json"};
+  const Finished finished = run_moecast(asked);
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  EXPECT_THAT(finished.err, HasSubstr("beyond their kernels"));
+  EXPECT_EQ(run_moecast(with(asked, {"--sample", "1"})).code, 2) << "nothing is sampled";
+}
+
 TEST(EventEngineCommand, TheSameInAnotherProcess) {
   EXPECT_EQ(Json::parse(run_moecast(with(kDeepSeek, {"--background", "0.2"})).out),
             Json::parse(run_moecast(with(kDeepSeek, {"--background", "0.2"})).out));
