@@ -128,6 +128,11 @@ Cluster parse_cluster_text(std::string_view text, const std::string& where) {
     throw InputError(root.at("scale_out").where(), "joins nothing: nodes cannot reach each other",
                      "name a fabric, or say most_nodes 1");
   }
+  if (const int below = cluster.scale_up.devices_per_switch; below > 0 && cluster.devices_per_node % below != 0) {
+    throw InputError(root.at("scale_up").where(),
+                     fmt::format("{} devices a switch do not divide the {} of a node", below, cluster.devices_per_node),
+                     "a switch lies in one node");
+  }
   const Fabric& out = cluster.scale_out;
   if (out.nics_per_node > 0 && cluster.devices_per_node % out.nics_per_node != 0) {
     throw InputError(root.at("scale_out").where(), "its NICs do not divide the devices of a node");

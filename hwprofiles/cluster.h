@@ -56,6 +56,12 @@ struct ClusterLink {
   double bandwidth = 0;  ///< B/s
 };
 
+/// What a message waits for before its bytes flow, and who says so.
+struct MessageStart {
+  double seconds = 0;
+  Origin origin = Origin::assumed;
+};
+
 /// How rows change rails between nodes: over the scale-up link of the sender's node (NCCL), over that of the receiver's
 /// (DeepEP's normal mode), or not at all, from NIC to NIC (DeepEP's low latency).
 enum class RailChange { at_sender, at_receiver, never };
@@ -64,7 +70,8 @@ enum class RailChange { at_sender, at_receiver, never };
 class Topology {
  public:
   /// @param device  fills in what the cluster's file leaves open; may be null.
-  /// @throws InputError when there are more ranks than the cluster has, or a bandwidth that nothing says.
+  /// @throws InputError when there are more ranks than the cluster has, or more groups of a dragonfly than are
+  /// simulated.
   Topology(const Cluster& cluster, int ranks, const Profile* device);
 
   [[nodiscard]] int ranks() const { return ranks_; }
@@ -85,6 +92,8 @@ class Topology {
   [[nodiscard]] double nic_bandwidth() const;
   /// Seconds of a message to a peer of the same node, or across nodes, where the cluster's file says them.
   [[nodiscard]] std::optional<double> message_latency(bool across_nodes) const;
+  /// The same, and an assumption where the file is silent.
+  [[nodiscard]] MessageStart message_start(bool across_nodes) const;
   /// Bandwidths that the cluster's file does not know: the device's datasheet, or an assumption, stands for them; or
   /// that it assumes itself.
   [[nodiscard]] const std::vector<std::string>& assumed() const { return assumed_; }

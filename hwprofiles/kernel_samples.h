@@ -52,9 +52,10 @@ struct KernelTable {
 ///
 /// @param layout     nullopt: from the file's name ("moe.vllm-0.24.0.csv.gz") and its columns.
 /// @param framework  e.g. "vllm"; empty: from the file's name.
+/// A file of curves, as a profile keeps its samples, is read too.
 /// @throws InputError naming line and column: a missing column, a line with another number of cells, text where a
-/// number must be, more rows than `most_rows`. Rows that no machine can have measured (latency not above zero, a value
-/// out of its range) are left out and counted.
+/// number must be, more rows than `most_rows`; what is no table. Rows that no machine can have measured (latency not
+/// above zero, a value out of its range) are left out and counted.
 KernelTable read_kernel_table(const std::string& path, const std::string& layout, const std::string& framework,
                               const std::string& version, std::int64_t most_rows = 5'000'000);
 

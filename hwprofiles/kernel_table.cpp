@@ -298,10 +298,53 @@ class TableReader {
 
 }  // namespace
 
+namespace {
+
+constexpr std::string_view kCurvesStart = "kernel,dtype,";
+constexpr std::string_view kCurvesEnd = ",ln_latency_steps";
+
+std::string first_line(const std::string& path) {
+  std::string first;
+  read_lines_while(path, [&](std::uint64_t /*number*/, std::string_view line) {
+    first = line;
+    return first.empty();
+  });
+  return first;
+}
+
+/// Curves of a profile's samples, which import wrote.
+KernelTable read_curves(const std::string& path, const TableName& name, std::int64_t most_rows) {
+  if (name.layout.empty()) {
+    throw InputError(path, "holds curves of a profile, and its name does not say of which kind of kernel",
+                     "name the kind: --operator nccl, moe, gemm, ...");
+  }
+  KernelTable table;
+  merge_kernel_samples(table.kernels, parse_curves_text(read_text_file(path), path, name));
+  for (const KernelSamples& samples : table.kernels) table.report.rows += static_cast<std::int64_t>(samples.size());
+  if (table.report.rows > most_rows) {
+    throw InputError(path, "more than " + std::to_string(most_rows) + " rows", "split the table by kernel");
+  }
+  table.report.kept = table.report.rows;
+  return table;
+}
+
+}  // namespace
+
 KernelTable read_kernel_table(const std::string& path, const std::string& layout, const std::string& framework,
                               const std::string& version, std::int64_t most_rows) {
   const TableName name = parse_table_name(path);
   const bool own = !framework.empty();
+  const std::string first = first_line(path);
+  if (first.starts_with(kCurvesStart) && first.ends_with(kCurvesEnd)) {
+    return read_curves(
+        path, {layout.empty() ? name.layout : layout, own ? framework : name.framework, own ? version : name.version},
+        most_rows);
+  }
+  if (first.starts_with('#') || first.find("nccl-tests") != std::string::npos) {
+    throw InputError(path, "is no table of columns; it looks like what a program of nccl-tests printed",
+                     "take it into a profile first: moecast import nccl-tests " + path +
+                         " --system NAME, then give the profile's samples/nccl.*.csv.gz");
+  }
   return TableReader(path, layout.empty() ? name.layout : layout, own ? framework : name.framework,
                      own ? version : name.version, most_rows)
       .read();

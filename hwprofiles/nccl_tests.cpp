@@ -80,6 +80,10 @@ class Reader {
       operation_ = name.substr(0, name.find("_perf"));
     }
     if (const std::string_view count = after(line, "graph:"); !count.empty()) eager_ = parse<int>(count) == 0 ? 1 : 0;
+    // What NCCL itself says where NCCL_DEBUG asks for it: "NCCL version 2.18.5+cuda12.2".
+    if (const std::string_view name = after(line, "NCCL version"); !name.empty() && version_.empty()) {
+      version_ = name.substr(0, name.find('+'));
+    }
     if (const std::string_view code = after(line, "nccl-library="); !code.empty() && version_.empty()) {
       // 21805 is 2.18.5
       if (const auto value = parse<int>(code)) {
@@ -97,6 +101,7 @@ class Reader {
       size_at_ = *position(words, "size");
       type_at_ = *position(words, "type");
       time_at_ = *time;
+      wrong_at_ = position(words, "#wrong").value_or(kNowhere);
     }
   }
 
@@ -111,12 +116,16 @@ class Reader {
     const auto element = parse_element_bytes(words[type_at_]);
     if (!element) throw wrong("\"" + std::string(words[type_at_].substr(0, 40)) + "\" is not a type");
     if (!bytes || !microseconds) throw wrong("holds text where numbers must be");
+    const auto leave_out = [&](const char* reason) {
+      if (++report_.left_out[reason] == 1) report_.examples[reason] = "line " + std::to_string(number);
+    };
+    // "N/A" where nobody checked.
+    if (wrong_at_ < words.size() && parse<double>(words[wrong_at_]).value_or(0) > 0) {
+      return leave_out("results that are wrong (#wrong)");
+    }
     const double seconds = *microseconds * kSecondsPerMicrosecond;
     if (!(*bytes >= *element) || !(seconds > 0) || !(seconds < kLongestCall)) {
-      if (++report_.left_out["size or time not above zero"] == 1) {
-        report_.examples["size or time not above zero"] = "line " + std::to_string(number);
-      }
-      return;
+      return leave_out("size or time not above zero");
     }
     rows_.push_back({*bytes / *element, *element, seconds});
   }
@@ -163,7 +172,7 @@ class Reader {
   std::set<std::string, std::less<>> hosts_;
   std::int64_t ranks_ = 0;
   double eager_ = 1;
-  std::size_t size_at_ = kNowhere, type_at_ = 0, time_at_ = 0;
+  std::size_t size_at_ = kNowhere, type_at_ = 0, time_at_ = 0, wrong_at_ = kNowhere;
   std::vector<Row> rows_;
   TableReport report_;
 };

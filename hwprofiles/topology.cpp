@@ -9,8 +9,18 @@
 namespace moecast {
 namespace {
 
-/// What nothing says: a 400 Gbit/s NIC, and a PCIe 5 x16 or NVLink 4 port would differ too much to be assumed.
+/// Where nothing says it: a NIC of 400 Gbit/s, PCIe 5.0 x16 below a tree of switches, NVLink 4 at a switch.
 constexpr double kAssumedNic = 50e9;
+constexpr double kAssumedPcie = 64e9;
+constexpr double kAssumedNvlink = 450e9;
+/// A step of NCCL's Simple protocol over NVLink, and a message between hosts over a NIC (a step of its all-to-all
+/// between nodes).
+constexpr double kAssumedStepInside = 1.5e-6;
+constexpr double kAssumedStepAcross = 5e-6;
+/// Bundles between each two groups grow with the square; the largest dragonflies have some hundred groups.
+constexpr int kMostGroups = 1024;
+
+int divided_up(int what, int by) { return (what + by - 1) / by; }
 
 }  // namespace
 
@@ -39,8 +49,11 @@ Topology::Topology(const Cluster& cluster, int ranks, const Profile* device)
   if (per_node_ > 1 && ranks > 1) {
     port_ = known(cluster.scale_up, "scaleup_bandwidth_per_direction");
     if (!(port_ > 0)) {
-      throw InputError(cluster.name, "nothing says the bandwidth of a device's scale-up link",
-                       "give scale_up/bandwidth, or a device whose profile has scaleup_bandwidth_per_direction");
+      const bool pcie = cluster.scale_up.kind == FabricKind::pcie_tree;
+      port_ = pcie ? kAssumedPcie : kAssumedNvlink;
+      origin_ = Origin::assumed;
+      assumed_.push_back(fmt::format("{}: a scale-up link of {:.0f} GB/s ({}) is assumed, nothing says it",
+                                     cluster.name, port_ / 1e9, pcie ? "PCIe 5.0 x16" : "NVLink 4"));
     }
     add_scale_up();
   }
@@ -68,7 +81,7 @@ void Topology::add_scale_up() {
   switch_first_ = static_cast<int>(links_.size());
   const int below = cluster_.scale_up.devices_per_switch;
   if (cluster_.scale_up.kind != FabricKind::pcie_tree || below == 0) return;
-  const int switches = (ranks_ + below - 1) / below;
+  const int switches = divided_up(ranks_, below);
   for (int at = 0; at < switches; ++at) {
     add(fmt::format("switch {} up", at), port_);
     add(fmt::format("switch {} down", at), port_);
@@ -78,6 +91,12 @@ void Topology::add_scale_up() {
 double Topology::nic_bandwidth() const {
   const int nics = cluster_.scale_out.nics_per_node;
   return nics == 0 ? nic_ : nic_ * std::min(1.0, static_cast<double>(nics) / per_node_);
+}
+
+MessageStart Topology::message_start(bool across_nodes) const {
+  const Fabric& fabric = across_nodes ? cluster_.scale_out : cluster_.scale_up;
+  if (fabric.latency) return {fabric.latency->value, fabric.latency->origin};
+  return {across_nodes ? kAssumedStepAcross : kAssumedStepInside, Origin::assumed};
 }
 
 std::optional<double> Topology::message_latency(bool across_nodes) const {
@@ -100,7 +119,7 @@ void Topology::add_scale_out() {
   }
   leaf_first_ = static_cast<int>(links_.size());
   const int below = out.nodes_per_switch == 0 ? nodes() : out.nodes_per_switch;
-  const int leaves = (nodes() + below - 1) / below;
+  const int leaves = divided_up(nodes(), below);
   if (out.kind == FabricKind::fat_tree || out.kind == FabricKind::rail_optimised) {
     rails_ = out.kind == FabricKind::rail_optimised ? nics : 1;
     const double up = nic_ * below * (out.kind == FabricKind::fat_tree ? nics : 1) / out.oversubscription;
@@ -118,8 +137,16 @@ void Topology::add_scale_out() {
       }
     }
   } else if (out.kind == FabricKind::dragonfly) {
+    if (leaves > kMostGroups) {
+      throw InputError("cluster",
+                       fmt::format("{} is a dragonfly of which {} groups are asked for; at most {} are simulated",
+                                   cluster_.name, leaves, kMostGroups),
+                       "fewer ranks, or more nodes a group (nodes_per_switch)");
+    }
     // Between each two groups one bundle; a group's bundles together carry what its NICs do, over the oversubscription.
-    const double each = nic_ * nics * below / (out.oversubscription * std::max(1, leaves - 1));
+    // Those to groups that nobody asked for are there too.
+    const int groups = divided_up(cluster_.most_nodes, below);
+    const double each = nic_ * nics * below / (out.oversubscription * std::max(1, groups - 1));
     for (int from = 0; from < leaves; ++from) {
       for (int to = 0; to < leaves; ++to) add(fmt::format("group {} to {}", from, to), each);
     }

@@ -80,14 +80,31 @@ std::string gzip(std::string_view content) {
   return out;
 }
 
-[[noreturn]] void fail_writing(const std::string& path, const std::string& temporary, int descriptor) {
-  const int reason = errno;
-  if (descriptor >= 0) close(descriptor);
-  unlink(temporary.c_str());
+[[noreturn]] void refuse_writing(const std::string& path, int reason) {
   throw DeviceError(path, std::string("cannot be written: ") + std::strerror(reason),
                     reason == ENOSPC || reason == EDQUOT ? "free some disk space"
                     : reason == EFBIG                    ? "raise the limit on the size of files (ulimit -f)"
                                                          : "check that the folder exists and is writable");
+}
+
+/// Writes all, down to the disk where there is one. @return 0, or why not.
+int write_through(const std::string& path, int flags, std::string_view content) {
+  const int descriptor = open(path.c_str(), flags | O_WRONLY | O_CLOEXEC, 0644);
+  if (descriptor < 0) return errno;
+  int reason = 0;
+  while (reason == 0 && !content.empty()) {
+    const ssize_t written = write(descriptor, content.data(), content.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) {
+      reason = written < 0 ? errno : EIO;
+    } else {
+      content.remove_prefix(static_cast<std::size_t>(written));
+    }
+  }
+  // A pipe and a terminal have nothing to flush.
+  if (reason == 0 && fsync(descriptor) != 0 && errno != EINVAL && errno != EROFS) reason = errno;
+  if (close(descriptor) != 0 && reason == 0) reason = errno;
+  return reason;
 }
 
 }  // namespace
@@ -148,18 +165,23 @@ void write_file_atomically(const std::string& path, std::string_view content) {
     compressed = gzip(content);
     content = compressed;
   }
-  const std::string temporary = path + ".tmp" + std::to_string(getpid());
-  const int descriptor = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor < 0) fail_writing(path, temporary, descriptor);
-  while (!content.empty()) {
-    const ssize_t written = write(descriptor, content.data(), content.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) fail_writing(path, temporary, descriptor);
-    content.remove_prefix(static_cast<std::size_t>(written));
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  if (fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status)) {
+    // A device or a pipe takes what is written into it; a file in its place would end it for everybody.
+    if (const int reason = write_through(path, 0, content); reason != 0) refuse_writing(path, reason);
+    return;
   }
-  if (fsync(descriptor) != 0) fail_writing(path, temporary, descriptor);
-  if (close(descriptor) != 0) fail_writing(path, temporary, -1);
-  if (rename(temporary.c_str(), path.c_str()) != 0) fail_writing(path, temporary, -1);
+  // A link stays one: what it points to is replaced.
+  const fs::path found = fs::is_regular_file(status) ? fs::canonical(path, ignored) : fs::path();
+  const std::string target = found.empty() ? path : found.string();
+  const std::string temporary = target + ".tmp" + std::to_string(getpid());
+  int reason = write_through(temporary, O_CREAT | O_TRUNC, content);
+  if (reason == 0 && rename(temporary.c_str(), target.c_str()) != 0) reason = errno;
+  if (reason == 0) return;
+  unlink(temporary.c_str());
+  refuse_writing(path, reason);
 }
 
 }  // namespace moecast

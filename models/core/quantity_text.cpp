@@ -186,6 +186,12 @@ void append_part(std::string_view part, const std::string& where, std::int64_t l
   }
 }
 
+/// Nothing ever ends at a rate of zero.
+double positive_rate(double value, std::string_view text, const std::string& where) {
+  if (value > 0) return value;
+  throw UsageError(where, fmt::format("\"{}\" must be above 0", text), "leave it out where it is not known");
+}
+
 }  // namespace
 
 Seconds parse_seconds(std::string_view text, const std::string& where) {
@@ -198,10 +204,10 @@ Flops parse_flops(std::string_view text, const std::string& where) {
   return Flops(parse_quantity(text, where, kFlopDimension));
 }
 BytesPerSecond parse_bytes_per_second(std::string_view text, const std::string& where) {
-  return BytesPerSecond(parse_quantity(text, where, kBytesPerSecondDimension));
+  return BytesPerSecond(positive_rate(parse_quantity(text, where, kBytesPerSecondDimension), text, where));
 }
 FlopsPerSecond parse_flops_per_second(std::string_view text, const std::string& where) {
-  return FlopsPerSecond(parse_quantity(text, where, kFlopPerSecondDimension));
+  return FlopsPerSecond(positive_rate(parse_quantity(text, where, kFlopPerSecondDimension), text, where));
 }
 
 std::int64_t parse_count(std::string_view text, const std::string& where, std::int64_t low, std::int64_t high) {

@@ -19,9 +19,9 @@ Seconds parse_seconds(std::string_view text, const std::string& where);
 Bytes parse_bytes(std::string_view text, const std::string& where);
 /// "100GFLOP", "2TFLOP"; "100G" is the same. @throws UsageError as above.
 Flops parse_flops(std::string_view text, const std::string& where);
-/// "4.8TB/s". @throws UsageError as above.
+/// "4.8TB/s". @throws UsageError as above, and if zero.
 BytesPerSecond parse_bytes_per_second(std::string_view text, const std::string& where);
-/// "150GFLOP/s". @throws UsageError as above.
+/// "150GFLOP/s". @throws UsageError as above, and if zero.
 FlopsPerSecond parse_flops_per_second(std::string_view text, const std::string& where);
 
 /// A whole number in [low, high]; "1e6" and "4_096" are not whole numbers. @throws UsageError.

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "models/core/error.h"
+#include "models/core/quantity_text.h"
 #include "sim/cost/kernel/expert_traffic.h"
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/cost/kernel/unfitted_law.h"
@@ -156,16 +157,28 @@ class CostMaker {
       const ReadyKernel kernel = find(layout, exchange_part(i), framework_, {}, even);
       if (!kernel) missing(kStages[i]);
       const auto answer = kernel->at(even);
+      const double measured = std::min(kernel->seconds(scaled(1 / std::max(1.0, layer_.tokens_per_rank), i == 1)),
+                                       std::exp(answer.log_seconds));
+      extra[i] += later_start(extra[i] + measured);
+      const double start = extra[i] + measured;
       add_piece(kStages[i], *kernel, answer, 1 + extra[i] / std::exp(answer.log_seconds));
-      const double start =
-          extra[i] + std::min(kernel->seconds(scaled(1 / std::max(1.0, layer_.tokens_per_rank), i == 1)),
-                              std::exp(answer.log_seconds));
       auto cost = [kernel, scaled, back = i == 1, more = extra[i]](double imbalance) {
         return more + kernel->seconds(scaled(imbalance, back));
       };
       (i == 0 ? result_.costs.dispatch_start_s : result_.costs.combine_start_s) = start;
       (i == 0 ? result_.costs.dispatch_s : result_.costs.combine_s) = std::move(cost);
     }
+  }
+
+  /// Seconds by which the cluster's file has a message start later than where the law was measured.
+  double later_start(double start_s) {
+    if (ranks() <= 1) return 0;
+    const auto known = topology_.message_latency(topology_.nodes() > 1);
+    if (!known || *known <= start_s) return 0;
+    const std::string text = fmt::format("an exchange starts after {}, as the cluster's file says of a message",
+                                         format_seconds(Seconds(*known)));
+    if (std::ranges::find(result_.notes, text) == result_.notes.end()) result_.notes.push_back(text);
+    return *known - start_s;
   }
 
   [[nodiscard]] std::string_view exchange_part(std::size_t i) const {

@@ -89,6 +89,12 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
 std::vector<std::vector<StepSample>> sample_trace(const EpPlan& plan, const RoutingTrace& trace, std::int64_t windows,
                                                   const EpOptions& options);
 
+/// One window of a recorded routing, layer by layer in the order of the model.
+/// @param window  from 0, below what `trace_windows` says. @param layers  so many at most.
+/// @param observer  sees each layer's events.
+void replay_window(const EpPlan& plan, const RoutingTrace& trace, std::int64_t window, std::int64_t layers,
+                   const RoutingSimulator::Observer& observer);
+
 /// One step over sampled routings: latency is their mean, `distribution` its percentiles, the interval that of the
 /// kernels' costs. @param analytic  as for plan_ep. Where it says nothing of a model, the answer is that of the MoE
 /// layers alone, and a warning says so.

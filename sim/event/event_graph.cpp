@@ -11,8 +11,8 @@
 namespace moecast {
 namespace {
 
-constexpr std::array<std::string_view, 7> kTaskNames{"kernel",   "dispatch", "combine",   "collective",
-                                                     "transfer", "launch",   "background"};
+constexpr std::array<std::string_view, 6> kTaskNames{"kernel",     "dispatch", "combine",
+                                                     "collective", "transfer", "launch"};
 
 /// `what` makes the words, only when they are needed.
 template <typename What>
@@ -27,8 +27,17 @@ std::string_view to_string(TaskKind kind) { return kTaskNames[static_cast<std::s
 int EventGraph::add_resource(std::string name, double capacity) {
   need_graph(std::isfinite(capacity) && capacity > 0,
              [&] { return fmt::format("{} has a capacity of {}; it must be finite and above zero", name, capacity); });
-  resources_.push_back({std::move(name), capacity});
+  resources_.push_back({std::move(name), capacity, 0});
   return static_cast<int>(resources_.size()) - 1;
+}
+
+void EventGraph::leave_to_others(int resource, double share) {
+  need_graph(resource >= 0 && resource < std::ssize(resources_), [&] { return "others take an unknown resource"; });
+  need_graph(share >= 0 && share < 1, [&] { return fmt::format("others take {} of a resource", share); });
+  EventResource& taken = resources_[index(resource)];
+  const double whole = taken.capacity + taken.others;
+  taken.others = whole * share;
+  taken.capacity = whole * (1 - share);
 }
 
 int EventGraph::add_task(TaskKind kind, int rank, int stream, double delay_s, std::span<const Demand> demands,

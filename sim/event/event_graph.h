@@ -16,6 +16,7 @@ namespace moecast {
 struct EventResource {
   std::string name;
   double capacity = 1;  ///< units a second: B/s of links and buses; 1 of what is held for seconds
+  double others = 0;    ///< units a second that belong to nobody of the graph, beside `capacity`
 };
 
 /// What a task takes from resources: an amount that flows through all of its resources at once.
@@ -25,7 +26,7 @@ struct Demand {
   std::span<const int> resources;
 };
 
-enum class TaskKind { kernel, dispatch, combine, collective, transfer, launch, background };
+enum class TaskKind { kernel, dispatch, combine, collective, transfer, launch };
 std::string_view to_string(TaskKind kind);
 
 /// What ranks do in one step, and what each piece waits for. Structure of arrays: clear it and fill it again without
@@ -34,6 +35,9 @@ class EventGraph {
  public:
   /// @throws InputError unless capacity is finite and above zero.
   int add_resource(std::string name, double capacity);
+  /// Others have so much of a resource for as long as the graph lasts: its tasks share the rest.
+  /// @throws InputError unless 0 <= share < 1.
+  void leave_to_others(int resource, double share);
   /// Adds a task: it starts when all of `after` have ended, waits `delay_s`, then serves its demands together.
   /// @param rank  -1: all ranks. @param stream  of the rank, for a picture.
   /// @throws InputError on a negative or infinite number, an unknown resource, or a task that is not older than this.
@@ -124,10 +128,12 @@ class NetworkPorts {
   std::span<const Demand> flows(std::span<const Transfer> transfers, double scale = 1, Way way = Way::sent);
   /// Seconds until the fullest link is done: what `demands` take alone.
   double bound_s(const ByteMatrix& bytes, Way way = Way::there);
-  /// Tasks of others from the beginning on, one a link: each asks for `share` of it for `horizon_s` seconds.
-  void add_background(EventGraph& graph, double share, double horizon_s) const;
-  /// Long enough for whoever takes `alone_s` without it.
-  static double background_horizon_s(double alone_s, double share) { return 2 * alone_s / (1 - share); }
+  /// Every link of the graph is left to others for `share` of its bandwidth; what `demands` take alone does not change.
+  void leave_to_others(EventGraph& graph, double share) const;
+  /// Seconds that a link of the topology takes over so many bytes.
+  [[nodiscard]] double link_s(int link, double bytes) const {
+    return bytes / (topology_.links()[static_cast<std::size_t>(link)].bandwidth * efficiency_);
+  }
   /// Resource of a link of the topology.
   [[nodiscard]] int resource(int link) const { return first_ + link; }
 

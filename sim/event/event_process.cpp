@@ -1,13 +1,17 @@
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <new>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 
@@ -74,6 +78,23 @@ bool read_all(int file, void* data, std::size_t size) {
   return true;
 }
 
+constexpr int kNoMemory = 2;
+constexpr int kRefused = 3;
+
+/// @throws DeviceError where the machine ended the process; logic_error where the simulator did not like what it got,
+/// which no question should bring about.
+void check_end(int status, bool complete) {
+  if (complete && WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
+  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+  if (signal == SIGABRT || signal == SIGSEGV || code == kRefused) {
+    throw std::logic_error(signal == 0 ? "event engine: the simulator threw an error"
+                                       : fmt::format("event engine: the simulator ended by signal {}", signal));
+  }
+  throw DeviceError("event engine", "its process ended before it was done",
+                    signal == SIGKILL || code == kNoMemory ? "is there enough memory?" : "start the command again");
+}
+
 }  // namespace
 
 std::vector<EventTimes> simulate_events(std::span<const EventGraph* const> graphs) {
@@ -100,8 +121,10 @@ std::vector<EventTimes> simulate_events(std::span<const EventGraph* const> graph
         written = written && write_all(ends[1], times.start_s.data(), times.start_s.size() * sizeof(double)) &&
                   write_all(ends[1], times.end_s.data(), times.end_s.size() * sizeof(double));
       }
+    } catch (const std::bad_alloc&) {
+      _exit(kNoMemory);
     } catch (...) {
-      _exit(2);
+      _exit(kRefused);
     }
     _exit(written ? 0 : 1);
   }
@@ -123,9 +146,7 @@ std::vector<EventTimes> simulate_events(std::span<const EventGraph* const> graph
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (!complete || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-    throw DeviceError("event engine", "its process ended before it was done", "is there enough memory?");
-  }
+  check_end(status, complete);
   return all;
 }
 

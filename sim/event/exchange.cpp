@@ -199,24 +199,43 @@ ExchangeRounds parameter_server_rounds(int ranks, int server, double bytes) {
   return rounds;
 }
 
+std::vector<double> round_starts(const ExchangeRounds& rounds, int ranks_per_node, double inside_s, double across_s) {
+  check_node(ranks_per_node);
+  std::vector<double> starts;
+  for (const ExchangeRound& round : rounds) {
+    const bool across = std::ranges::any_of(
+        round, [&](const Transfer& one) { return one.from / ranks_per_node != one.to / ranks_per_node; });
+    starts.push_back(across ? across_s : inside_s);
+  }
+  return starts;
+}
+
 RoundsCost cost_of_rounds(NetworkPorts& ports, const ExchangeRounds& rounds, int ranks_per_node, double round_s) {
+  return cost_of_rounds(ports, rounds, ranks_per_node, std::vector<double>(rounds.size(), round_s));
+}
+
+RoundsCost cost_of_rounds(NetworkPorts& ports, const ExchangeRounds& rounds, int ranks_per_node,
+                          std::span<const double> starts_s) {
   check_node(ranks_per_node);
   RoundsCost cost;
   std::vector<double> carried;
-  for (const ExchangeRound& round : rounds) {
-    for (const Demand& demand : ports.demands(round)) {
+  for (std::size_t i = 0; i < rounds.size(); ++i) {
+    for (const Demand& demand : ports.demands(rounds[i])) {
       const auto link = static_cast<std::size_t>(demand.resources.front() - ports.resource(0));
       carried.resize(std::max(carried.size(), link + 1), 0);
       carried[link] += demand.amount;
     }
     cost.fullest_s += ports.fullest_s();
-    cost.seconds += round_s + ports.fullest_s();
-    for (const Transfer& transfer : round) {
+    cost.seconds += starts_s[i] + ports.fullest_s();
+    for (const Transfer& transfer : rounds[i]) {
       if (transfer.from / ranks_per_node != transfer.to / ranks_per_node) cost.between_nodes += transfer.bytes;
     }
   }
+  double longest = 0;
   for (std::size_t link = 0; link < carried.size(); ++link) {
-    if (carried[link] <= cost.busiest_bytes) continue;
+    const double seconds = ports.link_s(static_cast<int>(link), carried[link]);
+    if (seconds <= longest) continue;
+    longest = seconds;
     cost.busiest_bytes = carried[link];
     cost.busiest_link = static_cast<int>(link);
   }
@@ -225,18 +244,23 @@ RoundsCost cost_of_rounds(NetworkPorts& ports, const ExchangeRounds& rounds, int
 
 int add_rounds(EventGraph& graph, NetworkPorts& ports, const ExchangeRounds& rounds, TaskKind kind, int stream,
                double start_s, double round_s, double scale, FlowModel model, std::span<const int> after) {
+  std::vector<double> starts(rounds.size(), round_s);
+  if (!starts.empty()) starts.front() += start_s;
+  return add_rounds(graph, ports, rounds, kind, stream, starts, scale, model, after);
+}
+
+int add_rounds(EventGraph& graph, NetworkPorts& ports, const ExchangeRounds& rounds, TaskKind kind, int stream,
+               std::span<const double> starts_s, double scale, FlowModel model, std::span<const int> after) {
   int last = -1;
-  for (const ExchangeRound& round : rounds) {
+  for (std::size_t i = 0; i < rounds.size(); ++i) {
     std::span<const Demand> demands;
     if (model == FlowModel::port) {
-      demands = ports.demands(round);
+      demands = ports.demands(rounds[i]);
       ports.rescale(scale);
     } else {
-      demands = ports.flows(round, scale);
+      demands = ports.flows(rounds[i], scale);
     }
-    const bool first = last < 0;
-    last = graph.add_task(kind, -1, stream, (first ? start_s : 0) + round_s, demands,
-                          first ? after : std::span<const int>(&last, 1));
+    last = graph.add_task(kind, -1, stream, starts_s[i], demands, i == 0 ? after : std::span<const int>(&last, 1));
   }
   return last;
 }

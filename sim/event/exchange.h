@@ -49,12 +49,18 @@ struct RoundsCost {
   double seconds = 0;        ///< starts of rounds, and the fullest link of each
   double fullest_s = 0;      ///< fullest links alone
   double between_nodes = 0;  ///< bytes that leave a node, summed over rounds
-  double busiest_bytes = 0;  ///< of the link that carries most, all rounds together
+  double busiest_bytes = 0;  ///< of the link that takes longest over what it carries, all rounds together
   int busiest_link = -1;     ///< -1: nothing moves
 };
 /// Closed form: each round takes its start and the fullest of its links.
 /// @param ranks_per_node  for `between_nodes`. @param round_s  seconds before bytes flow, of every round.
 RoundsCost cost_of_rounds(NetworkPorts& ports, const ExchangeRounds& rounds, int ranks_per_node, double round_s);
+/// @param starts_s  seconds before bytes flow, of each round.
+RoundsCost cost_of_rounds(NetworkPorts& ports, const ExchangeRounds& rounds, int ranks_per_node,
+                          std::span<const double> starts_s);
+
+/// What each round waits for before its bytes flow: `across_s` where some of them leave a node, else `inside_s`.
+std::vector<double> round_starts(const ExchangeRounds& rounds, int ranks_per_node, double inside_s, double across_s);
 
 /// Port model: every link carries the sum of a round. exact: every transfer takes its share of all links of its route.
 enum class FlowModel { port, exact };
@@ -67,5 +73,8 @@ inline constexpr int kMostExactRanks = 32;
 /// @return the last task; -1 when there is no round.
 int add_rounds(EventGraph& graph, NetworkPorts& ports, const ExchangeRounds& rounds, TaskKind kind, int stream,
                double start_s, double round_s, double scale, FlowModel model, std::span<const int> after);
+/// @param starts_s  seconds before bytes flow, of each round.
+int add_rounds(EventGraph& graph, NetworkPorts& ports, const ExchangeRounds& rounds, TaskKind kind, int stream,
+               std::span<const double> starts_s, double scale, FlowModel model, std::span<const int> after);
 
 }  // namespace moecast

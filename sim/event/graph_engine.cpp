@@ -82,7 +82,6 @@ EventGraph event_graph_of(const OperatorGraph& graph, std::span<const OperatorTi
     }
     events.name_task(task_of[i], op.count > 1 ? fmt::format("{} x {:g}", op.name, op.count) : op.name);
   }
-  if (links) links->add_background(events);
   return events;
 }
 

@@ -22,7 +22,9 @@ TaskKind task_kind(OperatorKind kind) {
 }
 
 GraphLinks::GraphLinks(EventGraph& events, const GraphNetwork& network)
-    : network_(network), ports_(events, network.topology), ranks_(network.topology.ranks()) {}
+    : network_(network), ports_(events, network.topology), ranks_(network.topology.ranks()) {
+  ports_.leave_to_others(events, network.background_share);
+}
 
 GraphLinks::Flow GraphLinks::flow(const Operator& op, double latency_s, const RankRange& ranks) {
   const RankGroups groups = groups_of(op, network_.deployment, ranks.count);
@@ -61,14 +63,6 @@ double GraphLinks::fullest_together(std::span<const Transfer> transfers, int ran
   }
   known->second->ports.demands(transfers);
   return known->second->ports.fullest_s();
-}
-
-void GraphLinks::add_background(EventGraph& events) const {
-  if (network_.background_share <= 0) return;
-  EventTimes alone;
-  schedule_alone(events, alone);
-  ports_.add_background(events, network_.background_share,
-                        NetworkPorts::background_horizon_s(alone.makespan_s, network_.background_share));
 }
 
 }  // namespace moecast

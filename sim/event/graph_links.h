@@ -19,7 +19,7 @@ struct GraphNetwork {
   /// So many ranks as collectives were measured on: next to each other, nothing tapers, no link is slow.
   std::function<Topology(int ranks)> measured;
   std::function<double(const Operator&)> start_s;  ///< of one execution, before bytes flow; empty: 0
-  double background_share = 0;                     ///< of every link's bandwidth that other traffic asks for
+  double background_share = 0;                     ///< of every link's bandwidth that other traffic takes
 };
 
 /// Ranks [first, first + count) that execute an operator graph: all of a network, or a pipeline stage of it.
@@ -31,7 +31,7 @@ struct RankRange {
 /// The links of a graph's network, and what collectives load them with.
 class GraphLinks {
  public:
-  /// Adds the links to the graph. @param network  must outlive the object.
+  /// Adds the links to the graph, less what others take of them. @param network  must outlive the object.
   GraphLinks(EventGraph& events, const GraphNetwork& network);
 
   /// Waits `start_s`, then serves the demands. The demands live until the next call.
@@ -45,9 +45,6 @@ class GraphLinks {
   /// Every rank of a stage to its like of another. @param latency_s, start_s  between neighbours, with and without
   /// bytes.
   Flow send(double bytes, double latency_s, double start_s, const RankRange& from, const RankRange& to);
-
-  /// Traffic of others, for as long as the tasks may take beside it.
-  void add_background(EventGraph& events) const;
 
  private:
   /// @param together_s  of the fullest link where the ranks lie next to each other.

@@ -149,14 +149,9 @@ std::span<const Demand> NetworkPorts::flows(std::span<const Transfer> transfers,
   return demands_;
 }
 
-void NetworkPorts::add_background(EventGraph& graph, double share, double horizon_s) const {
-  constexpr int kStream = 1;  // its pictures are on the links
+void NetworkPorts::leave_to_others(EventGraph& graph, double share) const {
   for (std::size_t link = 0; link < topology_.links().size(); ++link) {
-    const double rate = topology_.links()[link].bandwidth * share;
-    const int at = resource(static_cast<int>(link));
-    const Demand demand{rate * horizon_s, rate, std::span(&at, 1)};
-    const int task = graph.add_task(TaskKind::background, -1, kStream, 0, std::span(&demand, 1), {});
-    graph.name_task(task, "background");
+    graph.leave_to_others(resource(static_cast<int>(link)), share);
   }
 }
 

@@ -37,7 +37,6 @@ class Builder {
       hand_over(pass);
     }
     for (int s = 0; s < count(); ++s) update(s);
-    links_.add_background(graph_.events);
     return std::move(graph_);
   }
 

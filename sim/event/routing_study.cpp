@@ -62,8 +62,8 @@ Placement with_shadows(const Placement& placement, std::span<const int> order, i
 }
 
 void check(const RoutingStudy& study) {
-  const auto need = [](bool holds, const std::string& what) {
-    if (!holds) throw InputError("routing study", what);
+  const auto need = [](bool holds, const std::string& what, const char* where = "routing study") {
+    if (!holds) throw InputError(where, what);
   };
   need(study.layers >= 1 && study.placements.size() == static_cast<std::size_t>(study.layers),
        fmt::format("{} placements for {} layers", study.placements.size(), study.layers));
@@ -74,9 +74,10 @@ void check(const RoutingStudy& study) {
   need(study.batches == 1 || study.batches == 2, "one batch, or two that overlap");
   need(study.batches == 1 || study.chunks == 1, "two overlapping batches are not cut into chunks as well");
   need(study.tokens >= study.chunks * study.batches,
-       fmt::format("{} tokens cannot be cut into {} parts", study.tokens, study.chunks * study.batches));
+       fmt::format("{} tokens cannot be cut into {} parts", study.tokens, study.chunks * study.batches),
+       study.batches > 1 ? "batches" : "chunks");
   need(study.shadowed_experts >= 0 && study.shadowed_experts <= std::ssize(study.popularity),
-       fmt::format("{} of {} experts cannot be shadowed", study.shadowed_experts, study.popularity.size()));
+       fmt::format("{} of {} experts cannot be shadowed", study.shadowed_experts, study.popularity.size()), "shadow");
   need(study.shadowed_experts == 0 || study.batches == 1, "shadowed experts are sent for one batch, not for two");
   need(study.shadowed_experts == 0 || !study.orders.active(),
        "shadowed experts are those of one order of popularity: no correlation and no drift beside them");
@@ -134,6 +135,7 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
       ports_(graph_, study.topology),
       uniform_bound_s_(uniform_bound_s(study)),
       router_(study.policy, study.popularity) {
+  ports_.leave_to_others(graph_, study.background_share);
   if (study.orders.active()) {
     orders_.emplace(router_.experts(), std::max(1, study.policy.groups), study.layers, study.orders, study.orders_seed);
   }
@@ -228,16 +230,7 @@ void RoutingSimulator::take_fetched(int layer, MoeTraffic& out, StepSample& samp
   sample.fetched += *std::ranges::max_element(out.fetched);
 }
 
-/// Traffic of others asks for its share of every link for as long as the layer may take alone.
-void RoutingSimulator::add_others() {
-  if (study_.background_share <= 0) return;
-  schedule_alone(graph_, times_);
-  ports_.add_background(graph_, study_.background_share,
-                        NetworkPorts::background_horizon_s(times_.makespan_s, study_.background_share));
-}
-
 void RoutingSimulator::finish(StepSample& sample, const Observer& observer) {
-  add_others();
   if (!schedule_alone(graph_, times_)) {
     const EventGraph* one = &graph_;
     times_ = std::move(simulate_events(std::span(&one, 1)).front());
@@ -254,7 +247,6 @@ void RoutingSimulator::finish(StepSample& sample, const Observer& observer) {
     switch (graph_.kind(task)) {
       case TaskKind::dispatch: sample.dispatch_s += time; break;
       case TaskKind::combine: sample.combine_s += time; break;
-      case TaskKind::background: continue;
       case TaskKind::kernel:
         if (graph_.rank(task) < 0) {
           common += time;
@@ -318,7 +310,8 @@ void RoutingSimulator::simulate_layer(int layer, StepSample& sample, const Obser
   finish(sample, observer);
 }
 
-void RoutingSimulator::add_recorded(int layer, const Assignment& assignment, StepSample& sample) {
+void RoutingSimulator::add_recorded(int layer, const Assignment& assignment, StepSample& sample,
+                                    const Observer& observer) {
   if (study_.batches > 1) {
     throw InputError("load", "a recorded routing is simulated layer by layer; overlapping batches span layers",
                      "--batches 1");
@@ -347,7 +340,7 @@ void RoutingSimulator::add_recorded(int layer, const Assignment& assignment, Ste
     for (std::uint32_t& first : assignment_.first) first -= assignment.first[begin];
     take(layer, static_cast<std::int64_t>(end - begin), parts_[static_cast<std::size_t>(part)], sample);
   }
-  simulate_layer(layer, sample, {});
+  simulate_layer(layer, sample, observer);
 }
 
 std::vector<StepSample> run_study(const RoutingStudy& study, std::uint64_t seed, int samples, int threads,

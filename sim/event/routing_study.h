@@ -46,7 +46,7 @@ struct RoutingStudy {
   std::int64_t row_block = 1;   ///< rows that an expert computes are a multiple of this
   int shadowed_experts = 0;     ///< so many most popular experts are sent to every rank before each layer
   double expert_bytes = 0;      ///< weights of one expert, for that
-  double background_share = 0;  ///< of every link's bandwidth that other traffic asks for
+  double background_share = 0;  ///< of every link's bandwidth that other traffic takes
   ExpertFetch fetch;            ///< of experts that ranks do not hold
 };
 
@@ -80,7 +80,7 @@ class RoutingSimulator {
   /// Adds a layer whose routing was recorded to a step. Layers may come in any order.
   /// @param assignment  of all tokens of the step. @throws InputError for another number of tokens, or where batches
   /// overlap.
-  void add_recorded(int layer, const Assignment& assignment, StepSample& sample);
+  void add_recorded(int layer, const Assignment& assignment, StepSample& sample, const Observer& observer = {});
 
  private:
   /// Limits, counts and loads what `assignment_` holds.
@@ -92,7 +92,6 @@ class RoutingSimulator {
   void take_fetched(int layer, MoeTraffic& out, StepSample& sample);
   void simulate_layer(int layer, StepSample& sample, const Observer& observer);
   void add_imbalance(StepSample& sample) const;
-  void add_others();
   void finish(StepSample& sample, const Observer& observer);
 
   const RoutingStudy& study_;

@@ -92,15 +92,32 @@ void TraceWriter::add_links(const EventGraph& graph, const EventTimes& times, in
       const auto owner = owner_of(used.name);
       const bool memory = owner && owner->second == "memory";
       if (!memory) {
-        slice(link_track(used.name), fmt::format("{}{}", label, to_string(graph.kind(task))), "link", offset_s + start,
-              offset_s + end,
-              fmt::format(R"("bytes":{:.0f},"capacity_bytes_per_s":{:.0f})", demand.amount, used.capacity));
+        slice(
+            link_track(used.name), fmt::format("{}{}", label, to_string(graph.kind(task))), "link", offset_s + start,
+            offset_s + end,
+            fmt::format(R"("bytes":{:.0f},"capacity_bytes_per_s":{:.0f})", demand.amount, used.capacity + used.others));
       }
       auto& changes =
           rates_[{owner ? owner->first + 1 : kFabric, fmt::format("{} GB/s", owner ? owner->second : used.name)}];
       changes.emplace(offset_s + start, rate / 1e9);
       changes.emplace(offset_s + end, -rate / 1e9);
     }
+  }
+}
+
+/// What others take of links, as long as the graph.
+void TraceWriter::add_others(const EventGraph& graph, const EventTimes& times, double offset_s) {
+  const double end = offset_s + times.makespan_s;
+  for (const EventResource& link : graph.resources()) {
+    if (link.others <= 0) continue;
+    slice(link_track(link.name), "background", "link", offset_s, end,
+          fmt::format(R"("bytes":{:.0f},"capacity_bytes_per_s":{:.0f})", link.others * times.makespan_s,
+                      link.capacity + link.others));
+    const auto owner = owner_of(link.name);
+    auto& changes =
+        rates_[{owner ? owner->first + 1 : kFabric, fmt::format("{} GB/s", owner ? owner->second : link.name)}];
+    changes.emplace(offset_s, link.others / 1e9);
+    changes.emplace(end, -link.others / 1e9);
   }
 }
 
@@ -141,9 +158,7 @@ void TraceWriter::add(const EventGraph& graph, const EventTimes& times, double o
     const double end = offset_s + times.end_s[at];
     const std::string name = fmt::format("{}{}", label, graph.name(task));
     const std::string_view category = to_string(graph.kind(task));
-    if (graph.kind(task) == TaskKind::background) {
-      // Others' traffic is seen on its link.
-    } else if (graph.rank(task) >= 0) {
+    if (graph.rank(task) >= 0) {
       slice(stream_track(graph.rank(task), graph.stream(task)), name, category, start, end);
     } else {
       for (int rank = 0; rank < ranks_; ++rank) {
@@ -152,6 +167,7 @@ void TraceWriter::add(const EventGraph& graph, const EventTimes& times, double o
     }
     add_links(graph, times, task, offset_s, label);
   }
+  add_others(graph, times, offset_s);
   add_arrows(graph, times, offset_s);
 }
 

@@ -35,6 +35,7 @@ class TraceWriter {
              std::string_view arguments = {});
   void flow(char phase, std::int64_t id, Track track, double at_s);
   void add_links(const EventGraph& graph, const EventTimes& times, int task, double offset_s, std::string_view label);
+  void add_others(const EventGraph& graph, const EventTimes& times, double offset_s);
   void add_arrows(const EventGraph& graph, const EventTimes& times, double offset_s);
 
   int ranks_;

@@ -40,4 +40,33 @@ std::vector<std::vector<StepSample>> sample_trace(const EpPlan& plan, const Rout
   return all;
 }
 
+void replay_window(const EpPlan& plan, const RoutingTrace& trace, std::int64_t window, std::int64_t layers,
+                   const RoutingSimulator::Observer& observer) {
+  const std::size_t shown = std::min(plan.study_of.size(), static_cast<std::size_t>(layers));
+  const std::size_t needed = std::min(trace.layers.size(), shown);
+  const auto experts_of = [&](std::size_t study) {
+    return static_cast<int>(plan.studies[study].study.popularity.size());
+  };
+  int experts = experts_of(0);
+  for (std::size_t i = 1; i < plan.studies.size(); ++i) experts = std::min(experts, experts_of(i));
+  std::vector<Assignment> recorded(needed);
+  std::size_t left = needed;
+  read_trace_windows(trace.path, experts, plan.studies.front().study.tokens, window + 1,
+                     [&](std::size_t layer, std::int64_t at, const Assignment& assignment) {
+                       if (layer >= needed || at != window) return true;
+                       recorded[layer] = assignment;
+                       return --left > 0;
+                     });
+  std::vector<std::unique_ptr<RoutingSimulator>> simulators;
+  for (const EpStudy& study : plan.studies) simulators.push_back(std::make_unique<RoutingSimulator>(study.study));
+  std::vector<int> used(plan.studies.size(), 0);
+  for (std::size_t layer = 0; layer < shown; ++layer) {
+    const auto study = static_cast<std::size_t>(plan.study_of[layer]);
+    Assignment& assignment = recorded[layer % trace.layers.size()];
+    assignment.experts = experts_of(study);
+    StepSample sample;
+    simulators[study]->add_recorded(used[study]++, assignment, sample, observer);
+  }
+}
+
 }  // namespace moecast

@@ -66,6 +66,8 @@ TEST_F(BadCluster, FabricsThatDoNotFitSayWhatDoesNot) {
   refused(text(1, 8, none_, fabric("torus", rate(50e9), R"(,"dimensions":[2,3])")), {"6 nodes"});
   refused(text(4, 2, up_, fabric("fat_tree", rate(50e9), R"(,"oversubscription":0.5)")), {"oversubscription"});
   refused(text(4, 2, up_, fabric("switch", rate(50e9), R"(,"nics_per_node":3)")), {"NICs"});
+  refused(text(4, 2, fabric("pcie_tree", rate(50e9), R"(,"devices_per_switch":3)"), fabric("switch", rate(50e9))),
+          {"/scale_up", "3 devices a switch"});
   refused(text(4, 2, fabric("torus", rate(50e9)), fabric("switch", rate(50e9))), {"/scale_up/kind"});
   refused(text(4, 2, up_, fabric("swich", rate(50e9))), {"/scale_out/kind", "swich"});
 }

@@ -119,7 +119,22 @@ TEST(EventEngineCommand, SkewSlowRanksSlowLinksAndOthersTrafficSlow) {
   const double even = latency({"--load", "uniform"});
   EXPECT_GT(latency({"--load", "uniform", "--slow-link", "nic 0 out:0.5"}), 1.05 * even);
   EXPECT_GT(latency({"--background", "0.3"}), 1.02 * usual);
+  EXPECT_GT(latency({"--background", "0.9"}), 1.1 * latency({"--background", "0.6"}));
   EXPECT_LT(latency({"--load", "log-normal:1.05", "--placement", "balanced"}), latency({"--load", "log-normal:1.05"}));
+}
+
+TEST(EventEngineCommand, AClustersLatencyHoldsEveryExchangeUp) {
+  const std::string path = fresh_folder("slow-start") + "/mine.json";
+  std::ofstream(path) << R"({"schema_version":1,"name":"mine","device":"h200-sxm","devices_per_node":8,"most_nodes":4,
+    "scale_up":{"kind":"switch","bandwidth":null},
+    "scale_out":{"kind":"rail_optimised","bandwidth":null,
+                 "latency":{"value":1e-3,"unit":"s","origin":"measured","source":"ping"}}})";
+  const double usual = Json::parse(run_moecast(kDeepSeek).out).at("latency_s");
+  const Finished finished = run_moecast(with(kDeepSeek, {"--cluster", path}));
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  // A dispatch and a combine of 58 layers, each of which starts within some tens of microseconds otherwise.
+  EXPECT_NEAR(Json::parse(finished.out).at("latency_s").get<double>() - usual, 2 * 58 * 1e-3, 0.1 * 2 * 58 * 1e-3);
+  EXPECT_THAT(finished.err, HasSubstr("an exchange starts after 1 ms"));
 }
 
 TEST(EventEngineCommand, EveryMechanismOfAScheduleChangesTheStep) {
@@ -139,7 +154,36 @@ TEST(EventEngineCommand, EveryMechanismOfAScheduleChangesTheStep) {
   EXPECT_LT(latency({"--placement", "balanced"}), usual);
   EXPECT_LT(latency({"--noise", "gaussian:4"}), usual) << "noise evens out a skewed load";
   EXPECT_NEAR(latency({"--flows", "exact"}) / usual, 1, 0.01) << "every pair by itself";
+  EXPECT_NEAR(latency({"--flows", "exact", "--background", "0.3"}) / latency({"--background", "0.3"}), 1, 0.01);
   for (const char* exchange : {"pairwise", "ring", "all-gather"}) EXPECT_NE(latency({"--exchange", exchange}), usual);
+}
+
+TEST(EventEngineCommand, MoreShadowsThanExpertsAreWrongUsage) {
+  for (const char* command : {"predict", "trace"}) {
+    std::vector<std::string> words{command,   "--model", "qwen3-30b-a3b", "--hw", "h100-sxm", "--ep", "8",
+                                   "--batch", "64",      "--shadow",      "129"};
+    if (words.front() == "predict") words.insert(words.end(), {"--engine", "event", "--samples", "1"});
+    if (words.front() == "trace") words.insert(words.end(), {"-o", fresh_folder("shadow") + "/t.json"});
+    const Finished finished = run_moecast(words);
+    EXPECT_EQ(finished.code, 2) << command;
+    EXPECT_THAT(finished.err, HasSubstr("--shadow: 129 of 128 experts")) << command;
+  }
+}
+
+TEST(EventEngineCommand, ATraceOfACpuSaysWhatItLeavesOut) {
+  const std::vector<std::string> asked{"trace",
+                                       "--model",
+                                       "olmoe-1b-7b",
+                                       "--hw",
+                                       "intel-xeon-processor-2cpu",
+                                       "--batch",
+                                       "4",
+                                       "-o",
+                                       fresh_folder("cpu-trace") + "/t.json"};
+  const Finished finished = run_moecast(asked);
+  ASSERT_EQ(finished.code, 0) << finished.err;
+  EXPECT_THAT(finished.err, HasSubstr("beyond their kernels"));
+  EXPECT_EQ(run_moecast(with(asked, {"--sample", "1"})).code, 2) << "nothing is sampled";
 }
 
 TEST(EventEngineCommand, TheSameInAnotherProcess) {

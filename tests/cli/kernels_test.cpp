@@ -213,6 +213,30 @@ TEST(Collectives, NcclTestsBecomeAProfileThatPredictsOtherRankCounts) {
   const Json all = Json::parse(judged.out).at("strata").at(0);
   EXPECT_LE(all.at("median_ape"), 0.08);
   EXPECT_GE(all.at("coverage_90_ratio"), 0.8);
+  // What import wrote is a table too; what nccl-tests printed is not yet.
+  const auto judge = [&](const std::string& file) {
+    return run_moecast({"validate", "collectives", "--hw", folder + "/made-up", "--table", file, "--format", "json"});
+  };
+  const Finished own = judge(folder + "/made-up/samples/nccl.nccl-2.29.2.csv.gz");
+  ASSERT_EQ(own.code, 0) << own.err;
+  EXPECT_EQ(Json::parse(own.out).at("strata").at(0).at("n"), 20);
+  const Finished raw = judge(folder + "/2");
+  EXPECT_EQ(raw.code, 3);
+  EXPECT_THAT(raw.err, HasSubstr("moecast import nccl-tests"));
+}
+
+TEST(Collectives, AHandfulOfRowsIsNotNothing) {
+  const std::string folder = fresh_folder("nccl-few");
+  std::string text = nccl_output(2);
+  text.resize(text.find("16384.000000"));
+  write_text(folder + "/out.txt", text);
+  std::vector<std::string> words{"import",  "nccl-tests", folder + "/out.txt", "--version", "2.29.2", "--link",
+                                 "450GB/s", "--out",      folder + "/x"};
+  words.insert(words.end(), kNewMachine.begin(), kNewMachine.end());
+  ASSERT_EQ(run_moecast(words).code, 0);
+  const Finished finished = run_moecast({"calibrate", folder + "/x"});
+  EXPECT_EQ(finished.code, 3);
+  EXPECT_THAT(finished.err, HasSubstr("fewer than 20 rows"));
 }
 
 TEST(Collectives, OutputThatNamesNoCollectiveAsksForIt) {

@@ -1,4 +1,4 @@
-// `moecast routing`, `moecast exchange` and recorded routings, as people run them.
+// `moecast routing` and recorded routings, as people run them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -275,6 +275,31 @@ TEST_F(RecordedRoutingCommand, KeepsTheNumbersOfTheExperts) {
   EXPECT_EQ(run_moecast(with(kRouting, {"--trace-layer", "0"})).code, 2);
 }
 
+TEST_F(RecordedRoutingCommand, IsReplayedStepByStepInATrace) {
+  const std::string load = "trace:" + trace();
+  const auto traced = [&](const char* sample) {
+    return run_moecast({"trace",    "--hidden", "1024",     "--width",  "2048", "--experts", "16",
+                        "--top-k",  "2",        "--tokens", "256",      "--hw", "h100-sxm",  "--ep",
+                        "2",        "--load",   load,       "--sample", sample, "-o",        folder_ + "/t.json",
+                        "--format", "json"});
+  };
+  const Finished first = traced("0");
+  ASSERT_EQ(first.code, 0) << first.err;
+  const Json step = Json::parse(first.out);
+  EXPECT_THAT(step.at("routing").get<std::string>(), HasSubstr("recorded, step 0 of 4"));
+  // What predict replays too, whose distribution is that of all four.
+  const Finished all = run_moecast({"predict",   "--engine", "event",   "--hidden", "1024",     "--width",  "2048",
+                                    "--experts", "16",       "--top-k", "2",        "--tokens", "256",      "--hw",
+                                    "h100-sxm",  "--ep",     "2",       "--load",   load,       "--format", "json"});
+  double sum = 0;
+  for (const char* sample : {"0", "1", "2", "3"})
+    sum += Json::parse(traced(sample).out).at("simulated_s").get<double>();
+  EXPECT_NEAR(sum / 4 / Json::parse(all.out).at("latency_s").get<double>(), 1, 1e-3);
+  const Finished beyond = traced("4");
+  EXPECT_EQ(beyond.code, 2);
+  EXPECT_THAT(beyond.err, HasSubstr("holds 4 steps of 256 tokens"));
+}
+
 TEST_F(RecordedRoutingCommand, NamesTheLineThatIsWrong) {
   const auto refusal = [&](const std::string& text, const char* what) {
     const std::string path = folder_ + "/bad.csv";
@@ -302,82 +327,6 @@ TEST_F(RecordedRoutingCommand, TenGigabytesOfNothingAreRefusedInLittleMemory) {
   EXPECT_EQ(finished.code, 3) << finished.err;
   EXPECT_THAT(finished.err, HasSubstr("huge.csv"));
   EXPECT_EQ(finished.out, "");
-}
-
-const std::vector<std::string> kExchange{"exchange", "--cluster", "h100-hgx-rail", "--ranks", "16", "--bytes", "16MB"};
-
-TEST(ExchangeCommand, ShowsEveryAlgorithmAndItsClosedForm) {
-  const Finished finished = run_moecast(with(kExchange, {"--format", "json", "--round-start", "5us"}));
-  ASSERT_EQ(finished.code, 0) << finished.err;
-  const Json ways = Json::parse(finished.out);
-  ASSERT_EQ(ways.size(), 5U);
-  for (const Json& way : ways) {
-    EXPECT_NEAR(way.at("latency_s").get<double>() / way.at("closed_form_s").get<double>(), 1, 1e-3) << way;
-  }
-  const auto bytes = [&](std::size_t i) { return ways[i].at("between_nodes_bytes").get<double>(); };
-  EXPECT_EQ(ways[3].at("exchange"), "hierarchical");
-  EXPECT_NEAR(bytes(3) / bytes(0), 1, 1e-12) << "two levels carry what one does";
-  EXPECT_EQ(ways[3].at("rounds"), 2);
-  EXPECT_EQ(ways[1].at("rounds"), 15);
-}
-
-TEST(ExchangeCommand, OthersTrafficASlowLinkAndCollectives) {
-  const auto latency = [](const std::vector<std::string>& more) {
-    const Finished finished = run_moecast(with(kExchange, with(more, {"--format", "json"})));
-    EXPECT_EQ(finished.code, 0) << finished.err;
-    return Json::parse(finished.out).at("latency_s").get<double>();
-  };
-  const double usual = latency({"--exchange", "direct"});
-  EXPECT_NEAR(latency({"--exchange", "direct", "--slow-link", "nic 3 out:0.5"}) / usual, 2, 1e-6);
-  EXPECT_NEAR(latency({"--exchange", "direct", "--background", "0.5"}) / usual, 2, 1e-4);
-  EXPECT_NEAR(latency({"--operation", "all-reduce"}) / latency({"--operation", "all-gather"}), 2, 1e-6);
-  // To the server, eight workers of the other node share one NIC of 50 GB/s; back, its port of 450 GB/s carries what
-  // all seven of its node get and what goes out by the NICs of their rails.
-  const double expected = 8 * 16e6 / 50e9 + 14 * 16e6 / 450e9;
-  EXPECT_NEAR(latency({"--operation", "parameter-server"}) / expected, 1, 1e-6);
-}
-
-TEST(ExchangeCommand, GrowsWithRanksAndTaper_C12) {
-  const auto latency = [](const std::string& cluster, int ranks) {
-    const Finished finished = run_moecast({"exchange", "--cluster", cluster, "--ranks", std::to_string(ranks),
-                                           "--bytes", "64MB", "--exchange", "direct", "--format", "json"});
-    EXPECT_EQ(finished.code, 0) << finished.err;
-    return Json::parse(finished.out).at("latency_s").get<double>();
-  };
-  for (const char* cluster : {"h100-hgx-fat-tree", "h100-hgx-fat-tree-2to1", "h100-hgx-rail", "h100-dragonfly"}) {
-    double before = 0;
-    for (const int ranks : {8, 64, 512}) {
-      const double now = latency(cluster, ranks);
-      EXPECT_GT(now, before) << cluster << " " << ranks;
-      before = now;
-    }
-  }
-  // 15/16 of the bytes of 32 ranks leave their leaf over 32 NICs' worth of links, or half of them.
-  const double up = 32 * 64e6 * 15 / 16 / (32 * 50e9);
-  EXPECT_NEAR(latency("h100-hgx-fat-tree-2to1", 512) / up, 2, 1e-6) << "twice the term between leaves";
-  EXPECT_GE(latency("h100-hgx-fat-tree", 512) / up, 1);
-}
-
-TEST(ExchangeCommand, RefusesWhatCannotBe) {
-  const auto refusal = [](const std::vector<std::string>& arguments, int code, const char* what) {
-    const Finished finished = run_moecast(arguments);
-    EXPECT_EQ(finished.code, code) << finished.err;
-    EXPECT_THAT(finished.err, HasSubstr(what));
-    EXPECT_EQ(finished.out, "");
-  };
-  refusal(with(kExchange, {"--exchange", "rings"}), 2, "--exchange");
-  refusal(with(kExchange, {"--operation", "all-reduse"}), 2, "did you mean \"all-reduce\"?");
-  refusal({"exchange", "--cluster", "h100-hgx-rail", "--ranks", "1000000", "--bytes", "1MB"}, 2, "--ranks");
-  refusal({"exchange", "--cluster", "h100-hgx-rail", "--ranks", "4"}, 2, "--bytes");
-  const std::string path = fresh_folder("matrix") + "/m.json";
-  const auto matrix = [&](const char* text, const char* what) {
-    std::ofstream(path) << text;
-    refusal({"exchange", "--cluster", "h100-hgx-rail", "--ranks", "2", "--matrix", path}, 3, what);
-  };
-  matrix("[[0, 1], [-1, 0]]", "/1/0");
-  matrix("[[0, 1]]", "no matrix of 2 rows");
-  matrix("[[0, 1], [1]]", "square");
-  matrix("[[5, 0], [0, 5]]", "sums to nothing");
 }
 
 }  // namespace

@@ -94,6 +94,34 @@ def test_nothing_is_left_when_it_is_killed_half_way(number):
     assert "sleep 60" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
 
 
+def own_leftovers(before):
+    """Ranks, folders and shared memory of MPI that were not there before."""
+    now = {str(path) for folder in ("/tmp", "/dev/shm") for path in Path(folder).glob("*")
+           if path.name.startswith(("moecast-mpi-", "vader_segment"))}
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    return sorted(now - before) + [line for line in processes.splitlines() if "moecast-mpi-" in line]
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed")
+@pytest.mark.parametrize("numbers,code", [
+    ([signal.SIGINT], 130), ([signal.SIGTERM], 130), ([signal.SIGINT, signal.SIGINT], 130), ([signal.SIGKILL], -9)])
+def test_a_profile_over_ranks_that_is_stopped_leaves_nothing(numbers, code):
+    environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    before = {str(path) for folder in ("/tmp", "/dev/shm") for path in Path(folder).glob("*")}
+    process = subprocess.Popen([MOECAST, "profile", "--device", "mpi", "--ranks", "2", "--repeats", "1000"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.time() + 30
+    while not own_leftovers(before) and time.time() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)  # ranks run, or are about to
+    for number in numbers:  # `timeout` sends one to the process and one to its group
+        process.send_signal(number)
+    assert process.wait(timeout=30) == code
+    while own_leftovers(before) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not own_leftovers(before)
+
+
 @pytest.mark.parametrize("arguments,expected", [
     (["--hosts", "1", "--", "true"], "--hosts"),
     (["--hosts", "x", "--", "true"], "--hosts"),
@@ -128,6 +156,10 @@ def test_ranks_that_cannot_be_started():
                           capture_output=True, text=True)
     assert done.returncode == 4
     assert "/no/such/mpirun" in done.stderr
+    done = subprocess.run([MOECAST, "profile", "--device", "mpi", "--ranks", "2", "--mpirun", "true"],
+                          capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "without a measurement" in done.stderr
     done = subprocess.run([MOECAST, "validate", "--ep"], capture_output=True, text=True,
                           env={k: v for k, v in os.environ.items() if k != "MOECAST_CLUSTER"})
     assert done.returncode == 2

@@ -110,7 +110,14 @@ int run_validate_ep(const EpValidateOptions& options) {
   request.launcher.interrupted = &InterruptGuard::flag();
   ProgressBar bar;
   request.progress = [&bar](const std::string& stage, double done) { bar.update(stage, done, Seconds(0)); };
-  const EpValidationReport report = validate_ep(request);
+  EpValidationReport report;
+  try {
+    report = validate_ep(request);
+  } catch (const MpiInterrupted&) {
+    bar.clear();
+    note("interrupted: nothing was judged");
+    return 130;
+  }
   bar.clear();
   const std::vector<std::string> missed = missed_bars(report.strata);
   if (format == Format::table || format == Format::md) {

@@ -83,7 +83,14 @@ int run_mpi_profile(const MpiProfileOptions& options) {
   launcher.interrupted = &InterruptGuard::flag();
   ProgressBar bar;
   launcher.progress = [&bar](double done) { bar.update("measuring", done, Seconds(0)); };
-  const MpiResults results = run_mpi_plan(plan, launcher);
+  MpiResults results;
+  try {
+    results = run_mpi_plan(plan, launcher);
+  } catch (const MpiInterrupted&) {
+    bar.clear();
+    note("interrupted: nothing is kept of a profile over ranks");
+    return 130;
+  }
   bar.clear();
   Table table{{"operation", "ranks", "bytes", "median", "from", "to", "busiest port"}, {}};
   std::vector<Json> records;
@@ -108,8 +115,10 @@ int run_mpi_profile(const MpiProfileOptions& options) {
   Json document{{"measurements", records}, {"inputs", {{"mpirun", launcher.command}, {"ranks", plan.ranks}}}};
   if (!options.out.empty()) write_file_atomically(options.out, document.dump(1) + "\n");
   if (format == Format::table || format == Format::md) {
-    write_stdout(render_table(table, format) +
-                 "\nbytes = a rank's whole buffer (all-to-all-v: of all ranks); times of the slowest rank.\n");
+    write_stdout(
+        render_table(table, format) +
+        "\nbytes = a rank's whole buffer (all-to-all-v: of all ranks); times of the slowest rank, of single calls "
+        "that start\nfrom rest: loops of a call, warm, take less.\n");
   } else if (format == Format::json) {
     write_stdout(render_records({document}, format, true));
   } else {

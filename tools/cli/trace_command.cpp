@@ -31,6 +31,7 @@ struct Written {
   double seconds = 0;
   std::int64_t events = 0;
   std::string text;
+  std::string routing;  ///< where it is from
   std::vector<std::string> notes;
 };
 
@@ -68,6 +69,32 @@ Written trace_training(const TraceOptions& options, const Query& query, const Gp
   return written;
 }
 
+/// Events of a plan's layers: of a recorded step where the load is one, else of a sample that is drawn.
+/// @return where the routing is from.
+std::string draw_layers(EpPlan& plan, const Workload& workload, std::uint64_t seed, std::int64_t sample,
+                        std::int64_t most, const RoutingSimulator::Observer& draw) {
+  if (const auto& trace = workload.load.trace) {
+    const std::int64_t tokens = plan.studies.front().study.tokens;
+    const std::int64_t windows = trace_windows(*trace, tokens);
+    if (sample >= windows) {
+      throw UsageError("--sample",
+                       fmt::format("{}: {} holds {} steps of {} tokens", sample, trace->path, windows, tokens),
+                       fmt::format("0 to {}", windows - 1));
+    }
+    replay_window(plan, *trace, sample, most, draw);
+    return fmt::format("recorded, step {} of {} in {}", sample, windows, trace->path);
+  }
+  std::int64_t left = most;
+  for (std::size_t i = 0; i < plan.studies.size() && left > 0; ++i) {
+    RoutingStudy& study = plan.studies[i].study;
+    study.layers = static_cast<int>(std::min<std::int64_t>(study.layers, left));
+    study.placements.resize(static_cast<std::size_t>(study.layers), study.placements.front());
+    RoutingSimulator(study).run(seed + i * 1'000'003, static_cast<std::uint64_t>(sample), draw);
+    left -= study.layers;
+  }
+  return fmt::format("drawn, sample {}", sample);
+}
+
 Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardware, const DataFolders& folders) {
   const std::optional<MoeSystem> system = apply_system(options.events, folders);
   const GpuMachine machine = read_gpu_machine(hardware.folder);
@@ -98,18 +125,16 @@ Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardwa
                                           {MoeEvents::kFetch, "fetch experts"}});
   Written written;
   std::int64_t layer = 0;
-  for (std::size_t i = 0; i < plan.studies.size() && layer < most; ++i) {
-    RoutingStudy& study = plan.studies[i].study;
-    study.layers = static_cast<int>(std::min<std::int64_t>(study.layers, most - layer));
-    study.placements.resize(static_cast<std::size_t>(study.layers), study.placements.front());
-    RoutingSimulator simulator(study);
-    simulator.run(asked.seed + i * 1'000'003, static_cast<std::uint64_t>(sample),
-                  [&](const EventGraph& graph, const EventTimes& times) {
-                    writer.add(graph, times, written.seconds, fmt::format("layer {} ", layer));
-                    refuse_large(writer.events());
-                    written.seconds += times.makespan_s;
-                    ++layer;
-                  });
+  const auto draw = [&](const EventGraph& graph, const EventTimes& times) {
+    writer.add(graph, times, written.seconds, fmt::format("layer {} ", layer));
+    refuse_large(writer.events());
+    written.seconds += times.makespan_s;
+    ++layer;
+  };
+  try {
+    written.routing = draw_layers(plan, query.workload, asked.seed, sample, most, draw);
+  } catch (const InputError& error) {
+    blame_flag(error, options.query.model);
   }
   written.notes = plan.notes;
   if (!plan.around.missing.empty()) written.notes.push_back("MoE layers alone: " + plan.around.missing);
@@ -123,6 +148,11 @@ Written trace_cpu(const TraceOptions& options, Query query, const DataFolders& f
   if (query.deployment.offload) {
     throw UsageError("--offload", "of a CPU is of the analytic engine, a trace is of the event engine", "leave it out");
   }
+  for (const auto& [typed, flag] : {std::pair(&options.layers, "--layers"), std::pair(&options.sample, "--sample")}) {
+    if (typed->empty()) continue;
+    throw UsageError(flag, "is of GPUs: of a CPU all layers are drawn, with the rows that are expected",
+                     "leave it out");
+  }
   const HardwareChoice hardware = choose_hardware(options.query.hw, folders);
   refuse_backend_typo(options.query.backend, hardware);
   assume_profiled_dtype(query, hardware);
@@ -131,6 +161,15 @@ Written trace_cpu(const TraceOptions& options, Query query, const DataFolders& f
   writer.add(step.graph, step.times, 0, "");
   Written written;
   written.seconds = step.times.makespan_s;
+  written.routing = "expected rows";
+  const auto predicted =
+      Predictor::load(hardware.folder)->predict(query.architecture, query.deployment, query.workload).latency;
+  if (predicted) {
+    written.notes.push_back(fmt::format(
+        "the trace shows the kernels one by one, {}; moecast predict says {} of the step: it adds what whole executed "
+        "steps took beyond their kernels, which is in no kernel's slice",
+        format_seconds(Seconds(written.seconds)), format_seconds(*predicted)));
+  }
   written.text = writer.finish("moecast: one step of " + query.architecture.name);
   written.events = writer.events();
   return written;
@@ -151,11 +190,15 @@ int run_trace(const TraceOptions& options) {
   write_file_atomically(options.out, written.text);
   for (const std::string& text : written.notes) note("note: " + text);
   if (format == Format::table || format == Format::md) {
-    write_stdout(fmt::format("{}: {} events, {} simulated; open it at https://ui.perfetto.dev\n", options.out,
-                             written.events, format_seconds(Seconds(written.seconds))));
+    const std::string routing = written.routing.empty() ? "" : "; routing: " + written.routing;
+    write_stdout(fmt::format("{}: {} events, {} simulated{}; open it at https://ui.perfetto.dev\n", options.out,
+                             written.events, format_seconds(Seconds(written.seconds)), routing));
     return 0;
   }
-  const Json record{{"file", options.out}, {"events", written.events}, {"simulated_s", written.seconds}};
+  const Json record{{"file", options.out},
+                    {"events", written.events},
+                    {"simulated_s", written.seconds},
+                    {"routing", written.routing.empty() ? Json() : Json(written.routing)}};
   write_stdout(render_records({record}, format, true));
   return 0;
 }
@@ -167,7 +210,8 @@ void add_trace_command(const Command& app, CommandLine& line) {
   const Command command = app.add_subcommand("trace", "Write a simulated step as a file that Perfetto opens");
   command.add_option("-o,--out", options->out, "File to write, e.g. run.perfetto.json").type_name("FILE");
   add_text_option(command, "--layers", options->layers, "N", "MoE layers that are drawn, of GPUs (default 2)");
-  add_text_option(command, "--sample", options->sample, "N", "Which sampled routing (default 0, the first)");
+  add_text_option(command, "--sample", options->sample, "N",
+                  "Which sampled routing, or which step of a recorded one (default 0, the first)");
   add_query_options(command, options->query);
   add_event_options(command, options->events, false);
   command.footer(

@@ -1,8 +1,10 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "hwprofiles/published_exchange.h"
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
 #include "tools/cli/command.h"
@@ -11,6 +13,7 @@
 #include "tools/cli/progress_bar.h"
 #include "tools/cli/strata_report.h"
 #include "tools/loop/validate_kernels.h"
+#include "tools/loop/validate_published.h"
 
 namespace moecast {
 namespace {
@@ -64,6 +67,57 @@ std::string report_text(const KernelValidationReport& report, Format format) {
   return text;
 }
 
+/// @return the exit code.
+int print_report(const KernelValidationReport& report, const KernelValidationOptions& options,
+                 const std::optional<double>& bound, Format format) {
+  const bool passed = !bound || report.strata.front().summary.median_ape <= *bound;
+  if (format == Format::table || format == Format::md) {
+    write_stdout(report_text(report, format));
+  } else if (format == Format::json) {
+    Json json;
+    json["strata"] = Json::array();
+    for (const Stratum& stratum : report.strata) json["strata"].push_back(stratum_json(stratum));
+    json["noise_floor"] = nullptr;  // a key is measured once in these tables
+    json["passed"] = bound ? Json(passed) : Json();
+    json["not_judged"] = Json::object();
+    for (const auto& [reason, rows] : report.not_judged) json["not_judged"][reason] = rows;
+    json["left_out"] = Json::object();
+    for (const auto& [reason, rows] : report.table.left_out) json["left_out"][reason] = rows;
+    json["duplicates"] = report.table.duplicates;
+    json["kernel_picks"] = picks_json(report.picks);
+    json["notes"] = report.notes;
+    json["inputs"] = {{"hw_folder", profile_folder(find_data_folders(options.data), options.hw)},
+                      {"tables", options.tables},
+                      {"sister", options.sister.empty() ? Json() : Json(options.sister)},
+                      {"backend", options.backend},
+                      {"leave_out", options.leave_out.empty() ? Json() : Json(options.leave_out)},
+                      {"bound", bound ? Json(*bound) : Json()}};
+    write_stdout(render_records({json}, format, true));
+  } else {
+    std::vector<Json> records;
+    for (const Stratum& stratum : report.strata) records.push_back(stratum_json(stratum));
+    write_stdout(render_records(records, format, false));
+  }
+  return passed ? 0 : 1;
+}
+
+/// Rows that libraries published of machines of others: no profile holds them.
+int run_published(const KernelValidationOptions& options, std::int64_t published, const std::optional<double>& bound,
+                  Format format) {
+  if (published != std::ssize(options.tables)) {
+    throw UsageError("--table", "mixes published tables with measured ones", "validate them one after the other");
+  }
+  if (options.leave_out != "ranks") {
+    throw UsageError("--leave-out", "ranks is needed for a published table: no profile holds its libraries",
+                     "write --leave-out ranks");
+  }
+  const KernelValidationReport report = validate_published(options.tables);
+  if (report.strata.empty()) {
+    throw InputError(options.tables.front(), "holds no library with two EP sizes of which the bytes are known");
+  }
+  return print_report(report, options, bound, format);
+}
+
 int run(const KernelValidationOptions& options) {
   const Format format = parse_format(options.format);
   KernelValidation request;
@@ -86,6 +140,8 @@ int run(const KernelValidationOptions& options) {
   std::tie(request.framework, request.version) = split_backend(options.backend);
   std::optional<double> bound;
   if (!options.bound.empty()) bound = parse_number(options.bound, "--bound", 1e-6, 1e6);
+  const std::int64_t published = options.layout.empty() ? std::ranges::count_if(options.tables, is_published_table) : 0;
+  if (published > 0) return run_published(options, published, bound, format);
   ProgressBar bar;
   request.progress = [&bar](double done) { bar.update("predicting", done, Seconds(0)); };
   const KernelValidationReport report = validate_kernels(request);
@@ -97,35 +153,7 @@ int run(const KernelValidationOptions& options) {
                      "holds no row that can be judged" + (reasons.empty() ? "" : " (" + reasons + ")"),
                      "moecast explain --hw " + options.hw + " shows what the profile knows");
   }
-  const bool passed = !bound || report.strata.front().summary.median_ape <= *bound;
-  if (format == Format::table || format == Format::md) {
-    write_stdout(report_text(report, format));
-  } else if (format == Format::json) {
-    Json json;
-    json["strata"] = Json::array();
-    for (const Stratum& stratum : report.strata) json["strata"].push_back(stratum_json(stratum));
-    json["noise_floor"] = nullptr;  // a key is measured once in these tables
-    json["passed"] = bound ? Json(passed) : Json();
-    json["not_judged"] = Json::object();
-    for (const auto& [reason, rows] : report.not_judged) json["not_judged"][reason] = rows;
-    json["left_out"] = Json::object();
-    for (const auto& [reason, rows] : report.table.left_out) json["left_out"][reason] = rows;
-    json["duplicates"] = report.table.duplicates;
-    json["kernel_picks"] = picks_json(report.picks);
-    json["notes"] = report.notes;
-    json["inputs"] = {{"hw_folder", request.folder},
-                      {"tables", options.tables},
-                      {"sister", options.sister.empty() ? Json() : Json(options.sister)},
-                      {"backend", options.backend},
-                      {"leave_out", options.leave_out.empty() ? Json() : Json(options.leave_out)},
-                      {"bound", bound ? Json(*bound) : Json()}};
-    write_stdout(render_records({json}, format, true));
-  } else {
-    std::vector<Json> records;
-    for (const Stratum& stratum : report.strata) records.push_back(stratum_json(stratum));
-    write_stdout(render_records(records, format, false));
-  }
-  return passed ? 0 : 1;
+  return print_report(report, options, bound, format);
 }
 
 }  // namespace
@@ -177,14 +205,19 @@ void add_validate_kernels_command(const Command& validate, CommandLine& line) {
                     "Predict every row of tables of measured collectives, and of dispatch and combine")
       .footer(
           "Kinds of tables: nccl (all four collectives), custom_allreduce, wideep_deepep_ll, wideep_deepep_normal,\n"
-          "nvlink_one_sided. Intervals of a hold-out come from all tables of a kind that are given together.\n\n"
+          "nvlink_one_sided. Intervals of a hold-out come from all tables of a kind that are given together. A table "
+          "of\n"
+          "published exchanges (columns op, library, gpu, nodes, ep, ...) is judged by a law of three constants a "
+          "library\n"
+          "and mode, whole EP sizes left out.\n\n"
           "Examples:\n"
           "  moecast validate collectives --hw h100-sxm --table nccl.nccl-2.29.2.csv.gz\n"
           "  moecast validate collectives --hw h100-sxm --table nccl.nccl-2.29.2.csv.gz --leave-out ranks\n"
           "  moecast validate collectives --hw h200-sxm --table custom_allreduce.*.csv.gz --leave-out ranks --sister "
           "h100-sxm\n"
           "  moecast validate collectives --hw h100-sxm --table wideep_deepep_ll.sglang-0.5.6.post2.csv.gz "
-          "--leave-out nodes\n");
+          "--leave-out nodes\n"
+          "  moecast validate collectives --hw h100-sxm --table published_all2all.csv --leave-out ranks\n");
 }
 
 }  // namespace moecast

@@ -1,5 +1,7 @@
 #include "tools/loop/interrupt.h"
 
+#include <time.h>
+
 #include <csignal>
 
 namespace moecast {
@@ -9,9 +11,25 @@ namespace {
 std::atomic<bool> interrupted{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 
+std::atomic<std::int64_t> first_ns{0};
+static_assert(std::atomic<std::int64_t>::is_always_lock_free);
+/// `timeout` and terminals signal a process and then its group: what comes so soon after the first is the same request.
+constexpr std::int64_t kSameRequestNs = 500'000'000;
+
+std::int64_t now_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);  // may be called here, unlike the clocks of <chrono>
+  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
 void on_signal(int signal) {
-  interrupted.store(true);
+  if (!interrupted.exchange(true)) {
+    first_ns.store(now_ns());
+    return;
+  }
+  if (now_ns() - first_ns.load() < kSameRequestNs) return;
   std::signal(signal, SIG_DFL);
+  static_cast<void>(raise(signal));
 }
 
 sigset_t taken_signals() {

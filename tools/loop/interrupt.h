@@ -7,7 +7,8 @@
 
 namespace moecast {
 
-/// While it lives, the first SIGINT or SIGTERM raises `flag` instead of ending the program; a second one ends it.
+/// While it lives, the first SIGINT or SIGTERM raises `flag` instead of ending the program; a second one, half a second
+/// later or more, ends it.
 ///
 /// The signals are blocked in the thread that makes the guard and in those it starts afterwards; a thread of the
 /// guard's own takes them. A handler must not run on a thread that computes: the AVX2 and AVX-512 GEMM kernels of

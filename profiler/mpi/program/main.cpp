@@ -1,9 +1,12 @@
 // moecast-mpi PLAN RESULTS: times the points of a plan over MPI ranks. Started by moecast through mpirun.
 #include <fmt/format.h>
 #include <mpi.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <functional>
 #include <string>
@@ -11,6 +14,7 @@
 
 #include "models/core/error.h"
 #include "models/core/file.h"
+#include "models/core/quantity_text.h"
 #include "models/core/statistics.h"
 #include "profiler/mpi/plan.h"
 #include "profiler/mpi/program/layer.h"
@@ -22,6 +26,7 @@ namespace {
 constexpr double kMostError = 1e-3;
 /// Work takes milliseconds and is disturbed more easily than what waits for a network.
 constexpr int kWorkRepeats = 3;
+constexpr int kBarriersToStart = 4;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -31,7 +36,19 @@ std::size_t floats(double bytes) { return static_cast<std::size_t>(std::max(1.0,
 void settle() {
   wait_at_barrier();
   std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  wait_at_barrier();
+  // The first one waits for who sleeps longest; the next find the library's code in the cache again.
+  for (int i = 0; i < kBarriersToStart; ++i) wait_at_barrier();
+}
+
+/// @throws DeviceError where so many floats are more than the machine has memory for.
+void need_memory(double count) {
+  const double there = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  const double bytes = count * sizeof(float);
+  if (bytes < there) return;
+  throw DeviceError(fmt::format("rank {}", own_rank()),
+                    fmt::format("sends and receives {}, this machine has {} of memory", format_bytes(Bytes(bytes)),
+                                format_bytes(Bytes(there))),
+                    "smaller entries of the matrix: they are bytes");
 }
 
 /// What a collective does once, on buffers of its own.
@@ -55,8 +72,11 @@ class Collective {
       for (const std::size_t count : counts) all += count;
       return all;
     };
-    send_.assign(std::max(count_, sum(send_counts_)), 1.0F);
-    receive_.assign(std::max(count_, sum(receive_counts_)), 0.0F);
+    const std::size_t sent = std::max(count_, sum(send_counts_));
+    const std::size_t received = std::max(count_, sum(receive_counts_));
+    need_memory(static_cast<double>(sent) + static_cast<double>(received));
+    send_.assign(sent, 1.0F);
+    receive_.assign(received, 0.0F);
   }
 
   void run() {
@@ -146,6 +166,7 @@ MpiTimes time_layer(const MpiPoint& point, int repeats) {
 
 int run(int argc, char** argv) {
   if (argc != 3) throw UsageError("", "moecast-mpi PLAN RESULTS", "moecast profile --device mpi starts it");
+  prepare_to_wait();
   const MpiPlan plan = parse_mpi_plan(read_text_file(argv[1]), argv[1]);
   if (plan.ranks != rank_count()) {
     throw InputError(argv[1], fmt::format("is for {} ranks, {} run", plan.ranks, rank_count()));
@@ -170,10 +191,15 @@ int run(int argc, char** argv) {
 }  // namespace moecast
 
 int main(int argc, char** argv) {
+  // Where mpirun is killed, nobody else would end its ranks.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
   MPI_Init(&argc, &argv);
   int code = 0;
   try {
     code = moecast::run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "error: rank %d: out of memory\n", moecast::own_rank());
+    MPI_Abort(MPI_COMM_WORLD, 4);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     MPI_Abort(MPI_COMM_WORLD, 4);

@@ -5,8 +5,12 @@
 
 namespace moecast {
 
-/// Ranks and what they exchange, over MPI. Everything waits politely: many ranks may share the cores of a machine, and
-/// those that compute must have them. Counts are floats.
+/// Ranks and what they exchange, over MPI. Who waits looks for what it waits for without a pause for some tens of
+/// microseconds, so that a short message is timed to a microsecond; then it naps, shortly where every rank has a core,
+/// longer where those that compute need them. Counts are floats.
+///
+/// Finds out which of both it is. All ranks call it, before anything else here.
+void prepare_to_wait();
 int own_rank();
 int rank_count();
 /// "openmpi-4.1.4"

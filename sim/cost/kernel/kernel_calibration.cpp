@@ -1,5 +1,7 @@
 #include "sim/cost/kernel/kernel_calibration.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -265,6 +267,15 @@ KernelCalibration calibrate_kernels(const Profile& profile, const std::vector<Ke
   Fitter(calibration, samples, sister, progress).run();
   pool_scores(calibration.kernels);
   if (sister != nullptr) inherit_kernels(*sister, calibration);
+  if (calibration.kernels.empty() && !samples.empty()) {
+    std::string reasons;
+    for (const auto& [reason, rows] : calibration.left_out) {
+      reasons += fmt::format("{}{} rows: {}", reasons.empty() ? "" : "; ", rows, reason);
+    }
+    throw InputError(
+        profile.name, "holds samples, and no kernel that can be calibrated (" + reasons + ")",
+        fmt::format("measure at least {} rows of a kernel: more sizes, more shapes or rank counts", kLeastRows));
+  }
   if (calibration.kernels.empty()) {
     throw InputError(profile.name, "holds no kernel samples to calibrate from",
                      "import a table: moecast import table FILE --system NAME");

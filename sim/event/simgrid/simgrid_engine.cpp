@@ -20,6 +20,10 @@ constexpr double kMicroseconds = 1e6;
 /// Ticks a microsecond of the host that delays run on: amounts far above SimGrid's least amount of work.
 constexpr double kTicks = 1e6;
 constexpr int kConcurrentDelays = 1 << 20;
+/// SimGrid counts a transfer in whole units. The smallest flow of a graph gets so many at least, so that rounding stays
+/// below a hundred thousandth, and the largest no more than 64 bits hold.
+constexpr double kLeastUnits = 1 << 16;
+constexpr double kMostUnits = 1LL << 62;
 
 /// Resources as hosts whose speed is their capacity; routes of several links as links between hosts of their own.
 class Platform {
@@ -27,13 +31,14 @@ class Platform {
   explicit Platform(std::span<const EventGraph* const> graphs) : engine_(&argument_count_, arguments_.data()) {
     const EventGraph& graph = *graphs.front();
     for (const EventGraph* one : graphs) collect_routes(*one);
+    units_ = units_of(graphs);
     zone_ = sg::create_full_zone("ranks");
     clock_ = zone_->create_host("clock", kTicks);
     clock_->set_core_count(kConcurrentDelays);
     for (std::size_t r = 0; r < graph.resources().size(); ++r) {
       const double capacity = graph.resources()[r].capacity / kMicroseconds;
       if (linked_.contains(static_cast<int>(r))) {
-        sg::Link* link = zone_->create_link("link " + std::to_string(r), capacity);
+        sg::Link* link = zone_->create_link("link " + std::to_string(r), capacity * units_);
         link->set_latency(0);
         links_[static_cast<int>(r)] = link->seal();
         hosts_.push_back(nullptr);
@@ -47,7 +52,13 @@ class Platform {
               zone_->create_host("to " + std::to_string(number), 1)};
       ++number;
       std::vector<sg::LinkInRoute> links;
-      for (const int resource : route) links.emplace_back(links_.at(resource));
+      for (const int resource : route.resources) links.emplace_back(links_.at(resource));
+      if (std::isfinite(route.bound)) {
+        // A transfer between hosts takes no rate of its own: a link gives it, to each that goes over it.
+        sg::Link* own =
+            zone_->create_link("rate " + std::to_string(number), route.bound / kMicroseconds * units_)->set_latency(0);
+        links.emplace_back(own->set_sharing_policy(sg::Link::SharingPolicy::FATPIPE)->seal());
+      }
       zone_->add_route(ends.first->get_netpoint(), ends.second->get_netpoint(), nullptr, nullptr, links, false);
     }
     zone_->seal();
@@ -67,22 +78,40 @@ class Platform {
       if (std::isfinite(bound)) exec->set_bound(bound);
       return exec;
     }
-    const auto& ends = routes_.at({resources.begin(), resources.end()});
-    sg::CommPtr comm =
-        sg::Comm::sendto_init(ends.first, ends.second)->set_payload_size(static_cast<std::uint64_t>(demand.amount));
-    if (std::isfinite(bound)) comm->set_rate(bound);
-    return comm;
+    const auto& ends = routes_.at({{resources.begin(), resources.end()}, demand.bound});
+    return sg::Comm::sendto_init(ends.first, ends.second)
+        ->set_payload_size(std::max<std::uint64_t>(1, std::llround(demand.amount * units_)));
   }
 
  private:
-  using Route = std::vector<int>;
+  struct Route {
+    std::vector<int> resources;
+    double bound;  ///< of each flow; infinity: none
+    auto operator<=>(const Route&) const = default;
+  };
+
+  /// Units a byte: a power of two, 1 unless something is tiny.
+  [[nodiscard]] double units_of(std::span<const EventGraph* const> graphs) const {
+    double least = kLeastUnits;
+    double most = 1;
+    for (const EventGraph* graph : graphs) {
+      for (int task = 0; task < graph->tasks(); ++task) {
+        for (const EventGraph::StoredDemand& demand : graph->demands(task)) {
+          if (!linked_.contains(graph->resources_of(demand).front())) continue;
+          least = std::min(least, demand.amount);
+          most = std::max(most, demand.amount);
+        }
+      }
+    }
+    return std::exp2(std::floor(std::log2(std::min(kLeastUnits / least, kMostUnits / most))));
+  }
 
   void collect_routes(const EventGraph& graph) {
     for (int task = 0; task < graph.tasks(); ++task) {
       for (const EventGraph::StoredDemand& demand : graph.demands(task)) {
         const auto resources = graph.resources_of(demand);
         if (resources.size() < 2) continue;
-        routes_.try_emplace(Route(resources.begin(), resources.end()));
+        routes_.try_emplace(Route{{resources.begin(), resources.end()}, demand.bound});
         linked_.insert(resources.begin(), resources.end());
       }
     }
@@ -91,7 +120,7 @@ class Platform {
       for (const EventGraph::StoredDemand& demand : graph.demands(task)) {
         const auto resources = graph.resources_of(demand);
         if (resources.size() == 1 && linked_.contains(resources.front())) {
-          routes_.try_emplace(Route(resources.begin(), resources.end()));
+          routes_.try_emplace(Route{{resources.begin(), resources.end()}, demand.bound});
         }
       }
     }
@@ -123,6 +152,7 @@ class Platform {
   std::map<int, sg::Link*> links_;
   std::map<Route, std::pair<sg::Host*, sg::Host*>> routes_;
   std::set<int> linked_;
+  double units_ = 1;
 };
 
 /// Runs one graph: completions start what waited for them.

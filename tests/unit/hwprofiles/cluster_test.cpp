@@ -144,8 +144,9 @@ TEST(Cluster, OversubscriptionTwoToOneDoublesTheTermBetweenLeaves_C12) {
 }
 
 TEST(Cluster, AllToAllGrowsWithRanksOverNodes_C12) {
+  // A dragonfly only inside a group: the fewer of its groups take part, the fewer of its bundles carry.
   for (const char* out :
-       {R"("switch")", R"("fat_tree")", R"("rail_optimised")", R"("dragonfly","nodes_per_switch":4)"}) {
+       {R"("switch")", R"("fat_tree")", R"("rail_optimised")", R"("dragonfly","nodes_per_switch":64)"}) {
     const Cluster wide = cluster(8, 64, fmt::format(R"({},"bandwidth":{})", out, kSlow));
     double before = 0;
     for (int ranks = 8; ranks <= 512; ranks *= 2) {
@@ -193,7 +194,46 @@ TEST(Cluster, WhatNobodyKnowsIsAssumedAndSaid) {
   EXPECT_EQ(own.origin(), Origin::assumed) << "what the file assumes itself";
   EXPECT_NE(own.assumed().front().find("7 GB/s assumed (a guess)"), std::string::npos);
   EXPECT_EQ(Topology(known, 2, nullptr).origin(), Origin::datasheet) << "of one node, its own links";
-  EXPECT_THROW(Topology(parse_cluster_text(text(2, 1, R"("switch")", R"("none")"), "x"), 2, nullptr), InputError);
+  const Topology inside(parse_cluster_text(text(2, 1, R"("switch")", R"("none")"), "x"), 2, nullptr);
+  EXPECT_EQ(inside.origin(), Origin::assumed);
+  EXPECT_EQ(inside.port_bandwidth(), 450e9);
+  EXPECT_NE(inside.assumed().front().find("450 GB/s (NVLink 4) is assumed"), std::string::npos);
+  const Topology tree(parse_cluster_text(text(2, 1, R"("pcie_tree")", R"("none")"), "x"), 2, nullptr);
+  EXPECT_EQ(tree.port_bandwidth(), 64e9);
+}
+
+TEST(Cluster, AMessageStartsWhenItsFileSaysOrAsAssumed) {
+  const Topology silent(cluster(2, 2, R"("switch")"), 4, nullptr);
+  EXPECT_EQ(silent.message_start(false).origin, Origin::assumed);
+  EXPECT_GT(silent.message_start(true).seconds, silent.message_start(false).seconds);
+  const Topology says(
+      cluster(2, 2, R"("switch","latency":{"value":1e-3,"unit":"s","origin":"measured","source":"ping"})"), 4, nullptr);
+  EXPECT_EQ(says.message_start(true).seconds, 1e-3);
+  EXPECT_EQ(says.message_start(true).origin, Origin::measured);
+  EXPECT_EQ(says.message_start(false).origin, Origin::assumed) << "the other fabric";
+}
+
+TEST(Cluster, ABundleOfADragonflyIsThatOfAllItsGroups) {
+  // Eight groups of one node with one NIC: a seventh of it to each other group, however many ranks are asked for.
+  const Cluster fly = cluster(1, 8, fmt::format(R"("dragonfly","bandwidth":{},"nodes_per_switch":1)", kSlow));
+  const auto bundle = [&](int ranks) {
+    const Topology topology(fly, ranks, nullptr);
+    const std::vector<int> route = topology.route(0, 1);
+    return topology.links()[static_cast<std::size_t>(route.at(1))].bandwidth /
+           topology.links()[static_cast<std::size_t>(route.front())].bandwidth;
+  };
+  EXPECT_NEAR(bundle(8), 1.0 / 7, 1e-12);
+  EXPECT_NEAR(bundle(2), 1.0 / 7, 1e-12);
+  // So two groups that exchange all they have over their one bundle take longer than one, and than all eight together.
+  const double two = uniform_time(Topology(fly, 2, nullptr), 1e8);
+  EXPECT_NEAR(two / (1e8 / 2 / 50e9), 7, 1e-6);
+  EXPECT_LT(uniform_time(Topology(fly, 8, nullptr), 1e8), two);
+}
+
+TEST(Cluster, MoreGroupsThanAnyDragonflyHasAreRefused) {
+  const Cluster fly = cluster(1, 4096, fmt::format(R"("dragonfly","bandwidth":{},"nodes_per_switch":1)", kSlow));
+  EXPECT_NO_THROW(Topology(fly, 64, nullptr));
+  EXPECT_THROW(Topology(fly, 4096, nullptr), InputError);
 }
 
 std::string problem(const std::string& file) {
@@ -222,6 +262,7 @@ TEST(Cluster, WrongFilesAreRefusedByPointer) {
                "unit");
   EXPECT_PRED2(has, problem(text(8, 2, up, R"("fat_tree","oversubscription":0.5)")), "oversubscription");
   EXPECT_PRED2(has, problem(text(8, 2, up, R"("switch","nics_per_node":3)")), "NICs");
+  EXPECT_PRED2(has, problem(text(4, 1, R"("pcie_tree","devices_per_switch":3)", R"("none")")), "3 devices a switch");
   EXPECT_PRED2(has, problem(text(0, 1, up, R"("none")")), "devices_per_node");
   EXPECT_PRED2(has, problem("{"), "c.json");
   EXPECT_THROW(Topology(cluster(8, 2, R"("switch")"), 17, nullptr), InputError);

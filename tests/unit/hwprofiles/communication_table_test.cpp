@@ -132,6 +132,34 @@ TEST(NcclTests, ReadsOperationRanksHostsAndTimes) {
   EXPECT_DOUBLE_EQ(samples.latency_s[0], 17.05e-6);
 }
 
+TEST(NcclTests, WrongResultsAreKeptOutAndCounted) {
+  const KernelTable table = read_nccl_tests(
+      table_file("output.txt", kOutput +
+                                   "        4096          1024     float    none      -1    19.05    0.00    0.00 "
+                                   "     3    15.71   0.1 0.1 0\n"
+                                   "        8192          2048     float    none      -1    20.05    0.00    0.00 "
+                                   "   N/A    15.71   0.1 0.1 0\n"),
+      {"", "2.29.2", 0});
+  EXPECT_EQ(table.report.rows, 4);
+  EXPECT_EQ(table.report.kept, 3) << "what nobody checked is kept";
+  EXPECT_EQ(table.report.left_out.at("results that are wrong (#wrong)"), 1);
+}
+
+TEST(NcclTests, KnowsTheVersionThatNcclItselfPrints) {
+  const KernelTable table =
+      read_nccl_tests(table_file("output.txt", "NCCL version 2.18.5+cuda12.2\n" + kOutput), {"", "", 0});
+  EXPECT_EQ(table.kernels.front().key.version, "2.18.5");
+}
+
+TEST(NcclTests, AsATableItSaysToImportItFirst) {
+  try {
+    read_kernel_table(table_file("output.txt", kOutput), "nccl", "nccl", "2.29.2");
+    FAIL() << "it was read";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.hint(), HasSubstr("moecast import nccl-tests"));
+  }
+}
+
 TEST(NcclTests, SaysWhatTheOutputLacks) {
   std::string unnamed = kOutput;
   unnamed.erase(0, unnamed.find('\n') + 1);

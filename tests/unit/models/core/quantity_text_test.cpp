@@ -32,6 +32,12 @@ TEST(ParseQuantity, ReadsUnitsWithAndWithoutASpace) {
   EXPECT_DOUBLE_EQ(parse_flops_per_second("150GFLOP/s", "").value(), 1.5e11);
 }
 
+TEST(ParseQuantity, ARateOfNothingIsRefused) {
+  EXPECT_THAT(hint_of([] { parse_bytes_per_second("0GB/s", "--link"); }), HasSubstr("leave it out"));
+  EXPECT_THAT(hint_of([] { parse_flops_per_second("0TFLOP/s", "--peak-bf16"); }), HasSubstr("leave it out"));
+  EXPECT_EQ(parse_bytes("0B", "").value(), 0);
+}
+
 TEST(ParseQuantity, RefusesBitsAndSaysWhatToWrite) {
   EXPECT_THAT(hint_of([] { parse_bytes("8 Gb", "--memory"); }), HasSubstr("write \"GB\" (10^9 bytes) or \"GiB\""));
   EXPECT_THAT(hint_of([] { parse_bytes_per_second("8GBs", "--bandwidth"); }), HasSubstr("write \"GB/s\""));

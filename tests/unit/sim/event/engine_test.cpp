@@ -79,6 +79,46 @@ TEST(EventEngine, TwoKernelsShareTheMemoryBus) {
   EXPECT_NEAR(times.end_s[0], 3e-3, 3e-9);
 }
 
+TEST(EventEngine, AFlowOverSeveralLinksKeepsToItsRate) {
+  EventGraph graph;
+  const std::vector<int> route{graph.add_resource("out", 4e9), graph.add_resource("in", 4e9)};
+  const std::vector<Demand> slow{demand(1e6, route, 1e9)}, fast{demand(3e6, route)};
+  graph.add_task(TaskKind::transfer, 0, 0, 0, slow, {});
+  graph.add_task(TaskKind::transfer, 0, 1, 0, fast, {});
+  // 1 GB/s for the one, what it leaves for the other: both end after 1 ms.
+  const EventTimes times = events(graph);
+  EXPECT_NEAR(times.end_s[0], 1e-3, 1e-9);
+  EXPECT_NEAR(times.end_s[1], 1e-3, 1e-9);
+}
+
+TEST(EventEngine, PartsOfAByteTakeTheirTimeBesideGigabytes) {
+  for (const double other : {0.5, 1e9}) {
+    EventGraph graph;
+    const std::vector<int> one{graph.add_resource("a out", 1e9), graph.add_resource("a in", 1e9)};
+    const std::vector<int> two{graph.add_resource("b out", 1e9), graph.add_resource("b in", 1e9)};
+    const std::vector<Demand> little{demand(0.5, one)}, much{demand(other, two)};
+    graph.add_task(TaskKind::transfer, 0, 0, 0, little, {});
+    graph.add_task(TaskKind::transfer, 0, 1, 0, much, {});
+    const EventTimes times = events(graph);
+    EXPECT_NEAR(times.end_s[0], 0.5e-9, 1e-14);
+    EXPECT_NEAR(times.end_s[1], other / 1e9, 1e-5 * other / 1e9);
+  }
+}
+
+TEST(EventEngine, WhatIsLeftToOthersIsNobodyElses) {
+  EventGraph graph;
+  const std::vector<int> link{graph.add_resource("link", 1e9)};
+  const std::vector<Demand> flow{demand(1e6, link)};
+  graph.add_task(TaskKind::transfer, 0, 0, 0, flow, {});
+  for (const double share : {0.1, 0.9, 0.5, 0.0}) {  // of the whole, each time
+    graph.leave_to_others(link.front(), share);
+    EXPECT_NEAR(simulate(graph).makespan_s, 1e-3 / (1 - share), 1e-15) << share;
+    EXPECT_NEAR(events(graph).makespan_s, 1e-3 / (1 - share), 1e-9) << share;
+  }
+  EXPECT_THROW(graph.leave_to_others(link.front(), 1), InputError);
+  EXPECT_THROW(graph.leave_to_others(1, 0.5), InputError);
+}
+
 TEST(EventEngine, StreamsAreChainsAndOverlapIsTwoOfThem) {
   EventGraph graph;
   const std::vector<int> bus{graph.add_resource("memory", 1e12)};

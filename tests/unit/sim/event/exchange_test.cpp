@@ -248,8 +248,10 @@ TEST(Exchange, TheServersLinkLimitsAParameterServerOfManyWorkers_C9) {
     const double push = std::max(1e6 / worker, workers * 1e6 / (10 * worker));
     EXPECT_NEAR(cost.seconds, push, kExact * push);
     EXPECT_NEAR(events_s(topology, rounds, FlowModel::exact), 2 * push, kAgreement * push) << "push and pull";
-    EXPECT_EQ(topology.links()[static_cast<std::size_t>(cost.busiest_link)].name, "nic 0 in");
-    EXPECT_EQ(cost.busiest_bytes, 1e6 * workers);
+    // Busiest is what takes longest, not what carries most.
+    EXPECT_EQ(topology.links()[static_cast<std::size_t>(cost.busiest_link)].name,
+              workers > 10 ? "nic 0 in" : "nic 1 out");
+    EXPECT_EQ(cost.busiest_bytes, workers > 10 ? 1e6 * workers : 1e6);
   }
 }
 

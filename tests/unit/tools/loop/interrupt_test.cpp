@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <thread>
 
 namespace moecast {
@@ -45,10 +46,25 @@ TEST(InterruptGuardDeathTest, ASecondSignalEndsTheProgram) {
         const InterruptGuard guard;
         kill(getpid(), SIGINT);
         static_cast<void>(raised_soon());
+        std::this_thread::sleep_for(std::chrono::milliseconds(600));
         kill(getpid(), SIGINT);
         std::this_thread::sleep_for(std::chrono::seconds(5));
       },
       ::testing::KilledBySignal(SIGINT), "");
+}
+
+TEST(InterruptGuardDeathTest, TheSameSignalTwiceAtOnceIsOneRequest) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        const InterruptGuard guard;
+        kill(getpid(), SIGINT);
+        static_cast<void>(raised_soon());
+        kill(getpid(), SIGINT);  // as `timeout` does, to the process and to its group
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        std::_Exit(7);
+      },
+      ::testing::ExitedWithCode(7), "");
 }
 
 }  // namespace
