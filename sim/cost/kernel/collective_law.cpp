@@ -127,7 +127,7 @@ class CollectiveLaw final : public KernelLaw {
   [[nodiscard]] double growth_half_width(std::span<const double> v) const override {
     if (v[3] > 1) return 0.2;
     constexpr double kMostMeasured = 8;
-    return v[1] > kMostMeasured ? 0.1 : custom_ ? 0.05 : 0.03;
+    return v[1] > kMostMeasured ? 0.1 : 0.03;
   }
   [[nodiscard]] bool host_bound(const double* t, const double* p) const override {
     constexpr double kNear = 1.25;
