@@ -112,18 +112,13 @@ std::vector<double> slowdowns(const EpOptions& options, int ranks) {
   return factors;
 }
 
-/// What a round of an exchange waits for the one before, where the cluster does not say it: a step of NCCL's Simple
-/// protocol over NVLink, and a message between hosts over a NIC (a step of its all-to-all between nodes).
-constexpr double kStepInside = 1.5e-6;
-constexpr double kStepAcross = 5e-6;
-
+/// What a round of an exchange waits for the one before.
 double round_start_s(const Topology& topology, std::vector<std::string>& notes) {
-  const bool across = topology.nodes() > 1;
-  if (const auto known = topology.message_latency(across)) return *known;
-  const double assumed = across ? kStepAcross : kStepInside;
-  const std::string text = fmt::format("a round of the exchange: {:.1f} us assumed", 1e6 * assumed);
+  const MessageStart start = topology.message_start(topology.nodes() > 1);
+  if (start.origin != Origin::assumed) return start.seconds;
+  const std::string text = fmt::format("a round of the exchange: {:.1f} us assumed", 1e6 * start.seconds);
   if (std::ranges::find(notes, text) == notes.end()) notes.push_back(text);
-  return assumed;
+  return start.seconds;
 }
 
 /// Equal blocks and how often they occur, in the order of the layers.
