@@ -86,6 +86,10 @@ TEST(Systems, AreListedAndTyposAreMended) {
       run_moecast({"predict", "--model", "mixtral-8x7b", "--hw", "h100-sxm", "--system", "fastmoe"});
   EXPECT_EQ(closed.code, 2);
   EXPECT_THAT(closed.err, HasSubstr("--engine event"));
+  const Finished cpu = run_moecast(
+      {"predict", "--engine", "event", "--model", "mixtral-8x7b", "--hw", "amd-epyc-2cpu", "--system", "fastmoe"});
+  EXPECT_EQ(cpu.code, 2);
+  EXPECT_THAT(cpu.err, HasSubstr("--system: means nothing on a CPU"));
 }
 
 }  // namespace

@@ -45,22 +45,16 @@ std::uint64_t seed_of(const Query& query) { return query.workload.load.seed; }
 
 /// @throws UsageError on a flag that needs several ranks.
 void refuse_rank_flags(const EventFlags& flags) {
-  const std::pair<bool, const char*> typed[] = {{!flags.cluster.empty(), "--cluster"},
-                                                {!flags.dispatch.empty(), "--dispatch"},
-                                                {!flags.exchange.empty(), "--exchange"},
-                                                {!flags.flows.empty(), "--flows"},
-                                                {!flags.kernel.empty(), "--kernel"},
-                                                {!flags.placement.empty(), "--placement"},
-                                                {!flags.slots.empty(), "--slots"},
-                                                {!flags.chunks.empty(), "--chunks"},
-                                                {!flags.batches.empty(), "--batches"},
-                                                {!flags.shadow.empty(), "--shadow"},
-                                                {!flags.background.empty(), "--background"},
-                                                {!flags.noise.empty(), "--noise"},
-                                                {!flags.correlation.empty(), "--correlation"},
-                                                {!flags.drift.empty(), "--drift"},
-                                                {!flags.slow_links.empty(), "--slow-link"},
-                                                {!flags.slow_ranks.empty(), "--slow-rank"}};
+  const std::pair<bool, const char*> typed[] = {
+      {!flags.system.empty(), "--system"},       {!flags.cluster.empty(), "--cluster"},
+      {!flags.dispatch.empty(), "--dispatch"},   {!flags.exchange.empty(), "--exchange"},
+      {!flags.flows.empty(), "--flows"},         {!flags.kernel.empty(), "--kernel"},
+      {!flags.placement.empty(), "--placement"}, {!flags.slots.empty(), "--slots"},
+      {!flags.chunks.empty(), "--chunks"},       {!flags.batches.empty(), "--batches"},
+      {!flags.shadow.empty(), "--shadow"},       {!flags.background.empty(), "--background"},
+      {!flags.noise.empty(), "--noise"},         {!flags.correlation.empty(), "--correlation"},
+      {!flags.drift.empty(), "--drift"},         {!flags.slow_links.empty(), "--slow-link"},
+      {!flags.slow_ranks.empty(), "--slow-rank"}};
   for (const auto& [given, flag] : typed) {
     if (given) throw UsageError(flag, "means nothing on a CPU profile: it is one rank", "name a GPU: moecast list hw");
   }
