@@ -90,17 +90,19 @@ OperatorMaker::Gemm OperatorMaker::gemm_kernel(const std::string& name, std::int
     note(fmt::format("{}: no {} kernel, bf16 stands for it", name, to_string(wanted)));
   }
   const std::size_t m = layout.column("m");
-  return {kernel->described(), [kernel, other, row, m, scale = scale_computation(*kernel, k)](double rows) {
+  auto rest = without_scales(*kernel, k);
+  const std::string named = kernel->described() + (rest ? " less its computation of scales" : "");
+  return {named, [kernel, other, row, m, rest = std::move(rest)](double rows) {
             KernelRowValues asked = row;
             asked.set(m, std::max(1.0, rows));
             const double seconds = kernel->seconds(asked);
-            if (scale) return scale(rows, seconds);
+            if (rest) return rest(rows, seconds);
             return other ? std::min(seconds, other->seconds(asked)) : seconds;
           }};
 }
 
-std::function<double(double rows, double seconds)> OperatorMaker::scale_computation(const ReadyKernelData& gemm,
-                                                                                    std::int64_t k) {
+std::function<double(double rows, double seconds)> OperatorMaker::without_scales(const ReadyKernelData& gemm,
+                                                                                 std::int64_t k) {
   if (!engine.constant_scales || gemm.model.key.dtype != "fp8") return nullptr;
   const KernelLayout& layout = *find_kernel_layout("computescale");
   KernelRowValues row(layout);

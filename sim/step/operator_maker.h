@@ -61,8 +61,8 @@ struct OperatorMaker {
   /// @param name  for the note where another format stands in.
   [[nodiscard]] Gemm gemm_kernel(const std::string& name, std::int64_t n, std::int64_t k, DType wanted);
   /// What is left of an fp8 linear layer's time where the engine does not compute scales; empty: all of it.
-  [[nodiscard]] std::function<double(double rows, double seconds)> scale_computation(const ReadyKernelData& gemm,
-                                                                                     std::int64_t k);
+  [[nodiscard]] std::function<double(double rows, double seconds)> without_scales(const ReadyKernelData& gemm,
+                                                                                  std::int64_t k);
   /// A kernel of no table. No work, no call; its spread widens the interval of the step.
   void add_physics(std::string name, StepGroup group, double count, const UsualEfficiency& usual,
                    std::function<StepWork(const StepShape&)> work);

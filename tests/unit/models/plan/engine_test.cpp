@@ -33,6 +33,14 @@ TEST(Engine, SaysHowItSplitsLayersAndSharesContexts) {
   EXPECT_FALSE(read_engine(kFolder, "vllm").deepep_between_nodes);
 }
 
+TEST(Engine, SaysWhetherItComputesScalesOfActivations) {
+  EXPECT_TRUE(read_engine(kFolder, "trtllm").constant_scales);
+  EXPECT_FALSE(read_engine(kFolder, "vllm").constant_scales);
+  std::string text = read_text_file(kFolder + "/trtllm.json");
+  text.replace(text.find("\"constant\""), 10, "\"none\"");
+  EXPECT_THROW(parse_engine_text(text, "engine.json"), InputError);
+}
+
 TEST(Engine, BrokenFilesAreRefusedWithTheirPointer) {
   const std::string good = read_text_file(kFolder + "/vllm.json");
   const auto why = [](std::string text, const std::string& from, const std::string& to) {
