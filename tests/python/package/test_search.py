@@ -139,6 +139,40 @@ def test_relative_to_a_baseline_A13(grid):
         assert entry["explained"] or "bound" in entry["why"]
 
 
+def test_a_baseline_is_a_genome_or_its_metrics(predictor, grid):
+    row = int(numpy.argmax(grid.columns["flops"]))
+    base = {name: float(values[row]) for name, values in grid.columns.items()}
+    assert grid.relative_to(grid.genomes[row]) == grid.relative_to(base)
+    assert grid.relative_to(grid.best)[0]["speedup_ratio"] == 1
+    with pytest.raises(moecast.InputError, match="shape"):
+        grid.relative_to([0])
+    with pytest.raises(moecast.UsageError, match="no latency"):
+        grid.relative_to({"flops": 1.0})
+    few = search(GRID, predictor, objectives=["latency"], method="random", generations=1, population=3)
+    others = [g for g in grid.genomes if not (few.genomes == g).all(axis=1).any()]
+    with pytest.raises(moecast.InputError, match="was not evaluated"):
+        few.relative_to(others[0])
+
+
+def test_a_reference_is_a_point_of_the_objectives(predictor, grid):
+    one = search(GRID, predictor, objectives=["latency"])
+    worst = float(one.columns["latency"].max())
+    assert one.hypervolume([worst]) == one.hypervolume(worst) == pytest.approx(worst - one.columns["latency"].min())
+    for reference in ([1, 2], [], [float("nan")], "x"):
+        with pytest.raises(moecast.UsageError, match="is no point of 1 objectives"):
+            one.hypervolume(reference)
+    with pytest.raises(moecast.UsageError, match="is no point of 2 objectives"):
+        hypervolume(grid.scores, [1.0])
+
+
+@pytest.mark.parametrize("method", ["nsga2", "evolution", "random", "exhaustive"])
+def test_a_space_of_one_architecture(predictor, method):
+    fields = {"decoder.hidden": 256, "decoder.layers": 2, "decoder.heads": 4, "decoder.width": 512}
+    one = {"moecast_space": 1, "name": "one", "family": "decoder", "fields": fields}
+    result = search(one, predictor, objectives=["latency"], method=method, generations=2, population=4)
+    assert result.status == "ok" and result.genomes.shape == (1, 0)
+
+
 @pytest.mark.parametrize(
     "name, metrics",
     [
@@ -209,6 +243,19 @@ def test_evolution_without_a_feasible_start_ends(predictor, space):
         ({"generations": 0}, "generations"),
         ({"confidence": 1.0}, "confidence"),
         ({"metrics": {"x": 3}}, "expected a callable"),
+        ({"metrics": 5}, "is no dict"),
+        ({"objectives": 5}, "is no list"),
+        ({"generations": True}, "generations"),
+        ({"generations": 2.5}, "generations"),
+        ({"population": "9"}, "population"),
+        ({"seed": -1}, "seed"),
+        ({"seed": None}, "seed"),
+        ({"patience": 0}, "patience"),
+        ({"mutations": 0, "crossovers": 0}, "both are 0"),
+        ({"mutation_probability": float("nan")}, "mutation_probability"),
+        ({"workload": {"batch": 4}}, "Workload"),
+        ({"progress": 5}, "progress"),
+        ({"confidence": "x"}, "confidence"),
     ],
 )
 def test_wrong_arguments(predictor, change, message):

@@ -2,57 +2,88 @@
 
 import numpy
 
-from moecast._core import UsageError
+from moecast._core import InputError, UsageError
 from moecast.adaptation import Correction, features
-from moecast.search.callbacks import call_all
+from moecast.search.arguments import checked_workload, predictor_of, whole
+from moecast.search.callbacks import Callbacks
 from moecast.search.journal import Journal, Memory
 from moecast.spaces import SpaceTimes, load_space
+
+#: Executions that may fail, as a multiple of those that are asked for, before a collection gives up.
+_FAILURES = 10
 
 
 def collect(
     space, runner, n, *, base, workload=None, batch=8, pool=4096, seed=1, path=None, executor=None, time_limit_s=None
 ):
-    """Measures `n` architectures of a space, chosen by uncertainty and diversity.
+    """Measures `n` different architectures of a space, chosen by uncertainty and diversity.
 
-    `runner`: takes a dict of genes, returns measured seconds. `base`: a Predictor, the physics that says which
-    architectures differ. `path`: journal; a restarted collection continues from it. `executor`: as in search.
+    `runner`: takes a dict of genes, returns measured seconds. `base`: a Predictor (or its name), the physics that says
+    which architectures differ. `pool`: how many different ones it chooses among. `path`: journal; a restarted
+    collection begins with what it holds. `executor`, `time_limit_s`: as in search. Where an execution fails another
+    architecture is taken, until 10 n have failed.
 
-    Returns (genomes, seconds): those that were measured, failures left out.
+    Returns (genomes [n, genes], seconds [n]): fewer where the pool, or what may fail, is used up. Raises UsageError,
+    InputError.
     """
-    if n < 1 or batch < 1 or pool < n:
-        raise UsageError("n, batch, pool: expected 1 <= n <= pool and a batch of at least 1")
-    space = load_space(space)
-    times = SpaceTimes(space, base, workload)
-    generator = numpy.random.default_rng(seed)
-    genomes = numpy.unique(space.random(pool, generator), axis=0)
+    n, batch, pool, seed = whole("n", n, 1), whole("batch", batch, 1), whole("pool", pool, 1), whole("seed", seed)
+    if pool < n:
+        raise UsageError(f"pool: {pool} is out of range (expected at least n = {n})")
+    space, base = load_space(space), predictor_of(base)
+    times = SpaceTimes(space, base, checked_workload(workload))
+    genomes = _pool(space, pool, numpy.random.default_rng(seed))
     columns = times.predict(genomes)
     timed = ~numpy.isnan(columns["latency_s"])
+    if not timed.any():
+        raise InputError(f"{space.name}: no architecture of the pool has a latency on {base.hw}")
     genomes, columns = genomes[timed], {name: values[timed] for name, values in columns.items()}
-    n = min(n, len(genomes))
-    header = {"moecast_search": 1, "collection": space.name, "genes": len(space.genes), "seed": seed, "pool": pool}
-    journal = Memory() if path is None else Journal(path, header)
+    header = {
+        "moecast_search": 1,
+        "collection": space.name,
+        "genes": space.fingerprint,
+        "workload": repr(times.workload),
+        "base": [base.hw, getattr(base, "_setting", None), getattr(base, "engine", None)],
+        "seed": seed,
+        "pool": pool,
+    }
+    callbacks = Callbacks(executor, time_limit_s)
+    journal = Memory() if path is None else Journal(path, header, "collection")
     try:
-        return _measure(space, runner, n, batch, genomes, columns, journal, executor, time_limit_s)
+        return _measure(space, runner, n, batch, genomes, columns, journal, callbacks)
     finally:
+        callbacks.close()
         journal.close()
 
 
-def _measure(space, runner, n, batch, genomes, columns, journal, executor, time_limit_s):
+def _pool(space, count, generator):
+    """Different genomes, in order: all of the space where it has no more than `count`, else at most so many."""
+    if space.size() <= count:
+        return space.all()
+    genomes = numpy.unique(space.random(count, generator), axis=0)
+    for _ in range(20):
+        if len(genomes) == count:
+            break
+        more = numpy.concatenate([genomes, space.random(count - len(genomes), generator)])
+        genomes = numpy.unique(more, axis=0)
+    return genomes
+
+
+def _measure(space, runner, n, batch, genomes, columns, journal, callbacks):
     phi = features(columns)
     phi = (phi - phi.mean(axis=0)) / numpy.maximum(phi.std(axis=0), 1e-9)
-    chosen, seconds = [], []
-    while len(chosen) < n:
-        deviation = _deviation(columns, chosen, seconds)
-        rows = _next(phi, chosen, deviation, min(batch, n - len(chosen)))
-        fresh = [r for r in rows if not journal.get(genomes[r], "seconds")[0]]
-        answers = call_all(runner, [space.decode(genomes[r]) for r in fresh], executor, time_limit_s)
-        for row, value in zip(fresh, answers):
-            journal.add(genomes[row], "seconds", value if value is not None and value > 0 else None)
-        for row in rows:
-            chosen.append(row)
-            seconds.append(journal.get(genomes[row], "seconds")[1])
-    kept = [i for i, value in enumerate(seconds) if value is not None]
-    return genomes[[chosen[i] for i in kept]], numpy.array([seconds[i] for i in kept])
+    rows_of = {genome.tobytes(): row for row, genome in enumerate(genomes)}
+    measured = {rows_of[genome]: s for (genome, _), s in journal.known.items() if genome in rows_of}
+    chosen, seconds = list(measured)[:n], list(measured.values())[:n]  # rows of the pool; None where one failed
+    while (missing := n - len(seconds) + seconds.count(None)) and len(chosen) < len(genomes):
+        if seconds.count(None) >= _FAILURES * n:
+            break
+        rows = _next(phi, chosen, _deviation(columns, chosen, seconds), min(batch, missing))
+        for number, value in callbacks.answers(runner, [space.decode(genomes[r]) for r in rows]):
+            journal.add(genomes[rows[number]], "seconds", value if value is not None and value > 0 else None)
+        chosen += rows
+        seconds += [journal.get(genomes[r], "seconds")[1] for r in rows]
+    kept = [(row, value) for row, value in zip(chosen, seconds) if value is not None]
+    return genomes[[row for row, _ in kept]], numpy.array([value for _, value in kept])
 
 
 def _deviation(columns, chosen, seconds):
@@ -66,17 +97,22 @@ def _deviation(columns, chosen, seconds):
 
 
 def _next(phi, chosen, deviation, count):
-    """Greedily the candidates with the largest product of uncertainty and distance to all chosen ones."""
-    chosen = list(chosen)
+    """Greedily the candidates with the largest product of uncertainty and distance to all chosen ones, none twice."""
     distance = numpy.full(len(phi), numpy.inf)
-    for row in chosen:
-        distance = numpy.minimum(distance, ((phi - phi[row]) ** 2).sum(axis=1))
+    taken = numpy.zeros(len(phi), bool)
     rows = []
-    for _ in range(count):
-        if numpy.isinf(distance).all():
-            row = int(numpy.argmin((phi**2).sum(axis=1)))
+
+    def take(row):
+        taken[row] = True
+        numpy.minimum(distance, ((phi - phi[row]) ** 2).sum(axis=1), out=distance)
+
+    for row in chosen:
+        take(row)
+    while len(rows) < count and not taken.all():
+        if taken.any():
+            row = int(numpy.argmax(numpy.where(taken, -1.0, numpy.sqrt(distance) * deviation)))
         else:
-            row = int(numpy.argmax(numpy.sqrt(distance) * deviation))
+            row = int(numpy.argmin((phi**2).sum(axis=1)))
         rows.append(row)
-        distance = numpy.minimum(distance, ((phi - phi[row]) ** 2).sum(axis=1))
+        take(row)
     return rows

@@ -5,7 +5,7 @@ from pymoo.core.problem import Problem
 
 
 class SpaceProblem(Problem):
-    """Objectives and margins (at most 0 where a constraint holds) of a moecast.search.Evaluation."""
+    """Objectives and margins (at most 0 where a limit holds) of a moecast.search.Evaluation."""
 
     def __init__(self, evaluation):
         self.evaluation = evaluation
@@ -13,7 +13,7 @@ class SpaceProblem(Problem):
         super().__init__(
             n_var=len(sizes),
             n_obj=len(evaluation.objectives),
-            n_ieq_constr=len(evaluation.constraints) + 1,
+            n_ieq_constr=len(evaluation.limits),
             xl=numpy.zeros(len(sizes)),
             xu=sizes - 1,
             vtype=int,

@@ -6,7 +6,7 @@ import time
 import numpy
 
 from moecast._core import InputError, UsageError
-from moecast.predictor import Predictor
+from moecast.search.arguments import checked_workload, predictor_of, ratio, whole
 from moecast.search.constraints import BUILT_IN, Constraint, read_constraints
 from moecast.search.evaluation import Evaluation
 from moecast.search.journal import Journal, Memory
@@ -63,19 +63,20 @@ def search(
         latency, flops, memory, size, active_parameters.
     constraints: {"latency": "50ms", "flops": "100G"} or ["latency<50ms", "accuracy>0.8"].
     confidence: how sure it must be that a measured latency keeps its limit; above 0.5 the interval counts.
-    metrics: the user's, by name: a callable that takes a dict of genes, "FILE.csv:COLUMN", or "FILE.json" (linear).
+    metrics: the user's, by name: a callable that takes a dict of genes, "FILE.csv:COLUMN", "FILE.json" (linear), or a
+        dict from genomes to values.
     method: evolution (one objective), nsga2, random, exhaustive; None = what fits.
     patience: stops after so many generations without a better objective (or hypervolume).
     initial: genomes [n, genes] that are evaluated beside those of the method.
-    executor: any concurrent.futures.Executor for the callbacks. time_limit_s: of one call.
-    resume: file of what callbacks answered; a restarted search with the same arguments continues from it. Or a
-        journal.Memory that several searches share.
+    executor: any concurrent.futures.Executor for the callbacks. time_limit_s: of one call, from when it begins.
+    resume: file of what callbacks answered; a restarted search with the same arguments continues from it and calls
+        again what failed. Or a journal.Memory that several searches share.
     progress: called with (generation, generations, best) after each one; True writes to stderr.
 
     Returns a SearchResult; equal arguments and seeds give equal ones. Raises UsageError, InputError.
     """
     space = load_space(space)
-    predictor = hw if isinstance(hw, Predictor) or hasattr(hw, "batch") else Predictor(hw)
+    predictor = predictor_of(hw)
     metrics = read_metrics(metrics, space)
     known = (*BUILT_IN, *metrics)
     if objectives is None:
@@ -83,22 +84,27 @@ def search(
     objectives = read_objectives(objectives, known)
     constraints = read_constraints(constraints, confidence, known)
     method = _method(method, objectives, space)
-    for name, value in (("generations", generations), ("population", population), ("parents", parents)):
-        if not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name}: {value!r} is no whole number above zero")
-    if mutations < 0 or crossovers < 0 or mutations + crossovers < 1 or not 0 <= mutation_probability <= 1:
-        raise UsageError("mutations, crossovers, mutation_probability: are out of range")
+    generations, population = whole("generations", generations, 1), whole("population", population, 1)
+    parents, seed = whole("parents", parents, 1), whole("seed", seed)
+    mutations, crossovers = whole("mutations", mutations), whole("crossovers", crossovers)
+    if mutations + crossovers < 1:
+        raise UsageError("mutations, crossovers: both are 0")
+    mutation_probability = ratio("mutation_probability", mutation_probability)
+    patience = None if patience is None else whole("patience", patience, 1)
+    if progress not in (None, False, True) and not callable(progress):
+        raise UsageError(f"progress: {progress!r} can not be called")
+    initial = space.checked(initial) if initial is not None and numpy.size(initial) else []
+    times = SpaceTimes(space, predictor, checked_workload(workload))
     if resume is None or isinstance(resume, Memory):
         journal = resume or Memory()
     else:
         journal = Journal(resume, _header(space, predictor, objectives, constraints, method, seed))
-    times = SpaceTimes(space, predictor, workload)
     evaluation = Evaluation(space, times, metrics, objectives, constraints, journal, executor, time_limit_s)
     run = _Run(evaluation, generations, patience, _show if progress is True else progress)
     start = time.perf_counter()
     try:
-        if initial is not None and len(initial) > 0:
-            run.add(space.checked(initial))
+        if len(initial):
+            run.add(initial)
         if method == "exhaustive":
             run.list(space.all(), population)
         elif method == "random":
@@ -115,6 +121,7 @@ def search(
         if not run.scores:
             raise
     finally:
+        evaluation.close()
         journal.close()
     return run.result(time.perf_counter() - start)
 
@@ -126,7 +133,7 @@ def _method(method, objectives, space):
         return "evolution" if len(objectives) == 1 else "nsga2"
     if method not in METHODS:
         raise UsageError(f"method: {method!r} is not known (write one of {', '.join(METHODS)})")
-    return method
+    return method if space.genes else "exhaustive"  # one architecture leaves nothing to optimise
 
 
 def _header(space, predictor, objectives, constraints, method, seed):
@@ -155,8 +162,6 @@ class _Run:
     """Collects what is evaluated, generation by generation."""
 
     def __init__(self, evaluation, generations, patience, progress):
-        if patience is not None and patience < 1:
-            raise UsageError(f"patience: {patience} is below one")
         self.evaluation = evaluation
         self.generations = generations
         self.patience = patience
@@ -246,16 +251,17 @@ class _Run:
         rows = numpy.sort(rows)
         columns = {name: numpy.concatenate([c[name] for c in self.columns])[rows] for name in self.columns[0]}
         return SearchResult(
-            evaluation.space,
-            evaluation.objectives,
-            evaluation.constraints,
-            genomes[rows],
-            columns,
-            numpy.concatenate(self.scores)[rows],
-            numpy.concatenate(self.margins)[rows],
-            self.history,
-            self.stopped,
-            evaluation.asked,
-            evaluation.failed,
-            seconds,
+            space=evaluation.space,
+            objectives=evaluation.objectives,
+            constraints=evaluation.constraints,
+            genomes=genomes[rows],
+            columns=columns,
+            scores=numpy.concatenate(self.scores)[rows],
+            margins=numpy.concatenate(self.margins)[rows],
+            limits=evaluation.limits,
+            generations=self.history,
+            stopped=self.stopped,
+            evaluated=evaluation.asked,
+            failed=evaluation.failed,
+            seconds=seconds,
         )

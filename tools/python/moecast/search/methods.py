@@ -49,7 +49,7 @@ def make_algorithm(method, space, evaluation, population, parents, mutations, cr
     from pymoo.operators.crossover.ux import UniformCrossover
 
     make_problem, Rules, Choices, Redraw = pymoo_parts(space, probability)
-    problem = make_problem(len(evaluation.objectives), len(evaluation.constraints) + 1)
+    problem = make_problem(len(evaluation.objectives), len(evaluation.limits))
 
     def feasible(genomes):
         return (evaluation.margins(genomes) <= 0).all(axis=1)

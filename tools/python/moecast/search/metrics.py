@@ -3,11 +3,16 @@
 import csv
 import dataclasses
 import json
+import os
 
 import numpy
 
 from moecast._core import InputError, UsageError
+from moecast.search.arguments import is_number
 from moecast.search.constraints import BUILT_IN
+
+#: Columns that results have beside the metrics.
+_TAKEN = (*BUILT_IN, "latency_low", "latency_high", "measured_latency", "margins", "feasible", "genes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +35,8 @@ def read_objectives(given, known):
 
     Raises UsageError on unknown metrics and doubles.
     """
+    if not isinstance(given, (str, Objective, list, tuple)):
+        raise UsageError(f'objectives: {given!r} is no list (write e.g. ["latency", "accuracy:max"])')
     objectives = []
     for entry in [given] if isinstance(given, (str, Objective)) else given:
         if isinstance(entry, Objective):
@@ -52,23 +59,43 @@ def read_objectives(given, known):
     return objectives
 
 
-class CsvColumn:
-    """A metric that a table holds: a column for every gene, and one for the metric."""
+class Table:
+    """A metric that is listed: {genome as a tuple of numbers of choices: value}."""
+
+    def __init__(self, space, name, values):
+        self.where = f"metrics: {name!r}"
+        self.values = {}
+        for genome, value in values.items():
+            if not is_number(value) or not numpy.isfinite(float(value)):
+                raise InputError(f"{self.where}: {genome!r}: {value!r} is no finite number")
+            self.values[space.checked(genome)[0].tobytes()] = float(value)
+
+    def __call__(self, genome):
+        try:
+            return self.values[genome.tobytes()]
+        except KeyError:
+            raise InputError(
+                f"{self.where}: holds no value of the architecture {genome.tolist()} that the search asks about"
+            ) from None
+
+
+class CsvColumn(Table):
+    """A metric that a file lists: a column for every gene, and one for the metric."""
 
     def __init__(self, space, path, column):
+        self.where = path
+        self.values = {}
         try:
-            with open(path, newline="", encoding="utf-8") as file:
+            with open(path, newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 missing = [name for name in [*space.genes, column] if name not in (reader.fieldnames or ())]
                 if missing:
                     raise InputError(f"{path}: column {missing[0]!r} is missing")
-                self.values = {}
                 for number, genome, value in self._rows(space, path, column, reader):
                     if self.values.setdefault(genome, value) != value:
                         raise InputError(f"{path}: line {number}: an earlier line has another {column} for these genes")
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{path}: cannot be read: {error}") from None
-        self.path = path
 
     @staticmethod
     def _rows(space, path, column, reader):
@@ -83,12 +110,6 @@ class CsvColumn:
             if not numpy.isfinite(value):
                 raise InputError(f"{path}: line {number}: {column} is not finite")
             yield number, genome.tobytes(), value
-
-    def __call__(self, genome):
-        try:
-            return self.values[genome.tobytes()]
-        except KeyError:
-            raise InputError(f"{self.path}: holds no row for an architecture that the search asks about") from None
 
 
 class LinearModel:
@@ -122,18 +143,29 @@ class LinearModel:
 
 
 def read_metrics(given, space):
-    """User's metrics by name: a callable (takes a dict of genes), "file.csv:column", "file.json", or a dict of them."""
+    """User's metrics: a dict from names to sources, each a callable (takes a dict of genes), "FILE.csv:COLUMN",
+    "FILE.json" (a linear model), or a dict from genomes (tuples) to values. Raises UsageError, InputError."""
+    if given is not None and not isinstance(given, dict):
+        raise UsageError(f"metrics: {given!r} is no dict of names and sources")
     metrics = {}
     for name, source in (given or {}).items():
-        if name in BUILT_IN:
-            raise UsageError(f"metrics: {name!r} is built in")
-        if callable(source):
-            metrics[name] = source
-        elif isinstance(source, str) and ".csv" in source:
-            path, _, column = source.rpartition(":") if ":" in source else (source, "", name)
-            metrics[name] = CsvColumn(space, path, column)
-        elif isinstance(source, str) and source.endswith(".json"):
-            metrics[name] = LinearModel(space, source)
-        else:
-            raise UsageError(f"metrics: {name!r}: expected a callable, FILE.csv:COLUMN or FILE.json")
+        if not isinstance(name, str) or not name.strip() or set(name) & set("<>:"):
+            raise UsageError(f"metrics: {name!r} is no name (write a word without <, > and :)")
+        if name in _TAKEN:
+            raise UsageError(f"metrics: {name!r} is built in (write another name)")
+        metrics[name] = _source(name, source, space)
     return metrics
+
+
+def _source(name, source, space):
+    if callable(source):
+        return source
+    if isinstance(source, dict):
+        return Table(space, name, source)
+    text = os.fspath(source) if isinstance(source, os.PathLike) else source
+    if isinstance(text, str) and ".csv" in text:
+        path, _, column = text.rpartition(":") if ":" in text else (text, "", name)
+        return CsvColumn(space, path, column)
+    if isinstance(text, str) and text.endswith(".json"):
+        return LinearModel(space, text)
+    raise UsageError(f"metrics: {name!r}: expected a callable, FILE.csv:COLUMN, FILE.json or a dict of genomes")

@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy
 
-from moecast._core import UsageError
 from moecast.adaptation import adapt
-from moecast.predictor import Predictor
-from moecast.search.callbacks import call_all
+from moecast.search.arguments import checked_workload, predictor_of, whole
+from moecast.search.callbacks import Callbacks
 from moecast.search.journal import Journal, Memory
 from moecast.search.result import SearchResult
 from moecast.spaces import SpaceTimes, load_space
@@ -42,17 +41,17 @@ def remeasure(
     `runner`: takes a dict of genes, returns measured seconds of the workload (see moecast.runners). `how`: arguments of
     `search`, whose metrics are asked once a genome in all rounds together. `executor`, `time_limit_s`: of the runner
     and of the metrics. `resume`: journal of what was measured; a restarted run continues from it. A genome whose
-    execution fails keeps its prediction and is not tried again.
+    execution fails keeps its prediction and is tried again by a restarted run only.
 
     Returns a Remeasured. Raises UsageError, InputError.
     """
-    if rounds < 1 or per_round < 1:
-        raise UsageError("rounds, per_round: expected at least 1")
     from moecast.search import search
 
+    rounds, per_round = whole("rounds", rounds, 1), whole("per_round", per_round, 1)
     space = load_space(space)
-    base = hw if isinstance(hw, Predictor) or hasattr(hw, "batch") else Predictor(hw)
-    times = SpaceTimes(space, base, workload)
+    base = predictor_of(hw)
+    times = SpaceTimes(space, base, checked_workload(workload))
+    callbacks = Callbacks(executor, time_limit_s)
     header = {
         "moecast_search": 1,
         "remeasured": space.name,
@@ -72,7 +71,7 @@ def remeasure(
                 stopped = "measured"
                 break
             errors = []
-            measured = _execute(space, runner, result.genomes[rows], journal, executor, time_limit_s)
+            measured = _execute(space, runner, result.genomes[rows], journal, callbacks)
             for row, seconds in zip(rows, measured):
                 genome = result.genomes[row]
                 if seconds is None:
@@ -86,6 +85,7 @@ def remeasure(
         else:
             result = search(space, predictor, initial=_genomes(space, known), **how)
     finally:
+        callbacks.close()
         journal.close()
     seconds = numpy.array([s for _, s in known.values()])
     return Remeasured(_with_measured(result, known), _genomes(space, known), seconds, history, stopped)
@@ -109,12 +109,11 @@ def _spread(rows):
     return [rows[i] for i in order]
 
 
-def _execute(space, runner, genomes, journal, executor, time_limit_s):
+def _execute(space, runner, genomes, journal, callbacks):
     """Seconds of each genome; None where it failed, now or before."""
     fresh = [g for g in genomes if not journal.get(g, "seconds")[0]]
-    answers = call_all(runner, [space.decode(g) for g in fresh], executor, time_limit_s)
-    for genome, value in zip(fresh, answers):
-        journal.add(genome, "seconds", value if value is not None and value > 0 else None)
+    for number, value in callbacks.answers(runner, [space.decode(g) for g in fresh]):
+        journal.add(fresh[number], "seconds", value if value is not None and value > 0 else None)
     return [journal.get(g, "seconds")[1] for g in genomes]
 
 

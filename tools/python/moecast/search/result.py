@@ -6,10 +6,12 @@ import json
 
 import numpy
 
+from moecast._core import InputError, UsageError
+
 
 @dataclasses.dataclass
 class SearchResult:
-    """`status`: ok, or infeasible (then `conflicts` lists sets of constraints that no tried architecture keeps).
+    """`status`: ok, or infeasible (then `conflicts` lists the smallest sets of `limits` that nothing tried keeps).
 
     `front`: rows of genomes that no other feasible one dominates, best first objective first; `columns`: metrics of
     every evaluated genome; `generations`: best objectives after each one.
@@ -21,7 +23,8 @@ class SearchResult:
     genomes: numpy.ndarray
     columns: dict
     scores: numpy.ndarray  #: objectives, to be minimised
-    margins: numpy.ndarray
+    margins: numpy.ndarray  #: [genomes, limits], at most 0 where one is kept
+    limits: list  #: the constraints as texts, then "has a latency", "has a value of QUALITY" of each that is asked
     generations: list
     stopped: str  #: why: generations, patience, exhausted, interrupted
     evaluated: int  #: genomes asked for, the same one counted each time
@@ -47,23 +50,27 @@ class SearchResult:
         return self.front[0] if len(self.front_rows) else None
 
     def _conflicts(self):
-        """Smallest sets of constraints that nothing evaluated keeps together."""
-        names = [str(c) for c in self.constraints] + ["has a latency"]
         keeps = self.margins <= 0
-        for size in range(1, len(names) + 1):
-            found = [c for c in itertools.combinations(range(len(names)), size) if not keeps[:, c].all(axis=1).any()]
+        for i, constraint in enumerate(self.constraints):
+            # Where no value is known, what is at fault is that there is none.
+            keeps[:, i] |= numpy.isnan(self.columns[constraint.metric]).all()
+        for size in range(1, len(self.limits) + 1):
+            sets = itertools.combinations(range(len(self.limits)), size)
+            found = [chosen for chosen in sets if not keeps[:, chosen].all(axis=1).any()]
             if found:
-                return [[names[i] for i in c] for c in found]
+                return [[self.limits[i] for i in chosen] for chosen in found]
         return []
 
     def hypervolume(self, reference=None):
         """Of the front, by moocore through pymoo. `reference`: a point in the objectives' own directions; None = the
-        worst feasible values. 0 where nothing is feasible."""
+        worst feasible values. 0 where nothing is feasible. Raises UsageError."""
+        if reference is not None:
+            point = numpy.array([o.sign for o in self.objectives]) * _point(reference, len(self.objectives))
         rows = numpy.flatnonzero(self.feasible)
         if len(rows) == 0:
             return 0.0
-        signs = numpy.array([o.sign for o in self.objectives])
-        point = self.scores[rows].max(axis=0) if reference is None else signs * numpy.asarray(reference, float)
+        if reference is None:
+            point = self.scores[rows].max(axis=0)
         return hypervolume(self.scores[self.front_rows], point)
 
     def knee(self):
@@ -86,20 +93,24 @@ class SearchResult:
             out.append(entry)
         return out
 
-    def relative_to(self, genome_or_metrics):
-        """The front beside a baseline: FLOPs in per cent, speed-up, differences of quality (A13).
+    def relative_to(self, baseline):
+        """The front beside a baseline: ratio of FLOPs, speed-up, differences of quality.
 
-        Each row says with `explained` whether FLOPs alone account for the speed-up; where they do not, `why` names the
-        share of memory and launches.
+        `baseline`: a genome that was evaluated, or a dict of metrics with `flops` and `latency`. Each row says with
+        `explained` whether FLOPs alone account for the speed-up; where they do not, `why` says what else may. Raises
+        UsageError, InputError.
         """
-        base = genome_or_metrics
+        base = baseline if isinstance(baseline, dict) else self._metrics_of(baseline)
+        for name in ("flops", "latency"):
+            if not base.get(name):
+                raise UsageError(f"relative_to: the baseline has no {name}")
         rows = []
         for row in self.front_rows:
             flops = self.columns["flops"][row] / base["flops"]
             speedup = base["latency"] / self.columns["latency"][row]
             entry = {"flops_ratio": float(flops), "speedup_ratio": float(speedup)}
             for name in self.columns:
-                if name in base and name not in ("flops", "latency", "latency_low", "latency_high"):
+                if base.get(name) is not None and name not in ("flops", "latency", "latency_low", "latency_high"):
                     entry[f"{name}_difference"] = float(self.columns[name][row] - base[name])
             entry["explained"] = bool(abs(speedup * flops - 1) <= 0.1)
             if not entry["explained"]:
@@ -109,6 +120,13 @@ class SearchResult:
                 )
             rows.append(entry)
         return rows
+
+    def _metrics_of(self, genome):
+        genome = self.space.checked(genome)[0]
+        rows = numpy.flatnonzero((self.genomes == genome).all(axis=1))
+        if len(rows) == 0:
+            raise InputError("relative_to: this genome was not evaluated (give a dict of its metrics)")
+        return {name: _plain(values[rows[0]]) for name, values in self.columns.items()}
 
     def to_dict(self):
         return {
@@ -148,7 +166,17 @@ def non_dominated(scores):
 
 
 def hypervolume(scores, reference):
-    """Volume between the points (the smaller the better) and the reference."""
+    """Volume between the points [n, objectives] (the smaller the better) and the reference. Raises UsageError."""
     from pymoo.indicators.hv import Hypervolume
 
-    return float(Hypervolume(ref_point=numpy.asarray(reference, float))(scores))
+    return float(Hypervolume(ref_point=_point(reference, numpy.shape(scores)[1]))(scores))
+
+
+def _point(reference, objectives):
+    try:
+        point = numpy.asarray(reference, float).reshape(-1)
+    except (TypeError, ValueError):
+        point = numpy.array([])
+    if len(point) != objectives or not numpy.isfinite(point).all():
+        raise UsageError(f"reference: {reference!r} is no point of {objectives} objectives")
+    return point
