@@ -100,6 +100,106 @@ def test_a_subnet_costs_what_it_costs_alone_A12(predictor):
     assert times.predict(space.random(200, 2))["latency_s"].max() <= times.one(largest)[0] * 1.01
 
 
+def test_language_models_choose_their_router(predictor):
+    """Experts that choose their tokens read all their weights in a decode step of one token."""
+    space = load_space("llm-moe")
+    assert "decoder.routing" in space.genes
+    times = SpaceTimes(space, predictor)
+    many = {"decoder.experts": 32, "decoder.top_k": 1}
+    by_token, by_expert = (
+        times.one(space.encode({**many, "decoder.routing": routing}))[0]
+        for routing in ("token-choice", "expert-choice")
+    )
+    assert by_expert > 3 * by_token
+
+
+SMALL = {"decoder.hidden": [256, 512], "decoder.layers": [2, 4], "decoder.heads": 4, "decoder.width": [512, 1024]}
+
+
+def small(fields=None, **others):
+    return Space(
+        {"moecast_space": 1, "name": "small", "family": "decoder", "fields": {**SMALL, **(fields or {})}, **others}
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"decoder.routing": ["token-choice", "sigmoid-zzz"]},
+        {"decoder.routing": "top-x"},
+        {"decoder.routing": "top-0"},
+        {"decoder.routing": 5},
+        {"decoder.experts": None},
+        {"decoder.experts": [0]},
+        {"decoder.heads": None},
+        {"decoder.heads": 0},
+        {"decoder.hidden": [-5]},
+        {"decoder.hidden": [256.5]},
+        {"decoder.hidden": True},
+        {"decoder.hidden": [float("nan")]},
+        {"decoder.layers": [2, "3"]},
+        {"decoder.layers": {"per_layer": 2}},
+        {"decoder.width": [[1]]},
+        {"decoder.width": {"per_layer": 512}},
+        {"decoder.top_k": "2"},
+        {"decoder.capacity_factor": -1},
+        {"granularity": 0},
+        {"granularity": "a"},
+        {"activation": "zzz"},
+        {"gated": 1},
+        {"dtype": 32},
+    ],
+)
+def test_values_that_a_field_cannot_have(fields):
+    with pytest.raises(moecast.InputError, match=f"/fields/{next(iter(fields))}"):
+        small(fields)
+
+
+@pytest.mark.parametrize(
+    "others, message",
+    [
+        ({"family": [1]}, "/family"),
+        ({"rules": 5}, "/rules"),
+        ({"rules": [[1]]}, "/rules"),
+        ({"rules": ["encoder_at_least_decoder"]}, "has no encoder and decoder"),
+        ({"workload": [1]}, "/workload"),
+        ({"workload": {"kind": "x"}}, "/workload/kind"),
+        ({"workload": {"beams": 2}}, "/workload/beams: a step has no such field"),
+        ({"workload": {"kind": "request", "context": 2}}, "/workload/context"),
+        ({"workload": {"batch": 0}}, "/workload/batch"),
+        ({"workload": {"batch": "1"}}, "/workload/batch"),
+        ({"workload": {"kind": "request", "encoder_decoder": 1}}, "/workload/encoder_decoder"),
+        ({"objectives": 5}, "/objectives"),
+        ({"objectives": "latency"}, "/objectives"),
+        ({5: 5}, "/5"),
+    ],
+)
+def test_descriptions_that_are_none(others, message):
+    with pytest.raises(moecast.InputError, match=message):
+        Space({"moecast_space": 1, "family": "decoder", "fields": SMALL, **others})
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [(256, 512), range(256, 513, 256), numpy.array([256, 512]), [numpy.int64(256), numpy.int32(512)]],
+)
+def test_choices_of_python_and_numpy(hidden, predictor):
+    space, plain = small({"decoder.hidden": hidden}), small()
+    assert space.fingerprint == plain.fingerprint
+    assert json.loads(json.dumps(space.description)) == plain.description
+    assert space.encode({"decoder.hidden": numpy.int64(512)})[0] == 1
+    assert SpaceTimes(space, predictor).one(space.all()[0])[0] > 0
+    with pytest.raises(moecast.InputError, match="too many"):
+        small({"decoder.hidden": range(10**9)})
+
+
+def test_a_description_that_holds_itself_is_refused():
+    fields = dict(SMALL)
+    fields["decoder.width"] = [fields]
+    with pytest.raises(moecast.InputError, match="cannot be read"):
+        small(fields)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -128,6 +228,20 @@ def test_broken_choices_and_files(tmp_path):
         Space({"moecast_space": 1, "family": "decoder", "fields": {**fields, "decoder.width": []}})
     with pytest.raises(moecast.UsageError, match="did you mean 'llm-moe'"):
         load_space("llm-mo")
+    assert load_space("automoe").name == "automoe-wmt14-en-de"
+    for name in (None, 5, [1]):
+        with pytest.raises(moecast.UsageError, match="is no name"):
+            load_space(name)
+    for name in (tmp_path / "missing.json", "/dev/null/x.json", str(tmp_path) + "/"):
+        with pytest.raises(moecast.InputError, match="no such file"):
+            load_space(name)
+    for count, seed in ((-1, 1), (1, "x"), (1, -1)):
+        with pytest.raises(moecast.UsageError, match="random"):
+            space.random(count, seed)
+    with pytest.raises(moecast.InputError, match="is no dict"):
+        space.encode([1])
+    with pytest.raises(moecast.InputError, match="is no choice"):
+        space.encode({"decoder.hidden": numpy.array([512, 768])})
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(moecast.InputError, match="is not JSON"):
         load_space(tmp_path / "bad.json")

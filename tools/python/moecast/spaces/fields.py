@@ -3,6 +3,7 @@
 import dataclasses
 
 from moecast._core import InputError
+from moecast.spaces.values import check_value
 
 #: Most layers of a stack and experts of a layer in a space.
 MOST_LAYERS = 512
@@ -56,8 +57,9 @@ class Field:
 _SCOPES = {"per_layer": "layer", "per_expert": "expert"}
 
 
-def read_field(name, spec, first, most, where):
-    """`most(stack, what)`: the largest number of layers, or of experts, that the space allows in the field's stack."""
+def read_field(name, spec, first, most, optional, where):
+    """`most(stack, what)`: the largest number of layers, or of experts, that the space allows in the field's stack.
+    `optional`: null is a value. Raises InputError."""
     if isinstance(spec, dict):
         if len(spec) != 1 or next(iter(spec)) not in _SCOPES:
             raise InputError(f"{where}: /fields/{name}: expected a value, a list, per_layer or per_expert")
@@ -66,21 +68,15 @@ def read_field(name, spec, first, most, where):
     elif isinstance(spec, list):
         scope, choices = "global", spec
     else:
-        return Field(name, "fixed", (_checked(spec, name, where),), -1)
+        check_value(name, spec, optional, where)
+        return Field(name, "fixed", (spec,), -1)
     if not isinstance(choices, list) or not choices:
         raise InputError(f"{where}: /fields/{name}: there is nothing to choose from")
-    checked = tuple(_checked(c, name, where) for c in choices)
-    if len(set(checked)) != len(checked):
+    for choice in choices:
+        check_value(name, choice, optional, where)
+    if len(set(choices)) != len(choices):
         raise InputError(f"{where}: /fields/{name}: a choice is listed twice")
     stack = name.rpartition(".")[0]
     layers = most(stack, "layers") if scope != "global" else 1
     experts = most(stack, "experts") if scope == "expert" else 1
-    return Field(name, scope, checked, first, layers, experts)
-
-
-def _checked(choice, name, where):
-    if isinstance(choice, bool) or choice is None or isinstance(choice, str):
-        return choice
-    if isinstance(choice, (int, float)) and choice == choice and abs(choice) < 1e12:
-        return choice
-    raise InputError(f"{where}: /fields/{name}: {choice!r} is no number, word or truth value")
+    return Field(name, scope, tuple(choices), first, layers, experts)

@@ -12,10 +12,14 @@ from moecast._core import Architecture, InputError, UsageError
 from moecast._data import SHARE
 from moecast.spaces.families import FAMILIES
 from moecast.spaces.fields import MOST_EXPERTS, MOST_LAYERS, read_field
+from moecast.spaces.values import check_words, check_workload, plain
 
 _FOLDER = SHARE / "models" / "spaces"
 #: A space up to this size can be listed.
 MOST_LISTED = 5_000_000
+#: Short names of spaces.
+_ALIASES = {"automoe": "automoe-wmt14-en-de"}
+_RULES = ("encoder_at_least_decoder",)
 
 
 def space_names():
@@ -29,34 +33,44 @@ def load_space(name):
         return name
     if isinstance(name, dict):
         return Space(name)
-    path = pathlib.Path(name)
+    try:
+        path = pathlib.Path(_ALIASES.get(name, name))
+    except TypeError:
+        raise UsageError(f"space: {name!r} is no name, file or dict") from None
     if path.suffix != ".json" and "/" not in str(name):
-        path = _FOLDER / f"{name}.json"
+        path = _FOLDER / f"{path}.json"
         if not path.is_file():
             near = difflib.get_close_matches(str(name), space_names(), 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(space_names())}"
             raise UsageError(f"space: {str(name)!r} is not known ({hint})")
+    if not path.is_file():
+        raise InputError(f"{path}: cannot be read: there is no such file")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     try:
-        return Space(json.loads(text), str(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        description = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON: {error}") from None
+    return Space(description, str(path))
 
 
 class Space:
     """Choices of a family of architectures.
 
     `description`: {"moecast_space": 1, "name": ..., "family": ..., "fields": {name: value, [choices],
-    {"per_layer": [choices]} or {"per_expert": [choices]}}}. A genome is a vector of `len(space.genes)` indices of
+    {"per_layer": [choices]} or {"per_expert": [choices]}}}; tuples, ranges and arrays are lists too. A genome is a vector of `len(space.genes)` indices of
     choices. Raises InputError that names the field on unknown fields, an empty space, or too many layers.
     """
 
     def __init__(self, description, where="space"):
         if not isinstance(description, dict) or description.get("moecast_space") != 1:
             raise InputError(f'{where}: is no description of a space ("moecast_space": 1 is missing)')
+        try:
+            description = plain(description, where)
+        except (RecursionError, OverflowError) as error:
+            raise InputError(f"{where}: cannot be read: {error}") from None
         unknown = set(description) - {
             "moecast_space",
             "name",
@@ -69,20 +83,23 @@ class Space:
             "objectives",
         }
         if unknown:
-            raise InputError(f"{where}: /{sorted(unknown)[0]}: is not known")
+            raise InputError(f"{where}: /{sorted(unknown, key=str)[0]}: is not known")
         family = description.get("family")
-        if family not in FAMILIES:
+        if not isinstance(family, str) or family not in FAMILIES:
             raise InputError(f"{where}: /family: {family!r} is not known (write one of {', '.join(FAMILIES)})")
         self.description = description
         self.name = str(description.get("name", where))
         self.family_name = family
         self.family = FAMILIES[family]
-        self.rules = tuple(description.get("rules", ()))
+        self.rules = description.get("rules", [])
         self.workload = description.get("workload", {})
-        self.objectives = tuple(description.get("objectives", ("latency",)))
+        self.objectives = description.get("objectives", ["latency"])
         self._where = where
-        if set(self.rules) - {"encoder_at_least_decoder"}:
-            raise InputError(f"{where}: /rules: only encoder_at_least_decoder is known")
+        check_words(self.rules, "rules", _RULES, where)
+        check_words(self.objectives, "objectives", (), where)
+        check_workload(self.workload, where)
+        if self.rules and self.family.stacks != ("encoder", "decoder"):
+            raise InputError(f"{where}: /rules: a space of family {family!r} has no encoder and decoder")
         self._read_fields(description.get("fields"))
         self.genes = [name for f in self.fields.values() for name in f.gene_names()]
         self.sizes = numpy.concatenate(
@@ -96,7 +113,7 @@ class Space:
         known = self.family.fields
         for name in fields:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
+                near = difflib.get_close_matches(str(name), known, 1)
                 raise InputError(
                     f"{self._where}: /fields/{name}: a space of family {self.family_name!r} has no such "
                     f"field" + (f" (did you mean {near[0]!r}?)" if near else "")
@@ -111,14 +128,17 @@ class Space:
                 spec if isinstance(spec, list) else next(iter(spec.values())) if isinstance(spec, dict) else [spec]
             )
             limit = MOST_LAYERS if what == "layers" else MOST_EXPERTS
-            if not all(isinstance(c, int) and 1 <= c <= limit for c in choices):
+            if not isinstance(choices, list) or not choices:
+                raise InputError(f"{self._where}: /fields/{stack}.{what}: there is nothing to choose from")
+            if not all(type(c) is int and 1 <= c <= limit for c in choices):
                 raise InputError(f"{self._where}: /fields/{stack}.{what}: expected whole numbers from 1 to {limit}")
             return max(choices)
 
         self.fields = {}
         first = 0
         for name, default in known.items():
-            field = read_field(name, fields.get(name, default), first, most, self._where)
+            optional = default is None and name not in self.family.required
+            field = read_field(name, fields.get(name, default), first, most, optional, self._where)
             if name.endswith(".layers") and field.scope not in ("fixed", "global"):
                 raise InputError(f"{self._where}: /fields/{name}: is one number for the whole stack")
             self.fields[name] = field
@@ -141,9 +161,13 @@ class Space:
         return math.prod(int(s) for s in self.sizes)
 
     def random(self, count, seed=None):
-        """`count` genomes, uniform over the choices: int64 of shape [count, genes]. `seed`: int or Generator."""
-        generator = numpy.random.default_rng(seed)
-        genomes = generator.integers(0, self.sizes, (count, len(self.sizes)))
+        """`count` genomes, uniform over the choices: int64 of shape [count, genes]. `seed`: int or Generator. Raises
+        UsageError."""
+        try:
+            generator = numpy.random.default_rng(seed)
+            genomes = generator.integers(0, self.sizes, (count, len(self.sizes)))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"random: count {count!r}, seed {seed!r}: {error}") from None
         return self.repaired(genomes)
 
     def all(self):
@@ -197,7 +221,8 @@ class Space:
             whole = array.dtype.kind == "f" and numpy.isfinite(array).all() and (array == numpy.rint(array)).all()
             if not whole:
                 raise InputError(f"genomes: have dtype {array.dtype}, expected whole numbers")
-        array = array.astype(numpy.int64)
+        with numpy.errstate(invalid="ignore"):  # what is too large for an index is out of range below
+            array = array.astype(numpy.int64)
         bad = (array < 0) | (array >= self.sizes)
         if bad.any():
             row, gene = (int(i) for i in numpy.argwhere(bad)[0])
@@ -206,13 +231,16 @@ class Space:
 
     def encode(self, choices):
         """The genome of a dict of gene names (or of a field for all its layers) and values. Unnamed: first choice."""
+        if not isinstance(choices, dict):
+            raise InputError(f"genes: {choices!r} is no dict of names and values")
         genome = numpy.zeros(len(self.sizes), numpy.int64)
         places = {name: (f, f.first + i) for f in self.fields.values() for i, name in enumerate(f.gene_names())}
         for name, value in choices.items():
             field = places[name][0] if name in places else self.fields.get(name)
             if field is None or field.scope == "fixed":
                 raise InputError(f"{name}: is no gene of {self.name}")
-            if value not in field.choices:
+            value = plain(value, name)
+            if isinstance(value, (list, dict)) or value not in field.choices:
                 raise InputError(f"{name}: {value!r} is no choice (write one of {', '.join(map(str, field.choices))})")
             index = field.choices.index(value)
             if name in places:
