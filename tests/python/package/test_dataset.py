@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import moecast
 import pytest
@@ -64,8 +65,17 @@ def test_an_unknown_name_is_refused():
         ("[1]", "line 2: is damaged"),
         (json.dumps({**ROW, "latency_s": -1}), "line 2: latency_s -1 is no time"),
         (json.dumps({**ROW, "latency_s": None}), "line 2: latency_s None is no time"),
+        (json.dumps({**ROW, "latency_s": True}), "line 2: latency_s True is no time"),
         (json.dumps({**ROW, "setup": "b"}), "line 2: has no known setup"),
+        (json.dumps({**ROW, "setup": ["a"]}), "line 2: has no known setup"),
         (json.dumps({**ROW, "genome": "0"}), "line 2: has no known setup or no genome"),
+        (json.dumps({**ROW, "genome": [2**70]}), "line 2: genome: is no list of numbers"),
+        (json.dumps({**ROW, "genome": [0.5]}), "line 2: genome: is no list of numbers"),
+        (json.dumps({**ROW, "noise_ratio": None}), "line 2: noise_ratio None is no finite number"),
+        (json.dumps({**ROW, "noise_ratio": float("inf")}), "line 2: noise_ratio inf is no finite number"),
+        (f"{json.dumps(ROW)}\n{json.dumps({**ROW, 'genome': [0]})}", "line 3: has other columns or genes"),
+        (f"{json.dumps(ROW)}\n{json.dumps({**ROW, 'low_s': 1})}", "line 3: has other columns or genes"),
+        ("[" * 200_000, "line 2: is damaged"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line, problem):
@@ -83,6 +93,50 @@ def test_a_file_that_is_none_is_refused(tmp_path):
             load_dataset(tmp_path / "d.jsonl.gz")
     with pytest.raises(moecast.InputError, match="cannot be read"):
         load_dataset(tmp_path / "missing.gz")
+
+
+def test_flipped_bytes_are_an_error_of_the_file(tmp_path):
+    write_dataset(tmp_path / "d.jsonl.gz", HEADER, [{**ROW, "latency_s": 1 + i / 7} for i in range(200)])
+    whole = (tmp_path / "d.jsonl.gz").read_bytes()
+    for place in range(12, len(whole) - 9, 7):
+        broken = bytearray(whole)
+        broken[place] ^= 0xFF
+        broken[place + 1] ^= 0x55
+        (tmp_path / "d.jsonl.gz").write_bytes(broken)
+        with pytest.raises(moecast.InputError):
+            load_dataset(tmp_path / "d.jsonl.gz")
+
+
+def test_what_is_no_file_is_no_dataset(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.gz")
+    for path in (tmp_path / "pipe.gz", tmp_path, "/dev/zero"):
+        with pytest.raises(moecast.InputError, match="no such file"):
+            load_dataset(path)
+    for name in (None, 5, [1]):
+        with pytest.raises(moecast.UsageError, match="is no name"):
+            load_dataset(name)
+    monkeypatch.setattr("moecast.dataset._LONGEST_LINE", 1000)
+    (tmp_path / "d.gz").write_bytes(gzip.compress(b" " * 10**6))  # 1 MB of one line from 1 kB
+    with pytest.raises(moecast.InputError, match="line 1: is damaged"):
+        load_dataset(tmp_path / "d.gz")
+
+
+def test_setups_that_hold_nothing_are_named(tmp_path):
+    def setup(content):
+        write_dataset(tmp_path / "d.jsonl.gz", {"setups": {"a": content}}, [])
+        return load_dataset(tmp_path / "d.jsonl.gz")
+
+    for name in ("b", 5, ["a"]):
+        for part in ("of", "space", "workload"):
+            with pytest.raises(moecast.InputError, match="is not known"):
+                getattr(setup({"space": "llm-moe", "workload": {}}), part)(name)
+    with pytest.raises(moecast.InputError, match="/setups/a"):
+        setup(5)
+    with pytest.raises(moecast.InputError, match="/workload/zz"):
+        setup({"workload": {"zz": 1}}).workload("a")
+    for space in (None, "none", [1]):
+        with pytest.raises(moecast.InputError, match="setup 'a'"):
+            setup({"space": space}).space("a")
 
 
 def test_the_runtime_executes_architectures_in_order():

@@ -3,6 +3,7 @@
 import gzip
 import json
 import pathlib
+import zlib
 
 import numpy
 
@@ -10,9 +11,11 @@ from moecast._core import InputError, UsageError
 from moecast._data import SHARE
 from moecast.predictor import Request, Workload
 from moecast.spaces import load_space
-
+from moecast.spaces.values import check_workload
 
 _FOLDER = SHARE / "hwprofiles" / "datasets"
+#: Bytes of the longest line that a dataset may have.
+_LONGEST_LINE = 1 << 24
 
 
 class Dataset:
@@ -34,8 +37,7 @@ class Dataset:
 
     def of(self, setup):
         """(genomes, columns) of a setup: int64 [n, genes], and arrays [n] of latency_s, noise_ratio, ..."""
-        if setup not in self.header["setups"]:
-            raise InputError(f"setup: {setup!r} is not known (write one of {', '.join(self.header['setups'])})")
+        self._setup(setup)
         rows = [row for row in self.rows if row["setup"] == setup]
         genomes = numpy.array([row["genome"] for row in rows], numpy.int64)
         names = [name for name in rows[0] if name not in ("setup", "genome")] if rows else []
@@ -43,13 +45,25 @@ class Dataset:
 
     def space(self, setup):
         """The Space that the genomes of a setup are of."""
-        name = self.header["setups"][setup]["space"]
-        return load_space(self.header.get("spaces", {}).get(name, name))
+        name = self._setup(setup).get("space")
+        spaces = self.header.get("spaces")
+        own = spaces.get(str(name)) if isinstance(spaces, dict) else None
+        try:
+            return load_space(name if own is None else own)
+        except UsageError as error:
+            raise InputError(f"setup {setup!r}: {error}") from None
 
     def workload(self, setup):
         """The Workload or Request that was executed."""
-        fields = dict(self.header["setups"][setup]["workload"])
-        return (Request if fields.pop("kind", "step") == "request" else Workload)(**fields)
+        fields = self._setup(setup).get("workload")
+        check_workload(fields, f"setup {setup!r}")
+        kind = Request if fields.get("kind", "step") == "request" else Workload
+        return kind(**{name: value for name, value in fields.items() if name != "kind"})
+
+    def _setup(self, name):
+        if not isinstance(name, str) or name not in self.header["setups"]:
+            raise InputError(f"setup: {name!r} is not known (write one of {', '.join(self.header['setups'])})")
+        return self.header["setups"][name]
 
 
 def dataset_names():
@@ -62,27 +76,45 @@ def load_dataset(name):
 
     Raises UsageError for a name that is none, InputError naming the line at fault.
     """
-    path = pathlib.Path(name)
+    try:
+        path = pathlib.Path(name)
+    except TypeError:
+        raise UsageError(f"dataset: {name!r} is no name or file") from None
     if path.suffix != ".gz" and path.name == str(name):
         path = _FOLDER / f"{name}.jsonl.gz"
         if not path.is_file():
             raise UsageError(f"dataset: {str(name)!r} is not known (known: {', '.join(dataset_names()) or 'none'})")
-    rows = []
+    if not path.is_file():
+        raise InputError(f"{path}: cannot be read: there is no such file")
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            header = _parsed(path, 1, file.readline())
-            if header.get("moecast_dataset") != 1 or not isinstance(header.get("setups"), dict):
-                raise InputError(f'{path}: line 1: is no dataset ("moecast_dataset": 1 is missing)')
-            for number, line in enumerate(file, 2):
-                rows.append(_checked(path, number, _parsed(path, number, line), header["setups"]))
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        with gzip.open(path, "rb") as file:
+            lines = enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1)
+            return _read(path, lines)
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def _read(path, lines):
+    header, rows, firsts = _parsed(path, *next(lines, (1, b""))), [], {}
+    setups = header.get("setups")
+    if header.get("moecast_dataset") != 1 or not isinstance(setups, dict):
+        raise InputError(f'{path}: line 1: is no dataset ("moecast_dataset": 1 is missing)')
+    for name, setup in setups.items():
+        if not isinstance(setup, dict):
+            raise InputError(f"{path}: line 1: /setups/{name}: is no object")
+    for number, line in lines:
+        row = _parsed(path, number, line)
+        _check_row(path, number, row, setups)
+        first = firsts.setdefault(row["setup"], row)
+        if row.keys() != first.keys() or len(row["genome"]) != len(first["genome"]):
+            raise InputError(f"{path}: line {number}: has other columns or genes than the first line of its setup")
+        rows.append(row)
     return Dataset(header, rows)
 
 
 def _parsed(path, number, line):
     try:
-        value = json.loads(line)
+        value = json.loads(line) if len(line) < _LONGEST_LINE else None
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
@@ -90,13 +122,18 @@ def _parsed(path, number, line):
     return value
 
 
-def _checked(path, number, row, setups):
-    latency, genome = row.get("latency_s"), row.get("genome")
-    if row.get("setup") not in setups or not isinstance(genome, list) or not all(isinstance(i, int) for i in genome):
+def _check_row(path, number, row, setups):
+    setup, genome = row.get("setup"), row.get("genome")
+    if not isinstance(setup, str) or setup not in setups or not isinstance(genome, list):
         raise InputError(f"{path}: line {number}: has no known setup or no genome")
-    if not isinstance(latency, (int, float)) or not 0 < latency < 1e6:
+    if not all(type(i) is int and 0 <= i < 2**31 for i in genome):
+        raise InputError(f"{path}: line {number}: genome: is no list of numbers of choices")
+    latency = row.get("latency_s")
+    if type(latency) not in (int, float) or not 0 < latency < 1e6:
         raise InputError(f"{path}: line {number}: latency_s {latency!r} is no time")
-    return row
+    for name in row.keys() - {"setup", "genome"}:
+        if type(row[name]) not in (int, float) or not -1e300 < row[name] < 1e300:
+            raise InputError(f"{path}: line {number}: {name} {row[name]!r} is no finite number")
 
 
 def write_dataset(path, header, rows):
