@@ -211,30 +211,3 @@ def test_broken_models_name_the_fault(predictor, tmp_path, coefficients, message
     (tmp_path / "model.json").write_text(json.dumps({"intercept": 1, "coefficients": coefficients}))
     with pytest.raises(moecast.InputError, match=message):
         search(GRID, predictor, objectives=["m"], metrics={"m": f"{tmp_path}/model.json"})
-
-
-def test_command(capsys, tmp_path):
-    from moecast.search.command import run
-
-    assert (
-        run(
-            [
-                "--space",
-                GRID,
-                "--hw",
-                "amd-epyc-2cpu",
-                "--objective",
-                "latency",
-                "--format",
-                "json",
-                "-o",
-                str(tmp_path / "out.json"),
-            ]
-        )
-        == 0
-    )
-    assert json.loads((tmp_path / "out.json").read_text())["status"] == "ok"
-    assert run(["--space", GRID, "--hw", "amd-epyc-2cpu", "--constraint", "latency<1us", "--objective", "latency"]) == 5
-    assert run(["--space", "no", "--hw", "amd-epyc-2cpu"]) == 2
-    assert run(["--space", GRID, "--hw", "amd-epyc-2cpu", "--format", "csv"]) == 0
-    assert "encoder.experts" in capsys.readouterr().out

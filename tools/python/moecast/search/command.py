@@ -2,17 +2,24 @@
 
 import argparse
 import csv
+import dataclasses
+import io
+import json
 import os
 import sys
 import tempfile
 
 from moecast._core import DeviceError, Error, UsageError
+from moecast.predictor import Predictor
 from moecast.search import search
+from moecast.search.arguments import whole
 from moecast.search.methods import METHODS
 from moecast.spaces import load_space, space_names
+from moecast.spaces.timing import workload_of
 
 _EXAMPLES = """examples:
-  moecast search --space automoe-180 --hw this-machine --constraint "latency<150ms" --objective flops:max
+  moecast search --space automoe --hw amd-epyc-2cpu --threads 1 --latency 200ms --flops 100G --memory 16GiB
+  moecast search --space automoe-180 --hw this-machine --latency 150ms --objective flops:max
   moecast search --space automoe-wmt14-en-de --hw amd-epyc-2cpu --metric bleu=scores.csv:bleu --objective bleu \\
       --constraint "latency<200ms" --generations 30 --resume search.jsonl
   moecast search --space llm-moe --hw amd-epyc-2cpu --objective latency --objective size:max --format json -o front.json
@@ -30,6 +37,11 @@ def parser():
         "--space", required=True, metavar="NAME|FILE", help=f"one of {', '.join(space_names())}, or a JSON file"
     )
     p.add_argument("--hw", default="this-machine", metavar="NAME|FOLDER", help="profile (moecast list hw)")
+    p.add_argument("--backend", default="", metavar="NAME", help="of the profile (default: its first)")
+    p.add_argument("--dtype", default="", metavar="FORMAT", help="of weights and activations (default: the profile's)")
+    p.add_argument("--threads", type=int, default=0, metavar="N", help="of a CPU (default: all that were profiled)")
+    p.add_argument("--batch", type=int, metavar="N", help="sequences or requests together (default: the space's)")
+    p.add_argument("--context", type=int, metavar="TOKENS", help="in the KV cache of a decode step")
     p.add_argument(
         "--objective",
         action="append",
@@ -43,6 +55,12 @@ def parser():
         metavar="METRIC<BOUND",
         help='e.g. "latency<50ms", "memory<2GiB", "accuracy>0.8"; repeat for several',
     )
+    for metric, bound, example in (
+        ("latency", "TIME", "50ms"),
+        ("flops", "NUMBER", "100GFLOP"),
+        ("memory", "BYTES", "16GiB"),
+    ):
+        p.add_argument(f"--{metric}", metavar=bound, help=f'{example} says --constraint "{metric}<{example}"')
     p.add_argument(
         "--confidence",
         type=float,
@@ -63,7 +81,7 @@ def parser():
     p.add_argument("--patience", type=int, metavar="N", help="stop after N generations without a better one")
     p.add_argument("--seed", type=int, default=1, metavar="N")
     p.add_argument("--resume", metavar="FILE", help="journal of what qualities were; continued when it exists")
-    p.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    p.add_argument("--format", choices=tuple(_FORMATS), default="table")
     p.add_argument("-o", "--output", metavar="FILE", help="written atomically; default: stdout")
     return p
 
@@ -98,14 +116,17 @@ def _search(options):
         if not equals or not name:
             raise UsageError(f"--metric: {text!r} is not NAME=FILE")
         metrics[name] = source
+    limits = [f"{name}<{bound}" for name in ("latency", "flops", "memory") if (bound := getattr(options, name))]
+    space = load_space(options.space)
     result = search(
-        load_space(options.space),
-        options.hw,
+        space,
+        Predictor(options.hw, backend=options.backend, dtype=options.dtype, threads=options.threads),
         objectives=options.objective,
-        constraints=options.constraint,
+        constraints=[*limits, *options.constraint],
         confidence=options.confidence,
         metrics=metrics,
         method=options.method,
+        workload=_workload(space, options),
         generations=options.generations,
         population=options.population,
         patience=options.patience,
@@ -113,35 +134,57 @@ def _search(options):
         resume=options.resume,
         progress=sys.stderr.isatty() or None,
     )
-    text = {"json": result.to_text, "csv": lambda: _csv(result), "table": lambda: _table(result)}[options.format]()
+    text = _FORMATS[options.format](result)
     if options.output:
         _write(options.output, text)
     else:
         sys.stdout.write(text)
     if result.status != "ok":
-        excluded = "; ".join(" and ".join(names) for names in result.conflicts)
-        print(
-            f"moecast: no architecture keeps all constraints; nothing that was tried keeps {excluded}", file=sys.stderr
-        )
+        excluded = "; ".join(" and ".join(map(_kept, names)) for names in result.conflicts)
+        print(f"moecast: no architecture keeps all constraints; nothing that was tried {excluded}", file=sys.stderr)
         return 5
     return 0
 
 
+def _kept(limit):
+    return limit if limit.startswith("has ") else f"keeps {limit}"
+
+
+def _workload(space, options):
+    """The space's workload with the batch and the context that are asked for. Raises UsageError."""
+    workload = workload_of(space)
+    if options.batch is not None:
+        workload = dataclasses.replace(workload, batch=whole("--batch", options.batch, 1))
+    if options.context is not None:
+        if getattr(workload, "phase", "") not in ("decode", "mixed"):
+            raise UsageError(f"--context: the workload of {space.name} is no decode step, its contexts follow from it")
+        workload = dataclasses.replace(workload, context=whole("--context", options.context, 1))
+    return workload
+
+
 def _rows(result):
-    metrics = [n for n in result.columns if not n.startswith("latency_")]
+    metrics = [name for name in result.columns if name not in ("latency_low", "latency_high")]
     header = [*metrics, *result.space.genes]
     return header, [[entry[m] for m in metrics] + list(entry["genes"].values()) for entry in result.table()]
 
 
 def _csv(result):
-    import io
-
     out = io.StringIO()
     header, rows = _rows(result)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
     return out.getvalue()
+
+
+def _markdown(result):
+    header, rows = _rows(result)
+    cells = [[f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, ["---"] * len(header), *cells])
+
+
+def _json_lines(result):
+    return "".join(json.dumps(entry) + "\n" for entry in result.table())
 
 
 def _table(result):
@@ -184,6 +227,15 @@ def _count(value):
         if value >= scale:
             return f"{value / scale:.3g} {unit}"
     return f"{value:.3g}"
+
+
+_FORMATS = {
+    "table": _table,
+    "md": _markdown,
+    "csv": _csv,
+    "json": lambda result: result.to_text(),
+    "jsonl": _json_lines,
+}
 
 
 def _write(path, text):
