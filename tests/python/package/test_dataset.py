@@ -109,7 +109,7 @@ def test_flipped_bytes_are_an_error_of_the_file(tmp_path):
 
 def test_what_is_no_file_is_no_dataset(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.gz")
-    for path in (tmp_path / "pipe.gz", tmp_path, "/dev/zero"):
+    for path in (tmp_path / "pipe.gz", tmp_path, "/dev/null"):
         with pytest.raises(moecast.InputError, match="no such file"):
             load_dataset(path)
     for name in (None, 5, [1]):

@@ -125,7 +125,7 @@ def test_a_damaged_line_is_named_and_never_used(predictor, tmp_path, line):
 def test_what_is_no_file_is_no_journal(predictor, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     for path, problem in (
-        ("/dev/full", "no regular file"),
+        ("/dev/null", "no regular file"),
         (tmp_path / "pipe", "no regular file"),
         (tmp_path, "no regular file"),
         (tmp_path / "no folder" / "file", "cannot be used"),

@@ -35,14 +35,14 @@ def collect(
     columns = times.predict(genomes)
     timed = ~numpy.isnan(columns["latency_s"])
     if not timed.any():
-        raise InputError(f"{space.name}: no architecture of the pool has a latency on {base.hw}")
+        raise InputError(f"{space.name}: no architecture of the pool has a latency on this machine")
     genomes, columns = genomes[timed], {name: values[timed] for name, values in columns.items()}
     header = {
         "moecast_search": 1,
         "collection": space.name,
         "genes": space.fingerprint,
         "workload": repr(times.workload),
-        "base": [base.hw, getattr(base, "_setting", None), getattr(base, "engine", None)],
+        "base": [getattr(base, name, None) for name in ("hw", "_setting", "engine")],
         "seed": seed,
         "pool": pool,
     }
