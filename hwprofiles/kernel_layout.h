@@ -75,7 +75,7 @@ std::optional<double> parse_distribution(std::string_view text);
 std::string distribution_text(double alpha);
 
 /// Expert matrices of a measured shape whose table does not say it: experts of the Nemotron family (inter 1856 or 2688,
-/// or top-k 22) have two in vLLM and TensorRT-LLM; all other measured experts are gated.
+/// or top-k 22) have two in vLLM 0.24, TensorRT-LLM and its kernels; all other measured experts are gated.
 double matrices_of(std::string_view framework, std::string_view kernel, double inter_size, double top_k);
 
 }  // namespace moecast

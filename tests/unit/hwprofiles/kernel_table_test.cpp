@@ -53,7 +53,9 @@ TEST(KernelTable, ReadsNameLayoutAndUnits) {
 TEST(KernelTable, ExpertsOfTheNemotronFamilyHaveTwoMatrices) {
   EXPECT_EQ(matrices_of("vllm", "triton", 2688, 22), 2);
   EXPECT_EQ(matrices_of("trtllm", "moe_torch_flow_nongated", 1024, 8), 2);
-  EXPECT_EQ(matrices_of("sglang", "fused", 2688, 22), 3);
+  EXPECT_EQ(matrices_of("sglang", "sglang_fused_moe_triton", 2688, 22), 3);
+  EXPECT_EQ(matrices_of("sglang", "sglang_flashinfer_trtllm_moe", 2688, 22), 2);
+  EXPECT_EQ(matrices_of("vllm", "vllm_fused_moe", 2688, 22), 3);
   EXPECT_EQ(matrices_of("vllm", "triton", 2048, 8), 3);
 }
 
