@@ -7,6 +7,7 @@
 #include "models/core/error.h"
 #include "models/core/file.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/context_limit.h"
 #include "models/plan/memory.h"
 #include "sim/analytic/analytic.h"
 #include "sim/analytic/offload_cost.h"
@@ -17,15 +18,6 @@
 
 namespace moecast {
 namespace {
-
-void warn_of_context(const Architecture& architecture, const Workload& workload, Prediction& prediction) {
-  const std::int64_t longest = longest_sequence(workload);
-  if (architecture.max_context > 0 && longest > architecture.max_context) {
-    prediction.warnings.push_back("sequences of " + std::to_string(longest) + " tokens exceed the " +
-                                  std::to_string(architecture.max_context) + " that " + architecture.name +
-                                  " is made for");
-  }
-}
 
 class AnalyticPredictor final : public Predictor {
  public:
@@ -44,7 +36,8 @@ class AnalyticPredictor final : public Predictor {
     Prediction prediction;
     const MemoryPerRank memory = memory_of(architecture, deployment, workload);
     const OperatorGraph graph = build_graph(architecture, deployment, workload);
-    const std::string missing = first_unknown(graph, deployment);
+    std::string missing = beyond_context(architecture, longest_sequence(workload));
+    if (missing.empty()) missing = first_unknown(graph, deployment);
     if (memory.capacity && memory.total() > *memory.capacity) {
       prediction.status = Status::does_not_fit;
       prediction.reason = "needs " + format_bytes(memory.total()) + " a rank, " + format_bytes(*memory.capacity) +
@@ -69,7 +62,6 @@ class AnalyticPredictor final : public Predictor {
     }
     prediction.memory = memory;
     prediction.flops = flops_of(graph);
-    warn_of_context(architecture, workload, prediction);
     if (!architecture.multi_token_prediction.empty()) {
       prediction.warnings.emplace_back("the layers of multi-token prediction are not part of the step");
     }

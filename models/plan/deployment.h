@@ -49,7 +49,8 @@ struct Deployment {
   int threads = 1;            ///< CPU only
   std::string backend;        ///< "onednn", "vllm-0.24.0"; empty = the profile's default
   KernelStrategy strategy = KernelStrategy::sorted_grouped;
-  std::optional<DType> dtype;  ///< overrides the architecture's
+  std::optional<DType> dtype;     ///< of weights; overrides the architecture's
+  std::optional<DType> kv_dtype;  ///< of the KV cache; nullopt: see cache_dtype
   std::int64_t kv_block_tokens = 16;
   int cp = 1;                        ///< context-parallel ranks: share the new tokens of prompts, and the KV cache
   std::optional<int> micro_batches;  ///< that a step passes through the stages in; nullopt: one a stage

@@ -33,6 +33,27 @@ double resident_share(const MoeBlock& moe, const Deployment& d) {
   return std::min(1.0, value(*d.offload->resident) * d.ep / value(moe.expert_count()));
 }
 
+/// Weights of attention on a tensor-parallel rank: a KV head is the least that can be split off; projections into low
+/// rank and the indexer are on every rank.
+double attention_weights(const AttentionBlock& block, std::int64_t hidden, double all, int tp) {
+  double whole = 0;
+  std::int64_t low_rank = 0;
+  if (block.latent) {
+    low_rank = block.latent->q_rank;
+    whole = value(hidden * (low_rank + block.latent->kv_rank + block.latent->rope_head_dim));
+  } else if (block.kv_heads > 0 && block.kv_heads < tp && !block.linear) {
+    const std::int64_t value_size = block.value_head_dim > 0 ? block.value_head_dim : block.head_dim;
+    const double head = value(hidden * (block.head_dim + (block.shared_kv ? 0 : value_size)));
+    return head + (all - head * value(block.kv_heads)) / tp;
+  }
+  if (block.indexer) {
+    const IndexerSpec& index = *block.indexer;
+    const std::int64_t from = low_rank > 0 ? low_rank : hidden;
+    whole += value(index.heads * index.head_dim * from + (index.head_dim + index.heads) * hidden);
+  }
+  return std::min(all, whole + (all - whole) / tp);
+}
+
 /// Weight bytes of one block on a rank.
 double block_weights(const Block& block, const Architecture& a, std::int64_t hidden, const Deployment& d) {
   const double weight = bytes_per_weight(d.dtype.value_or(a.dtype));
@@ -46,8 +67,10 @@ double block_weights(const Block& block, const Architecture& a, std::int64_t hid
     return count.routed_experts * copies / (d.ep * expert_tensor_ranks(d)) * resident_share(*moe, d) * expert_weight +
            (shared / d.tp + replicated) * weight;
   }
-  if (const auto* attention = std::get_if<AttentionBlock>(&block))
+  if (const auto* attention = std::get_if<AttentionBlock>(&block)) {
     require_divides(attention->heads, d.tp, "heads", "tp");
+    return attention_weights(*attention, hidden, count.total, d.tp) * weight;
+  }
   return count.total / d.tp * weight;
 }
 
@@ -56,7 +79,7 @@ double block_cache(const Block& block, const Architecture& a, const Deployment& 
   if (const auto* moe = std::get_if<MoeBlock>(&block)) {
     return moe->router.attention ? block_cache(*moe->router.attention, a, d, w) : 0;
   }
-  const DType dtype = a.kv_dtype.value_or(d.dtype.value_or(a.dtype));
+  const DType dtype = cache_dtype(a, d);
   const double sequences = std::ceil(value(w.batch + w.prefill_batch) / d.dp);
   const double state = state_bytes_per_sequence(block, dtype).value() / d.tp;
   const auto* attention = std::get_if<AttentionBlock>(&block);
@@ -174,6 +197,13 @@ void add_training(const Architecture& a, const Deployment& d, const Workload& w,
 }
 
 }  // namespace
+
+DType cache_dtype(const Architecture& architecture, const Deployment& deployment) {
+  if (deployment.kv_dtype) return *deployment.kv_dtype;
+  if (architecture.kv_dtype) return *architecture.kv_dtype;
+  const DType weights = deployment.dtype.value_or(architecture.dtype);
+  return bytes_per_element(weights) < 2 ? DType::bf16 : weights;
+}
 
 MemoryBreakdown memory_per_rank(const Architecture& a, const Deployment& d, const Workload& asked) {
   for (const int degree : {d.tp, d.ep, d.dp, d.pp, d.cp}) {

@@ -20,8 +20,13 @@ struct MemoryBreakdown {
   }
 };
 
+/// Format of the KV cache: what the deployment or the model says, else that of activations, which is bf16 where weights
+/// are stored in fewer bits.
+DType cache_dtype(const Architecture& architecture, const Deployment& deployment);
+
 /// Tensor parallelism splits attention and dense networks, experts are spread over ep * moe_tp ranks, dp and cp copy
-/// everything but the experts, cp splits the cache. Router, norms and shared experts' gates are on every rank. Pipeline
+/// everything but the experts, cp splits the cache. Router, norms and shared experts' gates are on every rank, as are
+/// the low-rank rows of latent attention and its indexer; a KV head is the least that a rank holds. Pipeline
 /// stages hold their layers, the first one the embedding, the last one the head: the fullest stage is what is returned.
 /// Where experts are fetched (Deployment::offload with `resident`), weights are those that stay, and the workspace has
 /// two places more.

@@ -219,9 +219,10 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
   }
 
   if (block.latent_width > 0) gemm(name + ".latent_in", "dispatch", tokens, inner, hidden, std::nullopt);
+  // Tensor-parallel ranks hold the same tokens: each sends its part of them.
+  const double sent = value(tokens * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep / deployment_.tp;
   if (deployment_.ep > 1) {
-    collective(OperatorKind::all_to_all_dispatch, name + ".dispatch", "dispatch",
-               value(tokens * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep);
+    collective(OperatorKind::all_to_all_dispatch, name + ".dispatch", "dispatch", sent);
     graph_.operators.back().reads_block_input = !projected;
   }
   if (deployment_.dp > 1 && deployment_.ep == 1) {
@@ -270,8 +271,7 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
                value(tokens * deployment_.dp * inner) * element_);
   }
   if (deployment_.ep > 1) {
-    collective(OperatorKind::all_to_all_combine, name + ".combine", "combine",
-               value(tokens * top_k * inner) * element_ * (deployment_.ep - 1) / deployment_.ep);
+    collective(OperatorKind::all_to_all_combine, name + ".combine", "combine", sent);
   }
   Operator& unpermute = add(OperatorKind::unpermute, name + ".unpermute", "combine");
   unpermute.shape.tokens = tokens;

@@ -65,7 +65,12 @@ Deployment with_resident_experts(const Architecture& a, const Deployment& asked,
     one_each += expert_weight_bytes(moe, a, hidden, d).value() / d.pp;
   });
   if (most == 0) throw InputError("offload", a.name + " has no experts", "leave it out");
-  if (offload.resident) return d;
+  if (offload.resident) {
+    if (*offload.resident <= most) return d;
+    throw InputError("resident_experts",
+                     "are " + std::to_string(*offload.resident) + ", a rank has " + std::to_string(most),
+                     "at most " + std::to_string(most));
+  }
   if (offload.resident_bytes) {
     offload.resident =
         std::min(most, static_cast<std::int64_t>(std::floor(offload.resident_bytes->value() / one_each)));

@@ -5,6 +5,7 @@
 
 #include "models/core/error.h"
 #include "models/routing/expert_cache.h"
+#include "models/routing/inclusion.h"
 #include "models/routing/load.h"
 
 namespace moecast {

@@ -23,6 +23,7 @@ struct ExpertLoad {
   std::vector<double> histogram;  ///< kind histogram: one weight an expert, any scale
   std::uint64_t seed = 1;
   std::shared_ptr<const RoutingTrace> trace{};  ///< kind trace: what was recorded (see trace_popularity)
+  friend bool operator==(const ExpertLoad&, const ExpertLoad&) = default;
 };
 
 /// Selection weight of each expert, sums to 1. @throws InputError on experts < 1 or a histogram of another length.
@@ -33,18 +34,6 @@ std::vector<double> expert_popularity(const ExpertLoad& load, std::int64_t exper
 /// Groups are few (at most 12 values of rows) so that a cost model asks once a value; the sum of rows * experts is
 /// T * k exactly. `experts` counts only experts with at least one row.
 std::vector<RowGroup> expected_rows(const std::vector<double>& popularity, std::int64_t tokens, int top_k);
-
-/// How inclusion is found of more than 64 experts. quick: by the law of large numbers, which for skewed loads misses a
-/// few percent. exact: integrated as that of few experts is, while experts times k is at most 2^17.
-enum class Inclusion { quick, exact };
-
-/// Inclusion probability of each expert in a draw of k distinct experts by popularity.
-std::vector<double> inclusion_probability(const std::vector<double>& popularity, int top_k,
-                                          Inclusion how = Inclusion::quick);
-
-/// Expected number of experts that get at least one row.
-double expected_distinct_experts(const std::vector<double>& popularity, std::int64_t tokens, int top_k,
-                                 Inclusion how = Inclusion::quick);
 
 /// The same from inclusion probabilities (which a caller keeps to ask for many token counts).
 std::vector<RowGroup> rows_of_inclusion(std::vector<double> inclusion, std::int64_t tokens);

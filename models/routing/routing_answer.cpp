@@ -8,6 +8,7 @@
 
 #include "models/core/error.h"
 #include "models/routing/capacity.h"
+#include "models/routing/inclusion.h"
 #include "models/routing/load.h"
 
 namespace moecast {

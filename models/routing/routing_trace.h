@@ -9,6 +9,7 @@
 
 #include "models/core/csv_line.h"
 #include "models/routing/assignment.h"
+#include "models/routing/inclusion.h"
 #include "models/routing/load.h"
 
 namespace moecast {

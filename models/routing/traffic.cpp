@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "models/core/error.h"
+#include "models/routing/inclusion.h"
 #include "models/routing/load.h"
 #include "models/routing/reach.h"
 

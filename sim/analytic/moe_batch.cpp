@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "models/core/error.h"
+#include "models/routing/inclusion.h"
 
 namespace moecast {
 namespace {

@@ -9,9 +9,11 @@
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
 #include "models/core/statistics.h"
+#include "models/plan/context_limit.h"
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
 #include "sim/analytic/analytic.h"
+#include "sim/step/stage_answer.h"
 
 namespace moecast {
 namespace {
@@ -112,8 +114,11 @@ void add_around_warning(const StepAround& around, bool asked, Prediction& predic
       "attention, norms, dense layers, head and host take what the analytic engine says, on every rank the same");
 }
 
-void add_around(const StepAround& around, Prediction& prediction, Interval& low, Interval& high) {
-  for (const OperatorCost& op : around.operators) {
+/// @param waits_s  for the host, of the mean step.
+void add_around(const StepAround& around, double waits_s, Prediction& prediction, Interval& low, Interval& high) {
+  for (OperatorCost op : around.operators) {
+    // The analytic engine's waiting is that for other kernels; fuller ranks hide more of it.
+    if (op.name == kLaunchWait && around.launched_s > 0) op.latency = Seconds(waits_s);
     prediction.operators.push_back(op);
     prediction.origin = weakest(prediction.origin, op.origin);
     low.add(op.latency.value(), op.half_width.value_or(0));
@@ -149,13 +154,18 @@ std::vector<std::vector<StepSample>> sample_all(const EpPlan& plan, const Worklo
   return all;
 }
 
-std::vector<double> steps_of(const EpPlan& plan, const std::vector<std::vector<StepSample>>& all, int samples) {
-  const StepAround& around = plan.around;
-  const double others = (around.outside_s - around.launch_s) * slowest_factor(plan);
-  std::vector<double> steps(static_cast<std::size_t>(samples), around.launch_s + others);
+/// Kernels and exchanges of each sampled step; the host is not in it.
+std::vector<double> device_seconds(const EpPlan& plan, const std::vector<std::vector<StepSample>>& all, int samples) {
+  std::vector<double> steps(static_cast<std::size_t>(samples), plan.around.outside_s * slowest_factor(plan));
   for (const std::vector<StepSample>& of_kind : all) {
     for (std::size_t s = 0; s < steps.size(); ++s) steps[s] += of_kind[s].step_s;
   }
+  return steps;
+}
+
+std::vector<double> steps_of(const EpPlan& plan, const std::vector<std::vector<StepSample>>& all, int samples) {
+  std::vector<double> steps = device_seconds(plan, all, samples);
+  for (double& step : steps) step = step_seconds(plan.around, step);
   return steps;
 }
 
@@ -245,6 +255,11 @@ Prediction predict_plan(const GpuMachine& machine, const Architecture& architect
     return prediction;
   }
 
+  if (const std::string problem = beyond_context(architecture, longest_sequence(workload)); !problem.empty()) {
+    prediction.status = Status::outside_range;
+    prediction.reason = problem;
+    return prediction;
+  }
   if (!plan.link && std::ranges::any_of(plan.offloaded, &OffloadedLayers::runs)) {
     require_link(prediction);
     return prediction;
@@ -309,9 +324,11 @@ Prediction predict_plan(const GpuMachine& machine, const Architecture& architect
     launch += shares.launch;
     straggler += m.kernels - m.mean_kernels;
   }
-  add_around(plan.around, prediction, low, high);
+  const double prepared = plan.around.prepared_s;
+  const double waits = d.mean.value() - prepared - mean(device_seconds(plan, all, options.samples));
+  add_around(plan.around, waits, prediction, low, high);
   const double waited = add_offload(plan, workload, options, all, d.mean.value(), prediction, low, high);
-  launch += plan.around.launch_s;
+  launch += prepared + waits;
   prediction.latency = d.mean;
   const double total = std::accumulate(prediction.operators.begin(), prediction.operators.end(), 0.0,
                                        [](double sum, const OperatorCost& op) { return sum + op.latency.value(); });

@@ -7,6 +7,7 @@
 #include "models/core/error.h"
 #include "models/plan/graph.h"
 #include "models/routing/expert_cache.h"
+#include "models/routing/inclusion.h"
 #include "models/routing/load.h"
 #include "sim/event/block_routing.h"
 #include "sim/event/ep_study.h"

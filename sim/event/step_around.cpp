@@ -4,11 +4,12 @@
 #include <cmath>
 
 #include "models/core/error.h"
+#include "sim/step/stage_answer.h"
 
 namespace moecast {
 namespace {
 
-constexpr const char* kLaunch = "launch and preparation beyond the kernels";
+bool is_launch(const OperatorCost& op) { return op.name == kPreparation || op.name == kLaunchWait; }
 
 Architecture without_experts(Architecture architecture) {
   for (Layer& layer : architecture.decoder) {
@@ -90,7 +91,7 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
   double layers_s = 0;
   double others_s = 0;
   for (OperatorCost op : rest.operators) {
-    if (op.name == kLaunch) continue;
+    if (is_launch(op)) continue;
     (op.kind == "head" || is_dense_layer(op) ? others_s : layers_s) += op.latency.value();
     op.count *= times;
     op.latency = op.latency * times;
@@ -98,14 +99,20 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
     if (op.bytes) op.bytes = *op.bytes * times;
     around.operators.push_back(std::move(op));
   }
+  double waits_s = 0;
   for (const OperatorCost& op : whole.operators) {
-    if (op.name != kLaunch) continue;
-    around.launch_s = op.latency.value();
+    if (!is_launch(op)) continue;
+    (op.name == kLaunchWait ? waits_s : around.prepared_s) += op.latency.value();
     around.operators.push_back(op);
+  }
+  if (waits_s > 0 && whole.offload) {
+    around.prepared_s += waits_s;  // the host sees every router's choice: it does not run ahead
+  } else if (waits_s > 0) {
+    around.launched_s = whole.latency->value() - around.prepared_s;
   }
   const auto layers = static_cast<double>(architecture.decoder.size());
   around.before_s = part.share * layers_s / layers;
-  around.outside_s = around.launch_s + times * others_s + batches * around.before_s * (layers - moe_layers);
+  around.outside_s = times * others_s + batches * around.before_s * (layers - moe_layers);
   const double counted = layers_s + others_s;
   const double host = std::max(0.0, rest.latency->value() - counted);
   add(around.factors, rest.factors, times);

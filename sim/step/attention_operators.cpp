@@ -7,6 +7,7 @@
 
 #include "models/architecture/accounting.h"
 #include "models/core/count.h"
+#include "models/plan/memory.h"
 #include "sim/step/attention_view.h"
 #include "sim/step/collective_cost.h"
 
@@ -41,7 +42,7 @@ class Attention {
       if (plain) {
         table_core("attention", cached, prefill);
       } else {
-        physics_core(prefill, cached, 2 * value(heads_ * (block_.head_dim + value_dim_)), usual(prefill));
+        physics_core(prefill, elements(cached), 2 * value(heads_ * (block_.head_dim + value_dim_)), usual(prefill));
       }
     }
     output(heads_ * value_dim_);
@@ -79,14 +80,16 @@ class Attention {
                          return StepWork{kActivationBytes * (absorbed + shape.rows * row), 2 * shape.rows * absorbed};
                        });
     const double kept = 2 * value(heads_ * (cached + l.kv_rank));
+    const AttentionElements absorbing{cached, cache_bytes_, heads_ * (cached + l.kv_rank)};
     if (block_.indexer) {
       indexer(l.q_rank);
-      for (const bool prefill : {false, true}) physics_core(prefill, cached, kept, usual(prefill));
+      for (const bool prefill : {false, true}) physics_core(prefill, absorbing, kept, usual(prefill));
       return;
     }
     maker_.note("latent attention: physics; its tables are bound by the host at the lengths that decode asks for");
-    physics_core(false, cached, kept, kLatentUsual);
-    physics_core(true, cached, 2 * value(heads_ * (query + l.value_head_dim)), kLatentUsual);
+    physics_core(false, absorbing, kept, kLatentUsual);
+    physics_core(true, {cached, cache_bytes_, heads_ * (query + l.value_head_dim)},
+                 2 * value(heads_ * (query + l.value_head_dim)), kLatentUsual);
     share_context(cached, l.kv_rank);
   }
 
@@ -109,9 +112,13 @@ class Attention {
     gemm("out_b", hidden(), groups * block_.out_rank);
   }
 
-  void physics_core(bool prefill, std::int64_t cached, double flops, const UsualEfficiency& usual) {
+  [[nodiscard]] AttentionElements elements(std::int64_t cached) const {
+    return {cached, cache_bytes_, heads_ * (block_.head_dim + value_dim_)};
+  }
+
+  void physics_core(bool prefill, const AttentionElements& elements, double flops, const UsualEfficiency& usual) {
     maker_.add_physics(prefill ? "attention.prefill" : "attention.decode", StepGroup::attention, count_, usual,
-                       attention_work({block_, prefill}, cached, flops));
+                       attention_work({block_, prefill}, elements, flops));
     maker_.result.operators.back().limited = limited();
   }
 
@@ -124,10 +131,11 @@ class Attention {
     row.set("batch_size", 1).set("isl", 1).set("num_heads", value(heads_) * queries);
     row.set("num_key_value_heads", value(kv_heads_)).set("head_dim", value(block_.head_dim));
     row.set("window_size", value(block_.kind == AttentionKind::chunked ? 0 : block_.window));
-    const std::vector<std::string> formats{"bfloat16+bfloat16", "bfloat16+fp8"};
+    std::vector<std::string> formats{"bfloat16+bfloat16", "bfloat16+fp8"};
+    if (cache_bytes_ <= 1) std::ranges::reverse(formats);
     const ReadyKernel kernel = maker_.find(layout.name, "", formats, row);
     const AttentionView view{block_, prefill};
-    const auto work = attention_work(view, cached, 2 * value(heads_ * (block_.head_dim + value_dim_)));
+    const auto work = attention_work(view, elements(cached), 2 * value(heads_ * (block_.head_dim + value_dim_)));
     const std::string name = prefix + (prefill ? ".prefill" : ".decode");
     if (kernel) {
       maker_.add(name, kernel->described(), StepGroup::attention, count_, attention_seconds(kernel, row, layout, view))
@@ -151,8 +159,9 @@ class Attention {
       const AttentionView view{all, prefill};
       const auto sequences = [prefill](const StepShape& shape) { return prefill ? shape.prompts : shape.decodes; };
       maker_.add_physics("attention.indexer.scores" + name, StepGroup::attention, count_, usual(prefill),
-                         [keys = attention_work(view, index.head_dim, 2 * value(index.heads * index.head_dim)), view,
-                          sequences](const StepShape& shape) {
+                         [keys = attention_work(view, {index.head_dim, cache_bytes_, index.heads * index.head_dim},
+                                                2 * value(index.heads * index.head_dim)),
+                          view, sequences](const StepShape& shape) {
                            if (sequences(shape) == 0) return StepWork{};
                            StepWork work = keys(shape);
                            work.bytes += kScoreBytes * sequences(shape) * pairs_of(shape, view);
@@ -179,6 +188,7 @@ class Attention {
   double count_;
   OperatorMaker& maker_;
   std::int64_t heads_;  ///< of a rank
+  double cache_bytes_ = bytes_per_element(cache_dtype(maker_.architecture, maker_.deployment));
   std::int64_t kv_heads_ = std::max<std::int64_t>(1, block_.kv_heads / maker_.deployment.tp);
   std::int64_t value_dim_ = block_.value_head_dim > 0 ? block_.value_head_dim : block_.head_dim;
 };

@@ -96,11 +96,14 @@ std::function<double(const StepShape&)> attention_seconds(const ReadyKernel& ker
   };
 }
 
-std::function<StepWork(const StepShape&)> attention_work(const AttentionView& view, std::int64_t cached, double flops) {
-  return [=, bytes = kActivationBytes * value(cached)](const StepShape& shape) {
+std::function<StepWork(const StepShape&)> attention_work(const AttentionView& view, const AttentionElements& elements,
+                                                         double flops) {
+  return [=, key = elements.cache_bytes * value(elements.cached),
+          token = kActivationBytes * value(elements.fresh)](const StepShape& shape) {
     const double sequences = sequences_of(shape, view);
     if (sequences == 0) return StepWork{};
-    return StepWork{sequences * keys_read(shape, view) * bytes, sequences * pairs_of(shape, view) * flops};
+    const double bytes = keys_read(shape, view) * key + sequence_tokens(shape, view).fresh * token;
+    return StepWork{sequences * bytes, sequences * pairs_of(shape, view) * flops};
   };
 }
 

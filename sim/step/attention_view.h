@@ -32,7 +32,14 @@ EqualPrompts equal_prompts(const StepShape& shape, const AttentionView& view);
 /// Seconds of a calibrated attention kernel. @param row  of `layout`, without batch and lengths.
 std::function<double(const StepShape&)> attention_seconds(const ReadyKernel& kernel, const KernelRowValues& row,
                                                           const KernelLayout& layout, const AttentionView& view);
-/// @param cached  elements of a token in the cache. @param flops  a pair of query and key.
-std::function<StepWork(const StepShape&)> attention_work(const AttentionView& view, std::int64_t cached, double flops);
+/// What attention moves and computes, by elements of a token.
+struct AttentionElements {
+  std::int64_t cached = 0;  ///< in the cache
+  double cache_bytes = 2;   ///< of each of those
+  std::int64_t fresh = 0;   ///< of a new token: its query and its result
+};
+/// @param flops  a pair of query and key.
+std::function<StepWork(const StepShape&)> attention_work(const AttentionView& view, const AttentionElements& elements,
+                                                         double flops);
 
 }  // namespace moecast

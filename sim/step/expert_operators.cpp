@@ -26,7 +26,6 @@ constexpr double kManyTokens = 512;
 constexpr double kSkewedLoad = 1.01;
 constexpr double kVerySkewedLoad = 1.2;
 constexpr double kVerySkewedSigma = 1.3;
-constexpr double kEvenSigma = 0.05;
 
 /// Experts of a layer whose routing is drawn token by token.
 constexpr std::int64_t kMostDrawn = 1 << 16;
@@ -153,6 +152,9 @@ class ExpertMaker {
   /// Experts that rows of all ranks touch on the rank that touches most.
   [[nodiscard]] std::function<double(double rows)> distinct_experts() const {
     if (call_.placed) return [placed = call_.placed](double rows) { return placed->at(rows).distinct; };
+    if (call_.recorded && call_.fullest) {
+      return [fullest = call_.fullest](double rows) { return fullest(rows).distinct; };
+    }
     // More experts than are drawn: as many times fewer of them with as many times fewer tokens are chosen as often
     // each.
     const auto folds = static_cast<int>((call_.count + kMostDrawn - 1) / kMostDrawn);
@@ -205,7 +207,9 @@ class ExpertMaker {
     if (call_.sigma > kEvenSigma) {
       skewed.set(kDistributionColumn, call_.sigma > kVerySkewedSigma ? kVerySkewedLoad : kSkewedLoad);
     }
-    return [few = std::move(few), many = find_all(skewed), even, skewed, placed = call_.placed,
+    std::function<RankLoad(double)> fullest = call_.fullest;
+    if (call_.placed) fullest = [placed = call_.placed](double rows) { return placed->at(rows); };
+    return [few = std::move(few), many = find_all(skewed), even, skewed, fullest = std::move(fullest),
             distinct = distinct_experts(), part = call_.share, rank_share = static_cast<double>(ep_) / call_.top_k,
             tokens = layout_.column("num_tokens")](const StepShape& shape) {
       const double rows = std::max(1.0, part * shape.expert_rows);
@@ -220,7 +224,7 @@ class ExpertMaker {
       }
       if (share > 0) {
         KernelRowValues asked = skewed;
-        const std::optional<RankLoad> load = placed ? std::optional(placed->at(rows)) : std::nullopt;
+        const std::optional<RankLoad> load = fullest ? std::optional(fullest(rows)) : std::nullopt;
         seconds += share * fastest(many, asked.set(tokens, rows), load);
       }
       return seconds;

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -22,6 +23,8 @@ struct ExpertCall {
   std::string framework, version;  ///< of the engine
   /// Where the experts are; required where rows are dispatched or experts have copies.
   std::shared_ptr<const PlacedExperts> placed = nullptr;
+  std::function<RankLoad(double tokens)> fullest{};  ///< the fullest rank's load; none: all ranks are alike
+  bool recorded = false;          ///< popularity is not log-normal: what ranks touch is in `fullest` too
   std::vector<RankLoad> loads{};  ///< of each rank, exactly; empty: by popularity
 };
 
@@ -31,6 +34,11 @@ struct ExpertCall {
 /// @throws InputError when ranks do not divide the experts or their width, or the profile has no expert kernel at all.
 void add_experts(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration,
                  StepOperators& operators);
+
+/// Spread of ln(popularity) up to which experts are taken to be chosen alike.
+inline constexpr double kEvenSigma = 0.05;
+/// Most experts of a layer whose routing is drawn rank by rank.
+inline constexpr std::int64_t kMostDrawnExperts = 4096;
 
 /// Most experts of a layer.
 inline constexpr std::int64_t kMostExperts = 1 << 17;

@@ -10,6 +10,7 @@
 #include "models/architecture/accounting.h"
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/context_limit.h"
 #include "models/plan/deployment_rules.h"
 #include "models/plan/exact_rows.h"
 #include "models/plan/graph.h"
@@ -75,6 +76,11 @@ class GpuPredictor final : public Predictor {
       prediction.status = Status::does_not_fit;
       prediction.reason = "needs " + format_bytes(memory.total()) + " a rank, " + format_bytes(*memory.capacity) +
                           " are there: " + format_bytes(memory.total() - *memory.capacity) + " too much";
+      return prediction;
+    }
+    if (const std::string problem = beyond_context(architecture, longest_sequence(workload)); !problem.empty()) {
+      prediction.status = Status::outside_range;
+      prediction.reason = problem;
       return prediction;
     }
     for (const Pass& pass : passes) {
@@ -144,16 +150,19 @@ class GpuPredictor final : public Predictor {
   [[nodiscard]] Passes passes_of(const Architecture& architecture, const Deployment& deployment,
                                  const EngineSpec& engine, const Workload& workload, const Without& without) const {
     const double sigma = popularity_sigma(architecture, workload.load);
+    const std::optional<ExpertLoad> load = load_beyond_sigma(workload.load);
     Passes passes;
     const auto add = [&](const Architecture& stack, const Deployment& ranks, const Workload& work,
                          const std::string& prefix, double times = 1) {
       const bool joins = prefix == kDraft;
       passes.push_back(
-          {model_of(stack, ranks, engine,
-                    {sigma, workload.modalities, {workload.rows_per_expert.begin(), workload.rows_per_expert.end()}},
-                    joins),
-           without.expert_imbalance ? model_of(stack, ranks, engine, {0, workload.modalities}, joins) : nullptr, work,
-           prefix, times});
+          {model_of(
+               stack, ranks, engine,
+               {sigma, load, workload.modalities, {workload.rows_per_expert.begin(), workload.rows_per_expert.end()}},
+               joins),
+           without.expert_imbalance ? model_of(stack, ranks, engine, {0, std::nullopt, workload.modalities}, joins)
+                                    : nullptr,
+           work, prefix, times});
     };
     const std::int64_t prompts = workload.phase == Phase::mixed    ? workload.prefill_batch
                                  : workload.phase == Phase::decode ? 0
@@ -333,11 +342,6 @@ class GpuPredictor final : public Predictor {
         prediction.warnings.push_back(text);
       }
     };
-    const std::int64_t longest = longest_sequence(workload);
-    if (architecture.max_context > 0 && longest > architecture.max_context) {
-      add("sequences of " + std::to_string(longest) + " tokens exceed the " + std::to_string(architecture.max_context) +
-          " that " + architecture.name + " is made for");
-    }
     if (model.deployment().pp * model.deployment().cp > 1) {
       add("pipeline stages and context parallelism: no step with them was measured; the interval is that of "
           "deployments "

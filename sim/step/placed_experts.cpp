@@ -5,11 +5,15 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <mutex>
 #include <numeric>
+#include <random>
+#include <tuple>
 #include <utility>
 
 #include "models/core/error.h"
 #include "models/routing/assignment.h"
+#include "models/routing/inclusion.h"
 #include "models/routing/load.h"
 #include "models/routing/placement.h"
 #include "sim/step/collective_cost.h"
@@ -20,6 +24,7 @@ namespace {
 constexpr std::array<std::size_t, 12> kTokens{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
 constexpr int kDraws = 60;
 constexpr int kEvenDraws = 20;  ///< of experts that are chosen alike
+constexpr std::size_t kMostKnown = 64;
 
 RankLoad fullest_of(const std::vector<std::vector<double>>& rows_of_rank) {
   RankLoad fullest;
@@ -75,6 +80,34 @@ void add_draw(const Assignment& assignment, const Placement& placement, std::vec
   }
 }
 
+/// Who is popular, draw by draw.
+class PopularityDraws {
+ public:
+  PopularityDraws(const ExpertLoad& load, int experts) : load_(load), experts_(experts) {
+    if (load.kind != LoadKind::log_normal) now_ = expert_popularity(load, experts);
+  }
+
+  const std::vector<double>& draw(int number) {
+    load_.seed = static_cast<std::uint64_t>(number) + 1;
+    switch (load_.kind) {
+      case LoadKind::log_normal: now_ = expert_popularity(load_, experts_); break;
+      case LoadKind::uniform:
+      case LoadKind::histogram:
+      case LoadKind::trace: break;
+      default: {
+        std::mt19937_64 generator(load_.seed);
+        std::ranges::shuffle(now_, generator);
+      }
+    }
+    return now_;
+  }
+
+ private:
+  ExpertLoad load_;
+  int experts_;
+  std::vector<double> now_;
+};
+
 }  // namespace
 
 void check_copies(std::int64_t experts, std::int64_t ranks, std::int64_t copies) {
@@ -93,26 +126,24 @@ void check_copies(std::int64_t experts, std::int64_t ranks, std::int64_t copies)
   }
 }
 
-PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, double sigma) : loads_(kTokens.size()) {
+PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, const ExpertLoad& load)
+    : loads_(kTokens.size()) {
   check_copies(experts, ranks, copies);
   RoutingPolicy policy;
   policy.top_k = top_k;
   Assignment assignment;
-  /// Sums of draws.
-  const auto drawn = [&](int draws, double spread, bool placed, std::vector<RankLoad>& loads) {
+  /// Means of draws.
+  const auto drawn = [&](int draws, const ExpertLoad& asked, bool placed, std::vector<RankLoad>& loads) {
+    PopularityDraws popular(asked, experts);
     std::vector<double> nodes(kTokens.size(), 0.0);
     for (int i = 0; i < draws; ++i) {
-      ExpertLoad load;
-      load.kind = LoadKind::log_normal;
-      load.parameter = spread;
-      load.seed = static_cast<std::uint64_t>(i) + 1;
-      const std::vector<double> popularity = expert_popularity(load, experts);
+      const std::vector<double>& popularity = popular.draw(i);
       const Placement placement =
           placed ? balanced_placement(inclusion_probability(popularity, top_k), ranks, (experts + copies) / ranks)
           : experts % ranks == 0 ? contiguous_placement(experts, ranks)
                                  : round_robin_placement(experts, ranks);
       Router router(policy, popularity);
-      Random random(load.seed + 1000);
+      Random random(static_cast<std::uint64_t>(i) + 1001);
       router.draw(static_cast<std::int64_t>(kTokens.back()), random, assignment);
       add_draw(assignment, placement, loads, nodes);
     }
@@ -125,14 +156,34 @@ PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, doub
     return nodes;
   };
   for (const std::size_t tokens : kTokens) log_tokens_.push_back(std::log2(static_cast<double>(tokens)));
-  node_.popular = drawn(kDraws, sigma, copies > 0, loads_);
+  node_.popular = drawn(kDraws, load, copies > 0, loads_);
   std::vector<RankLoad> even(kTokens.size());
-  node_.even = drawn(kEvenDraws, 0, false, even);
+  node_.even = drawn(kEvenDraws, {}, false, even);
   for (std::size_t i = 0; i < kTokens.size(); ++i) {
     const double mean = static_cast<double>(kTokens[i]) * top_k / ranks;
     rank_.popular.push_back(loads_[i].rows / mean);
     rank_.even.push_back(even[i].rows / mean);
   }
+}
+
+std::shared_ptr<const PlacedExperts> placed_experts(int experts, int top_k, int ranks, int copies,
+                                                    const ExpertLoad& load) {
+  struct Known {
+    std::tuple<int, int, int, int> numbers;
+    ExpertLoad load;
+    std::shared_ptr<const PlacedExperts> placed;
+  };
+  static std::mutex mutex;
+  static std::vector<Known> known;
+  const std::tuple numbers(experts, top_k, ranks, copies);
+  const std::lock_guard lock(mutex);
+  for (const Known& one : known) {
+    if (one.numbers == numbers && one.load == load) return one.placed;
+  }
+  auto placed = std::make_shared<const PlacedExperts>(experts, top_k, ranks, copies, load);
+  if (known.size() >= kMostKnown) known.erase(known.begin());
+  known.push_back({numbers, load, placed});
+  return placed;
 }
 
 double PlacedExperts::imbalance(double tokens) const { return beyond_even(rank_, tokens); }

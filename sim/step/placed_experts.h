@@ -1,7 +1,9 @@
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "models/routing/load.h"
 #include "models/routing/rank_load.h"
 
 namespace moecast {
@@ -13,12 +15,13 @@ void check_copies(std::int64_t experts, std::int64_t ranks, std::int64_t copies)
 /// that knows how popular experts are places them so that ranks are as equally loaded as whole copies allow, and deals
 /// an expert's rows to its copies in turn.
 ///
-/// Popularity is log-normal, routing Gumbel top-k; means of draws with fixed seeds. The rank with the most rows counts.
+/// Routing is Gumbel top-k; means of draws with fixed seeds. The rank with the most rows counts. Who is popular differs
+/// from draw to draw, but for recorded loads, whose experts are where they are.
 class PlacedExperts {
  public:
   /// @param copies  beside the experts' own places; ranks divide experts + copies.
   /// @throws InputError as check_copies.
-  PlacedExperts(int experts, int top_k, int ranks, int copies, double sigma);
+  PlacedExperts(int experts, int top_k, int ranks, int copies, const ExpertLoad& load);
 
   /// @param tokens  of all ranks, at least 1. Beyond the drawn ones rows grow in proportion.
   [[nodiscard]] RankLoad at(double tokens) const;
@@ -38,5 +41,9 @@ class PlacedExperts {
   std::vector<RankLoad> loads_;
   Fullest rank_, node_;
 };
+
+/// The same for equal questions: drawn once a process. Safe to ask from several threads.
+std::shared_ptr<const PlacedExperts> placed_experts(int experts, int top_k, int ranks, int copies,
+                                                    const ExpertLoad& load);
 
 }  // namespace moecast

@@ -7,6 +7,11 @@
 
 namespace moecast {
 
+std::optional<ExpertLoad> load_beyond_sigma(const ExpertLoad& load) {
+  if (load.kind == LoadKind::uniform || load.kind == LoadKind::log_normal) return std::nullopt;
+  return load;
+}
+
 double popularity_sigma(const Architecture& architecture, const ExpertLoad& load) {
   if (load.kind == LoadKind::uniform) return 0;
   if (load.kind == LoadKind::log_normal) return load.parameter;

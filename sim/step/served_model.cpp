@@ -9,6 +9,7 @@
 #include "hwprofiles/profile.h"
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/context_limit.h"
 #include "models/plan/memory.h"
 #include "models/plan/speculation.h"
 #include "sim/cost/kernel/kernel_calibration.h"
@@ -43,13 +44,8 @@ CacheSize cache_size(const Architecture& architecture, const Deployment& deploym
   return size;
 }
 
-void add_warnings(ServedModel& served, const StepPipeline& pipeline, const Architecture& architecture,
-                  std::int64_t longest, StepLaw law) {
+void add_warnings(ServedModel& served, const StepPipeline& pipeline, const Architecture& architecture, StepLaw law) {
   const StepModel& steps = pipeline.front();
-  if (architecture.max_context > 0 && longest > architecture.max_context) {
-    served.warnings.push_back(fmt::format("sequences of {} tokens exceed the {} that {} is made for", longest,
-                                          architecture.max_context, architecture.name));
-  }
   const EngineSpec& engine = steps.engine();
   served.warnings.push_back(law == StepLaw::host
                                 ? "host of " + engine.name + ": " + engine.host_source
@@ -58,6 +54,9 @@ void add_warnings(ServedModel& served, const StepPipeline& pipeline, const Archi
   for (const std::string& note : pipeline.notes()) served.warnings.push_back(note);
   if (steps.deployment().pp * steps.deployment().cp > 1) {
     served.warnings.emplace_back("pipeline stages and context parallelism: no service with them was measured");
+  }
+  if (steps.deployment().eager) {
+    served.warnings.emplace_back("eager: no service was measured so; what launches add is the engine's host law");
   }
   if (steps.deployment().draft_tokens > 0) {
     served.warnings.emplace_back("guessed tokens: no service that guesses was measured");
@@ -166,9 +165,14 @@ ServedModel serve_model(const Architecture& architecture, const Deployment& aske
   Deployment deployment = asked;
   deployment.extra_layers = engine.pipeline.extra_layers;
   if (!size_cache(served, architecture, deployment, profile, load)) return served;
+  if (const std::string problem = beyond_context(architecture, load.longest); !problem.empty()) {
+    served.status = Status::outside_range;
+    served.reason = problem;
+    return served;
+  }
   const auto owned = std::make_shared<OwnedModel>();
   owned->kernels = read_kernel_calibration(folder, profile.name);
-  const StepRouting routing{popularity_sigma(architecture, load.experts)};
+  const StepRouting routing{popularity_sigma(architecture, load.experts), load_beyond_sigma(load.experts)};
   owned->steps.emplace(make_step_pipeline(architecture, deployment, engine, owned->kernels, routing));
   if (const std::vector<std::string> missing = owned->steps->not_executed(); !missing.empty()) {
     served.status = Status::outside_range;
@@ -178,7 +182,7 @@ ServedModel serve_model(const Architecture& architecture, const Deployment& aske
   const std::vector<StepFollower> drafts = add_drafts(owned, architecture, deployment, engine, routing);
   const bool calibrated = deployment.draft_tokens == 0 && deployment.pp * deployment.cp == 1 &&
                           architecture.name == engine.calibrated_model && profile.name == engine.calibrated_system;
-  add_warnings(served, *owned->steps, architecture, load.longest, load.law);
+  add_warnings(served, *owned->steps, architecture, load.law);
   served.pipeline = std::shared_ptr<const StepPipeline>(owned, &*owned->steps);
   for (std::size_t s = 0; s < served.pipeline->stages.size(); ++s) {
     if (const std::size_t same = served.pipeline->equals[s]; same < s) {

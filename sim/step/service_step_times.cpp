@@ -290,6 +290,18 @@ StepShape ServiceStepTimes::share_of(const ServiceStep& step) const {
 
 double ServiceStepTimes::rows(const ServiceStep& step) const { return model_->padded(new_tokens(share_of(step))); }
 
+/// Beyond what measured services took, which replayed graphs: kernels launched one by one.
+double ServiceStepTimes::eager_seconds(const StepShape& shape) const {
+  if (!model_->deployment().eager) return 0;
+  StepTerms terms;
+  terms.tokens = new_tokens(shape);
+  terms.kernels_s = sum(times_of(shape));
+  terms.launch = model_->usual_launch_of(terms.tokens, shape.prompts > 0);
+  const double usual = model_->cost(terms).seconds;
+  terms.launch = StepLaunch::eager;
+  return std::max(0.0, model_->cost(terms).seconds - usual);
+}
+
 /// Decodes and prompts one after the other, as the law was fitted.
 double ServiceStepTimes::service_seconds(const StepShape& shape, IntervalEnd end) const {
   const EngineSpec& engine = model_->engine();
@@ -312,7 +324,7 @@ double ServiceStepTimes::service_seconds(const StepShape& shape, IntervalEnd end
   }
   StepShape together = shape;
   together.rows = new_tokens(shape);
-  seconds += follower_seconds(together);
+  seconds += follower_seconds(together) + eager_seconds(together);
   if (end == IntervalEnd::middle) return seconds;
   const double assumed = model_->assumed_s(together) / seconds;
   return seconds *

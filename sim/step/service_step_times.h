@@ -44,6 +44,7 @@ class ServiceStepTimes {
   [[nodiscard]] double follower_seconds(const StepShape& shape) const;
   [[nodiscard]] StepShape shape_of(const ServiceStep& step) const;
   [[nodiscard]] StepShape share_of(const ServiceStep& step) const;
+  [[nodiscard]] double eager_seconds(const StepShape& shape) const;
   [[nodiscard]] double service_seconds(const StepShape& shape, IntervalEnd end) const;
   std::shared_ptr<const StepModel> model_;
   bool calibrated_;

@@ -24,6 +24,8 @@ constexpr double kNearSaturation = 0.9;
 constexpr double kKeepsUp = 0.97;
 /// A queue that grows steadily is twice as long in the last quarter as in the second; half of that is believed.
 constexpr double kGrows = 1.5;
+/// Share of a recorded load.
+constexpr double kFewWaiting = 0.02;
 
 double mean_of(std::span<const ServiceRequest> requests, double (*value)(const ServiceRequest&)) {
   double sum = 0;
@@ -49,6 +51,15 @@ double expected_batch(std::span<const ServiceRequest> requests, const ServiceSet
   return sequences * micro_batches_of(setup);
 }
 
+/// Requests that may wait in a recorded load without meaning anything. Of a burst that is over before a request that
+/// came first would have ended, a whole batch: it is served at once.
+double recorded_noise(std::span<const ServiceRequest> requests, const ServiceOutcome& outcome) {
+  const double span = requests.back().arrival_s - requests.front().arrival_s;
+  const double alone = outcome.end_to_end.mean - outcome.wait.mean;
+  if (span <= alone) return static_cast<double>(outcome.counts.most_running);
+  return 1 + kFewWaiting * static_cast<double>(requests.size());
+}
+
 /// @param noise  requests that may wait without meaning anything.
 bool queue_grows(const ServiceOutcome& outcome, double noise) {
   const auto& q = outcome.waiting_quarters;
@@ -70,8 +81,10 @@ std::optional<double> recorded_rate(std::span<const ServiceRequest> requests) {
 
 }  // namespace
 
-std::optional<double> saturation_rate(std::span<const ServiceRequest> requests, const ServiceSetup& setup,
+std::optional<double> saturation_rate(std::span<const ServiceRequest> all, const ServiceSetup& setup,
                                       const ServiceStepSeconds& seconds) {
+  // First requests that are not measured may have been cut, as if begun before.
+  const std::span<const ServiceRequest> requests = all.subspan(std::min(setup.warmup_requests, all.size() - 1));
   const double batch = expected_batch(requests, setup);
   const double output = mean_of(requests, [](const ServiceRequest& r) { return static_cast<double>(r.output); });
   const double affordable = std::max(kLeastBatches * batch, kMostStudyTokens / output);
@@ -117,8 +130,7 @@ ServiceStudy study_service(std::span<const ServiceRequest> requests, const Servi
   if (!study.offered_per_s) return study;
   study.load_ratio = *study.offered_per_s / *study.saturation_per_s;
   const ServiceOutcome& outcome = *study.outcome;
-  // What is recorded may be a burst: a batch that waits is served at once.
-  const double noise = rate_per_s ? 1 : static_cast<double>(outcome.counts.most_running);
+  const double noise = rate_per_s ? 1 : recorded_noise(requests, outcome);
   const bool grows = queue_grows(outcome, noise);
   const bool behind = grows && outcome.requests_per_s < kKeepsUp * outcome.arrivals_per_s;
   if (*study.load_ratio >= 1) {

@@ -146,8 +146,8 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
   };
   add("norms, rotary, gates, sampler", cost.other_s, widths.other);
   add("elementwise kernels of prompts", cost.elementwise_s, widths.elementwise);
-  add("launch and preparation beyond the kernels", cost.seconds - terms.kernels_s - cost.other_s - cost.elementwise_s,
-      widths.host);
+  add(kPreparation, cost.seconds - terms.kernels_s - cost.other_s - cost.elementwise_s - cost.waits_s, widths.host);
+  add(kLaunchWait, cost.waits_s, widths.host);
   answer.half_width = model.half_width(answer.times, cost, terms.launch);
   answer.assumed /= cost.seconds;
   return answer;

@@ -9,6 +9,11 @@
 
 namespace moecast {
 
+/// Operators of the engine's host: what it does while the device stands still and gaps between kernels; and what the
+/// device waits for where kernels end before the host has launched the next.
+inline constexpr const char* kPreparation = "preparation and gaps between kernels";
+inline constexpr const char* kLaunchWait = "waiting for launches";
+
 /// What one rank takes for a step, or for a micro-batch of it on one pipeline stage.
 struct StageAnswer {
   StepTimes times{};

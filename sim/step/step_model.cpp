@@ -63,7 +63,10 @@ double StepModel::assumed_s(const StepShape& shape) const {
 }
 
 StepLaunch StepModel::launch_of(double tokens, bool prefill) const {
-  if (deployment_.eager) return StepLaunch::eager;
+  return deployment_.eager ? StepLaunch::eager : usual_launch_of(tokens, prefill);
+}
+
+StepLaunch StepModel::usual_launch_of(double tokens, bool prefill) const {
   if (!prefill) return StepLaunch::graph;
   return tokens <= engine_.largest_prefill_graph ? StepLaunch::piecewise : StepLaunch::eager;
 }
@@ -76,7 +79,8 @@ StepCost StepModel::cost(const StepTerms& terms, const EngineHost& host) const {
   if (terms.launch == StepLaunch::graph) {
     cost.host_s = host.graph_step_s;
     cost.seconds = std::max(device, cost.host_s);
-    cost.host_bound = cost.host_s > device;
+    cost.waits_s = std::max(0.0, cost.host_s - device);
+    cost.host_bound = cost.waits_s > 0;
     return cost;
   }
   const bool eager = terms.launch == StepLaunch::eager;
@@ -89,7 +93,8 @@ StepCost StepModel::cost(const StepTerms& terms, const EngineHost& host) const {
   const double prepared = host.prepare_s * layers;
   cost.host_s = prepared + launched;
   cost.seconds = prepared + std::max(device, launched);
-  cost.host_bound = launched > device;
+  cost.waits_s = std::max(0.0, launched - device);
+  cost.host_bound = cost.waits_s > 0;
   return cost;
 }
 

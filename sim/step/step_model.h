@@ -22,6 +22,7 @@ struct StepCost {
   double seconds = 0;
   double host_s = 0;  ///< part that the host spends before it can launch the next step
   bool host_bound = false;
+  double waits_s = 0;  ///< of the device, for a host that has not launched yet
   double other_s = 0;  ///< kernels of no table
   double elementwise_s = 0;
 };
@@ -52,6 +53,8 @@ class StepModel {
   /// Seconds by which operators of physics alone may be off together, 90 %: times their spread.
   [[nodiscard]] double assumed_s(const StepShape& shape) const;
   [[nodiscard]] StepLaunch launch_of(double tokens, bool prefill) const;
+  /// The same where nobody asks for eager launches.
+  [[nodiscard]] StepLaunch usual_launch_of(double tokens, bool prefill) const;
   /// @param host  instead of the engine's own: fits.
   [[nodiscard]] StepCost cost(const StepTerms& terms, const EngineHost& host) const;
   [[nodiscard]] StepCost cost(const StepTerms& terms) const { return cost(terms, engine_.host); }

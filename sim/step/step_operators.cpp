@@ -19,6 +19,7 @@
 #include "sim/step/context_parallel.h"
 #include "sim/step/expert_exchange.h"
 #include "sim/step/expert_operators.h"
+#include "sim/step/fullest_rank.h"
 #include "sim/step/operator_maker.h"
 #include "sim/step/recurrent_operators.h"
 
@@ -184,10 +185,10 @@ class Maker {
   /// @param share  of the rows that these experts see.
   void add_routed(const std::string& name, const MoeBlock& block, const ExpertGroup& group, double share,
                   std::int64_t width, double layers) {
-    add_experts(
-        {name, group.expert, group.count, block.router.top_k, width, share, layers, expert_dtype_, routing_.sigma,
-         is_wide(), maker_.framework, maker_.version, place(group.count, block.router.top_k), exact_loads(group.count)},
-        deployment_, calibration_, maker_.result);
+    add_experts({name, group.expert, group.count, block.router.top_k, width, share, layers, expert_dtype_,
+                 routing_.sigma, is_wide(), maker_.framework, maker_.version, place(group.count, block.router.top_k),
+                 fullest(group.count, block.router.top_k), routing_.load.has_value(), exact_loads(group.count)},
+                deployment_, calibration_, maker_.result);
   }
 
   /// Of every rank, where the rows of each expert are said; experts lie in their order.
@@ -202,14 +203,29 @@ class Maker {
   }
 
   /// Where experts are, once for all layers alike; nullptr where ranks see all rows and experts have no copies.
-  std::shared_ptr<const PlacedExperts> place(std::int64_t count, int top_k) {
+  [[nodiscard]] std::shared_ptr<const PlacedExperts> place(std::int64_t count, int top_k) const {
     if (deployment_.redundant_experts == 0 && !is_wide()) return nullptr;
-    std::shared_ptr<const PlacedExperts>& known = placed_[{count, top_k}];
-    if (!known) {
-      known = std::make_shared<const PlacedExperts>(static_cast<int>(count), top_k, deployment_.ep,
-                                                    deployment_.redundant_experts, routing_.sigma);
+    return draw(count, top_k);
+  }
+
+  /// The fullest rank's load, where it is not that of all ranks.
+  [[nodiscard]] std::function<RankLoad(double)> fullest(std::int64_t count, int top_k) const {
+    const bool even = routing_.sigma <= kEvenSigma && !routing_.load;
+    if (even || count > kMostDrawnExperts || count % deployment_.ep != 0) return {};
+    if (!routing_.load) {
+      return [rank = fullest_rank(static_cast<int>(count), top_k, deployment_.ep, routing_.sigma)](double tokens) {
+        return rank->at(tokens);
+      };
     }
-    return known;
+    return [drawn = draw(count, top_k)](double tokens) { return drawn->at(tokens); };
+  }
+
+  [[nodiscard]] std::shared_ptr<const PlacedExperts> draw(std::int64_t count, int top_k) const {
+    ExpertLoad log_normal;
+    log_normal.kind = LoadKind::log_normal;
+    log_normal.parameter = routing_.sigma;
+    return placed_experts(static_cast<int>(count), top_k, deployment_.ep, deployment_.redundant_experts,
+                          routing_.load.value_or(log_normal));
   }
 
   void add_collective(const std::string& name, const CollectiveCost& cost, double count, double StepShape::* rows,
@@ -292,7 +308,6 @@ class Maker {
   DType expert_dtype_ = DType::bf16;
   double all_reduces_ = 0;
   std::vector<RoutedLayers> routed_;
-  std::map<std::pair<std::int64_t, int>, std::shared_ptr<const PlacedExperts>> placed_;  ///< by experts and top-k
   std::vector<std::pair<const Layer*, double>> seen_;
   OperatorMaker maker_;
 };

@@ -58,6 +58,7 @@ struct StepOperator {
 /// How evenly experts are chosen.
 struct StepRouting {
   double sigma = 1.0;                       ///< of ln(popularity of an expert); 0: all alike
+  std::optional<ExpertLoad> load{};         ///< nullopt: log-normal
   std::vector<ModalityShare> modalities{};  ///< as Workload has them
   std::vector<double> rows{};               ///< of each expert, of a layer by itself; empty: by popularity
   friend bool operator==(const StepRouting&, const StepRouting&) = default;

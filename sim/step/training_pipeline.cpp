@@ -85,6 +85,12 @@ Prediction put_together(std::vector<Prediction> stages, const std::vector<Traini
   for (const TrainingPhase phase : kPassed) of(costs, phase) *= stretch;
   const Seconds own_update = update_of(costs);
   const Seconds latency(passed.passes_s + passed.update_s);
+  // What others compute meanwhile is work of the same kinds.
+  const double longer_step = latency / *step.latency;
+  for (Seconds Factors::* part :
+       {&Factors::all_to_all, &Factors::memory_bandwidth, &Factors::routing_overhead, &Factors::compute}) {
+    step.factors.*part *= longer_step;
+  }
   step.operators.push_back({"pipeline", "waiting for other stages and transfers", "pipeline", 1,
                             std::max(Seconds(0), latency - computed - own_update), step.origin});
   if (own_update.value() > 0) {

@@ -50,13 +50,51 @@ TEST(BadQuestion, MoreGpusThanTheClusterHas) {
           "half has 4 devices, 8 ranks are asked for", "a larger cluster");
 }
 
-TEST(BadQuestion, AContextBeyondTheModelsIsSaid) {
-  const Finished finished = run_moecast(gpu("predict", {"--batch", "1", "--context", "200000", "--format", "json"}));
-  EXPECT_EQ(finished.code, 0) << finished.err;
-  EXPECT_THAT(Json::parse(finished.out).at("warnings").dump(), HasSubstr("exceed the 40960"));
-  EXPECT_THAT(finished.err, HasSubstr("exceed the 40960"));
-  const Finished prefix = run_moecast(gpu("predict", {"--phase", "prefill", "--prompt", "512", "--prefix", "40960"}));
-  EXPECT_THAT(prefix.err, HasSubstr("sequences of 41472 tokens exceed the 40960"));
+TEST(BadQuestion, MoreGpusThanTheClusterHasForTheAnalyticEngine) {
+  refused({"predict", "--model", "qwen3-235b-a22b", "--hw", "h200-sxm", "--tp", "8", "--dp", "16", "--ep", "128", "--pp",
+           "94", "--cluster", "h200-hgx-rail"},
+          2, "has 8192 devices, 12032 are asked for", "a larger cluster");
+  const Finished known = run_moecast(gpu("predict", {"--tp", "8", "--cluster", "h200-hgx-rail", "--format", "json"}));
+  EXPECT_EQ(Json::parse(known.out).at("inputs").at("cluster"), "h200-hgx-rail");
+}
+
+TEST(BadQuestion, AContextBeyondTheModelsIsAStatus) {
+  const auto ask = [](const char* command, std::vector<std::string> words) {
+    words.insert(words.end(), {"--format", "json"});
+    const Finished finished = run_moecast(gpu(command, words));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out);
+  };
+  for (const char* engine : {"analytic", "event"}) {
+    const Json json = ask("predict", {"--batch", "8", "--ep", "8", "--context", "200000", "--engine", engine});
+    EXPECT_EQ(json.at("status"), "outside_range") << engine;
+    EXPECT_TRUE(json.at("latency_s").is_null());
+    EXPECT_THAT(json.at("reason").get<std::string>(), HasSubstr("exceed the 40960"));
+  }
+  const Json prefix = ask("predict", {"--phase", "prefill", "--prompt", "512", "--prefix", "40960"});
+  EXPECT_THAT(prefix.at("reason").get<std::string>(), HasSubstr("sequences of 41472 tokens exceed the 40960"));
+  EXPECT_EQ(ask("predict", {"--batch", "1", "--context", "100000", "--max-context", "131072"}).at("status"), "ok");
+  const Finished none =
+      run_moecast({"recommend", "--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--prompt", "100000"});
+  EXPECT_EQ(none.code, 1);
+  EXPECT_THAT(none.out, HasSubstr("exceed the 40960"));
+}
+
+TEST(BadQuestion, FlagsThatMeanNothingAreRefused) {
+  refused(gpu("predict", {"--threads", "3"}), 2, "--threads", "leave it out");
+  refused(gpu("predict", {"--strategy", "dense-mask"}), 2, "--strategy", "leave it out");
+  refused(gpu("predict", {"--copies", "2"}), 2, "--copies", "leave it out");
+  const auto dense = [](std::vector<std::string> words) {
+    words.insert(words.begin(), {"predict", "--model", "llama-3.1-70b", "--hw", "h200-sxm", "--tp", "8"});
+    return words;
+  };
+  refused(dense({"--ep", "8"}), 2, "llama-3.1-70b has no experts", "leave it out");
+  refused(dense({"--load", "zipf:1"}), 2, "llama-3.1-70b has no experts", "leave it out");
+  refused({"predict", "--model", "mixtral-8x7b", "--hw", "h200-sxm", "--offload", "lru", "--resident-experts", "9"}, 2,
+          "--resident-experts: are 9, a rank has 8", "at most 8");
+  refused({"recommend", "--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--gpus", "3"}, 2, "3 is no power of two",
+          "1, 2, 4");
+  refused({"recommend", "--model", "qwen3-30b-a3b", "--hw", "amd-epyc-2cpu"}, 2, "is a CPU", "list hw");
 }
 
 TEST(BadQuestion, AZeroLengthPromptIsRefusedEverywhere) {

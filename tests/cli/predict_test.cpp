@@ -145,10 +145,10 @@ TEST(PredictContract, TheSourceOfATranslationCounts) {
   EXPECT_GT(large.at("memory_per_rank").at("kv_cache_bytes"), small.at("memory_per_rank").at("kv_cache_bytes"));
 }
 
-TEST(PredictContract, ALongContextIsWarnedOf) {
-  const Json a = answer({"--model", "gpt-oss-20b", "--dtype", "bf16", "--context", "500000"});
-  ASSERT_FALSE(a.at("warnings").empty());
-  EXPECT_THAT(a.at("warnings").back().get<std::string>(), HasSubstr("exceed the"));
+TEST(PredictContract, AContextBeyondTheModelsIsOutsideItsRange) {
+  const Json a = answer({"--model", "olmoe-1b-7b", "--dtype", "bf16", "--context", "5000", "--max-context", "4096"});
+  EXPECT_EQ(a.at("status"), "outside_range");
+  EXPECT_THAT(a.at("reason").get<std::string>(), HasSubstr("exceed the 4096"));
 }
 
 TEST(PredictContract, RangesAnswerOnceAValueInEveryFormat) {

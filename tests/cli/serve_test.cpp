@@ -254,9 +254,11 @@ TEST(Serve, ASmallCachePreempts_C22) {
 }
 
 TEST(Serve, TellsOfSequencesBeyondTheModel) {
-  const Finished finished = run_moecast(serve({"--rate", "0.01", "--requests", "3", "--prompt", "100000"}));
-  EXPECT_EQ(finished.code, 0) << finished.err;
-  EXPECT_THAT(finished.err, HasSubstr("exceed the"));
+  const Json json = answer({"--rate", "0.01", "--requests", "3", "--prompt", "100000"});
+  EXPECT_EQ(json.at("status"), "outside_range");
+  EXPECT_THAT(json.at("reason").get<std::string>(), HasSubstr("exceed the 40960"));
+  EXPECT_EQ(answer({"--rate", "0.01", "--requests", "3", "--prompt", "100000", "--max-context", "131072"}).at("status"),
+            "ok");
 }
 
 TEST(Serve, ARequestAloneTakesWhatTheServiceLawSays) {
@@ -281,6 +283,28 @@ TEST(Serve, TheHostOfAnEngineIsASecondLawOfSteps) {
   // Launching a prompt takes the host longer than the device.
   EXPECT_GT(host.at("tpot_p50_s"), service.at("tpot_p50_s"));
   EXPECT_LT(host.at("tpot_p50_s"), 2 * service.at("tpot_p50_s").get<double>());
+}
+
+TEST(Serve, EagerLaunchesSlowSmallStepsUnderBothLaws) {
+  for (const char* law : {"service", "host"}) {
+    // One client: the host takes longer to launch a step than its kernels run.
+    const std::vector<std::string> alone{"--concurrency", "1", "--requests", "8", "--warmup", "2", "--step-law", law};
+    std::vector<std::string> more = alone;
+    more.emplace_back("--eager");
+    const Json replayed = answer(alone);
+    const Json eager = answer(more);
+    EXPECT_GT(eager.at("tpot_p50_s").get<double>(), 2 * replayed.at("tpot_p50_s").get<double>()) << law;
+    EXPECT_EQ(eager.at("inputs").at("eager"), true);
+    EXPECT_FALSE(replayed.at("inputs").contains("eager"));
+  }
+  // A prompt of a whole step was launched eagerly in what was measured too.
+  const std::vector<std::string> prompts{"--concurrency", "1",    "--requests", "8", "--warmup", "2",
+                                         "--prompt",      "8192", "--output",   "1"};
+  std::vector<std::string> more = prompts;
+  more.emplace_back("--eager");
+  EXPECT_DOUBLE_EQ(answer(more).at("ttft_p50_s").get<double>(), answer(prompts).at("ttft_p50_s").get<double>());
+  more = {"--concurrency", "1", "--requests", "8", "--warmup", "2", "--eager", "--explain"};
+  EXPECT_THAT(answer(more).dump(), HasSubstr("graphs that are replayed"));
 }
 
 TEST(Serve, ExplainsARequestAndWhatWouldHelp) {

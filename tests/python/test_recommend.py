@@ -118,3 +118,16 @@ def test_wrong_flags(arguments, words):
     done = call(*arguments)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_a_goal_that_is_a_little_tighter_costs_a_little():
+    """The largest load that meets a goal is found between doublings too."""
+
+    def cheapest(tpot):
+        return ask("--hw", "h200-sxm", "--gpus", "8", "--tpot", tpot, "--price", "h200-sxm=3.5")["deployments"][0]
+
+    loose = cheapest("30ms")
+    for share in (0.97, 0.9, 0.8):
+        tight = cheapest(f"{30 * share}ms")
+        assert tight["tpot_s"] > 0.9 * 0.030 * share
+        assert tight["cost_per_million_tokens"] < 1.35 * loose["cost_per_million_tokens"] / share

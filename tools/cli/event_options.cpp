@@ -80,7 +80,9 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
   text("--system", flags.system, "NAME",
        "How a published system runs MoE layers (moecast list systems): stands for --dispatch, --exchange, --placement, "
        "--chunks, --shadow, and the capacity of experts that have none");
-  text("--cluster", flags.cluster, "NAME|FILE", "How ranks are wired (moecast list clusters; default: the device's)");
+  text("--cluster", flags.cluster, "NAME|FILE",
+       "How ranks are wired (moecast list clusters; default: the device's); the analytic engine asks it only how many "
+       "devices there are");
   text("--dispatch", flags.dispatch, "NAME",
        "deepep-low-latency, deepep-normal, nvlink-one-sided, nccl (default: by tokens and cluster)");
   text("--exchange", flags.exchange, "NAME",
@@ -127,7 +129,6 @@ Engine engine_of(const EventFlags& flags) {
   };
   refuse(!flags.samples.empty(), "--samples");
   refuse(!flags.system.empty(), "--system");
-  refuse(!flags.cluster.empty(), "--cluster");
   refuse(!flags.dispatch.empty(), "--dispatch");
   refuse(!flags.exchange.empty(), "--exchange");
   refuse(!flags.flows.empty(), "--flows");
@@ -265,6 +266,14 @@ Cluster choose_cluster(const std::string& name, const std::string& device, const
   if (first) return *first;
   throw UsageError("--cluster", fmt::format("is missing: no cluster of {} is known", device),
                    "moecast list clusters shows some; a file describes another (hwprofiles/cluster.schema.json)");
+}
+
+void require_devices(const Cluster& cluster, const Deployment& deployment) {
+  const std::int64_t most = static_cast<std::int64_t>(cluster.most_nodes) * cluster.devices_per_node;
+  const double asked = static_cast<double>(deployment.tp) * deployment.dp * deployment.cp * deployment.pp;
+  if (asked <= static_cast<double>(most)) return;
+  throw UsageError("--cluster", fmt::format("{} has {} devices, {:.0f} are asked for", cluster.name, most, asked),
+                   "fewer ranks, or a larger cluster (moecast list clusters)");
 }
 
 void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::vector<InputValue>& inputs) {

@@ -55,6 +55,9 @@ std::optional<MoeSystem> apply_system(EventFlags& flags, const DataFolders& fold
 /// @throws UsageError on a typo, or when no cluster of the device is known.
 Cluster choose_cluster(const std::string& name, const std::string& device, const DataFolders& folders);
 
+/// @throws UsageError when tp x dp x cp x pp are more than the cluster has.
+void require_devices(const Cluster& cluster, const Deployment& deployment);
+
 /// "gaussian:0.5" or "uniform:1" as noise of a router's scores. @throws UsageError of --noise.
 std::pair<RoutingNoise, double> parse_noise(const std::string& text);
 

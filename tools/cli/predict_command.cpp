@@ -29,12 +29,22 @@ std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> qu
   return answers;
 }
 
-std::vector<Answer> ask(const QueryOptions& options) {
+std::vector<Answer> ask(const QueryOptions& options, const std::string& cluster_name) {
   const DataFolders folders = find_data_folders(options.data);
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
   refuse_backend_typo(options.backend, hardware);
   std::vector<Query> queries = make_queries(with_usual_load(options, hardware.gpu), folders, hardware.threads);
-  for (Query& query : queries) complete_query(query, options, hardware);
+  std::optional<Cluster> cluster;
+  if (!cluster_name.empty()) {
+    if (!hardware.gpu) throw UsageError("--cluster", "is of GPUs, or of --engine event", "leave it out");
+    cluster = choose_cluster(cluster_name, hardware.folder, folders);
+  }
+  for (Query& query : queries) {
+    complete_query(query, options, hardware);
+    if (!cluster) continue;
+    require_devices(*cluster, query.deployment);
+    query.inputs.push_back({"cluster", cluster->name, true});
+  }
   const std::unique_ptr<Predictor> predictor = load_predictor(hardware, folders);
   return answer_all(*predictor, std::move(queries), options.model);
 }
@@ -52,7 +62,7 @@ int run_predict(const QueryOptions& options, const EventFlags& events, const Exp
     if (!sampled) return 130;
     answers = std::move(*sampled);
   } else {
-    answers = ask(options);
+    answers = ask(options, events.cluster);
   }
   show_warnings(answers);
   const bool single = answers.size() == 1 && answers.front().query.varied.empty();

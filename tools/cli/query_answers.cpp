@@ -6,6 +6,8 @@
 #include <map>
 #include <set>
 
+#include "models/plan/deployment_rules.h"
+
 namespace moecast {
 
 void blame_flag(const InputError& error, const std::string& model) {
@@ -25,6 +27,9 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"load", "--load"},
                                                         {"rows_per_expert", "--rows"},
                                                         {"cluster", "--cluster"},
+                                                        {"resident_experts", "--resident-experts"},
+                                                        {"kv_dtype", "--kv-dtype"},
+                                                        {"gpus", "--gpus"},
                                                         {"slow rank", "--slow-rank"},
                                                         {"exchange", "--exchange"},
                                                         {"flows", "--flows"},
@@ -65,7 +70,31 @@ QueryOptions with_usual_load(QueryOptions options, bool gpu) {
   return options;
 }
 
+void refuse_cpu_flags(const QueryOptions& options, const HardwareChoice& hardware) {
+  if (!hardware.gpu) return;
+  const auto refuse = [](const std::string& typed, const char* flag, const char* problem) {
+    if (!typed.empty()) throw UsageError(flag, problem, "leave it out");
+  };
+  refuse(options.strategy, "--strategy", "is chosen by the engine on a GPU");
+  refuse(options.numbers.at("--threads"), "--threads", "are those of a CPU");
+  refuse(options.numbers.at("--copies"), "--copies", "of a layer in a row are executed on CPUs only");
+}
+
+/// Of a model that has none.
+void refuse_expert_flags(const QueryOptions& options, const Query& query) {
+  if (has_experts(query.architecture)) return;
+  const auto refuse = [&](bool given, const char* flag) {
+    if (given) throw UsageError(flag, query.architecture.name + " has no experts", "leave it out");
+  };
+  refuse(query.deployment.ep > 1, "--ep");
+  refuse(query.deployment.moe_tp.value_or(1) > 1, "--moe-tp");
+  refuse(query.deployment.redundant_experts > 0, "--redundant-experts");
+  refuse(!options.load.empty(), "--load");
+}
+
 void complete_query(Query& query, const QueryOptions& options, const HardwareChoice& hardware) {
+  refuse_cpu_flags(options, hardware);
+  refuse_expert_flags(options, query);
   assume_profiled_dtype(query, hardware);
   for (InputValue& input : query.inputs) {
     if (input.name == "load" && options.load.empty()) input.given = false;

@@ -27,6 +27,8 @@ void add_query_options(const Command& command, QueryOptions& options) {
        "sorted-grouped (default), per-expert-loop, capacity-padded, dense-mask");
   text("--dtype", options.dtype, "NAME", kDeploymentGroup,
        "fp32, bf16, ... (default: the model's, or what the machine was profiled in)");
+  text("--kv-dtype", options.kv_dtype, "NAME", kDeploymentGroup,
+       "Of the KV cache: bf16, fp8, ... (default: the model's, else that of activations)");
   command
       .add_flag(
           "--eager", options.eager,

@@ -35,6 +35,8 @@ constexpr std::array kNumbers{
         "Prefill, mixed: tokens of each prompt before the new ones, found in the KV cache (prefix cache, earlier "
         "chunks)"},
     NumberFlag{"--prefill-batch", "prefill_batch", 0, kMaxSize, "0", kWorkloadGroup, "Mixed: sequences in prefill"},
+    NumberFlag{"--max-context", "max_context_tokens", 1, kMaxSize, "", kWorkloadGroup,
+               "Tokens that a sequence may have, where the model was stretched (default: what it is made for)"},
     NumberFlag{"--copies", "copies", 1, 4096, "1", kWorkloadGroup, "Equal layers cycled through (cache residency)"},
     NumberFlag{"--accumulation", "accumulation", 1, 65536, "1", kTrainingGroup,
                "Micro-batches of a step, one after another"},

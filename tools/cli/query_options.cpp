@@ -9,6 +9,7 @@
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/memory.h"
 #include "models/plan/token_classes.h"
 #include "models/routing/routing_trace.h"
 #include "tools/cli/command.h"
@@ -34,6 +35,7 @@ Deployment deployment_of(const QueryOptions& options, const Combination& values,
   deployment.backend = options.backend;
   if (!options.strategy.empty()) deployment.strategy = parse_strategy(options.strategy);
   if (!options.dtype.empty()) deployment.dtype = parse_dtype_flag(options.dtype);
+  if (!options.kv_dtype.empty()) deployment.kv_dtype = parse_dtype_flag(options.kv_dtype, "--kv-dtype");
   deployment.offload =
       parse_offload(options.offload,
                     values.has("--resident-experts") ? std::optional(values.at("--resident-experts")) : std::nullopt);
@@ -223,12 +225,13 @@ void refuse_contradictions(const QueryOptions& options, bool layer) {
                      "leave out --hidden, --width, --experts, --top-k, --tokens, ...; for a model write --batch");
   }
   if (!layer) return;
-  for (const char* name :
-       {"--batch", "--context", "--prompt", "--prefix", "--source", "--prefill-batch", "--draft-tokens"}) {
+  for (const char* name : {"--batch", "--context", "--prompt", "--prefix", "--source", "--prefill-batch",
+                           "--draft-tokens", "--max-context"}) {
     if (!options.numbers.at(name).empty()) {
       throw UsageError(name, "means nothing for a single layer", "write --tokens N");
     }
   }
+  if (!options.kv_dtype.empty()) throw UsageError("--kv-dtype", "means nothing for a single layer", "leave it out");
   if (!options.acceptance.empty()) {
     throw UsageError("--acceptance", "means nothing for a single layer", "leave it out");
   }
@@ -271,6 +274,8 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
   text("backend", options.backend.empty() ? "the profile's first" : options.backend, options.backend);
   text("strategy", strategy_name(query.deployment.strategy), options.strategy);
   text("dtype", std::string(to_string(query.deployment.dtype.value_or(query.architecture.dtype))), options.dtype);
+  if (!layer)
+    text("kv_dtype", std::string(to_string(cache_dtype(query.architecture, query.deployment))), options.kv_dtype);
   if (query.deployment.eager) add("eager", true, true);
   if (query.workload.acceptance) add("acceptance_ratio", *query.workload.acceptance, true);
   add_mix_inputs(options.mix, query.workload, inputs);
@@ -333,6 +338,7 @@ Query QuerySet::at(std::size_t index) const {
               parse_without(options_.without),
               {},
               {}};
+  if (values.has("--max-context")) query.architecture.max_context = values.at("--max-context");
   refuse_other_trace(query);
   query.inputs = inputs_of(options_, query, values, !model_);
   for (std::size_t i = 0; i < number_flags().size(); ++i) {

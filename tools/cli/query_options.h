@@ -45,6 +45,7 @@ struct QueryOptions {
   bool no_gated = false;
   bool pad = false;
   bool eager = false;
+  std::string kv_dtype;
   TrainingFlags training;
   std::map<std::string, std::string> numbers;  ///< "--batch" -> "1,8,64"; empty = not given
 };
@@ -117,7 +118,7 @@ ExpertLoad parse_load(const std::string& text, std::uint64_t seed);
 KernelStrategy parse_strategy(const std::string& text);
 std::string strategy_name(KernelStrategy strategy);
 /// @throws UsageError with the nearest name.
-DType parse_dtype_flag(const std::string& text);
+DType parse_dtype_flag(const std::string& text, const std::string& flag = "--dtype");
 /// "all-to-all,memory-bandwidth,routing-overhead,imbalance". @throws UsageError with the nearest name.
 Without parse_without(const std::string& text);
 

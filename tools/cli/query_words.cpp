@@ -54,13 +54,13 @@ std::string strategy_name(KernelStrategy strategy) {
   return "unknown";
 }
 
-DType parse_dtype_flag(const std::string& text) {
+DType parse_dtype_flag(const std::string& text, const std::string& flag) {
   if (const auto dtype = parse_dtype(text)) return *dtype;
   static const std::vector<std::string_view> names{"fp32",  "bf16", "fp16", "fp8",   "fp8_block",
                                                    "mxfp8", "int8", "int4", "mxfp4", "nvfp4"};
   const auto near = nearest_name(text, names);
   throw UsageError(
-      "--dtype", fmt::format("\"{}\" is not a number format", text),
+      flag, fmt::format("\"{}\" is not a number format", text),
       near ? fmt::format("did you mean \"{}\"?", *near) : fmt::format("write one of: {}", fmt::join(names, ", ")));
 }
 

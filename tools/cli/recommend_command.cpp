@@ -8,6 +8,7 @@
 #include "models/core/quantity_text.h"
 #include "tools/cli/command.h"
 #include "tools/cli/data_folders.h"
+#include "tools/cli/hardware_choice.h"
 #include "tools/cli/model_choice.h"
 #include "tools/cli/output.h"
 #include "tools/cli/query_answers.h"
@@ -24,7 +25,7 @@ struct RecommendOptions {
   std::string pp = "1-8*2";
   std::string cp = "1";
   std::string backend = "vllm";
-  std::string dtype;
+  std::string dtype, max_context;
   std::string prompt = "1024";
   std::string output = "1024";
   std::string ttft, tpot;
@@ -135,7 +136,10 @@ int run(const RecommendOptions& options) {
   if (options.model.empty())
     throw UsageError("--model", "is missing", "a name of moecast list models, or a config.json");
   if (options.hw.empty()) throw UsageError("--hw", "is missing", "e.g. --hw h200-sxm,b200-sxm");
-  const Architecture architecture = load_model(options.model, folders);
+  Architecture architecture = load_model(options.model, folders);
+  if (!options.max_context.empty()) {
+    architecture.max_context = parse_count(options.max_context, "--max-context", 1, 100'000'000);
+  }
   std::optional<DType> dtype;
   if (!options.dtype.empty()) dtype = parse_dtype_flag(options.dtype);
   ServiceGoals goals;
@@ -153,7 +157,12 @@ int run(const RecommendOptions& options) {
   const std::map<std::string, double> prices = parse_prices(options.price, names);
   std::vector<ServiceMachine> machines;
   for (const std::string& name : names) {
-    ServiceMachine machine{name, profile_folder(folders, name), std::nullopt};
+    const HardwareChoice hardware = choose_hardware(name, folders);
+    if (!hardware.gpu) {
+      throw UsageError("--hw", fmt::format("{} is a CPU: no serving engine is known on it", name),
+                       "name GPUs: moecast list hw");
+    }
+    ServiceMachine machine{name, hardware.folder, std::nullopt};
     if (const auto price = prices.find(name); price != prices.end()) machine.price_per_hour = price->second;
     machines.push_back(std::move(machine));
   }
@@ -212,6 +221,8 @@ void add_recommend_command(const Command& app, CommandLine& line) {
                   "context-parallel ranks to examine (default 1: what engines exchange is assumed)");
   add_text_option(command, "--backend", options->backend, "ENGINE", "vllm (default), sglang, trtllm");
   add_text_option(command, "--dtype", options->dtype, "FORMAT", "of the weights (default: the model's)");
+  add_text_option(command, "--max-context", options->max_context, "COUNT",
+                  "tokens that a sequence may have, where the model was stretched (default: what it is made for)");
   add_text_option(command, "--prompt", options->prompt, "COUNT", "tokens of a prompt (default 1024)");
   add_text_option(command, "--output", options->output, "COUNT", "tokens generated for it (default 1024)");
   add_text_option(command, "--ttft", options->ttft, "TIME", "goal: time to the first token, e.g. 500ms");

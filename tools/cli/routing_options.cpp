@@ -10,6 +10,7 @@
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "models/core/quantity_text.h"
+#include "models/routing/inclusion.h"
 #include "models/routing/routing_trace.h"
 #include "tools/cli/command.h"
 #include "tools/cli/event_options.h"

@@ -76,6 +76,10 @@ std::vector<Candidate> candidates_of(const ServeOptions& asked) {
     add(name, fmt::format("{} {} instead of {}", title, then, now),
         [&](ServeOptions& o) { o.*text = std::to_string(then); });
   };
+  if (asked.eager) {
+    add("eager", "graphs that are replayed instead of kernels launched one by one",
+        [](ServeOptions& o) { o.eager = false; });
+  }
   number("max_batched_tokens", "tokens a step", &ServeOptions::batched_tokens, 0.25);
   number("max_batched_tokens", "tokens a step", &ServeOptions::batched_tokens, 4);
   number("max_sequences", "sequences a rank", &ServeOptions::sequences, 0.5);

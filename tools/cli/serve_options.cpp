@@ -10,6 +10,8 @@ void add_deployment_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--hw", options.hw, "NAME", "GPU: a name of `list hw`, or a folder");
   add_text_option(command, "--backend", options.backend, "ENGINE", "vllm (default), sglang, trtllm");
   add_text_option(command, "--dtype", options.dtype, "FORMAT", "of the weights (default: the model's)");
+  add_text_option(command, "--kv-dtype", options.kv_dtype, "FORMAT",
+                  "of the KV cache (default: the model's, else that of activations)");
   add_text_option(command, "--tp", options.tp, "RANKS", "tensor-parallel ranks of an instance (default 1)");
   add_text_option(command, "--ep", options.ep, "RANKS", "expert-parallel ranks (default 1)");
   add_text_option(command, "--dp", options.dp, "RANKS", "data-parallel ranks of attention (default 1)");
@@ -17,6 +19,9 @@ void add_deployment_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--cp", options.cp, "RANKS", "context-parallel ranks (default 1)");
   add_text_option(command, "--moe-tp", options.moe_tp, "RANKS",
                   "ranks that share an expert (default tp x dp x cp / ep)");
+  command.add_flag(
+      "--eager", options.eager,
+      "launch kernels one by one, as --enforce-eager and --disable-cuda-graph do (default: replay graphs)");
   add_text_option(command, "--draft-tokens", options.draft_tokens, "COUNT",
                   "that the model's layers of multi-token prediction guess ahead of each step (default 0)");
   add_text_option(command, "--acceptance", options.acceptance, "P",
@@ -54,6 +59,8 @@ void add_serve_options(const Command& command, ServeOptions& options) {
                   "of the requests, drawn at random, that go before the others (default 0)");
   add_text_option(command, "--prompt", options.prompt, "COUNT", "tokens of a prompt (default 1024)");
   add_text_option(command, "--output", options.output, "COUNT", "tokens generated for it (default 256)");
+  add_text_option(command, "--max-context", options.max_context, "COUNT",
+                  "tokens that a sequence may have, where the model was stretched (default: what it is made for)");
   add_text_option(command, "--shared-prefix", options.shared_prefix, "COUNT",
                   "tokens that all prompts begin with, computed and cached once (default 0)");
   add_text_option(command, "--seed", options.seed, "SEED", "of the arrivals (default 1)");

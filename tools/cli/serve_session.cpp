@@ -8,6 +8,7 @@
 
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/memory.h"
 #include "sim/step/service_arrivals.h"
 #include "tools/cli/command.h"
 #include "tools/cli/hardware_choice.h"
@@ -68,6 +69,9 @@ ServeSession::ServeSession(const ServeOptions& options) : options_(options), fol
   read_deployment();
   read_goals();
   architecture_ = load_model(options.model, folders_);
+  if (!options.max_context.empty()) {
+    architecture_.max_context = parse_count(options.max_context, "--max-context", 1, 100'000'000);
+  }
   const HardwareChoice hardware = choose_hardware(options.hw, folders_);
   if (!hardware.gpu) {
     throw UsageError("--hw", fmt::format("{} is a CPU: no serving engine is known on it", options.hw),
@@ -184,8 +188,10 @@ void ServeSession::read_deployment() {
   if (!options_.moe_tp.empty()) deployment_.moe_tp = ranks(options_.moe_tp, "--moe-tp");
   deployment_.draft_tokens = static_cast<int>(parse_count(options_.draft_tokens, "--draft-tokens", 0, 64));
   deployment_.backend = options_.backend;
+  deployment_.eager = options_.eager;
   deployment_.kv_block_tokens = parse_count(options_.block, "--kv-block", 1, 1 << 20);
   if (!options_.dtype.empty()) deployment_.dtype = parse_dtype_flag(options_.dtype);
+  if (!options_.kv_dtype.empty()) deployment_.kv_dtype = parse_dtype_flag(options_.kv_dtype, "--kv-dtype");
   double all = 1;
   for (const int degree : {deployment_.tp, deployment_.dp, deployment_.cp, deployment_.pp}) all *= degree;
   if (all > kMostServeRanks || deployment_.ep * static_cast<double>(deployment_.moe_tp.value_or(1)) > kMostServeRanks) {
@@ -322,6 +328,7 @@ std::vector<InputValue> ServeSession::inputs_of(const Asked& asked, const std::v
       {"dtype", std::string(to_string(deployment_.dtype.value_or(architecture_.dtype))), !o.dtype.empty()}};
   const auto add = [&](const char* name, auto value, bool given) { inputs.push_back({name, value, given}); };
   const ServeOptions usual;
+  add("kv_dtype", std::string(to_string(cache_dtype(architecture_, deployment_))), !o.kv_dtype.empty());
   add("tp", static_cast<std::int64_t>(deployment_.tp), o.tp != usual.tp);
   add("ep", static_cast<std::int64_t>(deployment_.ep), o.ep != usual.ep);
   add("dp", static_cast<std::int64_t>(deployment_.dp), o.dp != usual.dp);
@@ -330,6 +337,7 @@ std::vector<InputValue> ServeSession::inputs_of(const Asked& asked, const std::v
   const int moe_tp = deployment_.moe_tp.value_or(stage_ranks(deployment_) / deployment_.ep);
   add("moe_tp", static_cast<std::int64_t>(moe_tp), !o.moe_tp.empty());
   add("draft_tokens", static_cast<std::int64_t>(deployment_.draft_tokens), o.draft_tokens != usual.draft_tokens);
+  if (o.eager) add("eager", true, true);
   if (!o.acceptance.empty()) add("acceptance_ratio", parse_number(o.acceptance, "--acceptance"), true);
   if (setup_.split) {
     add("prefill_instances", static_cast<std::int64_t>(setup_.split->prefill_instances), !o.prefill_instances.empty());

@@ -37,9 +37,14 @@ constexpr std::array kLists{
     ListFlag{"--backend", "backend", [](Options& o) -> std::string& { return o.backend; }},
     ListFlag{"--load", "load", [](Options& o) -> std::string& { return o.load; }},
     ListFlag{"--dtype", "dtype", [](Options& o) -> std::string& { return o.dtype; }},
+    ListFlag{"--kv-dtype", "kv_dtype", [](Options& o) -> std::string& { return o.kv_dtype; }},
     ListFlag{"--strategy", "strategy", [](Options& o) -> std::string& { return o.strategy; }},
     ListFlag{"--capacity-factor", "capacity_factor", [](Options& o) -> std::string& { return o.capacity_factor; },
              true},
+    ListFlag{"--acceptance", "acceptance_ratio", [](Options& o) -> std::string& { return o.acceptance; }, true},
+    ListFlag{"--seed", "seed", [](Options& o) -> std::string& { return o.seed; }, true},
+    ListFlag{"--resident-bytes", "resident_bytes", [](Options& o) -> std::string& { return o.offload.resident_bytes; }},
+    ListFlag{"--host-link", "host_link", [](Options& o) -> std::string& { return o.offload.host_link; }},
     ListFlag{"--overflow", "overflow", [](Options& o) -> std::string& { return o.overflow; }},
     ListFlag{"--activation", "activation", [](Options& o) -> std::string& { return o.activation; }},
     ListFlag{"--offload", "offload", [](Options& o) -> std::string& { return o.offload.policy; }},
@@ -74,7 +79,12 @@ Json nulls_of(const Json& json) {
 }
 
 /// A word that was accepted as a number, or as the absence of one.
-Json number_of(const std::string& word) { return word == "none" ? Json() : Json(parse_number(word, "sweep")); }
+Json number_of(const std::string& word) {
+  if (word == "none") return {};
+  const double number = parse_number(word, "sweep");
+  const bool whole = word.find_first_not_of("0123456789") == std::string::npos && number < 1e15;
+  return whole ? Json(static_cast<std::int64_t>(number)) : Json(number);
+}
 
 /// A row is a line.
 std::string one_line(std::string text) {

@@ -37,6 +37,48 @@ TEST(MemoryPerRank, MixtralInBf16DoesNotFitEightyGigabytes_C11) {
   EXPECT_LT(memory_per_rank(mixtral(), four_bit, w).weights.value(), 32e9);
 }
 
+TEST(MemoryPerRank, CacheIsInTheFormatOfActivationsUnlessSaid) {
+  Workload w;
+  w.batch = 16;
+  w.context = 4095;
+  const auto cache = [&](std::optional<DType> weights, std::optional<DType> kv) {
+    Deployment d;
+    d.dtype = weights;
+    d.kv_dtype = kv;
+    return memory_per_rank(mixtral(), d, w).kv_cache.value();
+  };
+  // 2 bytes x (8 keys + 8 values) x 128 x 32 layers x 16 sequences x 4096 tokens.
+  const double bf16 = 2.0 * 16 * 128 * 32 * 16 * 4096;
+  EXPECT_DOUBLE_EQ(cache(std::nullopt, std::nullopt), bf16);
+  for (const DType weights : {DType::fp8, DType::fp8_block, DType::int4, DType::nvfp4}) {
+    EXPECT_DOUBLE_EQ(cache(weights, std::nullopt), bf16) << to_string(weights);
+  }
+  EXPECT_DOUBLE_EQ(cache(DType::fp32, std::nullopt), 2 * bf16);
+  EXPECT_DOUBLE_EQ(cache(DType::fp8_block, DType::fp8), bf16 / 2);
+  Architecture says = mixtral();
+  says.kv_dtype = DType::fp8;
+  EXPECT_DOUBLE_EQ(memory_per_rank(says, {}, w).kv_cache.value(), bf16 / 2);
+}
+
+TEST(MemoryPerRank, AKvHeadIsTheLeastThatARankHolds) {
+  Architecture one = mixtral();
+  one.decoder.resize(1);
+  std::get<AttentionBlock>(one.decoder[0].blocks[0]).kv_heads = 4;
+  std::erase_if(one.decoder[0].blocks, [](const Block& b) { return std::holds_alternative<MoeBlock>(b); });
+  one.vocabulary = 0;
+  const auto weights = [&](int tp) {
+    Deployment d;
+    d.tp = tp;
+    return memory_per_rank(one, d, Workload{}).weights.value();
+  };
+  // Queries and output are split over 8 ranks, keys and values over 4.
+  const double square = 4096.0 * 4096;
+  const double heads = 2 * 4096.0 * 4 * 128;
+  const double norm = 4096;
+  EXPECT_DOUBLE_EQ(weights(4), 2 * ((2 * square + heads) / 4 + norm));
+  EXPECT_DOUBLE_EQ(weights(8), 2 * (2 * square / 8 + heads / 4 + norm));
+}
+
 TEST(MemoryPerRank, CacheIsKeptInWholeBlocks) {
   Workload w;
   w.batch = 3;

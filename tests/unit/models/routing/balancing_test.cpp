@@ -10,6 +10,7 @@
 
 #include "models/core/error.h"
 #include "models/routing/capacity.h"
+#include "models/routing/inclusion.h"
 #include "models/routing/load.h"
 
 namespace moecast {

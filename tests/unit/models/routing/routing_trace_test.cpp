@@ -16,6 +16,7 @@
 
 #include "models/core/error.h"
 #include "models/core/file.h"
+#include "models/routing/inclusion.h"
 #include "models/routing/load.h"
 
 namespace moecast {

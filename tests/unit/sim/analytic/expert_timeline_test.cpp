@@ -121,7 +121,8 @@ TEST(ExpertTimeline, GraphsAreCapturedAgainOnlyWherePlacesChange) {
   EXPECT_DOUBLE_EQ(timeline[1].recapture->value(), 10);
   EXPECT_EQ(timeline[2].places, 9);
   EXPECT_DOUBLE_EQ(timeline[2].recapture->value(), 0);
-  EXPECT_EQ(timeline[2].steady.latency->value(), timeline[1].steady.latency->value());
+  // The second one takes a free place: nearly the same rows on the fullest rank.
+  EXPECT_NEAR(timeline[2].steady.latency->value() / timeline[1].steady.latency->value(), 1, 0.01);
 }
 
 TEST(ExpertTimeline, WhatNobodyKnowsIsUnknownAndNotZero) {

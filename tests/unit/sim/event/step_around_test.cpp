@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "models/core/error.h"
+#include "sim/step/stage_answer.h"
 #include "tests/support/h200_machine.h"
 
 namespace moecast {
@@ -35,7 +37,7 @@ TEST(StepAround, IsTheStepWithoutItsExperts) {
   // Attention of 61 layers, three dense layers and the head: everything but the MoE blocks is counted once.
   const double listed = std::accumulate(around.operators.begin(), around.operators.end(), 0.0,
                                         [](double sum, const OperatorCost& op) { return sum + op.latency.value(); });
-  EXPECT_NEAR(58 * around.before_s + around.outside_s, listed, 1e-9 * listed);
+  EXPECT_NEAR(58 * around.before_s + around.outside_s + around.prepared_s, listed, 1e-9 * listed);
   for (const OperatorCost& op : around.operators) EXPECT_THAT(op.name, testing::Not(testing::HasSubstr("experts")));
   const Prediction whole = h200_analytic().predict(deepseek(), wide(32), decode(2048));
   const double experts =
@@ -52,7 +54,8 @@ TEST(StepAround, AWholeStepIsItsLayersAndWhatLiesAround) {
   const Prediction step =
       predict_ep(h200_machine(), h200_rails(), deepseek(), wide(32), decode(2048), few(), &h200_analytic());
   const StepAround around = step_around(h200_analytic(), deepseek(), wide(32), decode(2048), 1, 58);
-  EXPECT_NEAR(step.latency->value(), layers.latency->value() + 58 * around.before_s + around.outside_s,
+  EXPECT_NEAR(step.latency->value(),
+              layers.latency->value() + 58 * around.before_s + around.outside_s + around.prepared_s,
               1e-6 * step.latency->value());
   EXPECT_THAT(layers.warnings, testing::Contains(testing::HasSubstr("head are not in it")));
   EXPECT_THAT(step.warnings, testing::Not(testing::Contains(testing::HasSubstr("head are not in it"))));
@@ -149,8 +152,36 @@ TEST(StepAround, ASlowRankIsSlowAllTheStep) {
   options.slow_ranks = {{3, 2.0}};
   const Prediction slow = latency();
   const StepAround around = step_around(h200_analytic(), deepseek(), wide(32), decode(2048), 1, 58);
-  EXPECT_GT(slow.latency->value() - usual.latency->value(), 58 * around.before_s + around.outside_s - around.launch_s);
+  EXPECT_GT(slow.latency->value() - usual.latency->value(), 58 * around.before_s + around.outside_s);
   EXPECT_GT(*slow.factors.expert_parallel_efficiency_ratio, 0.4) << "slow attention is not slow experts";
+}
+
+TEST(StepAround, AHostThatLaunchesKernelsOneByOneHidesFullRanks) {
+  // Few tokens: the host needs longer to launch all kernels than they run; what the fullest rank takes beyond the mean
+  // hides behind it.
+  Deployment eager = wide(8);
+  eager.eager = true;
+  Workload skewed = decode(16);
+  skewed.load.kind = LoadKind::zipf;
+  skewed.load.parameter = 1;
+  const StepAround around = step_around(h200_analytic(), deepseek(), eager, skewed, 1, 58);
+  ASSERT_GT(around.launched_s, 0);
+  const Prediction step = predict_ep(h200_machine(), h200_rails(), deepseek(), eager, skewed, few(), &h200_analytic());
+  const Prediction replayed =
+      predict_ep(h200_machine(), h200_rails(), deepseek(), wide(8), skewed, few(), &h200_analytic());
+  const Prediction closed = h200_analytic().predict(deepseek(), eager, skewed);
+  EXPECT_NEAR(step.latency->value(), around.prepared_s + around.launched_s, 1e-9 * step.latency->value());
+  EXPECT_NEAR(step.latency->value(), closed.latency->value(), 1e-9 * step.latency->value());
+  EXPECT_GT(step.latency->value(), replayed.latency->value());
+  EXPECT_EQ(step.bottleneck, "launch");
+  const auto waiting = std::ranges::find(step.operators, std::string(kLaunchWait), &OperatorCost::name);
+  ASSERT_NE(waiting, step.operators.end());
+  EXPECT_NEAR(waiting->latency.value(), step.latency->value() - around.prepared_s - replayed.latency->value(),
+              0.05 * step.latency->value());
+  // Kernels that take longer than their launches hide the host instead.
+  const Prediction full =
+      predict_ep(h200_machine(), h200_rails(), deepseek(), eager, decode(8192), few(), &h200_analytic());
+  EXPECT_THAT(full.operators, testing::Not(testing::Contains(testing::Field(&OperatorCost::name, kLaunchWait))));
 }
 
 TEST(StepAround, SaysWhatItCannotSay) {

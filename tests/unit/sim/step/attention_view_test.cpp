@@ -84,11 +84,14 @@ TEST(AttentionView, AnIndexerShowsTheBestKeysOnceThereAreMore) {
 }
 
 TEST(AttentionView, WorkIsBytesOfTheKeysAndOperationsOfThePairs) {
-  const auto work = attention_work({windowed(16), false}, 256, 1000);
+  const auto work = attention_work({windowed(16), false}, {256, 2, 0}, 1000);
   const StepWork three = work(generating(50));
   EXPECT_DOUBLE_EQ(three.bytes, 3 * 16 * 256 * 2);
   EXPECT_DOUBLE_EQ(three.flops, 3 * 16 * 1000);
   EXPECT_EQ(work(StepShape{}).bytes, 0);
+  // A cache of one byte an element; queries and results are activations.
+  const auto compact = attention_work({windowed(16), false}, {256, 1, 100}, 1000);
+  EXPECT_DOUBLE_EQ(compact(generating(50)).bytes, 3 * (16 * 256 + 100 * 2));
 }
 
 }  // namespace

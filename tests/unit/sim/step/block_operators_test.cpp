@@ -83,12 +83,12 @@ TEST(BlockOperators, SparseLatentAttentionScoresAllAndReadsTheBest) {
   EXPECT_DOUBLE_EQ(named(whole, "attention.indexer.k").work(shape).flops, gemm_flops(3, 32 + 4, 1024));
   const StepWork scores = named(whole, "attention.indexer.scores.decode").work(shape);
   EXPECT_DOUBLE_EQ(scores.flops, 3 * 500 * 2 * 4 * 32);
-  EXPECT_DOUBLE_EQ(scores.bytes, 3 * 500 * (32 * 2 + 4));
+  EXPECT_DOUBLE_EQ(scores.bytes, 3 * (500 * (32 * 2 + 4) + 4 * 32 * 2));  // keys, scores, and the indexer's queries
   EXPECT_DOUBLE_EQ(named(whole, "attention.indexer.choice.decode").work(shape).bytes, 3 * 500 * 4);
   EXPECT_EQ(named(whole, "attention.indexer.scores.prefill").seconds(shape), 0);
   // Core, absorbed: 100 of 500 rows of 256 + 32 elements, each with 8 heads over 288 and 256.
   const StepWork core = named(whole, "attention.decode").work(shape);
-  EXPECT_DOUBLE_EQ(core.bytes, 3 * 100 * 288 * 2);
+  EXPECT_DOUBLE_EQ(core.bytes, 3 * (100 * 288 * 2 + 8 * (288 + 256) * 2));  // and queries and results of 8 heads
   EXPECT_DOUBLE_EQ(core.flops, 3 * 100 * 2 * 8 * (288 + 256));
   EXPECT_DOUBLE_EQ(named(whole, "attention.decode").work(generating(3, 9000)).bytes, core.bytes);
   // A prompt of 300: 100 * 101 / 2 pairs, then 100 each of 200.
@@ -97,7 +97,7 @@ TEST(BlockOperators, SparseLatentAttentionScoresAllAndReadsTheBest) {
   // Heads are split, the indexer is not.
   const StepOperators half = operators_of(of_block(sparse_latent()), 2);
   EXPECT_DOUBLE_EQ(named(half, "attention.decode").work(shape).flops, core.flops / 2);
-  EXPECT_DOUBLE_EQ(named(half, "attention.decode").work(shape).bytes, core.bytes);
+  EXPECT_DOUBLE_EQ(named(half, "attention.decode").work(shape).bytes, 3 * (100 * 288 * 2 + 4 * (288 + 256) * 2));
   EXPECT_DOUBLE_EQ(named(half, "attention.indexer.scores.decode").work(shape).flops, scores.flops);
 }
 
@@ -120,7 +120,8 @@ TEST(BlockOperators, LowRankProjectionsAndACompressedCache) {
   EXPECT_EQ(named(half, "attention.out_a").count, 2);
   EXPECT_DOUBLE_EQ(named(half, "attention.out_a").work(shape).flops, gemm_flops(1, 192, 2 * 128));
   EXPECT_DOUBLE_EQ(named(half, "attention.out_b").work(shape).flops, gemm_flops(1, 1024, 2 * 192));
-  EXPECT_DOUBLE_EQ(named(half, "attention.decode").work(shape).bytes, (1600.0 / 16 + 64) * 128 * 2);
+  EXPECT_DOUBLE_EQ(named(half, "attention.decode").work(shape).bytes,
+                   (1600.0 / 16 + 64) * 128 * 2 + 4 * (128 + 128) * 2);
 }
 
 TEST(BlockOperators, RoutersCostTheirNetworkOrAreRefused_C6) {

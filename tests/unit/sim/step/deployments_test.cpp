@@ -23,6 +23,13 @@ const Predictor& b300() {
   return *predictor;
 }
 
+ExpertLoad log_normal(double sigma) {
+  ExpertLoad load;
+  load.kind = LoadKind::log_normal;
+  load.parameter = sigma;
+  return load;
+}
+
 Workload decode(std::int64_t batch) {
   Workload w;
   w.batch = batch;
@@ -122,9 +129,29 @@ TEST(Deployments, TheRulesNameTheDegreeThatBreaksThem) {
   EXPECT_THAT(said("vllm"), testing::HasSubstr("all 8 ranks or over none"));
 }
 
+TEST(KvCache, IsReadInTheFormatThatItIsKeptIn) {
+  Deployment d;
+  d.backend = "vllm";
+  const Architecture model = load_architecture(kRoot + "/models/zoo/qwen3-30b-a3b.json");
+  const auto attention = [&](std::optional<DType> kv) {
+    d.kv_dtype = kv;
+    Workload w = decode(64);
+    w.context = 16'000;
+    for (const OperatorCost& op : b300().predict(model, d, w).operators) {
+      if (op.name == "attention.decode") return std::pair(op.bytes->value(), op.stage);
+    }
+    return std::pair(0.0, std::string());
+  };
+  const auto [bf16_bytes, bf16_kernel] = attention(std::nullopt);
+  const auto [fp8_bytes, fp8_kernel] = attention(DType::fp8);
+  EXPECT_NEAR(fp8_bytes / bf16_bytes, 0.5, 0.01);
+  EXPECT_NE(bf16_kernel.find("bfloat16+bfloat16"), std::string::npos) << bf16_kernel;
+  EXPECT_NE(fp8_kernel.find("bfloat16+fp8"), std::string::npos) << fp8_kernel;
+}
+
 TEST(RedundantExperts, BalanceTheFullestRankAndTakeMemory) {
-  const PlacedExperts none(256, 8, 32, 0, 1.0);
-  const PlacedExperts some(256, 8, 32, 32, 1.0);
+  const PlacedExperts none(256, 8, 32, 0, log_normal(1));
+  const PlacedExperts some(256, 8, 32, 32, log_normal(1));
   for (const double tokens : {64.0, 512.0, 4096.0}) {
     const double even = tokens * 8 / 32;
     EXPECT_LT(some.at(tokens).rows, none.at(tokens).rows);
@@ -134,15 +161,15 @@ TEST(RedundantExperts, BalanceTheFullestRankAndTakeMemory) {
   }
   // Proportional beyond what is drawn.
   EXPECT_NEAR(some.at(16384).rows, 4 * some.at(4096).rows, 1e-6 * some.at(16384).rows);
-  EXPECT_THROW(PlacedExperts(256, 8, 32, 5, 1.0), InputError);
+  EXPECT_THROW(PlacedExperts(256, 8, 32, 5, log_normal(1)), InputError);
   // Even popularity has nothing to balance: the mean is nearly reached with and without copies.
-  EXPECT_NEAR(PlacedExperts(256, 8, 32, 32, 0).at(4096).rows / (4096.0 / 4), 1, 0.1);
+  EXPECT_NEAR(PlacedExperts(256, 8, 32, 32, {}).at(4096).rows / (4096.0 / 4), 1, 0.1);
   // Tables of exchanges hold what even routing does by itself.
   for (const double tokens : {64.0, 1024.0, 4096.0}) {
-    EXPECT_NEAR(PlacedExperts(256, 8, 32, 0, 0).imbalance(tokens), 1, 0.03);
-    EXPECT_NEAR(PlacedExperts(256, 8, 32, 0, 0).node_imbalance(tokens), 1, 0.03);
+    EXPECT_NEAR(PlacedExperts(256, 8, 32, 0, {}).imbalance(tokens), 1, 0.03);
+    EXPECT_NEAR(PlacedExperts(256, 8, 32, 0, {}).node_imbalance(tokens), 1, 0.03);
   }
-  EXPECT_THROW(PlacedExperts(256, 8, 1, 8, 1.0), InputError);  // nobody holds an expert twice
+  EXPECT_THROW(PlacedExperts(256, 8, 1, 8, log_normal(1)), InputError);  // nobody holds an expert twice
   // In their order, eight experts a rank of log-normal popularity: the fullest of 32 ranks has far more than the mean,
   // the fullest of four nodes less so, for a token counts once there.
   EXPECT_GT(none.imbalance(4096), 1.8);

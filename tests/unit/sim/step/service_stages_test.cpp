@@ -136,9 +136,10 @@ TEST(ServiceStages, ARequestFitsIntoOneRankOfAttention) {
   Deployment replicas = deployed(1, 1, 1);
   replicas.dp = replicas.ep = 8;
   replicas.dtype.reset();
+  Architecture stretched = load_architecture(kRoot + "/models/zoo/mixtral-8x7b.json");
+  stretched.max_context = 2'000'000;
   const auto status = [&] {
-    return serve_model(load_architecture(kRoot + "/models/zoo/mixtral-8x7b.json"), replicas,
-                       kRoot + "/hwprofiles/h200-sxm", kRoot + "/models/plan/engines", load)
+    return serve_model(stretched, replicas, kRoot + "/hwprofiles/h200-sxm", kRoot + "/models/plan/engines", load)
         .status;
   };
   EXPECT_EQ(status(), Status::does_not_fit) << "eight ranks do not hold one sequence together";

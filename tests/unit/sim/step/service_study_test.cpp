@@ -51,6 +51,24 @@ TEST(ServiceStudy, ARecordedBurstEndsWhereALastingRateWouldNot) {
   // A queue that grows all the time is one that lasts.
   const std::vector<ServiceRequest> recorded = poisson_requests(75, 3000, 10, 1, 7);
   EXPECT_FALSE(study_service(recorded, single_server(), std::nullopt, constant(0.02)).stable);
+  // Large batches hide it for a while: 1.2 times what can be served waits less than a batch after many of them.
+  ServiceSetup wide;
+  wide.limits.sequences = 256;
+  const double most = *saturation_rate(waiting_requests(1, 10, 100), wide, constant(0.02));
+  const std::vector<ServiceRequest> above = poisson_requests(1.2 * most, 3000, 10, 100, 7);
+  const ServiceStudy study = study_service(above, wide, std::nullopt, constant(0.02));
+  EXPECT_LT(study.outcome->waiting_quarters[3], 2 * 256);
+  EXPECT_FALSE(study.stable);
+}
+
+TEST(ServiceStudy, SaturationIsThatOfWholeRequests) {
+  ServiceSetup setup;
+  setup.limits.sequences = 8;
+  std::vector<ServiceRequest> requests = waiting_requests(100, 10, 50);
+  const double whole = *saturation_rate(requests, setup, constant(0.02));
+  for (std::size_t i = 0; i < 8; ++i) requests[i].output = static_cast<std::int64_t>(6 * (i + 1));
+  setup.warmup_requests = 20;
+  EXPECT_DOUBLE_EQ(*saturation_rate(requests, setup, constant(0.02)), whole);
 }
 
 TEST(ServiceStepTimes, InterpolateTheStepModel) {

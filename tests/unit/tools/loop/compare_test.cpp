@@ -71,7 +71,7 @@ TEST(StageOf, IsTheSameWordWhicheverPredictorNamesTheOperator) {
   EXPECT_EQ(stage_of(cost("attention", "attention.decode", "physics", 1, 1)), "attention");
   EXPECT_EQ(stage_of(cost("gemm", "router", "vllm-0.24.0 gemm linear bfloat16", 1, 1)), "router");
   EXPECT_EQ(stage_of(cost("host", "norms, rotary, gates, sampler", "vllm", 1, 1)), "norm");
-  EXPECT_EQ(stage_of(cost("host", "launch and preparation beyond the kernels", "vllm", 1, 1)), "host");
+  EXPECT_EQ(stage_of(cost("host", "waiting for launches", "vllm", 1, 1)), "host");
   EXPECT_EQ(stage_of(cost("communication", "reduce_scatter", "physics", 1, 1)), "combine");
 }
 
