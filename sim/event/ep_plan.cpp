@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <random>
 
 #include "models/core/error.h"
 #include "models/plan/graph.h"
@@ -86,8 +87,17 @@ void note_layers(const EpPlan& plan, const Workload& workload, std::vector<std::
                               recorded < plan.study_of.size() ? "they take turns" : "the first ones are used"));
 }
 
-std::vector<double> popularity_of(const Workload& workload, std::int64_t experts) {
-  if (workload.rows_per_expert.empty()) return expert_popularity(workload.load, experts);
+/// @param groups  of experts that are routed together: which one holds the popular experts of a law is a matter of
+/// chance.
+std::vector<double> popularity_of(const Workload& workload, std::int64_t experts, int groups, std::uint64_t seed) {
+  if (workload.rows_per_expert.empty()) {
+    std::vector<double> popularity = expert_popularity(workload.load, experts);
+    if (workload.load.kind == LoadKind::zipf && groups > 1) {
+      std::mt19937_64 generator(seed);
+      std::ranges::shuffle(popularity, generator);
+    }
+    return popularity;
+  }
   ExpertLoad exact;
   exact.kind = LoadKind::histogram;
   exact.histogram.assign(workload.rows_per_expert.begin(), workload.rows_per_expert.end());
@@ -320,7 +330,8 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     plan.bytes_per_weight = bytes_per_weight(dtype);
     const std::int64_t experts = block.expert_count();
     RoutingStudy study(topology, measured);
-    study.popularity = popularity_of(workload, experts);
+    study.popularity = popularity_of(
+        workload, experts, static_cast<int>(std::max(block.router.groups, block.router.coarse_experts)), options.seed);
     EpLayer layer;
     layer.hidden = block.latent_width > 0 ? block.latent_width : architecture.hidden;
     if (block.latent_width > 0) layer.input = architecture.hidden;
