@@ -70,7 +70,7 @@ class Request:
 
 
 #: Columns that add up over the steps of a workload; of the others the first step's, or the greatest, is taken.
-_TIMES = (
+SUMMED = (
     "latency_s",
     "latency_low_s",
     "latency_high_s",
@@ -81,7 +81,7 @@ _TIMES = (
     "calls",
 )
 #: Of the first step alone, which is the one before the first token.
-_FIRST = ("latency_s", "compute_s", "calls")
+FIRST = ("latency_s", "compute_s", "calls")
 _LAYER_COLUMNS = ("hidden", "width", "experts", "top_k", "tokens")
 
 
@@ -302,14 +302,14 @@ def _column(layers, name, dtype, optional=False):
 
 def add_columns(columns, more, times):
     """Adds `times` of a step's columns to those of the steps before."""
-    scaled = {name: values * times if name in _TIMES else values for name, values in more.items()}
+    scaled = {name: values * times if name in SUMMED else values for name, values in more.items()}
     if columns is None:
-        for name in _FIRST:
+        for name in FIRST:
             if name in scaled:
                 scaled[f"first_{name}"] = scaled[name].copy()
         return scaled
     for name, values in scaled.items():
-        columns[name] = columns[name] + values if name in _TIMES else numpy.maximum(columns[name], values)
+        columns[name] = columns[name] + values if name in SUMMED else numpy.maximum(columns[name], values)
     return columns
 
 
