@@ -5,15 +5,17 @@ import threading
 
 import numpy
 
-from moecast._core import Architecture, InputError
-from moecast.predictor import FIRST, SUMMED, Request, Workload, add_columns
+from moecast._core import Architecture, InputError, UsageError
+from moecast.columns import FIRST, SUMMED, add_columns
+from moecast.workload import Request, Workload
 
 
 class SpaceTimes:
     """Latency, memory, parameters and FLOPs of the genomes of a space on a machine.
 
     `workload`: a Workload or a Request. Answers are what `Predictor` says of `space.architecture(genome)`, within 1 %
-    on a CPU, the same on a GPU (where each new genome is predicted by itself). Threads may share it; it can be pickled.
+    on a CPU, the same where each new genome is predicted by itself (Predictor.one_by_one). Threads may share it; it can
+    be pickled.
     """
 
     def __init__(self, space, predictor, workload=None):
@@ -30,7 +32,7 @@ class SpaceTimes:
     def predict(self, genomes):
         """Columns (see Predictor.predict_batch) of an int array of shape [n, genes]."""
         genomes = self.space.checked(genomes)
-        if self.predictor.gpu:
+        if self.predictor.one_by_one:
             answers = [step.each(genomes) for _, step in self._steps]
         else:
             with self._lock:
@@ -84,7 +86,7 @@ def workload_of(space):
     kind = fields.pop("kind", "step")
     try:
         return Request(**fields) if kind == "request" else Workload(**fields)
-    except TypeError as error:
+    except (TypeError, UsageError) as error:
         raise InputError(f"{space.name}: /workload: {error}") from None
 
 
@@ -96,7 +98,7 @@ class _Step:
         self.predictor = predictor = getattr(predictor, "base", predictor)  # corrections apply to the sum of all steps
         self.step = step
         self.layers = layers
-        self.batch = None if predictor.gpu else predictor.batch(step)
+        self.batch = None if predictor.one_by_one else predictor.batch(step)
         self.parts = numpy.full(1, -1, numpy.int32)  #: of each layer number; the last one stands for no layer
         self.blocks = {}  #: parts of single blocks
 
