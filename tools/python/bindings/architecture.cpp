@@ -146,7 +146,8 @@ void bind_architecture(nb::module_& m) {
                                    nb::make_tuple(self.attr("to_text")(), self.attr("name")));
            })
       .def(
-          "__eq__", [](const Architecture& a, const Architecture& b) { return a == b; }, nb::is_operator())
+          "__eq__", [](const Architecture& a, const Architecture& b) { return a == b; }, nb::is_operator(),
+          nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def("__hash__", &hash_of)
       .def("__repr__", [](const Architecture& a) {
         return "<moecast.Architecture " + a.name + ": hidden " + std::to_string(a.hidden) + ", " +

@@ -33,10 +33,10 @@ _LAYER_DEFAULTS = {
 Columns = dict[str, numpy.ndarray]
 
 
-def add_columns(columns: Columns | None, more: Columns, times: float) -> Columns:
-    """Adds `times` of a step's columns to those of the steps before."""
+def add_columns(columns: Columns, more: Columns, times: float) -> Columns:
+    """Adds `times` of a step's columns to those of the steps before (none: {})."""
     scaled = {name: values * times if name in SUMMED else values for name, values in more.items()}
-    if columns is None:
+    if not columns:
         for name in FIRST:
             if name in scaled:
                 scaled[f"first_{name}"] = scaled[name].copy()

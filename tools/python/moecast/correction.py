@@ -200,7 +200,7 @@ class Correction:
         with numpy.errstate(invalid="ignore", divide="ignore"):
             x, phi = components(columns), features(columns) - self.centre
             crosses = {}
-            mean = square = 0
+            mean = square = numpy.zeros(len(latency))
             for weight, fit in zip(self.weights, self.fits):
                 rest = (fit.size, fit.length)
                 if fit.size > 0 and rest not in crosses:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from moecast import _core
-from moecast.columns import FIRST, SUMMED, Columns, add_columns, columns_of, layer_columns, layer_rows
+from moecast.columns import Columns, add_columns, columns_of, layer_columns, layer_rows
 from moecast.workload import Request, Workload, asked, of_layer, whole
 
-__all__ = ["FIRST", "SUMMED", "Predictor", "Request", "Workload", "add_columns", "architecture_of"]
+if TYPE_CHECKING:
+    from moecast.adaptation import AdaptedPredictor
+
+__all__ = ["Predictor", "Request", "Workload", "architecture_of"]
 
 #: Degrees of a deployment, with their least.
 _DEGREES = {
@@ -64,7 +67,7 @@ class Predictor:
             if not isinstance(word, str):
                 raise _core.UsageError(f"{name}: is a {type(word).__name__}, expected a str")
         threads = whole("threads", threads)
-        self._setting = {"backend": backend, "dtype": dtype, "threads": threads, "strategy": strategy}
+        self._setting: dict[str, Any] = {"backend": backend, "dtype": dtype, "threads": threads, "strategy": strategy}
         self.hw = str(hw)
         self.engine = engine
         self.deployment = _deployment(deployment)
@@ -147,7 +150,9 @@ class Predictor:
         """
         return explained(self, architecture, workload, without, fields)
 
-    def adapt(self, measurements: Iterable, workload: Workload | Request | None = None, **fields: Any):
+    def adapt(
+        self, measurements: Iterable, workload: Workload | Request | None = None, **fields: Any
+    ) -> AdaptedPredictor:
         """An AdaptedPredictor of another machine from a few of its measurements: see moecast.adapt."""
         from moecast.adaptation import adapt
 
@@ -180,7 +185,7 @@ class Predictor:
         question = _question(workload, fields.pop("tokens", None), fields)
         if one_by_one or self.one_by_one or _is_spread(how) or any(a.is_lone_block for a in architectures):
             return self._predict_one_by_one(architectures, question, how)
-        columns: Columns | None = None
+        columns: Columns = {}
         for times, step in question.steps():
             batch = self.batch(step)
             parts = [batch.parts_of(a) for a in architectures]
@@ -192,7 +197,7 @@ class Predictor:
         return columns
 
     def _predict_one_by_one(self, architectures, question, how):
-        columns = None
+        columns: Columns = {}
         for times, step in question.steps():
             answers = [self.predict(a, step, **how) for a in architectures]
             columns = add_columns(columns, columns_of(answers, calls=not self.gpu), times)

@@ -39,7 +39,7 @@ class SpaceTimes:
                 numbers = self._layers.numbers(genomes)
                 tables = [step.parts_of(numbers) for _, step in self._steps]
             answers = [step.batch.predict(parts) for (_, step), parts in zip(self._steps, tables)]
-        columns = None
+        columns = {}
         for (times, _), answer in zip(self._steps, answers):
             columns = add_columns(columns, answer, times)
         columns = self._mixed(genomes, columns)
