@@ -1,4 +1,4 @@
-"""What is asked of a predictor: columns, lists, requests, sizes; and what architectures and predictions are as objects."""
+"""What a predictor is asked: columns, lists, requests, sizes; architectures and predictions as objects."""
 
 import pickle
 

@@ -50,3 +50,14 @@ def test_a_mixture_of_outputs_repeats_all_that_adds_up(predictor):
     }
     for name in ("latency_s", "calls", "first_latency_s", "first_compute_s", "first_calls"):
         assert mixed["outputs"][name] == pytest.approx(2 * mixed["weights"][name]), name
+
+
+def test_a_genome_that_makes_no_model_spoils_no_other(predictor):
+    description = dict(moecast.load_space("llm-moe").description)
+    description["fields"] = {**description["fields"], "decoder.heads": [8, 7]}
+    space = moecast.load_space(description)
+    times = SpaceTimes(space, predictor)
+    good, bad = (space.encode({"decoder.heads": heads}) for heads in (8, 7))
+    with pytest.raises(moecast.InputError, match="7 heads"):
+        times.predict([bad])
+    assert times.predict([good])["latency_s"][0] > 0

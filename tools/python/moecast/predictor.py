@@ -173,7 +173,7 @@ class Predictor:
         capacity_factor (infinite = none), copies, load (index into `loads`; drawn by `seed`). Columns that are
         C-contiguous int32 (gated: uint8, capacity_factor: float32) are not copied.
         Columns of the answer: latency_s, latency_low_s, latency_high_s, ..., status (0 ok, 1 does_not_fit,
-        2 outside_range); times are NaN where the status is not 0. `one_by_one`: ask `predict` in any case, which is slow.
+        2 outside_range); times are NaN where the status is not 0. `one_by_one`: ask `predict` in any case (slow).
         Raises UsageError, or InputError that names the row and the column at fault.
         """
         if isinstance(what, dict):

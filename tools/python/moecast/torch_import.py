@@ -114,9 +114,8 @@ def _assemble(module, found, name, experts_only):
         count = sum(int(p.numel()) for _, p in outside)
         what = f"{count} weights outside of its MoE blocks ({outside[0][0]} the first) are not read"
         if not experts_only:
-            raise InputError(
-                f"{type(module).__name__}: {what} (give the whole Hugging Face model, a MoE block, or experts_only=True)"
-            )
+            hint = "give the whole Hugging Face model, a MoE block, or experts_only=True"
+            raise InputError(f"{type(module).__name__}: {what} ({hint})")
         found.notes.append(what)
     dtypes = {str(p.dtype).removeprefix("torch.") for p in module.parameters()}
     known = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}

@@ -10,6 +10,10 @@ from moecast.columns import FIRST, SUMMED, add_columns
 from moecast.workload import Request, Workload
 
 
+#: The part of a layer that no model had yet.
+_NOT_ASKED = -2
+
+
 class SpaceTimes:
     """Latency, memory, parameters and FLOPs of the genomes of a space on a machine.
 
@@ -110,11 +114,16 @@ class _Step:
 
     def parts_of(self, numbers):
         """Numbers of the parts of models of these numbers of layers: int32 of the same shape."""
-        known = len(self.parts) - 1
-        if known < len(self.layers.models):
-            fresh = [self._part(*self.layers.models[n]) for n in range(known, len(self.layers.models))]
-            self.parts = numpy.concatenate([self.parts[:-1], fresh, [-1]]).astype(numpy.int32)
-        return numpy.ascontiguousarray(self.parts[numbers])
+        fresh = len(self.layers.models) + 1 - len(self.parts)
+        if fresh > 0:
+            self.parts = numpy.concatenate([self.parts[:-1], numpy.full(fresh, _NOT_ASKED), [-1]]).astype(numpy.int32)
+        table = self.parts[numbers]
+        unknown = table == _NOT_ASKED
+        if unknown.any():
+            for number in numpy.unique(numbers[unknown]):
+                self.parts[number] = self._part(*self.layers.models[number])
+            table = self.parts[numbers]
+        return numpy.ascontiguousarray(table)
 
     def _part(self, frame, stack, blocks):
         """The part of a layer of these blocks, or of the end of a stack; equal blocks are costed once."""
