@@ -141,7 +141,9 @@ class Correction:
 
     Factors have log-normal priors (machines differ by orders of magnitude, their ratios by less); the rest is a
     Gaussian process of ln t. Its size, the noise, and how much noisier small work is are not chosen but averaged over,
-    weighted by evidence: few points leave all of them open, and the interval is as wide as they leave it.
+    weighted by evidence: few points leave all of them open, and the interval is as wide as they leave it. That small
+    work is noisier moves the interval alone: what the model gets wrong there looks like noise, so that all rows count
+    alike for the latency itself.
 
     What the model itself gets wrong shows where each measurement is predicted from all others. Intervals are those of
     Student's t, widened by these errors where they are larger than the model says, and never narrower than their own
@@ -164,23 +166,21 @@ class Correction:
         rests = [(0.0, 1.0), *itertools.product(_SIZES[1:], _LENGTHS)]
         fits = [_Fit(self, *rest, *law) for rest in rests for law in itertools.product(_NOISES, _POWERS)]
         evidence = numpy.array([fit.evidence for fit in fits])
-        weights = numpy.exp(evidence - evidence.max())
-        weights /= weights.sum()
-        order = numpy.argsort(-weights)
-        order = order[: int(numpy.searchsorted(numpy.cumsum(weights[order]), 0.95)) + 1]
-        self.fits, self.weights = [fits[i] for i in order], weights[order] / weights[order].sum()
-        self.widths = self._widths(fits, evidence)
+        alike = numpy.where([fit.power == 0 for fit in fits], evidence, -numpy.inf)
+        weights = numpy.stack([_most(_shares(alike)), _most(_shares(evidence))], axis=1)
+        used = numpy.flatnonzero(weights.sum(axis=1))
+        #: Fits, and the weights of each in the mean and in the spread.
+        self.fits, self.weights = [fits[i] for i in used], weights[used]
+        self.widths = self._widths(fits, alike, evidence)
 
-    def _widths(self, fits, evidence):
+    def _widths(self, fits, alike, evidence):
         """How many standard deviations the interval reaches down and up."""
         errors = numpy.array([fit.left_error for fit in fits])
         variances = numpy.array([fit.left_variance for fit in fits])
-        # Evidence that each fit had without the row.
-        weights = evidence[:, None] + 0.5 * (numpy.log(variances) + errors**2 / variances)
-        weights = numpy.exp(weights - weights.max(axis=0))
-        weights /= weights.sum(axis=0)
-        error = (weights * errors).sum(axis=0)
-        variance = (weights * (variances + (errors - error) ** 2)).sum(axis=0)
+        # What the row itself said for each fit is taken out of the evidence.
+        without = 0.5 * (numpy.log(variances) + errors**2 / variances)
+        error = (_shares(alike[:, None] + without) * errors).sum(axis=0)
+        variance = (_shares(evidence[:, None] + without) * (variances + (errors - error) ** 2)).sum(axis=0)
         z = error / numpy.maximum(numpy.sqrt(variance), self.moments(self.columns)[1])
         freedom = _BELIEF + self.count
         wider = numpy.sqrt(max(1.0, (_BELIEF + (z**2).sum()) / freedom))
@@ -200,15 +200,16 @@ class Correction:
         with numpy.errstate(invalid="ignore", divide="ignore"):
             x, phi = components(columns), features(columns) - self.centre
             crosses = {}
-            mean = square = numpy.zeros(len(latency))
-            for weight, fit in zip(self.weights, self.fits):
+            mean, first, second = numpy.zeros((3, len(latency)))
+            for (in_mean, in_spread), fit in zip(self.weights, self.fits):
                 rest = (fit.size, fit.length)
                 if fit.size > 0 and rest not in crosses:
                     crosses[rest] = fit.smooth(phi, self.phi)
                 value, variance = fit.moments(x, phi, crosses.get(rest))
-                mean = mean + weight * value
-                square = square + weight * (variance + value**2)
-            return mean, numpy.sqrt(numpy.maximum(square - mean**2, 0))
+                mean += in_mean * value
+                first += in_spread * value
+                second += in_spread * (variance + value**2)
+            return mean, numpy.sqrt(numpy.maximum(second - 2 * mean * first + mean**2, 0))
 
     def apply(self, columns: Columns) -> Columns:
         """The columns of the other machine: times scaled, intervals of the correction."""
@@ -229,6 +230,21 @@ class Correction:
         out["latency_low_s"] = out["latency_s"] * numpy.exp(-down * deviation)
         out["latency_high_s"] = out["latency_s"] * numpy.exp(up * deviation)
         return out
+
+
+def _shares(evidence):
+    """Weights that add up to one along the first axis."""
+    weights = numpy.exp(evidence - evidence.max(axis=0))
+    return weights / weights.sum(axis=0)
+
+
+def _most(weights):
+    """The largest weights that make up 95 of 100 together, adding up to one; the others 0."""
+    order = numpy.argsort(-weights)
+    kept = order[: int(numpy.searchsorted(numpy.cumsum(weights[order]), 0.95)) + 1]
+    out = numpy.zeros(len(weights))
+    out[kept] = weights[kept] / weights[kept].sum()
+    return out
 
 
 def _seconds(columns, measured_s):
