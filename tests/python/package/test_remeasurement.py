@@ -44,7 +44,7 @@ def test_the_front_of_another_machine_is_found(predictor, tmp_path):
     chosen = {g.tobytes() for g in found.result.front}
     rows = [i for i, g in enumerate(genomes) if g.tobytes() in chosen]
     exact = hypervolume(truth[non_dominated(truth)], reference)
-    assert hypervolume(truth[rows], reference) > 0.9 * exact  # noise of 2 % leaves 0.91 to 0.99 of it in twelve draws
+    assert hypervolume(truth[rows], reference) > 0.95 * exact  # of what noise of 2 % leaves
     there = ~numpy.isnan(found.result.columns["measured_latency"])
     assert there.sum() == len(found.latency_s)
     numpy.testing.assert_array_equal(
