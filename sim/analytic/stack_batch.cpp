@@ -214,7 +214,7 @@ std::vector<std::int32_t> StackBatch::parts_of(const Architecture& architecture)
                      encodes ? "choose decode, prefill or mixed" : "choose encode");
   }
   if (is_lone_block(architecture)) {
-    throw InputError("", architecture.name + " is a lone block", "predict_layers takes columns of MoE layers");
+    throw InputError("", architecture.name + " is a lone block", "a batch of layers takes columns of them");
   }
   Architecture frame = architecture;
   frame.encoder.clear();

@@ -212,6 +212,10 @@ class TestHardwareAwareMoE:
             moecast.Architecture.load("qwen3-30b-a3b"), batch=8, context=512
         )
         assert named["latency_s"] > 0
+        with pytest.raises(moecast.UsageError, match="hidden: None is not a whole number"):
+            moecast.HardwareAwareMoE("amd-epyc-2cpu").estimate_latency({**self.CONFIG, "hidden": None})
+        with pytest.raises(moecast.InputError, match="moe_config"):
+            moecast.HardwareAwareMoE("amd-epyc-2cpu").estimate_latency({"decoder": {1}})
         with pytest.raises(moecast.UsageError, match="top_k"):
             moecast.HardwareAwareMoE("amd-epyc-2cpu").estimate_latency({"hidden": 1, "width": 1, "experts": 1})
 

@@ -81,22 +81,86 @@ def test_fused_experts_and_a_shared_one():
     assert block["router"]["top_k"] == 4 and block["shared"]["expert"]["width"] == 128
 
 
-def test_a_plain_sequence_of_experts_and_a_gate():
-    class Plain(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.gate = nn.Sequential(nn.Linear(32, 16), nn.Tanh(), nn.Linear(16, 4))
-            self.experts = nn.ModuleList(
-                nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)) for _ in range(4)
-            )
-            self.k = 1
+class Plain(nn.Module):
+    """A network of experts and a gate, both of which can be given."""
 
-    with pytest.raises(moecast.InputError):
-        moecast.from_torch(Plain(), torch.zeros(1, 32))  # the last matrix of the gate is not as wide as a token
-    simple = Plain()
-    simple.gate = nn.Linear(32, 4)
-    block = moe_of(moecast.from_torch(simple))
+    def __init__(self, gate=None, activation=nn.ReLU, top_k=1, norm=False):
+        super().__init__()
+        self.gate = gate or nn.Linear(32, 4)
+        self.experts = nn.ModuleList(
+            nn.Sequential(
+                *([nn.LayerNorm(32)] if norm else []),
+                nn.Linear(32, 64, bias=not norm),
+                activation(),
+                nn.Linear(64, 32, bias=not norm),
+            )
+            for _ in range(4)
+        )
+        self.top_k = top_k
+
+
+def test_a_plain_sequence_of_experts_and_a_gate():
+    architecture = moecast.from_torch(Plain())
+    block = moe_of(architecture)
     assert block["experts"][0]["expert"]["activation"] == "relu" and block["experts"][0]["expert"]["gated"] is False
+    assert architecture.total_parameters == sum(p.numel() for p in Plain().parameters()) + 2 * 32  # two norms
+    pair = nn.Sequential(nn.Linear(32, 4), Plain().experts)
+    assert moe_of(moecast.from_torch(pair, top_k=2))["router"]["top_k"] == 2
+    with pytest.raises(moecast.InputError, match="top_k=2 was given"):
+        moecast.from_torch(Plain(), top_k=2)
+    assert moe_of(moecast.from_torch(Plain(top_k=numpy.int64(3))))["router"]["top_k"] == 3
+
+
+def test_a_gate_of_several_layers_is_read_from_its_first():
+    gate = nn.Sequential(nn.Linear(32, 16), nn.Tanh(), nn.Linear(16, 4))
+    architecture = moecast.from_torch(Plain(gate), torch.zeros(1, 32))
+    router = moe_of(architecture)["router"]
+    assert architecture.hidden == 32 and router["network"] == "mlp" and router["mlp_widths"] == [16]
+    assert architecture.total_parameters == sum(p.numel() for p in Plain(gate).parameters()) + 2 * 32
+    with pytest.raises(moecast.InputError, match="no gate that chooses among 4"):
+        moecast.from_torch(Plain(nn.Sequential(nn.Linear(32, 4), nn.Linear(32, 4))))
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.Mish])
+def test_activations_that_are_not_known_are_named(activation):
+    with pytest.raises(moecast.InputError, match=f"experts.0: a {activation.__name__} is no activation"):
+        moecast.from_torch(Plain(activation=activation))
+
+
+def test_a_norm_is_no_bias():
+    assert "bias" not in moe_of(moecast.from_torch(Plain(norm=True)))["experts"][0]["expert"]
+
+
+class WithAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 4)
+        self.moe = Plain()
+
+
+def test_wrappers_are_looked_through_and_what_is_not_read_is_said():
+    wrapped = nn.Sequential(nn.Sequential(Plain()))
+    assert moecast.from_torch(wrapped).total_parameters == moecast.from_torch(Plain()).total_parameters
+    with pytest.raises(moecast.InputError, match="attention.in_proj_weight the first"):
+        moecast.from_torch(WithAttention())
+    with pytest.raises(moecast.InputError, match="1.weight the first"):
+        moecast.from_torch(nn.Sequential(Plain(), nn.Linear(32, 1000)))
+    (note,) = moecast.from_torch(WithAttention(), experts_only=True).notes
+    assert "4096 weights outside" in note
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ((torch.zeros(1, 33),), "end in 33"),
+        ({"x": torch.zeros(2, 33)}, "end in 33"),
+        (torch.tensor(1.0), "a single number"),
+    ],
+)
+def test_example_inputs_are_checked_however_they_are_given(inputs, message):
+    with pytest.raises(moecast.InputError, match=message):
+        moecast.from_torch(Plain(), inputs)
+    moecast.from_torch(Plain(), (torch.zeros(1, 32), torch.zeros(7)))
 
 
 def test_a_container_becomes_layers():
@@ -193,6 +257,23 @@ def test_blocks_of_transformers_are_executed_and_read_alike():
             assert sum(rows) == 10 and seconds > 0
             block = make_block(kind, layer, experts)
             matrices = sum(p.numel() for p in block.parameters() if p.ndim >= 2)
-            assert architecture.total_parameters == matrices
+            assert architecture.total_parameters == matrices + 2 * 64  # two norms
     with pytest.raises(moecast.UsageError, match="write one of mixtral"):
         make_block("mixtrla", layer)
+
+
+def test_whole_models_of_transformers_are_read_through_their_wrappers():
+    transformers = pytest.importorskip("transformers", minversion="5")
+    config = transformers.MixtralConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=100,
+    )
+    model = transformers.MixtralForCausalLM(config)
+    for whole in (model, nn.Sequential(model), nn.DataParallel(model)):
+        assert moecast.from_torch(whole).total_parameters == sum(p.numel() for p in model.parameters())

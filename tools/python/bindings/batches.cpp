@@ -6,10 +6,13 @@
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 
+#include "hwprofiles/profile.h"
 #include "models/core/error.h"
 #include "sim/analytic/moe_batch.h"
+#include "sim/analytic/moe_footprint.h"
 #include "sim/analytic/stack_batch.h"
 #include "tools/cli/query_options.h"
 #include "tools/python/bindings/bindings.h"
@@ -56,7 +59,8 @@ class LayerBatch {
  public:
   LayerBatch(const std::string& hw, const std::string& backend, const std::string& dtype, std::int64_t threads,
              const std::string& strategy, const std::vector<std::string>& loads, std::uint64_t seed)
-      : batch_(make(hw, backend, dtype, threads, strategy, loads, seed)) {}
+      : machine_(make_machine(hw, backend, dtype, threads, strategy)),
+        batch_(read_calibration(machine_.folder), machine_.deployment, parse_loads(loads, seed)) {}
 
   nb::dict predict(const Column<std::int32_t>& hidden, const Column<std::int32_t>& width,
                    const Column<std::int32_t>& experts, const Column<std::int32_t>& top_k,
@@ -67,12 +71,20 @@ class LayerBatch {
                             span_of(top_k),           span_of(tokens), span_of(gated),
                             span_of(capacity_factor), span_of(copies), span_of(load)};
     const std::size_t n = layers.size();
-    Result<double> latency(n), low(n), high(n), memory(n), compute(n), routing(n);
-    Result<std::uint8_t> extrapolated(n);
+    Result<double> latency(n), low(n), high(n), memory(n), compute(n), routing(n), held(n), parameters(n);
+    Result<std::uint8_t> status(n), extrapolated(n);
     {
       const nb::gil_scoped_release free;
-      run(layers, {latency.span(), low.span(), high.span(), memory.span(), compute.span(), routing.span(),
-                   extrapolated.span()});
+      const MoeTimes times{latency.span(), low.span(),     high.span(),        memory.span(),
+                           compute.span(), routing.span(), extrapolated.span()};
+      run(layers, times);
+      for (std::size_t row = 0; row < n; ++row) {
+        const MoeFootprint footprint = moe_footprint(layers, row, *machine_.deployment.dtype);
+        held.span()[row] = footprint.memory_bytes;
+        parameters.span()[row] = footprint.parameters;
+        status.span()[row] = fits(footprint) ? 0 : 1;
+        if (status.span()[row] != 0) forget(times, row);
+      }
     }
     nb::dict out;
     out["latency_s"] = latency.release();
@@ -81,6 +93,9 @@ class LayerBatch {
     out["memory_bandwidth_s"] = memory.release();
     out["compute_s"] = compute.release();
     out["routing_overhead_s"] = routing.release();
+    out["memory_bytes"] = held.release();
+    out["total_parameters"] = parameters.release();
+    out["status"] = status.release();
     out["extrapolated"] = extrapolated.release();
     return out;
   }
@@ -89,29 +104,29 @@ class LayerBatch {
                 bool gated, float capacity_factor, std::int32_t copies, std::int32_t load) {
     const auto gate = static_cast<std::uint8_t>(gated);
     double latency = 0, low = 0, high = 0;
-    run({{&hidden, 1},
-         {&width, 1},
-         {&experts, 1},
-         {&top_k, 1},
-         {&tokens, 1},
-         {&gate, 1},
-         {&capacity_factor, 1},
-         {&copies, 1},
-         {&load, 1}},
-        {{&latency, 1}, {&low, 1}, {&high, 1}, {}, {}, {}, {}});
+    const MoeColumns layer{{&hidden, 1}, {&width, 1},           {&experts, 1}, {&top_k, 1}, {&tokens, 1},
+                           {&gate, 1},   {&capacity_factor, 1}, {&copies, 1},  {&load, 1}};
+    const MoeTimes times{{&latency, 1}, {&low, 1}, {&high, 1}, {}, {}, {}, {}};
+    run(layer, times);
+    if (!fits(moe_footprint(layer, 0, *machine_.deployment.dtype))) forget(times, 0);
     return nb::make_tuple(latency, low, high);
   }
 
  private:
-  static MoeBatch make(const std::string& hw, const std::string& backend, const std::string& dtype,
-                       std::int64_t threads, const std::string& strategy, const std::vector<std::string>& names,
-                       std::uint64_t seed) {
-    Setting setting = make_setting(hw, backend, dtype, threads, strategy);
+  struct Machine {
+    std::string folder;
+    Deployment deployment;                 ///< with a backend and a dtype
+    std::optional<Bytes> memory_capacity;  ///< nullopt = the profile does not know
+  };
+
+  static Machine make_machine(const std::string& hw, const std::string& backend, const std::string& dtype,
+                              std::int64_t threads, const std::string& strategy) {
+    const Setting setting = make_setting(hw, backend, dtype, threads, strategy);
     if (setting.hardware.gpu) {
       throw UsageError("hw", "columns of layers are answered for CPUs", "Predictor.predict answers layers of GPUs");
     }
-    const Calibration calibration = read_calibration(setting.hardware.folder);
-    Deployment& d = setting.deployment;
+    Machine machine{setting.hardware.folder, setting.deployment, {}};
+    Deployment& d = machine.deployment;
     for (std::size_t i = 0; i < setting.hardware.backends.size(); ++i) {
       if (!d.backend.empty() && setting.hardware.backends[i] != d.backend) continue;
       if (d.dtype && setting.hardware.dtypes[i] != *d.dtype) continue;
@@ -119,10 +134,29 @@ class LayerBatch {
       d.dtype = setting.hardware.dtypes[i];
       break;
     }
+    const Profile profile = read_profile(machine.folder);
+    const HardwareQuantity* const known = profile.find("memory_capacity");
+    if (known != nullptr) machine.memory_capacity = Bytes(known->value);
+    return machine;
+  }
+
+  static std::vector<ExpertLoad> parse_loads(const std::vector<std::string>& names, std::uint64_t seed) {
     std::vector<ExpertLoad> loads;
     for (const std::string& name : names) loads.push_back(parse_load(name, seed));
     if (loads.empty()) throw UsageError("loads", "is empty", "write e.g. [\"uniform\"]");
-    return {calibration, d, std::move(loads)};
+    return loads;
+  }
+
+  [[nodiscard]] bool fits(const MoeFootprint& footprint) const {
+    return !machine_.memory_capacity || footprint.memory_bytes <= machine_.memory_capacity->value();
+  }
+
+  /// A layer that does not fit has no times.
+  static void forget(const MoeTimes& times, std::size_t row) {
+    for (const std::span<double>& column : {times.latency_s, times.low_s, times.high_s, times.memory_bandwidth_s,
+                                            times.compute_s, times.routing_overhead_s}) {
+      if (!column.empty()) column[row] = std::numeric_limits<double>::quiet_NaN();
+    }
   }
 
   /// Checks the columns; loads, expert counts and top-k that nobody asked before are learnt.
@@ -135,6 +169,7 @@ class LayerBatch {
     if (!batch_.predict(layers, times)) lost_load();
   }
 
+  Machine machine_;
   std::shared_mutex mutex_;
   MoeBatch batch_;
 };
@@ -239,10 +274,12 @@ void bind_batches(nb::module_& m) {
       .def("predict", &LayerBatch::predict, "hidden"_a, "width"_a, "experts"_a, "top_k"_a, "tokens"_a, "gated"_a,
            "capacity_factor"_a, "copies"_a, "load"_a,
            "Columns of equal length (int32; gated uint8; capacity_factor float32, infinite = none; gated, "
-           "capacity_factor, copies and load may be empty). Returns a dict of columns, times in seconds.")
+           "capacity_factor, copies and load may be empty). Returns a dict of columns: times in seconds, NaN where "
+           "status "
+           "(0 ok, 1 does_not_fit) is not 0.")
       .def("one", &LayerBatch::one, "hidden"_a, "width"_a, "experts"_a, "top_k"_a, "tokens"_a, "gated"_a = true,
            "capacity_factor"_a = std::numeric_limits<float>::infinity(), "copies"_a = 1, "load"_a = 0,
-           "(latency, low, high) of one layer in seconds.");
+           "(latency, low, high) of one layer in seconds; NaN where it does not fit.");
   nb::class_<ModelBatch>(m, "ModelBatch", "Steps of whole models of a CPU that share layers: 100 k/s.")
       .def(nb::init<const std::string&, const std::string&, const std::string&, std::int64_t, const std::string&,
                     const std::string&, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,

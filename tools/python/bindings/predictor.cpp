@@ -1,20 +1,25 @@
 #include "sim/predictor.h"
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "models/core/error.h"
 #include "models/core/json.h"
+#include "models/plan/graph.h"
 #include "tools/cli/prediction_report.h"
 #include "tools/cli/query_answers.h"
 #include "tools/cli/query_options.h"
 #include "tools/python/bindings/bindings.h"
+#include "tools/python/bindings/estimate.h"
 #include "tools/python/bindings/questions.h"
 
 namespace nb = nanobind;
@@ -22,12 +27,6 @@ using namespace nb::literals;
 
 namespace moecast::python {
 namespace {
-
-/// A prediction as Python sees it.
-struct Estimate {
-  Answer answer;
-  [[nodiscard]] const Prediction& of() const { return answer.prediction; }
-};
 
 std::optional<double> seconds(const std::optional<Seconds>& value) {
   return value ? std::optional(value->value()) : std::nullopt;
@@ -78,7 +77,7 @@ class PredictorHandle {
     assume_profiled_dtype(query, setting_.hardware);
     query.inputs = inputs_of(query, said, !load.empty());
     Prediction prediction = predictor_->predict(query.architecture, query.deployment, query.workload, query.without);
-    return {{std::move(query), std::move(prediction)}};
+    return {{std::move(query), std::move(prediction)}, std::nullopt, ""};
   }
 
   [[nodiscard]] const Setting& setting() const { return setting_; }
@@ -142,6 +141,35 @@ nb::dict memory_of(const Estimate& e) {
   return out;
 }
 
+std::optional<double> tpot_of(const Estimate& e) {
+  if (e.tpot) return e.tpot->value();
+  return e.of().speculation ? std::optional(e.of().speculation->tpot.value()) : seconds(e.of().latency);
+}
+
+/// Kernel calls of the step, each expert's GEMM one: what StackBatch counts. nullopt where engines are not modelled.
+std::optional<double> calls_of(const Estimate& e) {
+  const Query& query = e.answer.query;
+  if (!e.of().latency || query.architecture.decoder.empty() && query.architecture.encoder.empty()) return std::nullopt;
+  double sum = 0;
+  for (const Operator& op : build_graph(query.architecture, query.deployment, query.workload).operators) {
+    double calls = op.rows.empty() ? 1 : 0;
+    for (const RowGroup& group : op.rows) calls += static_cast<double>(group.experts);
+    sum += calls * op.count;
+  }
+  return sum;
+}
+
+std::string report_of(const Estimate& e) { return e.text.empty() ? dump_json(prediction_json(e.answer)) : e.text; }
+
+Estimate sum_of(const nb::list& parts, const std::map<std::string, std::int64_t>& sizes) {
+  std::vector<std::pair<double, Estimate>> steps;
+  for (const nb::handle part : parts) steps.push_back(nb::cast<std::pair<double, Estimate>>(part));
+  if (steps.empty()) throw InputError("steps", "there is none");
+  std::vector<InputValue> inputs{{"phase", std::string("request"), true}};
+  for (const auto& [name, size] : sizes) inputs.push_back({name, size, true});
+  return summed(steps, inputs);
+}
+
 std::string text_of(const Estimate& e) {
   if (!e.of().latency) return "<moecast.Prediction " + status_name(e.of().status) + ": " + e.of().reason + ">";
   return "<moecast.Prediction " + std::to_string(e.of().latency->value() * 1e3) + " ms (" +
@@ -164,10 +192,7 @@ void bind_estimate(nb::module_& m) {
           "confidence_ratio", [](const Estimate& e) { return e.of().confidence_ratio; },
           "How often the interval from latency_low_s to latency_high_s contains a measurement.")
       .def_prop_ro(
-          "tpot_s",
-          [](const Estimate& e) {
-            return e.of().speculation ? std::optional(e.of().speculation->tpot.value()) : seconds(e.of().latency);
-          },
+          "tpot_s", &tpot_of,
           "Seconds of a token of a sequence that generates: the step, over the tokens it yields where some are "
           "guessed.")
       .def_prop_ro("throughput_tokens_per_s", [](const Estimate& e) { return e.of().throughput_tokens_per_s; })
@@ -184,9 +209,22 @@ void bind_estimate(nb::module_& m) {
           "origin", [](const Estimate& e) { return std::string(to_string(e.of().origin)); },
           "The weakest origin of a number that was used: measured, interpolated, fitted, extrapolated, ...")
       .def_prop_ro("warnings", [](const Estimate& e) { return e.of().warnings; })
+      .def("calls", &calls_of, "Kernel calls of a step of a CPU, each expert's GEMM one; None if unknown.")
+      .def("to_text", &report_of, "The JSON of `moecast predict --format json`.")
       .def(
-          "to_text", [](const Estimate& e) { return dump_json(prediction_json(e.answer)); },
-          "The JSON of `moecast predict --format json`.")
+          "moved",
+          [](const Estimate& e, double latency_s, double low_s, double high_s) {
+            return moved(e, latency_s, low_s, high_s, Origin::fitted);
+          },
+          "latency_s"_a, "latency_low_s"_a, "latency_high_s"_a,
+          "The same with a latency that was fitted to measurements; its factors and operators move in proportion.")
+      .def_static("summed", &sum_of, "steps"_a, "sizes"_a,
+                  "Steps one after another: pairs of a number of times and a Prediction. `sizes` are listed as inputs.")
+      .def("__getstate__", [](const Estimate& e) { return std::make_tuple(report_of(e), tpot_of(e)); })
+      .def("__setstate__",
+           [](Estimate& e, const std::tuple<std::string, std::optional<double>>& state) {
+             new (&e) Estimate(restored(std::get<0>(state), std::get<1>(state)));
+           })
       .def("__repr__", &text_of);
 }
 

@@ -1,11 +1,17 @@
 """How right predictions are: the one definition of error that the command line has, on NumPy columns."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy
 
-from moecast.adaptation import Correction
+from moecast.columns import Columns
+from moecast.correction import Correction
 
 
-def kendall_tau(a, b):
+def kendall_tau(a: numpy.ndarray, b: numpy.ndarray) -> float:
     """Kendall's tau b."""
     upper = numpy.triu_indices(len(a), 1)
     x = numpy.sign(a[:, None] - a[None, :])[upper]
@@ -13,7 +19,9 @@ def kendall_tau(a, b):
     return float((x * y).sum() / numpy.sqrt((x != 0).sum() * (y != 0).sum()))
 
 
-def judged(columns, seconds, noises, closing):
+def judged(
+    columns: Columns, seconds: numpy.ndarray, noises: Sequence[float], closing: int
+) -> tuple[dict[str, float], Columns]:
     """Errors of all rows but the first `closing`, which a Correction of the predictions is fitted to (0: none is).
 
     Returns (result, answer): n, mape, median, p90, within_10, tau, coverage (of the 90 % interval), noise,
@@ -39,7 +47,7 @@ def judged(columns, seconds, noises, closing):
     }, answer
 
 
-def false_feasible(measured_s, high_s):
+def false_feasible(measured_s: numpy.ndarray, high_s: numpy.ndarray) -> float:
     """Share of configurations that are slower than the tightest constraint that they pass at a confidence of 95 %.
 
     That constraint is the upper end of the 90 % interval: the hardest one for each; looser ones are broken less.
@@ -47,13 +55,13 @@ def false_feasible(measured_s, high_s):
     return float(numpy.mean(numpy.asarray(measured_s) > numpy.asarray(high_s)))
 
 
-def rank_correlation(a, b):
+def rank_correlation(a: numpy.ndarray, b: numpy.ndarray) -> float:
     """Spearman's: the correlation of ranks, ties broken by order."""
     ranks = [numpy.argsort(numpy.argsort(x, kind="stable"), kind="stable") for x in (a, b)]
     return float(numpy.corrcoef(*ranks)[0, 1])
 
 
-def report(result, title):
+def report(result: dict[str, Any], title: str) -> str:
     """The table of docs/nas.md as Markdown."""
     noise = result["noise"]
     columns = ["what", "n", "MAPE", "median", "p90", "within 10 %", "Kendall tau", "covers", "false-feasible", "noise"]

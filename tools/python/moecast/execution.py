@@ -1,11 +1,15 @@
 """What all references that execute on this machine share: which layers are drawn, and how they are timed."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 
 
-def draw_layers(count, seed, most_flops=2e10, most_bytes=4e8):
+def draw_layers(count: int, seed: int, most_flops: float = 2e10, most_bytes: float = 4e8) -> list[dict[str, int]]:
     """Random MoE layers, none of them on the profiler's grid: dicts of hidden, width, experts, top_k, tokens."""
     g = numpy.random.default_rng(seed)
     layers = []
@@ -23,7 +27,9 @@ def draw_layers(count, seed, most_flops=2e10, most_bytes=4e8):
     return layers
 
 
-def measure(run, *, least_s=0.15, least_runs=5, most_runs=200, settle=2):
+def measure(
+    run: Callable[[], Any], *, least_s: float = 0.15, least_runs: int = 5, most_runs: int = 200, settle: int = 2
+) -> tuple[float, float]:
     """Median seconds of `run()`, and the noise: the ratio of the medians of its odd and even runs minus one."""
     for _ in range(settle):
         run()
@@ -37,7 +43,14 @@ def measure(run, *, least_s=0.15, least_runs=5, most_runs=200, settle=2):
     return sorted(times)[len(times) // 2], abs(odd / even - 1)
 
 
-def in_rounds(count, execute, *, rounds=4, seed=1, progress=None):
+def in_rounds(
+    count: int,
+    execute: Callable[[int], tuple],
+    *,
+    rounds: int = 4,
+    seed: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list, numpy.ndarray, list[float]]:
     """Executes cases 0 .. count - 1 in rounds that lie minutes apart, each in an order of its own.
 
     `execute(number)` returns a tuple whose last two are seconds and noise. Returns what it returned in the first round

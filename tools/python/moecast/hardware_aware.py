@@ -1,6 +1,9 @@
 """HardwareAwareMoE: the interface that architecture searches expect, by its usual name."""
 
-import json
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 from moecast import _core
 from moecast.predictor import Predictor
@@ -24,16 +27,20 @@ class HardwareAwareMoE:
 
     Parameters
     ----------
-    hardware_profile: a Predictor, a name of `list_hw()`, or the folder of a profile (CPU or GPU).
+    hardware_profile: a Predictor, an AdaptedPredictor, a name of `list_hw()`, or the folder of a profile (CPU or GPU).
     """
 
     FACTORS = ("all-to-all", "memory-bandwidth", "expert-parallel-efficiency", "routing-overhead")
 
-    def __init__(self, hardware_profile, **setting):
-        made = isinstance(hardware_profile, Predictor)
+    def __init__(self, hardware_profile: Any, **setting: Any) -> None:
+        made = hasattr(hardware_profile, "predict")
+        if made and setting:
+            raise _core.UsageError(f"{min(setting)}: a Predictor that was made has its setting already")
         self.predictor = hardware_profile if made else Predictor(hardware_profile, **setting)
 
-    def estimate_latency(self, moe_config, *, without=(), **workload):
+    def estimate_latency(
+        self, moe_config: Any, *, without: str | Iterable[str] = (), **workload: Any
+    ) -> dict[str, Any]:
         """Latency of one configuration, with the four factors and compute.
 
         `moe_config`: an Architecture, a dict of the own schema or of Hugging Face, or a lone MoE layer as a dict:
@@ -46,6 +53,7 @@ class HardwareAwareMoE:
         memory_bytes, flops, total_parameters, active_parameters, origin. Raises InputError, UsageError.
         """
         architecture, workload = self._question(moe_config, workload)
+        without = [without] if isinstance(without, str) else list(without)
         unknown = set(without) - set(self.FACTORS) - {"imbalance"}
         if unknown:
             raise _core.UsageError(f"without: {sorted(unknown)[0]!r} is no factor (write {', '.join(self.FACTORS)})")
@@ -99,7 +107,7 @@ class HardwareAwareMoE:
         if not isinstance(config, dict):
             raise _core.UsageError(f"moe_config: is a {type(config).__name__}, expected an Architecture or a dict")
         if not {"hidden", "experts", "width"} <= set(config) or "decoder" in config:
-            return _core.Architecture.from_text(json.dumps(config), "moe_config"), workload
+            return _core.Architecture.from_dict(config, "moe_config"), workload
         layer = dict(config)
         if "tokens" in layer:
             workload = {**workload, "tokens": layer.pop("tokens")}

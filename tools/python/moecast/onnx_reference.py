@@ -1,5 +1,10 @@
 """MoE layers as onnxruntime's operator com.microsoft.MoE executes them on this CPU. Needs onnx and onnxruntime."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
@@ -10,7 +15,7 @@ from moecast.execution import draw_layers, measure
 from moecast.predictor import Predictor
 
 
-def model_of(layer, generator):
+def model_of(layer: dict[str, int], generator: numpy.random.Generator) -> tuple[Any, numpy.ndarray]:
     """(model, router): an ONNX model of a layer with random weights, and its router's matrix.
 
     `layer`: hidden, width, experts, top_k. Rows `x` of [tokens, hidden] go through a router (a MatMul) and SwiGLU
@@ -52,7 +57,9 @@ def model_of(layer, generator):
     return helper.make_model(graph, opset_imports=opsets, ir_version=9), router
 
 
-def execute(layer, seed, *, threads=1, least_s=0.3):
+def execute(
+    layer: dict[str, int], seed: int, *, threads: int = 1, least_s: float = 0.3
+) -> tuple[list[int], float, float]:
     """(rows of each expert, seconds, noise) of `layer["tokens"]` tokens through the layer."""
     generator = numpy.random.default_rng(seed)
     model, router = model_of(layer, generator)
@@ -67,7 +74,16 @@ def execute(layer, seed, *, threads=1, least_s=0.3):
     return rows, seconds, noise
 
 
-def validate(hw, *, cases=40, taught=20, seed=1, threads=1, backend="", progress=None):
+def validate(
+    hw: Any,
+    *,
+    cases: int = 40,
+    taught: int = 20,
+    seed: int = 1,
+    threads: int = 1,
+    backend: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float]:
     """Executes `taught` layers, which teach a profile of this machine how onnxruntime differs; judges `cases` others.
 
     `hw`: a profile of this machine; `backend` of it (default: its first). Returns what `judged` does.
@@ -94,7 +110,7 @@ def validate(hw, *, cases=40, taught=20, seed=1, threads=1, backend="", progress
     return judged(table, numpy.array(seconds), noises, taught)[0]
 
 
-def main():
+def main() -> int:
     """Executes layers, predicts them, prints the table."""
     import argparse
     import sys

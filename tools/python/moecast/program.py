@@ -1,5 +1,7 @@
 """The command line program, for what it alone does."""
 
+from __future__ import annotations
+
 import pathlib
 import shutil
 
@@ -7,7 +9,7 @@ from moecast import _core
 from moecast._data import PROGRAM
 
 
-def program():
+def program() -> str:
     """Path of the program: of the wheel, else of the PATH. Raises DeviceError."""
     if PROGRAM.is_file():
         return str(PROGRAM)

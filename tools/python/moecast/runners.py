@@ -1,12 +1,19 @@
 """What really executes architectures on this machine: the runtime of the program, and PyTorch."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
-from moecast._core import DeviceError, InputError
+from moecast._core import Architecture, DeviceError, InputError, UsageError
 from moecast.program import program
+from moecast.spaces import load_space
+from moecast.spaces.timing import workload_of
+from moecast.workload import Request, Workload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,18 +29,55 @@ class Execution:
     predicted_high_s: float | None = None
 
 
-class Runtime:
+class _Runner:
+    """What `collect` and `remeasure` call: a dict of genes in, measured seconds out. Needs the space of the genes."""
+
+    def __init__(self, space: Any, workload: Workload | Request | None) -> None:
+        self.space = None if space is None else load_space(space)
+        self.workload = workload if workload is not None or space is None else workload_of(self.space)
+
+    def __call__(self, genes: dict[str, Any]) -> float:
+        """Seconds of one architecture. Raises UsageError without a space, and what `run` raises."""
+        if self.space is None:
+            raise UsageError(f"space: whose genes are these? (write {type(self).__name__}(..., space=...))")
+        (execution,) = self._executed([self.space.architecture(self.space.encode(genes))])
+        if execution is None:
+            raise DeviceError(f"{self.space.name}: the architecture was not executed")
+        return execution.latency_s
+
+    def _executed(self, architectures):
+        raise NotImplementedError
+
+
+class Runtime(_Runner):
     """The reference runtime of the program: decoders with experts, one step each.
 
     `hw`: a profile of this machine (it names backends and threads that were measured).
     `.run(architectures, workload)` executes a list of architectures and returns an Execution each, in order.
+    `space`, `workload` (default: the space's): with these it is a runner of `moecast.collect`.
     """
 
-    def __init__(self, hw="this-machine", *, backend="onednn", dtype="fp32", threads=1, rounds=4):
+    def __init__(
+        self,
+        hw: Any = "this-machine",
+        *,
+        backend: str = "onednn",
+        dtype: str = "fp32",
+        threads: int = 1,
+        rounds: int = 4,
+        space: Any = None,
+        workload: Workload | None = None,
+    ) -> None:
+        super().__init__(space, workload)
         self.hw, self.backend, self.dtype, self.threads, self.rounds = hw, backend, dtype, threads, rounds
 
-    def run(self, architectures, workload):
+    def _executed(self, architectures):
+        return self.run(architectures, self.workload)
+
+    def run(self, architectures: Sequence[Architecture], workload: Workload) -> list[Execution | None]:
         """Raises InputError for what the runtime does not execute, DeviceError when it is stopped."""
+        if not isinstance(workload, Workload):
+            raise InputError(f"workload: the runtime executes steps, not a {type(workload).__name__}")
         step = {"phase": workload.phase, "batch": workload.batch}
         step.update({"context": workload.context} if workload.phase == "decode" else {"prompt": workload.prompt})
         with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
@@ -70,17 +114,31 @@ def _execution(case):
     )
 
 
-class TorchTranslation:
+class TorchTranslation(_Runner):
     """Translation of one sentence by encoder-decoder models with random weights. Needs torch.
 
-    `request`: a Request; its prompt is encoded, its target generated for each beam.
+    `request`: a Request; its prompt is encoded, its target generated for each beam. `space`: with it this is a runner
+    of `moecast.collect`.
     """
 
-    def __init__(self, request, *, threads=1, dtype="fp32", least_s=0.5, least_runs=5):
+    def __init__(
+        self,
+        request: Request,
+        *,
+        threads: int = 1,
+        dtype: str = "fp32",
+        least_s: float = 0.5,
+        least_runs: int = 5,
+        space: Any = None,
+    ) -> None:
+        super().__init__(space, request)
         self.request, self.threads, self.dtype = request, threads, dtype
         self.least = {"least_s": least_s, "least_runs": least_runs}
 
-    def run(self, architectures):
+    def _executed(self, architectures):
+        return self.run(architectures)
+
+    def run(self, architectures: Sequence[Architecture]) -> list[Execution]:
         """An Execution each: a whole request."""
         import torch
 

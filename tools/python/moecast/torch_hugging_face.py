@@ -1,6 +1,9 @@
 """MoE blocks of Hugging Face transformers with random weights, as references. Needs torch and transformers 5."""
 
+from __future__ import annotations
+
 import importlib
+from typing import Any
 
 import torch
 
@@ -20,7 +23,9 @@ KINDS = tuple(_KINDS)
 EXPERTS = {"eager": "per-expert-loop", "grouped_mm": "sorted-grouped"}
 
 
-def make_block(kind, layer, experts="eager", dtype=torch.float32):
+def make_block(
+    kind: str, layer: dict[str, Any], experts: str = "eager", dtype: torch.dtype = torch.float32
+) -> torch.nn.Module:
     """The block of a dict of hidden, width, experts, top_k. Raises UsageError or DeviceError."""
     if kind not in _KINDS or experts not in EXPERTS:
         raise UsageError(f"{kind}, {experts}: write one of {', '.join(KINDS)}, and one of {', '.join(EXPERTS)}")

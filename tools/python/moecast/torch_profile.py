@@ -1,5 +1,7 @@
 """`moecast profile --backend torch`: operators as PyTorch executes them on this CPU, as a profile. Needs torch."""
 
+from __future__ import annotations
+
 import argparse
 import csv
 import gzip
@@ -12,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 import torch
@@ -22,7 +26,7 @@ from moecast.torch_reference import DTYPES
 
 #: Largest ring of weights: well above the last level of cache.
 _RING_BYTES = 256e6
-_pools = {}
+_pools: dict[torch.dtype, torch.Tensor] = {}
 
 
 def _pool(dtype):
@@ -191,8 +195,18 @@ def _time(point, calls):
 
 @torch.no_grad()
 def profile(
-    out, *, name, dtype="fp32", threads=1, gemms=360, stages=28, budget_s=0.08, rounds=4, seed=1, progress=None
-):
+    out: Any,
+    *,
+    name: str,
+    dtype: str = "fp32",
+    threads: int = 1,
+    gemms: int = 360,
+    stages: int = 28,
+    budget_s: float = 0.08,
+    rounds: int = 4,
+    seed: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> str:
     """Measures and writes a profile: FOLDER/profile.json, samples/*.csv.gz, calibration.json. Returns the folder.
 
     `gemms`, `stages`: points of GEMMs, and of each other operator. `budget_s`: of a point.

@@ -1,8 +1,12 @@
 """References that PyTorch executes: modules of an architecture with random weights, and their times. Needs torch."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -179,7 +183,7 @@ class Model(nn.Module):
         return torch.randint(self.vocabulary, (batch, length))
 
     @torch.no_grad()
-    def decode_step(self, batch, context):
+    def decode_step(self, batch: int, context: int) -> Callable[[], torch.Tensor]:
         """A callable that executes one decode step after `context` cached tokens."""
         dtype = self.head.weight.dtype
         for attention in self.decoder.attentions():
@@ -188,14 +192,14 @@ class Model(nn.Module):
         return lambda: self.head(self.decoder(words)[:, -1])
 
     @torch.no_grad()
-    def prefill(self, batch, prompt):
+    def prefill(self, batch: int, prompt: int) -> Callable[[], torch.Tensor]:
         for attention in self.decoder.attentions():
             attention.cache = None
         words = self.words(batch, prompt)
         return lambda: self.head(self.decoder(words)[:, -1])
 
     @torch.no_grad()
-    def translate(self, source, target, beams):
+    def translate(self, source: int, target: int, beams: int) -> Callable[[], Any]:
         """A callable that encodes one sentence and generates `target` tokens for each beam."""
 
         def run():

@@ -1,6 +1,10 @@
 """Predictions of PyTorch modules beside their execution. Needs torch."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 import torch
@@ -69,8 +73,17 @@ def _validate_blocks(hw, execute_one, blocks, closing, *, strategy, threads, dty
 
 
 def validate_layers(
-    hw, *, cases=150, closing=40, seed=1, least_s=0.1, threads=1, dtype="fp32", rounds=4, progress=None
-):
+    hw: Any,
+    *,
+    cases: int = 150,
+    closing: int = 40,
+    seed: int = 1,
+    least_s: float = 0.1,
+    threads: int = 1,
+    dtype: str = "fp32",
+    rounds: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Executes `closing` layers to learn what lies between kernels, and `cases` others that nothing is fitted to.
 
     Returns what `judged` does, and `cases` with the rows of each.
@@ -109,8 +122,18 @@ def _cases(seconds, answer, noises, closing):
 
 
 def validate_hugging_face(
-    hw, *, cases=150, closing=40, seed=1, least_s=0.1, threads=1, dtype="fp32", experts="eager", rounds=4, progress=None
-):
+    hw: Any,
+    *,
+    cases: int = 150,
+    closing: int = 40,
+    seed: int = 1,
+    least_s: float = 0.1,
+    threads: int = 1,
+    dtype: str = "fp32",
+    experts: str = "eager",
+    rounds: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """The same for blocks that transformers makes: Mixtral, Qwen3-MoE, OLMoE, DeepSeek-V3 in turn.
 
     `experts`: eager (one after another) or grouped_mm; each is a strategy of the backend of its own.
@@ -134,8 +157,17 @@ def validate_hugging_face(
 
 
 def validate_translation(
-    hw, *, cases=60, closing=20, seed=1, threads=1, dtype="fp32", space="automoe-wmt14-en-de", rounds=2, progress=None
-):
+    hw: Any,
+    *,
+    cases: int = 60,
+    closing: int = 20,
+    seed: int = 1,
+    threads: int = 1,
+    dtype: str = "fp32",
+    space: Any = "automoe-wmt14-en-de",
+    rounds: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """AutoMoE's encoder-decoders end to end: one sentence encoded, every token of five beams generated.
 
     Returns what `judged` does, and `cases` with the genome of each.
@@ -168,7 +200,7 @@ _VALIDATIONS = {
 }
 
 
-def main():
+def main() -> int:
     """Profiles torch into a temporary folder (or reads --hw), validates, prints the table."""
     import argparse
     import json

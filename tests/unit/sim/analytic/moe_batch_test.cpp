@@ -11,6 +11,7 @@
 #include <random>
 
 #include "models/core/error.h"
+#include "sim/analytic/moe_footprint.h"
 #include "sim/make_predictor.h"
 #include "tests/support/allocation_count.h"
 #include "tests/support/random_layers.h"
@@ -101,6 +102,9 @@ TEST_P(MoeBatchOfEveryStrategy, SaysWhatThePredictorSays) {
     EXPECT_NEAR(answers.compute[i] / answers.latency[i], alone.factors.compute / *alone.latency, kShareTolerance);
     EXPECT_NEAR(answers.routing[i] / answers.latency[i], alone.factors.routing_overhead / *alone.latency,
                 kShareTolerance);
+    const MoeFootprint footprint = moe_footprint(layers.columns(), i, dtype);
+    EXPECT_DOUBLE_EQ(footprint.memory_bytes, alone.memory.total().value());
+    EXPECT_DOUBLE_EQ(footprint.parameters, alone.total_parameters);
   }
   std::sort(errors.begin(), errors.end());
   EXPECT_LT(errors[200], 0.003);

@@ -1,18 +1,25 @@
 """Latency of genomes in batches: layers that are alike are costed once."""
 
 import json
+import threading
 
 import numpy
 
-from moecast._core import Architecture, InputError
-from moecast.predictor import Request, Workload, add_columns
+from moecast._core import Architecture, InputError, UsageError
+from moecast.columns import FIRST, SUMMED, add_columns
+from moecast.workload import Request, Workload
+
+
+#: The part of a layer that no model had yet.
+_NOT_ASKED = -2
 
 
 class SpaceTimes:
     """Latency, memory, parameters and FLOPs of the genomes of a space on a machine.
 
     `workload`: a Workload or a Request. Answers are what `Predictor` says of `space.architecture(genome)`, within 1 %
-    on a CPU, the same on a GPU (where each new genome is predicted by itself).
+    on a CPU, the same where each new genome is predicted by itself (Predictor.one_by_one). Threads may share it; it can
+    be pickled.
     """
 
     def __init__(self, space, predictor, workload=None):
@@ -21,14 +28,23 @@ class SpaceTimes:
         self.workload = workload or workload_of(space)
         self._layers = _Layers(space)
         self._steps = [(times, _Step(space, predictor, step, self._layers)) for times, step in self.workload.steps()]
+        self._lock = threading.Lock()  #: of the numbers of layers and parts
+
+    def __reduce__(self):
+        return SpaceTimes, (self.space, self.predictor, self.workload)
 
     def predict(self, genomes):
         """Columns (see Predictor.predict_batch) of an int array of shape [n, genes]."""
         genomes = self.space.checked(genomes)
-        numbers = None if self.predictor.gpu else self._layers.numbers(genomes)
-        columns = None
-        for times, step in self._steps:
-            answer = step.each(genomes) if numbers is None else step.predict(numbers)
+        if self.predictor.one_by_one:
+            answers = [step.each(genomes) for _, step in self._steps]
+        else:
+            with self._lock:
+                numbers = self._layers.numbers(genomes)
+                tables = [step.parts_of(numbers) for _, step in self._steps]
+            answers = [step.batch.predict(parts) for (_, step), parts in zip(self._steps, tables)]
+        columns = {}
+        for (times, _), answer in zip(self._steps, answers):
             columns = add_columns(columns, answer, times)
         columns = self._mixed(genomes, columns)
         corrected = getattr(self.predictor, "corrected", None)
@@ -44,16 +60,10 @@ class SpaceTimes:
             row = int(numpy.flatnonzero(top_k > experts)[0])
             raise InputError(f"genomes: row {row}: mixture_top_k {top_k[row]} of {experts[row]} experts")
         outputs = self.space.values("mix", genomes) == "outputs"
-        for name in (
-            "latency_s",
-            "latency_low_s",
-            "latency_high_s",
-            "memory_bandwidth_s",
-            "compute_s",
-            "routing_overhead_s",
-            "flops",
-        ):
-            columns[name] = columns[name] * numpy.where(outputs, top_k, 1)
+        passes = numpy.where(outputs, top_k, 1)
+        for name in (*SUMMED, *(f"first_{name}" for name in FIRST)):
+            if name in columns:
+                columns[name] = columns[name] * passes
         # Merging reads k sets of weights and writes one.
         element = numpy.array([_weight_bytes(dtype) for dtype in self.space.values("dtype", genomes)])
         columns["merge_bytes"] = numpy.where(outputs, 0.0, (top_k + 1) * element * columns["total_parameters"])
@@ -80,7 +90,7 @@ def workload_of(space):
     kind = fields.pop("kind", "step")
     try:
         return Request(**fields) if kind == "request" else Workload(**fields)
-    except TypeError as error:
+    except (TypeError, UsageError) as error:
         raise InputError(f"{space.name}: /workload: {error}") from None
 
 
@@ -92,7 +102,7 @@ class _Step:
         self.predictor = predictor = getattr(predictor, "base", predictor)  # corrections apply to the sum of all steps
         self.step = step
         self.layers = layers
-        self.batch = None if predictor.gpu else predictor.batch(step)
+        self.batch = None if predictor.one_by_one else predictor.batch(step)
         self.parts = numpy.full(1, -1, numpy.int32)  #: of each layer number; the last one stands for no layer
         self.blocks = {}  #: parts of single blocks
 
@@ -102,12 +112,18 @@ class _Step:
         columns = self.predictor.predict_batch(architectures, self.step)
         return {name: values[inverse.reshape(-1)] for name, values in columns.items()}
 
-    def predict(self, numbers):
-        known = len(self.parts) - 1
-        if known < len(self.layers.models):
-            fresh = [self._part(*self.layers.models[n]) for n in range(known, len(self.layers.models))]
-            self.parts = numpy.concatenate([self.parts[:-1], fresh, [-1]]).astype(numpy.int32)
-        return self.batch.predict(numpy.ascontiguousarray(self.parts[numbers]))
+    def parts_of(self, numbers):
+        """Numbers of the parts of models of these numbers of layers: int32 of the same shape."""
+        fresh = len(self.layers.models) + 1 - len(self.parts)
+        if fresh > 0:
+            self.parts = numpy.concatenate([self.parts[:-1], numpy.full(fresh, _NOT_ASKED), [-1]]).astype(numpy.int32)
+        table = self.parts[numbers]
+        unknown = table == _NOT_ASKED
+        if unknown.any():
+            for number in numpy.unique(numbers[unknown]):
+                self.parts[number] = self._part(*self.layers.models[number])
+            table = self.parts[numbers]
+        return numpy.ascontiguousarray(table)
 
     def _part(self, frame, stack, blocks):
         """The part of a layer of these blocks, or of the end of a stack; equal blocks are costed once."""
@@ -236,9 +252,9 @@ class _Layers:
         values = None if layer is None else space.layer_values(stack, genome, layer)
         key = (stack, tuple(frame.values()), None if values is None else self._key(values))
         if key not in self.known:
-            self.known[key] = len(self.models)
             blocks = None if values is None else [json.dumps(b) for b in space.family.blocks(stack, values)]
             self.models.append((json.dumps(frame), stack, blocks))
+            self.known[key] = len(self.models) - 1
         return self.known[key]
 
     def any_block(self, stack):
