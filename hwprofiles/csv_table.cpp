@@ -54,6 +54,9 @@ void read_csv_table(const std::string& path, std::span<const std::string_view> c
       for (const std::string_view column : columns) {
         const auto found = std::ranges::find(all, column);
         if (found == all.end()) throw InputError(where, fmt::format("has no column {}", column));
+        if (std::ranges::count(all, column) > 1) {
+          throw InputError(where, fmt::format("has the column {} twice", column), "keep one of them");
+        }
         places.push_back(static_cast<std::size_t>(found - all.begin()));
       }
       return;

@@ -181,6 +181,7 @@ TEST_F(RecordedRequests, HostileFilesAreRefusedWithTheirLine) {
   EXPECT_THAT(problem(header), HasSubstr("holds no row"));
   EXPECT_THAT(problem(""), HasSubstr("holds no row"));
   EXPECT_THAT(problem("arrival_s,prompt_tokens\n0,1\n"), HasSubstr("output_tokens"));
+  EXPECT_THAT(problem("arrival_s,prompt_tokens,output_tokens,arrival_s\n0,1,1,5\n"), HasSubstr("arrival_s twice"));
   EXPECT_THROW(read_requests("/nowhere/at/all.csv"), InputError);
 }
 
