@@ -51,8 +51,8 @@ TEST(BadQuestion, MoreGpusThanTheClusterHas) {
 }
 
 TEST(BadQuestion, MoreGpusThanTheClusterHasForTheAnalyticEngine) {
-  refused({"predict", "--model", "qwen3-235b-a22b", "--hw", "h200-sxm", "--tp", "8", "--dp", "16", "--ep", "128", "--pp",
-           "94", "--cluster", "h200-hgx-rail"},
+  refused({"predict", "--model", "qwen3-235b-a22b", "--hw", "h200-sxm", "--tp", "8", "--dp", "16", "--ep", "128",
+           "--pp", "94", "--cluster", "h200-hgx-rail"},
           2, "has 8192 devices, 12032 are asked for", "a larger cluster");
   const Finished known = run_moecast(gpu("predict", {"--tp", "8", "--cluster", "h200-hgx-rail", "--format", "json"}));
   EXPECT_EQ(Json::parse(known.out).at("inputs").at("cluster"), "h200-hgx-rail");

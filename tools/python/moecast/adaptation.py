@@ -112,8 +112,8 @@ def adapt(
 
     `base`: the Predictor of the most similar machine that was. `measurements`: pairs of an Architecture and the
     measured seconds of `workload`, or of these `fields` of `predict` (for lone layers: tokens=64); a third item, a
-    dict, holds fields of its own. Or pairs of a genome and seconds, where `times` is the SpaceTimes of the space on `base`.
-    None at all is allowed: then intervals span orders of magnitude.
+    dict, holds fields of its own. Or pairs of a genome and seconds, where `times` is the SpaceTimes of the space on
+    `base`. None at all is allowed: then intervals span orders of magnitude.
 
     Raises UsageError, or InputError that names the row at fault.
     """

@@ -82,7 +82,9 @@ def check_workload(workload, where):
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise InputError(f"{where}: /workload/{name}: a {kind} has no such field{hint}")
         least = 1 if name in ("batch", "prompt", "target", "beams") else 0
-        if type(value) is not type(defaults[name]) or (type(value) is int and not least <= value < 2**31):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        same = isinstance(value, type(defaults[name])) and isinstance(value, bool) == isinstance(defaults[name], bool)
+        if not same or (whole and not least <= value < 2**31):
             raise InputError(f"{where}: /workload/{name}: {value!r} is out of range")
 
 
