@@ -61,7 +61,8 @@ class Space:
 
     `description`: {"moecast_space": 1, "name": ..., "family": ..., "fields": {name: value, [choices],
     {"per_layer": [choices]} or {"per_expert": [choices]}}}; tuples, ranges and arrays are lists too. A genome is a
-    vector of `len(space.genes)` indices of choices. Raises InputError that names the field on unknown fields, an empty space, or too many layers.
+    vector of `len(space.genes)` indices of choices. Raises InputError that names the field on unknown fields, an empty
+    space, or too many layers.
     """
 
     def __init__(self, description, where="space"):
