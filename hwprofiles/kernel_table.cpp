@@ -257,6 +257,12 @@ class TableReader {
     if (layout.kind != OperatorKind::fused_moe || layout.name == "moe_activated_experts") return true;
     const double experts = row_[layout.column("num_experts")];
     const double top_k = row_[layout.column("topk")];
+    for (const char* name : {"num_tokens", "hidden_size", "inter_size", "topk", "num_experts"}) {
+      const double value = row_[layout.column(name)];
+      if (value == std::floor(value)) continue;
+      leave_out(std::string(name) + " is no whole number", number, std::to_string(value));
+      return false;
+    }
     if (top_k > experts) {
       leave_out("topk above num_experts", number, std::to_string(top_k));
       return false;

@@ -132,6 +132,7 @@ void read_lines_while(const std::string& path, const std::function<bool(std::uin
   std::string pending;
   std::uint64_t number = 0;
   const auto emit = [&](std::string_view text) {
+    if (number == 0 && text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // a byte-order mark
     if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
     return line(++number, text);
   };

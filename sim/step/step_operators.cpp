@@ -1,6 +1,7 @@
 #include "sim/step/step_operators.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -64,6 +65,7 @@ class Maker {
                       architecture_.hidden, 1, StepRows::sequences, DType::bf16);
     }
     add_communication();
+    note_version();
     note_physics();
     if (!is_wide()) maker_.result.shared_stream_rows = engine_.shared_stream_rows;  // DeepEP has streams of its own
     return std::move(maker_.result);
@@ -235,6 +237,18 @@ class Maker {
     maker_.add(
         name, cost.kernel, StepGroup::communication, count,
         [seconds = cost.seconds, rows, columns](const StepShape& shape) { return seconds(shape.*rows * columns); });
+  }
+
+  /// Another release's kernels, where the one that was asked for was not measured here.
+  void note_version() {
+    if (maker_.version.empty()) return;
+    std::set<std::string> known;
+    for (const KernelModel& kernel : calibration_.kernels) {
+      if (kernel.key.framework == maker_.framework && kernel.key.layout == "moe") known.insert(kernel.key.version);
+    }
+    if (known.empty() || known.contains(maker_.version)) return;
+    maker_.note(fmt::format("{} {} was not measured on {}: kernels of {} stand for it", maker_.framework,
+                            maker_.version, calibration_.profile, fmt::join(known, ", ")));
   }
 
   /// What no measurement stands behind, once for all of the model.

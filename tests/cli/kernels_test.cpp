@@ -167,6 +167,37 @@ TEST_F(KernelCommands, ABrokenTableNamesItsPlaceAndChangesNothing) {
   EXPECT_FALSE(std::filesystem::exists(folder_ + "/made-up/samples/gemm.vllm-1.0.csv.gz"));
 }
 
+TEST_F(KernelCommands, NothingIsDroppedOrChangedSilently) {
+  const auto import = [&](const std::string& text) {
+    write_text(folder_ + "/moe.vllm-2.0.csv", text);
+    std::vector<std::string> words{"import", "table", folder_ + "/moe.vllm-2.0.csv", "--out", folder_ + "/other"};
+    words.insert(words.end(), kNewMachine.begin(), kNewMachine.end());
+    return run_moecast(words);
+  };
+  const std::string whole = table_of(tile_exact_moe({{2560, 896, 6, 96}}, 0.01));
+  const std::string header = whole.substr(0, whole.find('\n') + 1);
+  EXPECT_THAT(import(header).err, HasSubstr("holds no row"));
+  EXPECT_EQ(import("\xEF\xBB\xBF" + whole).code, 0) << "a byte-order mark";
+  EXPECT_THAT(import(whole + "a,bfloat16,16.5,2560,896,6,96,1,1,balanced,1\n").out,
+              HasSubstr("num_tokens is no whole number"));
+  // Microseconds in a column of milliseconds.
+  KernelSamples wrong = tile_exact_moe({{2560, 896, 6, 96}}, 0.01);
+  for (double& seconds : wrong.latency_s) seconds *= 1000;
+  EXPECT_THAT(import(table_of(wrong)).out, HasSubstr("is the latency in the unit of its column?"));
+  write_text(folder_ + "/bad.csv", header + "a,bfloat16,16,2560,896,6,96,1,1,balanced,-1\n");
+  const Finished none =
+      run_moecast({"calibrate", folder_ + "/made-up", "--add", folder_ + "/bad.csv", "--backend", "vllm-1.0"});
+  EXPECT_EQ(none.code, 3);
+  EXPECT_THAT(none.err, HasSubstr("1 rows not added: latency"));
+  EXPECT_THAT(none.err, HasSubstr("adds no row"));
+  // Shipped profiles stay what they are.
+  const Finished shipped =
+      run_moecast({"calibrate", "h200-sxm", "--add", folder_ + "/new.csv", "--backend", "vllm-0.24.0"});
+  EXPECT_EQ(shipped.code, 2);
+  EXPECT_THAT(shipped.err, HasSubstr("ships with moecast"));
+  EXPECT_THAT(shipped.err, HasSubstr("cp -r"));
+}
+
 TEST_F(KernelCommands, ADamagedCalibrationIsRefusedWithTheWayOut) {
   std::filesystem::copy(folder_ + "/made-up", folder_ + "/damaged", std::filesystem::copy_options::recursive);
   std::filesystem::resize_file(folder_ + "/damaged/kernels.bin", 2000);
@@ -277,6 +308,14 @@ TEST(ExactRows, AnyHistogramIsAnsweredOnAGpu) {
   EXPECT_LT(layer_seconds("--rows", two, "1"), 0.8 * layer_seconds("--rows", even, "1")) << "a quarter of the weights";
   EXPECT_GT(layer_seconds("--rows", two, "4"), 1.1 * layer_seconds("--rows", even, "4")) << "one rank has all rows";
   EXPECT_EQ(layer_seconds("--rows", two, "4"), layer_seconds("--rows", "0,0,0,0,400,400,0,0", "4")) << "another has";
+}
+
+TEST(Versions, ThatWereNotMeasuredAreSaid) {
+  const auto warnings = [](const char* backend) {
+    return run_moecast({"predict", "--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--backend", backend}).err;
+  };
+  EXPECT_THAT(warnings("vllm-9.9"), HasSubstr("vllm 9.9 was not measured on h200-sxm: kernels of 0.24.0 stand for it"));
+  EXPECT_THAT(warnings("vllm-0.24.0"), testing::Not(HasSubstr("stand for it")));
 }
 
 TEST(ConstantScales, AreNotComputedInFp8LinearLayers) {

@@ -113,6 +113,12 @@ void add_tables(const CalibrateOptions& options, const std::string& folder, std:
     if (!table.kernels.empty() && table.kernels.front().key.framework.empty()) {
       throw UsageError("--backend", "is not in the name of " + file, "write --backend vllm-0.24.0");
     }
+    for (const auto& [reason, count] : table.report.left_out) {
+      const auto example = table.report.examples.find(reason);
+      warn(fmt::format("{}: {} rows not added: {}{}", file, count, reason,
+                       example == table.report.examples.end() ? "" : " (first: " + printable(example->second) + ")"));
+    }
+    if (table.report.kept == 0) throw InputError(file, "adds no row", "mend the rows above");
     note(fmt::format("{}: {} rows added", file, table.report.kept));
     merge_kernel_samples(kernels, std::move(table.kernels));
   }
@@ -124,6 +130,11 @@ int run_calibrate(const CalibrateOptions& options) {
   const DataFolders folders = find_data_folders(options.data);
   if (options.profile != "this-machine") {
     const std::string chosen = profile_folder(folders, options.profile);
+    if (!options.add.empty() && chosen == folders.shipped + "/" + options.profile) {
+      throw UsageError("--add", "would change a profile that ships with moecast",
+                       fmt::format("copy it: mkdir -p {0} && cp -r {1} {0}/; then add: your own is used instead",
+                                   folders.own, chosen));
+    }
     std::vector<KernelSamples> kernels = read_kernel_samples(chosen);
     add_tables(options, chosen, kernels);
     if (!kernels.empty() || !options.sister.empty())

@@ -159,6 +159,7 @@ int run_import(const ImportOptions& options) {
     if (!table.kernels.empty() && table.kernels.front().key.framework.empty()) {
       throw UsageError("--framework", "is not in the file's name", "write --framework vllm --version 0.24.0");
     }
+    if (table.report.rows == 0) throw InputError(file, "holds no row", "is it the table's header alone?");
     count_suspect_rows(table, device, table.report);
     text += report_text(file, table, table.report);
     records.push_back(report_json(file, table, table.report));

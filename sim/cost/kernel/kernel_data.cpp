@@ -14,6 +14,9 @@ namespace moecast {
 namespace {
 
 constexpr double kCoefficientStep = 1e-4;
+/// Kernels that take so long at least are not bound by launches; none is so many times slower than that.
+constexpr double kLaunchesHide = 20e-6;
+constexpr double kSlowerThanAnything = 300;
 /// A row may be this much faster than the datasheet: clocks above the boost that the peak is computed with.
 constexpr double kFasterThanPeak = 0.95;
 
@@ -119,7 +122,8 @@ KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, 
 RowFilter filter_rows(const KernelSamples& samples, const KernelLaw& law, RankLoadCache& loads) {
   RowFilter filter;
   filter.reasons = {"faster than the datasheet's peaks allow",
-                    "two nodes with 12 multiprocessors (defect of the table)"};
+                    "two nodes with 12 multiprocessors (defect of the table)",
+                    "over 300 times slower than bytes and operations take: is the latency in the unit of its column?"};
   filter.reason.assign(samples.size(), -1);
   std::vector<double> values;
   std::array<double, KernelLaw::kMostTerms> terms{};
@@ -130,6 +134,9 @@ RowFilter filter_rows(const KernelSamples& samples, const KernelLaw& law, RankLo
       filter.reason[row] = 0;
     } else if (odd_multiprocessors(samples, row)) {
       filter.reason[row] = 1;
+    } else if (const double least = law.roofline_seconds(terms.data());
+               least > kLaunchesHide && samples.latency_s[row] > kSlowerThanAnything * least) {
+      filter.reason[row] = 2;
     }
   }
   return filter;

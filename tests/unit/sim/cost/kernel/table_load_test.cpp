@@ -63,7 +63,66 @@ TEST(TableLoad, OneVersionComputesWholeTokens) {
   EXPECT_NEAR(rows(8, "0.5.10"), 8192, 1e-9);
   EXPECT_NEAR(rows(32, "0.5.10"), 2048, 1e-9);
   EXPECT_EQ(rows(1, "0.5.10"), -1) << "a rank has all of them anyway";
-  EXPECT_EQ(rows(8, "0.5.14"), -1);
+  EXPECT_EQ(rows(8, "0.5.14"), -1) << "of another kernel";
+}
+
+TEST(TableLoad, ALaterVersionComputesWholeTokensOfFewExperts) {
+  RankLoadCache loads;
+  const auto rows = [&](double top_k, double experts) {
+    const auto load = table_load(key("sglang", "0.5.14", "sglang_fused_moe_triton"),
+                                 row_of(16'384, 4096, 14'336, top_k, experts, 2, 0), loads);
+    return load ? load->rows : -1;
+  };
+  EXPECT_NEAR(rows(2, 8), 2 * 16'384, 1e-9) << "two ranks take as long as one";
+  EXPECT_NEAR(rows(8, 128), 8 * 16'384, 1e-9);
+  EXPECT_EQ(rows(8, 256), -1);
+  EXPECT_EQ(rows(1, 16), -1);
+}
+
+TEST(TableLoad, AKernelOfFewTokensRunsOneOfEightExperts) {
+  RankLoadCache loads;
+  const KernelKey few = key("trtllm", "1.3.0", "moe_torch_flow_min_latency");
+  for (const double ranks : {1.0, 8.0}) {
+    const auto load = table_load(few, row_of(64, 4096, 14'336, 2, 8, ranks, 0), loads);
+    ASSERT_TRUE(load);
+    EXPECT_EQ(load->rows, 64);
+    EXPECT_EQ(load->distinct, 1);
+  }
+}
+
+TEST(TableLoad, NumbersAbove256WereRoundedToBf16) {
+  RankLoadCache loads;
+  const auto distinct = [&](double tokens, double top_k, double experts, double ranks = 1) {
+    const auto load = table_load(key("vllm", "0.24.0"), row_of(tokens, 4096, 1024, top_k, experts, ranks, 0), loads);
+    return load ? load->distinct : -1;
+  };
+  // As many as the time of B200's rows says (bytes at the bandwidth of other rows): 360, 282, 297, 256.
+  EXPECT_EQ(distinct(48, 10, 512), 361);
+  EXPECT_EQ(distinct(32, 10, 512), 286);
+  EXPECT_EQ(distinct(16, 22, 512), 300);
+  EXPECT_EQ(distinct(48, 6, 384), 256);
+  EXPECT_EQ(distinct(52, 10, 512), -1) << "a stride and more: exact";
+  EXPECT_EQ(distinct(48, 10, 512, 2), -1);
+  EXPECT_EQ(distinct(16, 8, 160), -1) << "bf16 has all numbers up to 256";
+}
+
+TEST(TableLoad, UniformRowsBehindADispatchComeInBlocks) {
+  RankLoadCache loads;
+  const KernelLayout& layout = *find_kernel_layout("wideep_context_moe");
+  std::vector<double> row(layout.numbers.size(), 1);
+  for (const auto& [name, value] :
+       {std::pair{"num_tokens", 512.0}, {"topk", 8.0}, {"num_experts", 256.0}, {"moe_ep_size", 2.0}}) {
+    row[layout.column(name)] = value;
+  }
+  row[layout.column(kDistributionColumn)] = 0;
+  KernelKey behind = key("sglang", "0.5.10");
+  behind.layout = "wideep_context_moe";
+  const auto load = table_load(behind, row, loads);
+  ASSERT_TRUE(load);
+  EXPECT_EQ(load->rows, 2048);
+  EXPECT_EQ(load->distinct, 16);
+  row[layout.column(kDistributionColumn)] = 1.01;
+  EXPECT_FALSE(table_load(behind, row, loads));
 }
 
 TEST(TableLoad, OtherLayoutsAreWhatTheySay) {
