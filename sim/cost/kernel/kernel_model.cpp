@@ -46,11 +46,11 @@ float covariances(const CurveKernel& kernel, const Eigen::MatrixXf& features, co
 }
 
 /// Share of a left-out interval that is left so many doublings from what was measured of the same curve. Far away it is
-/// wider than that of a neighbour, whose distance says how unsure it is: with 1.5 the ends that were cut from a fourth
+/// wider than that of a neighbour, whose distance says how unsure it is: with 1.6 the ends that were cut from a fourth
 /// of H200's fp8_block curves are covered.
 double share_at_gap(double gap) {
   constexpr double kLength = 2;  // doublings
-  constexpr double kFar = 1.5;
+  constexpr double kFar = 1.6;
   const double s = std::sqrt(3.0) * gap / kLength;
   const double correlation = (1 + s) * std::exp(-s);
   return kFar * std::sqrt(std::max(0.0, 1 - correlation * correlation));
