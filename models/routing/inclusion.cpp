@@ -103,8 +103,8 @@ std::vector<double> exact_inclusion(const std::vector<double>& popularity, int t
 
 /// P(e among the first k) = 1 - E exp(-w T), T the time at which k of the others have rung: about gamma distributed,
 /// its mean and variance those of a counting process whose rate falls as clocks ring.
-/// @param time  at which all clocks are expected to have rung k times. @param missing  rings before the k-th that its
-/// mean time is that of, 0 (many clocks, each unlikely) to 1/2.
+/// @param time  at which k clocks are expected to have rung. @param missing  of k rings, at whose time the mean of T is
+/// taken: 0 (many clocks, each unlikely) to 1/2.
 void gamma_inclusion(const std::vector<double>& popularity, double time, double missing, std::vector<double>& to) {
   double rate = 0;      // of rings at that time
   double variance = 0;  // of how many have rung

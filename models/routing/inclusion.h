@@ -4,7 +4,7 @@
 
 namespace moecast {
 
-/// How inclusion is found of more than 16 experts. quick: within 1 % of each expert, in microseconds. exact: integrated
+/// How inclusion is found of more than 16 experts. quick: within about 1 % of each expert. exact: integrated
 /// as that of few experts is, while experts times k is at most 2^17.
 enum class Inclusion { quick, exact };
 

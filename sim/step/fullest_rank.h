@@ -9,8 +9,9 @@
 namespace moecast {
 
 /// Load of the rank with the most rows, of a router of log-normal popularity with experts in their order: what
-/// PlacedExperts draws token by token, in a tenth of the time and within a few per cent from 64 tokens on. Rows of a
-/// rank are taken to be normal around their expectation.
+/// PlacedExperts draws token by token, faster. Rows of a rank and of an expert are taken to be normal around their
+/// expectation: from 64 tokens on rows are within 7 % of the draws, touched experts within 10 %, the fullest within 20
+/// %.
 class FullestRank {
  public:
   /// @param sigma  of ln(popularity). @throws InputError when top_k exceeds the experts or ranks do not divide them.

@@ -25,7 +25,8 @@ TEST(FullestRank, AgreesWithDrawsTokenByToken) {
     const FullestRank fast(experts, top_k, ranks, sigma);
     const PlacedExperts drawn(experts, top_k, ranks, 0, log_normal_of(sigma));
     for (const double tokens : {64.0, 300.0, 2048.0, 10'000.0}) {
-      // Sixty draws of the one and forty of the other scatter by some per cent each.
+      // Sixty draws of the one and forty of the other scatter by some per cent each. Few rows an expert are not normal:
+      // touched experts were up to 8 % off, the fullest expert 15 % at 64 tokens.
       EXPECT_NEAR(fast.at(tokens).rows / drawn.at(tokens).rows, 1, 0.07) << experts << " " << sigma << " " << tokens;
       EXPECT_NEAR(fast.at(tokens).distinct / drawn.at(tokens).distinct, 1, 0.1)
           << experts << " " << sigma << " " << tokens;
