@@ -143,6 +143,19 @@ Block block_of(const JsonView& view) {
   return block;
 }
 
+/// Equal neighbours in a list of experts are one group of so many: the same layer, however it is written.
+void join_equal_neighbours(std::vector<ExpertGroup>& groups) {
+  std::vector<ExpertGroup> joined;
+  for (ExpertGroup& group : groups) {
+    if (!joined.empty() && joined.back().expert == group.expert && joined.back().modality == group.modality) {
+      joined.back().count += group.count;
+    } else {
+      joined.push_back(std::move(group));
+    }
+  }
+  groups = std::move(joined);
+}
+
 Block read_block(const JsonView& view, std::int64_t hidden) {
   constexpr std::array<Block (*)(const JsonView&), std::variant_size_v<Block>> kReaders{
       block_of<AttentionBlock>, block_of<MoeBlock>,         block_of<DenseFfnBlock>, block_of<StateSpaceBlock>,
@@ -152,6 +165,7 @@ Block read_block(const JsonView& view, std::int64_t hidden) {
   const std::size_t type = word<std::size_t>(view.at("type"), types);
   Block block = kReaders[type](view);
   check_block(block, hidden, view.where());
+  if (auto* moe = std::get_if<MoeBlock>(&block)) join_equal_neighbours(moe->experts);
   return block;
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -63,18 +64,30 @@ std::size_t read_some(gzFile_s* file, const std::string& path, char* buffer, std
   return static_cast<std::size_t>(got);
 }
 
+/// Bytes that zlib is given at a time.
+constexpr std::size_t kMostGiven = std::size_t{1} << 30;
+
 std::string gzip(std::string_view content) {
   z_stream stream{};
   if (deflateInit2(&stream, 9, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY) != Z_OK) {
     throw DeviceError("", "zlib cannot start compression");
   }
-  std::string out(deflateBound(&stream, content.size()) + 64, '\0');
+  std::string out;
+  std::array<char, 1 << 16> chunk;
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(content.data()));
-  stream.avail_in = static_cast<uInt>(content.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  const int code = deflate(&stream, Z_FINISH);
-  out.resize(stream.total_out);
+  std::size_t left = content.size();  // zlib counts what it is given in 32 bits
+  int code = Z_OK;
+  while (code == Z_OK) {
+    if (stream.avail_in == 0) {
+      const std::size_t given = std::min(left, kMostGiven);
+      stream.avail_in = static_cast<uInt>(given);
+      left -= given;
+    }
+    stream.next_out = reinterpret_cast<Bytef*>(chunk.data());
+    stream.avail_out = static_cast<uInt>(chunk.size());
+    code = deflate(&stream, left == 0 ? Z_FINISH : Z_NO_FLUSH);
+    out.append(chunk.data(), chunk.size() - stream.avail_out);
+  }
   deflateEnd(&stream);
   if (code != Z_STREAM_END) throw DeviceError("", "zlib cannot compress");
   return out;

@@ -110,7 +110,10 @@ double parse_quantity(std::string_view text, const std::string& where, const Dim
                      fmt::format("write a number and a unit, e.g. \"{}\"", dimension.example));
   }
   for (const Unit& known : dimension.units) {
-    if (known.name == unit) return value * known.factor;
+    if (known.name != unit) continue;
+    if (std::isfinite(value * known.factor)) return value * known.factor;
+    throw UsageError(where, fmt::format("\"{}\" is too large", text),
+                     fmt::format("write e.g. \"{}\"", dimension.example));
   }
   throw UsageError(where,
                    fmt::format("\"{}\" is not a unit of {}", unit, dimension.what.substr(dimension.what.find(' ') + 1)),

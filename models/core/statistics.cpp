@@ -9,11 +9,13 @@ namespace moecast {
 
 double quantile(std::vector<double> values, double share) {
   assert(!values.empty() && share >= 0 && share <= 1);
-  std::sort(values.begin(), values.end());
   const double rank = share * static_cast<double>(values.size() - 1);
-  const auto low = static_cast<std::size_t>(rank);
-  const std::size_t high = std::min(low + 1, values.size() - 1);
-  return values[low] + (rank - static_cast<double>(low)) * (values[high] - values[low]);
+  const auto low = static_cast<std::ptrdiff_t>(rank);
+  std::nth_element(values.begin(), values.begin() + low, values.end());
+  const double at = values[static_cast<std::size_t>(low)];
+  if (low + 1 == std::ssize(values)) return at;
+  const double next = *std::min_element(values.begin() + low + 1, values.end());
+  return at + (rank - static_cast<double>(low)) * (next - at);
 }
 
 double median(std::vector<double> values) { return quantile(std::move(values), 0.5); }

@@ -1,10 +1,12 @@
 #pragma once
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "models/core/dtype.h"
+#include "models/core/error.h"
 #include "models/core/units.h"
 #include "models/routing/expert_cache.h"
 
@@ -63,8 +65,25 @@ struct Deployment {
   friend bool operator==(const Deployment&, const Deployment&) = default;
 };
 
-/// Ranks of one pipeline stage: tp * dp * cp.
-inline int stage_ranks(const Deployment& d) { return d.tp * d.dp * d.cp; }
+/// Most ranks of one pipeline stage: with 4,096 stages their number is still one of 32 bits.
+inline constexpr std::int64_t kMostStageRanks = std::int64_t{1} << 18;
+
+/// Ranks of one pipeline stage: tp * dp * cp. @throws InputError beyond kMostStageRanks.
+inline int stage_ranks(const Deployment& d) {
+  const std::int64_t ranks = std::int64_t{d.tp} * d.dp * d.cp;
+  if (ranks > kMostStageRanks) {
+    throw InputError("tp x dp x cp", "is " + std::to_string(ranks) + " ranks",
+                     "expected at most " + std::to_string(kMostStageRanks));
+  }
+  return static_cast<int>(ranks);
+}
+
+/// Columns of the head, where ranks do not divide the vocabulary padded as engines pad it: to multiples of 64.
+inline std::int64_t padded_vocabulary(std::int64_t vocabulary, int tp) {
+  if (vocabulary % tp == 0) return vocabulary;
+  const std::int64_t multiple = std::lcm(std::int64_t{64}, std::int64_t{tp});
+  return (vocabulary + multiple - 1) / multiple * multiple;
+}
 
 /// Ranks that share an expert's matrices. At least 1.
 inline int expert_tensor_ranks(const Deployment& d) {

@@ -17,6 +17,9 @@
 namespace moecast {
 namespace {
 
+/// Of an element of the embedding and the head in a quantised checkpoint: bf16.
+constexpr double kWordBytes = 2;
+
 void require_divides(std::int64_t what, int ranks, const std::string& name, const std::string& degree) {
   if (ranks < 1 || what % ranks != 0) {
     throw InputError(degree, std::to_string(ranks) + " ranks do not divide " + name + " = " + std::to_string(what),
@@ -167,7 +170,9 @@ MemoryBreakdown memory_of_stage(const Architecture& a, const Deployment& d, cons
   if (first) widths += value(a.hidden);
   if (last && (!a.tied_embeddings || !first)) widths += value(a.hidden);
   if (first && !a.encoder.empty() && stack_hidden(a, true) != a.hidden) widths += value(a.encoder_hidden);
-  weights += value(a.vocabulary) * widths * weight / d.tp;
+  // Quantised checkpoints keep the embedding and the head in the format of activations.
+  const double words = w.phase == Phase::train ? weight : std::max(weight, kWordBytes);
+  weights += value(a.vocabulary) * widths * words / d.tp;
   // Each module joins a hidden row and an embedding.
   if (!drafts.empty()) weights += value(draft_modules(a)) * 2 * value(a.hidden) * (value(a.hidden) + 1) * weight;
   if (first) weights += (a.other_parameters + a.position_embedding_parameters) * weight;

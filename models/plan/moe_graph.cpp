@@ -242,7 +242,7 @@ void GraphBuilder::moe(const MoeBlock& block, const std::string& name) {
 
   // Experts are shared by all data-parallel ranks: they see the tokens of each.
   const RowsOfExperts routed(block, deployment_, workload_, tokens * deployment_.dp);
-  const int moe_tp = deployment_.moe_tp.value_or(std::max(1, deployment_.tp * deployment_.dp / deployment_.ep));
+  const int moe_tp = expert_tensor_ranks(deployment_);
   for (std::size_t g = 0; g < block.experts.size(); ++g) {
     const ExpertGroup& group = block.experts[g];
     ExpertSpec shard = group.expert;

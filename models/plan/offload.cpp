@@ -11,8 +11,6 @@
 namespace moecast {
 namespace {
 
-int expert_parts(const Deployment& d) { return d.moe_tp.value_or(std::max(1, d.tp * d.dp / std::max(1, d.ep))); }
-
 int experts_of_rank(const MoeBlock& moe, const Deployment& d) {
   const std::int64_t experts = moe.expert_count();
   if (d.ep < 1 || experts % d.ep != 0) {
@@ -47,7 +45,7 @@ Bytes expert_weight_bytes(const MoeBlock& moe, const Architecture& a, std::int64
   const double weight =
       a.expert_dtype && !d.dtype ? bytes_per_weight(*a.expert_dtype) : bytes_per_weight(d.dtype.value_or(a.dtype));
   const double experts = static_cast<double>(std::max<std::int64_t>(1, moe.expert_count()));
-  return Bytes(block_parameters(moe, hidden).routed_experts / experts / expert_parts(d) * weight);
+  return Bytes(block_parameters(moe, hidden).routed_experts / experts / expert_tensor_ranks(d) * weight);
 }
 
 Deployment with_resident_experts(const Architecture& a, const Deployment& asked, const Workload& workload,

@@ -60,7 +60,7 @@ class Parts {
                          std::holds_alternative<ConvolutionBlock>(block) || std::holds_alternative<OwnCostBlock>(block);
       return add(dense ? ModelPart::dense : ModelPart::attention, count.total / tp);
     }
-    const int shards = deployment_.ep * deployment_.moe_tp.value_or(std::max(1, tp * deployment_.dp / deployment_.ep));
+    const int shards = deployment_.ep * expert_tensor_ranks(deployment_);
     const bool own = architecture_.expert_dtype && !deployment_.dtype;
     const double router = router_parameters(moe->router, moe->expert_count() + moe->zero_experts,
                                             hidden / std::max(1, moe->sub_token_heads));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "models/core/error.h"
@@ -52,6 +53,13 @@ std::optional<RoutingPolicyKind> find_routing_policy(std::string_view name) {
     if (policy.name == name) return policy.kind;
   }
   return std::nullopt;
+}
+
+void Assignment::end_token() {
+  if (expert.size() > std::numeric_limits<std::uint32_t>::max()) {
+    need_routing(false, "tokens choose more than 2^32 - 1 experts");
+  }
+  first.push_back(static_cast<std::uint32_t>(expert.size()));
 }
 
 std::vector<std::int64_t> Assignment::rows_per_expert() const {
@@ -231,7 +239,7 @@ void Router::draw_expert_choice(std::int64_t tokens, Random& random, Assignment&
     for (std::size_t i = next; i < pairs_.size() && pairs_[i].first == token / unit; ++i) {
       out.expert.push_back(pairs_[i].second);
     }
-    out.first.push_back(static_cast<std::uint32_t>(out.expert.size()));
+    out.end_token();
   }
 }
 
@@ -276,7 +284,7 @@ void Router::draw(std::int64_t tokens, Random& random, Assignment& out) {
         draw_token(top_k, random, out);
       }
     }
-    out.first.push_back(static_cast<std::uint32_t>(out.expert.size()));
+    out.end_token();
   }
 }
 

@@ -15,6 +15,8 @@ struct Assignment {
   std::vector<std::int32_t> expert;  ///< of all (token, slot) pairs, token by token
   std::vector<std::uint32_t> first;  ///< tokens + 1 offsets into `expert`
 
+  /// What was added to `expert` since the last token is this one's. @throws InputError beyond 2^32 - 1 rows.
+  void end_token();
   [[nodiscard]] std::size_t tokens() const { return first.empty() ? 0 : first.size() - 1; }
   [[nodiscard]] std::span<const std::int32_t> of(std::size_t token) const {
     return std::span(expert).subspan(first[token], first[token + 1] - first[token]);

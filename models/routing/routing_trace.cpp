@@ -311,7 +311,7 @@ void read_trace_windows(const std::string& path, int experts, std::int64_t token
     window.experts = experts;
     if (window.first.empty()) window.first.push_back(0);
     window.expert.insert(window.expert.end(), token->experts.begin(), token->experts.end());
-    window.first.push_back(static_cast<std::uint32_t>(window.expert.size()));
+    window.end_token();
     if (static_cast<std::int64_t>(window.tokens()) < tokens) return true;
     const bool more = each(at, pending.done, window);
     ++pending.done;

@@ -134,7 +134,7 @@ std::vector<TimelineEntry> expert_timeline(const Predictor& predictor, const Arc
                 events.pruned);
   const double layers = static_cast<double>(blocks.size());
   const Bytes part = expert_weight_bytes(moe, architecture, architecture.hidden, deployment);
-  const int parts = deployment.moe_tp.value_or(std::max(1, deployment.tp * deployment.dp / ranks));
+  const int parts = expert_tensor_ranks(deployment);
   const double tokens = step_tokens(workload);
   std::vector<TimelineEntry> timeline;
   const auto add = [&](TimelineEntry entry) {

@@ -28,7 +28,7 @@ void describe_training(const Architecture& architecture, const Deployment& deplo
   for (const Operator& op : graph.operators) costs.flops[static_cast<std::size_t>(op.phase)] += op.flops * op.count;
   const auto parts = part_weights(architecture, {}, plan);
   for (std::size_t i = 0; i < parts.size(); ++i) costs.trained_parameters += plan.frozen[i] ? 0 : parts[i].parameters;
-  costs.devices = static_cast<double>(deployment.tp * deployment.dp * deployment.pp * plan.replicas);
+  costs.devices = static_cast<double>(stage_ranks(deployment)) * deployment.pp * static_cast<double>(plan.replicas);
 }
 
 TrainingRun training_run(const std::vector<TrainingStage>& stages, std::int64_t rounds) {

@@ -104,11 +104,37 @@ std::vector<double> popularity_of(const Workload& workload, std::int64_t experts
   return expert_popularity(exact, experts);
 }
 
+/// Whether a law draws how popular each expert is, not only who is popular.
+bool draws_popularity(const Workload& workload) {
+  return workload.rows_per_expert.empty() &&
+         (workload.load.kind == LoadKind::log_normal || workload.load.kind == LoadKind::dirichlet);
+}
+
+/// Every layer was trained by itself: draws of its own. The first one is `popularity_of`.
+std::vector<std::vector<double>> drawn_layers(const Workload& workload, std::int64_t experts, int layers) {
+  constexpr std::uint64_t kApart = 1'000'003;  // seeds of layers do not meet those of nearby questions
+  std::vector<std::vector<double>> drawn;
+  ExpertLoad load = workload.load;
+  for (int layer = 0; layer < layers; ++layer) {
+    load.seed = workload.load.seed + kApart * static_cast<std::uint64_t>(layer);
+    drawn.push_back(expert_popularity(load, experts));
+  }
+  return drawn;
+}
+
 double variation(const std::vector<double>& popularity) {
   double squares = 0;
   for (const double p : popularity) squares += p * p;
   // Weights sum to 1.
   return std::sqrt(std::max(0.0, squares * static_cast<double>(popularity.size()) - 1));
+}
+
+/// Of the layers' experts; of those that are drawn, the mean of all layers.
+double mean_variation(const Workload& workload, const std::vector<double>& popularity, int layers) {
+  if (!draws_popularity(workload)) return variation(popularity);
+  double sum = 0;
+  for (const auto& drawn : drawn_layers(workload, std::ssize(popularity), layers)) sum += variation(drawn);
+  return sum / layers;
 }
 
 std::vector<double> slowdowns(const EpOptions& options, int ranks) {
@@ -195,11 +221,11 @@ void place_layers(const EpPlan& plan, const Workload& workload, const PlacementS
   const int groups = std::max(1, study.policy.groups);
   const int ranks = study.topology.ranks();
   // The balancer sees rows, as a server counts them.
-  const auto rows = [&] {
-    return study.policy.kind == RoutingPolicyKind::token_choice
-               ? inclusion_probability(study.popularity, study.policy.top_k)
-               : study.popularity;
+  const auto rows_of = [&](const std::vector<double>& popularity) {
+    return study.policy.kind == RoutingPolicyKind::token_choice ? inclusion_probability(popularity, study.policy.top_k)
+                                                                : popularity;
   };
+  const auto rows = [&] { return rows_of(study.popularity); };
   if (options.orders.active()) {
     study.orders = options.orders;
     study.orders_seed = options.seed;
@@ -209,8 +235,13 @@ void place_layers(const EpPlan& plan, const Workload& workload, const PlacementS
     study.placements = place_ordered(placement, rows(), orders, groups, ranks, study.layers, slots);
   } else if (const RoutingTrace* trace = workload.load.trace.get()) {
     const std::size_t experts = study.popularity.size();
-    study.recorded_popularity = recorded_use(plan, *trace, experts);
-    study.placements = place_recorded(placement, study.recorded_popularity, groups, ranks, slots);
+    study.layer_popularity = recorded_use(plan, *trace, experts);
+    study.placements = place_recorded(placement, study.layer_popularity, groups, ranks, slots);
+  } else if (draws_popularity(workload)) {
+    study.layer_popularity = drawn_layers(workload, static_cast<std::int64_t>(study.popularity.size()), study.layers);
+    std::vector<std::vector<double>> of_layers;
+    for (const std::vector<double>& popularity : study.layer_popularity) of_layers.push_back(rows_of(popularity));
+    study.placements = place_recorded(placement, of_layers, groups, ranks, slots);
   } else if (!workload.rows_per_expert.empty() || workload.load.kind == LoadKind::histogram) {
     const std::vector<std::vector<double>> alike(static_cast<std::size_t>(study.layers), rows());
     study.placements = place_recorded(placement, alike, groups, ranks, slots);
@@ -302,7 +333,8 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
                                                  : DispatchMethod::nccl);
   if (asked.eager) plan.notes.emplace_back(kEagerNote);
   const bool deepep = plan.method == DispatchMethod::low_latency || plan.method == DispatchMethod::normal;
-  if (analytic != nullptr && deepep && !options.dispatch && !is_wide_expert_parallelism(plan.deployment)) {
+  if (analytic != nullptr && deepep && !options.dispatch &&
+      !is_wide_expert_parallelism(plan.deployment, machine.kernels->device.node_devices)) {
     plan.notes.emplace_back(
         "rows travel by DeepEP; engines that are not told to use it inside a node gather them from all ranks, as the "
         "analytic engine says: --exchange all-gather");
@@ -345,7 +377,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     if (block.dense_residual) layer.shared_width += block.dense_residual->width;
     layer.tokens_per_rank = tokens_per_rank;
     layer.chunks = options.chunks;
-    layer.load_variation = variation(study.popularity);
+    layer.load_variation = mean_variation(workload, study.popularity, kind.count);
     layer.framework = split_backend(plan.deployment.backend).first;
     layer.kernel = options.kernel;
     layer.dtype = dtype;

@@ -7,9 +7,10 @@ namespace moecast {
 namespace {
 
 /// Whether two batches can overlap: rows travel between nodes by DeepEP, and nothing asks for a batch that is whole.
-bool can_overlap(const EpPlan& plan, const EpOptions& options, const Workload& workload) {
+bool can_overlap(const EpPlan& plan, int node_devices, const EpOptions& options, const Workload& workload) {
   const bool deepep = plan.method == DispatchMethod::normal || plan.method == DispatchMethod::low_latency;
-  return deepep && plan.studies.front().study.topology.nodes() > 1 && is_wide_expert_parallelism(plan.deployment) &&
+  return deepep && plan.studies.front().study.topology.nodes() > 1 &&
+         is_wide_expert_parallelism(plan.deployment, node_devices) &&
          workload.batch + workload.prefill_batch >= 2 * plan.deployment.ep && options.batches == 1 &&
          options.chunks == 1 && options.shadowed_experts == 0 && !plan.deployment.offload && !workload.load.trace;
 }
@@ -20,7 +21,7 @@ Prediction predict_ep_stage(const GpuMachine& machine, const Cluster& cluster, c
                             const Deployment& deployment, const Workload& workload, EpOptions& options, bool overlaps,
                             const Predictor* analytic, std::vector<double>* of_stage) {
   const EpPlan plan = plan_ep(machine, cluster, architecture, deployment, workload, options, analytic);
-  if (!overlaps || !can_overlap(plan, options, workload)) {
+  if (!overlaps || !can_overlap(plan, machine.kernels->device.node_devices, options, workload)) {
     return predict_plan(machine, architecture, plan, workload, options, analytic, of_stage);
   }
   EpOptions one = options;

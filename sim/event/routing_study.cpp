@@ -67,8 +67,8 @@ void check(const RoutingStudy& study) {
   };
   need(study.layers >= 1 && study.placements.size() == static_cast<std::size_t>(study.layers),
        fmt::format("{} placements for {} layers", study.placements.size(), study.layers));
-  need(study.recorded_popularity.empty() || study.recorded_popularity.size() == study.placements.size(),
-       "a recorded popularity of other layers");
+  need(study.layer_popularity.empty() || study.layer_popularity.size() == study.placements.size(),
+       "a popularity of other layers");
   need(study.tokens >= 1, "a step needs at least one token");
   need(study.chunks >= 1 && study.chunks <= 64, fmt::format("{} chunks; 1 to 64 are possible", study.chunks));
   need(study.batches == 1 || study.batches == 2, "one batch, or two that overlap");
@@ -131,13 +131,13 @@ double uniform_bound_s(const RoutingStudy& study) {
 }
 
 RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
-    : study_((check(study), study)),
-      ports_(graph_, study.topology),
-      uniform_bound_s_(uniform_bound_s(study)),
-      router_(study.policy, study.popularity) {
+    : study_((check(study), study)), ports_(graph_, study.topology), uniform_bound_s_(uniform_bound_s(study)) {
+  if (study.layer_popularity.empty()) routers_.emplace_back(study.policy, study.popularity);
+  for (const std::vector<double>& popularity : study.layer_popularity) routers_.emplace_back(study.policy, popularity);
   ports_.leave_to_others(graph_, study.background_share);
   if (study.orders.active()) {
-    orders_.emplace(router_.experts(), std::max(1, study.policy.groups), study.layers, study.orders, study.orders_seed);
+    orders_.emplace(routers_.front().experts(), std::max(1, study.policy.groups), study.layers, study.orders,
+                    study.orders_seed);
   }
   TrafficOptions traffic = study.traffic;
   traffic.own_copy_first = traffic.own_copy_first || study.shadowed_experts > 0;
@@ -167,7 +167,7 @@ RoutingSimulator::RoutingSimulator(const RoutingStudy& study)
 
 void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, StepSample& sample) {
   const double parts = static_cast<double>(study_.layers) * study_.chunks * study_.batches;
-  const auto slots = capacity_slots(study_.capacity, tokens, study_.policy.top_k, router_.experts());
+  const auto slots = capacity_slots(study_.capacity, tokens, study_.policy.top_k, routers_.front().experts());
   if (slots) {
     const auto asked = static_cast<double>(assignment_.expert.size());
     const CapacityOutcome outcome =
@@ -277,7 +277,7 @@ StepSample RoutingSimulator::run(std::uint64_t seed, std::uint64_t index, const 
     counters_[static_cast<std::size_t>(layer)].start_turns(turns);
     for (int part = 0; part < parts; ++part) {
       const std::int64_t tokens = study_.tokens * (part + 1) / parts - study_.tokens * part / parts;
-      router_.draw(tokens, random, assignment_);
+      router(layer).draw(tokens, random, assignment_);
       take(layer, tokens, parts_[static_cast<std::size_t>(part)], sample);
     }
     if (batches) {

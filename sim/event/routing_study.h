@@ -27,9 +27,9 @@ struct RoutingStudy {
   Topology measured;
   RoutingPolicy policy;
   std::vector<double> popularity;  ///< of the experts of every layer, in an order of its own
-  /// Share of the tokens that each layer's experts have by their numbers, where that was recorded; empty: `popularity`
-  /// of all layers.
-  std::vector<std::vector<double>> recorded_popularity;
+  /// Share of the tokens that each layer's experts have by their numbers, where layers differ (recorded, or drawn);
+  /// empty: `popularity` of all layers.
+  std::vector<std::vector<double>> layer_popularity;
   /// Where active, `popularity` is that of places (ordered_popularity), which experts take in an order that layers
   /// share in part and steps (samples) change; placements are of experts. Else placements hold each layer's order.
   OrderSeries orders;
@@ -86,8 +86,8 @@ class RoutingSimulator {
   /// Limits, counts and loads what `assignment_` holds.
   void take(int layer, std::int64_t tokens, MoeTraffic& out, StepSample& sample);
   [[nodiscard]] const std::vector<double>& popularity_of(int layer) const {
-    return study_.recorded_popularity.empty() ? study_.popularity
-                                              : study_.recorded_popularity[static_cast<std::size_t>(layer)];
+    return study_.layer_popularity.empty() ? study_.popularity
+                                           : study_.layer_popularity[static_cast<std::size_t>(layer)];
   }
   void take_fetched(int layer, MoeTraffic& out, StepSample& sample);
   void simulate_layer(int layer, StepSample& sample, const Observer& observer);
@@ -99,7 +99,11 @@ class RoutingSimulator {
   NetworkPorts ports_;
   double uniform_bound_s_;
   std::unique_ptr<MoeEvents> events_;
-  Router router_;
+  /// Of layer l the l-th, or the only one.
+  [[nodiscard]] Router& router(int layer) {
+    return routers_[routers_.size() == 1 ? 0 : static_cast<std::size_t>(layer)];
+  }
+  std::vector<Router> routers_;
   std::optional<ExpertOrders> orders_;
   std::optional<FetchDraw> fetch_;
   bool replays_ = false;                 ///< recorded steps, one after another

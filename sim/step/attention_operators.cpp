@@ -10,6 +10,7 @@
 #include "models/plan/memory.h"
 #include "sim/step/attention_view.h"
 #include "sim/step/collective_cost.h"
+#include "sim/step/kernel_doubt.h"
 
 namespace moecast {
 namespace {
@@ -17,6 +18,9 @@ namespace {
 /// Of 53,649 decode and 41,410 prompt rows of grouped-query attention, H100 to B300 (tools/dev/usual_efficiencies.py).
 constexpr UsualEfficiency kDecodeUsual{0.7, 0.5, 10e-6, 0.90};
 constexpr UsualEfficiency kPrompts{0.5, 0.4, 15e-6, 0.72};
+/// Sequences and keys at which a core is asked how well it is known.
+constexpr double kUsualBatch = 8;
+constexpr double kUsualKeys = 2048;
 /// Latent attention: measured services of DeepSeek were judged with it, their spread is in the engine's interval.
 constexpr UsualEfficiency kLatentUsual{0.7, 0.5, 10e-6, 0};
 /// Scores of an indexer and the choice among them: fp32, written and read again.
@@ -75,9 +79,14 @@ class Attention {
     if (block_.output_gate) gemm("gate", heads_ * l.value_head_dim, hidden());
     output(heads_ * l.value_head_dim);
     const double absorbed = value(heads_ * l.kv_rank) * value(l.nope_head_dim + l.value_head_dim);
+    // Rows that are expanded: new ones, and what dense prompts find cached.
+    const auto expanded = [sparse = block_.indexer.has_value()](const StepShape& shape) {
+      return shape.rows + (sparse || shape.prompts == 0 ? 0 : shape.prefix);
+    };
     maker_.add_physics("attention.absorbed", StepGroup::gemm, count_, kLatentUsual,
-                       [absorbed, row = value(heads_ * (query + l.kv_rank))](const StepShape& shape) {
-                         return StepWork{kActivationBytes * (absorbed + shape.rows * row), 2 * shape.rows * absorbed};
+                       [absorbed, expanded, row = value(heads_ * (query + l.kv_rank))](const StepShape& shape) {
+                         const double rows = expanded(shape);
+                         return StepWork{kActivationBytes * (absorbed + rows * row), 2 * rows * absorbed};
                        });
     const double kept = 2 * value(heads_ * (cached + l.kv_rank));
     const AttentionElements absorbing{cached, cache_bytes_, heads_ * (cached + l.kv_rank)};
@@ -140,6 +149,9 @@ class Attention {
     if (kernel) {
       maker_.add(name, kernel->described(), StepGroup::attention, count_, attention_seconds(kernel, row, layout, view))
           .work = work;
+      KernelRowValues usual = row;
+      usual.set("batch_size", kUsualBatch).set(prefill ? "isl" : "step", kUsualKeys);
+      doubt_far_kernel(*kernel, usual, maker_.result.operators.back(), maker_.result.notes);
     } else {
       maker_.add_physics(name, StepGroup::attention, count_, usual(prefill), work);
     }

@@ -32,10 +32,10 @@ CollectiveCost measured_cost(const ReadyKernel& kernel, const KernelRowValues& r
 
 }  // namespace
 
-bool stage_crosses_nodes(std::int64_t stage, std::int64_t ranks) {
-  if (ranks >= kNodeDevices) return true;
+bool stage_crosses_nodes(std::int64_t stage, std::int64_t ranks, std::int64_t node_devices) {
+  if (ranks >= node_devices) return true;
   for (std::int64_t rank = stage * ranks; rank < (stage + 1) * ranks; ++rank) {
-    if (rank / kNodeDevices != (rank + ranks) / kNodeDevices) return true;
+    if (rank / node_devices != (rank + ranks) / node_devices) return true;
   }
   return false;
 }

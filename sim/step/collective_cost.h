@@ -8,7 +8,6 @@
 
 namespace moecast {
 
-inline constexpr int kNodeDevices = 8;         ///< that a node holds
 inline constexpr double kActivationBytes = 2;  ///< of an element
 
 /// A collective of a library on some ranks, for any size.
@@ -19,8 +18,9 @@ struct CollectiveCost {
   std::function<CompiledKernel::Answer(double elements)> answer{};  ///< with its interval; empty: nothing was measured
 };
 
-/// Whether a rank of a pipeline stage of so many neighbours has its like of the next stage on another node.
-bool stage_crosses_nodes(std::int64_t stage, std::int64_t ranks);
+/// Whether a rank of a pipeline stage of so many neighbours has its like of the next stage on another node of
+/// `node_devices`.
+bool stage_crosses_nodes(std::int64_t stage, std::int64_t ranks, std::int64_t node_devices);
 
 /// NCCL's collective from the machine's tables (all_reduce, all_gather, reduce_scatter, alltoall), or point_to_point,
 /// for which an all-to-all of two ranks stands: it is a send and a receive of half its buffer each. Without a table:

@@ -12,8 +12,6 @@ namespace {
 /// Maximum and sum of a softmax in fp32, in elements of activations.
 constexpr double kSoftmaxElements = 2 * 4 / kActivationBytes;
 
-double nodes_of(int ranks) { return static_cast<double>((ranks + kNodeDevices - 1) / kNodeDevices); }
-
 class Exchange {
  public:
   Exchange(const Deployment& deployment, const KernelCalibration& calibration, StepOperators& operators)
@@ -21,7 +19,8 @@ class Exchange {
 
   /// Tensor-parallel ranks lie inside the group, which spans `span` ranks in a row.
   [[nodiscard]] CollectiveCost cost(std::string_view operation, int ranks, int span) {
-    CollectiveCost found = collective_cost(calibration_, operation, ranks, std::min<double>(ranks, nodes_of(span)));
+    const int node = calibration_.device.node_devices;
+    CollectiveCost found = collective_cost(calibration_, operation, ranks, std::min(ranks, (span + node - 1) / node));
     if (found.kernel == "physics") {
       const std::string note = "context parallelism: no measured collective; bytes over the link's bandwidth";
       if (std::ranges::find(operators_.notes, note) == operators_.notes.end()) operators_.notes.push_back(note);

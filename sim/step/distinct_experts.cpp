@@ -23,11 +23,13 @@ constexpr int kDistinctDraws = 200;
 /// Of each draw: the token that touches an expert first; kTokenPoints.back() where none does. Draw by draw.
 using FirstTouches = std::vector<std::int32_t>;
 
-FirstTouches draw(int experts, int top_k, double sigma) {
+FirstTouches draw(int experts, int top_k, double sigma, const GroupLimit& limit) {
   FirstTouches touches;
   touches.reserve(static_cast<std::size_t>(kDistinctDraws) * static_cast<std::size_t>(experts));
   RoutingPolicy policy;
   policy.top_k = top_k;
+  policy.groups = limit.groups;
+  policy.groups_kept = limit.kept;
   Assignment assignment;
   std::vector<std::int32_t> first;
   for (int i = 0; i < kDistinctDraws; ++i) {
@@ -71,28 +73,34 @@ std::vector<double> most_touched(const FirstTouches& touches, int experts, int r
   return sums;
 }
 
+/// Laws and their draws that are kept; a search over thousands of layers goes on from there.
+constexpr std::size_t kMostKnown = 4096;
+constexpr std::size_t kMostDrawn = 64;
+
 /// Drawn once a process: ranks are cut out of the same draws.
-std::vector<double> known_touches(int experts, int top_k, int ranks, double sigma) {
+std::vector<double> known_touches(int experts, int top_k, int ranks, double sigma, const GroupLimit& limit) {
   static std::mutex mutex;
-  static std::map<std::tuple<int, int, double>, FirstTouches> drawn;
-  static std::map<std::tuple<int, int, int, double>, std::vector<double>> known;
+  static std::map<std::tuple<int, int, double, GroupLimit>, FirstTouches> drawn;
+  static std::map<std::tuple<int, int, int, double, GroupLimit>, std::vector<double>> known;
   const std::lock_guard lock(mutex);
-  const auto key = std::tuple(experts, top_k, ranks, sigma);
+  const auto key = std::tuple(experts, top_k, ranks, sigma, limit);
   if (const auto found = known.find(key); found != known.end()) return found->second;
-  const auto draws = std::tuple(experts, top_k, sigma);
+  const auto draws = std::tuple(experts, top_k, sigma, limit);
   auto touches = drawn.find(draws);
-  if (touches == drawn.end()) touches = drawn.emplace(draws, draw(experts, top_k, sigma)).first;
+  if (known.size() >= kMostKnown) known.clear();
+  if (touches == drawn.end() && drawn.size() >= kMostDrawn) drawn.clear();
+  if (touches == drawn.end()) touches = drawn.emplace(draws, draw(experts, top_k, sigma, limit)).first;
   return known.emplace(key, most_touched(touches->second, experts, ranks)).first->second;
 }
 
 }  // namespace
 
-DistinctExperts::DistinctExperts(int experts, int top_k, int ranks, double sigma) {
+DistinctExperts::DistinctExperts(int experts, int top_k, int ranks, double sigma, const GroupLimit& limit) {
   if (ranks < 1 || experts < 1 || experts % ranks != 0) {
     throw InputError("ep", fmt::format("{} ranks do not divide {} experts", ranks, experts));
   }
   for (const int tokens : kTokenPoints) log_tokens_.push_back(std::log2(tokens));
-  experts_ = known_touches(experts, top_k, ranks, sigma);
+  experts_ = known_touches(experts, top_k, ranks, sigma, limit);
 }
 
 double DistinctExperts::at(double tokens) const {

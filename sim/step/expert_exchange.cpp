@@ -19,8 +19,8 @@ constexpr std::array<std::string_view, 2> kParts{"dispatch", "combine"};
 
 }  // namespace
 
-bool is_wide_expert_parallelism(const Deployment& d) {
-  return d.tp == 1 && d.cp == 1 && d.dp > kNodeDevices && d.dp % kNodeDevices == 0 && d.ep == d.dp;
+bool is_wide_expert_parallelism(const Deployment& d, int node_devices) {
+  return d.tp == 1 && d.cp == 1 && d.dp > node_devices && d.dp % node_devices == 0 && d.ep == d.dp;
 }
 
 bool add_deepep_exchange(const RoutedLayers& layers, const Deployment& deployment, const KernelCalibration& calibration,
@@ -28,7 +28,8 @@ bool add_deepep_exchange(const RoutedLayers& layers, const Deployment& deploymen
   const auto row_of = [&](const KernelLayout& layout) {
     KernelRowValues row(layout);
     row.set("num_token", 1).set("hidden_size", layers.hidden).set("num_topk", layers.top_k);
-    row.set("num_experts", layers.experts).set("node_num", static_cast<double>(deployment.dp / kNodeDevices));
+    row.set("num_experts", layers.experts)
+        .set("node_num", static_cast<double>(deployment.dp / calibration.device.node_devices));
     if (layout.name == kNormal) row.set("dispatch_sms", kDispatchMultiprocessors);
     return row;
   };

@@ -25,6 +25,6 @@ bool add_deepep_exchange(const RoutedLayers& layers, const Deployment& deploymen
                          StepOperators& operators);
 
 /// Attention of every rank by itself and experts over all ranks of several whole nodes: what DeepEP is for.
-bool is_wide_expert_parallelism(const Deployment& deployment);
+bool is_wide_expert_parallelism(const Deployment& deployment, int node_devices);
 
 }  // namespace moecast

@@ -15,6 +15,8 @@
 #include "models/core/error.h"
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/step/distinct_experts.h"
+#include "sim/step/kernel_doubt.h"
+#include "sim/step/usual_efficiency.h"
 
 namespace moecast {
 namespace {
@@ -38,6 +40,15 @@ double fastest(const std::vector<ReadyKernel>& kernels, const KernelRowValues& r
   return least;
 }
 
+/// All of them, for which runs depends on the step.
+std::string described(const std::vector<ReadyKernel>& kernels) {
+  std::string text = kernels.front()->described();
+  for (std::size_t i = 1; i < kernels.size(); ++i) {
+    text += (i == 1 ? ", or where that is faster " : " or ") + kernels[i]->model.key.kernel;
+  }
+  return text;
+}
+
 class ExpertMaker {
  public:
   ExpertMaker(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration)
@@ -54,12 +65,14 @@ class ExpertMaker {
     }
     const KernelRowValues even = even_row();
     const std::vector<ReadyKernel> few = find_some(even, notes);
+    if (few.empty()) return of_physics();
     if (const std::string guess = few.front()->guess(); !guess.empty()) notes.push_back("experts: " + guess);
-    StepOperator made{call_.name, few.front()->described(), StepGroup::experts, call_.layers * call_.expert.depth, {}};
+    StepOperator made{call_.name, described(few), StepGroup::experts, call_.layers * call_.expert.depth, {}};
     made.seconds = !call_.loads.empty() ? of_exact_rows(few, even)
                    : call_.dispatched   ? of_arrived_rows(few, even)
                                         : of_all_rows(few, even);
     made.work = call_.loads.empty() ? work() : exact_work();
+    doubt_far_kernel(*few.front(), KernelRowValues(even).set("num_tokens", kUsualRows), made, notes);
     return made;
   }
 
@@ -71,6 +84,18 @@ class ExpertMaker {
       const double rows = share * shape.expert_rows;
       return StepWork{bytes * distinct(rows) * weights, 2 * rows * rows_per_token * weights};
     };
+  }
+
+  /// On a machine of which no expert kernel is known: the busiest rank's bytes and arithmetic.
+  [[nodiscard]] StepOperator of_physics() const {
+    StepOperator made{call_.name, "physics", StepGroup::experts, call_.layers * call_.expert.depth, {}};
+    made.work = call_.loads.empty() ? work() : exact_work();
+    made.seconds = [work = made.work, device = calibration_.device](const StepShape& shape) {
+      return kUnknownKernel.seconds(work(shape), device);
+    };
+    made.spread = kUnknownKernel.spread;
+    made.origin = Origin::assumed;
+    return made;
   }
 
   /// The kernels that run behind DeepEP's dispatch where they were measured on such a shape: over padded rows in steps
@@ -135,15 +160,14 @@ class ExpertMaker {
     return find_ready_kernels(calibration_, wanted, row);
   }
 
+  /// Empty where the machine has no expert kernel at all.
   std::vector<ReadyKernel> find_some(const KernelRowValues& row, std::vector<std::string>& notes) {
     formats_ = table_formats(call_.dtype);
     if (std::vector<ReadyKernel> found = find_all(row); !found.empty()) return found;
     formats_ = {"bfloat16"};
     if (bytes_per_weight(call_.dtype) <= 1.5) formats_ = {"fp8_block", "fp8", "bfloat16"};
     std::vector<ReadyKernel> found = find_all(row);
-    if (found.empty()) {
-      throw InputError(calibration_.profile, "holds no expert kernel", "moecast explain --hw lists kernels");
-    }
+    if (found.empty()) return found;
     notes.push_back(
         fmt::format("experts: no {} kernel, {} stands for it", to_string(call_.dtype), found.front()->model.key.dtype));
     return found;
@@ -158,7 +182,8 @@ class ExpertMaker {
     // More experts than are drawn: as many times fewer of them with as many times fewer tokens are chosen as often
     // each.
     const auto folds = static_cast<int>((call_.count + kMostDrawn - 1) / kMostDrawn);
-    return [of_rank = DistinctExperts(static_cast<int>(call_.count / folds), call_.top_k, ep_, call_.sigma),
+    return [of_rank = DistinctExperts(static_cast<int>(call_.count / folds), call_.top_k, ep_, call_.sigma,
+                                      folds == 1 ? call_.limit : GroupLimit{}),
             folds = static_cast<double>(folds)](double rows) {
       const double tokens = rows / folds;
       return folds * std::min(1.0, tokens) * of_rank.at(tokens);

@@ -26,6 +26,7 @@ struct ExpertCall {
   std::function<RankLoad(double tokens)> fullest{};  ///< the fullest rank's load; none: all ranks are alike
   bool recorded = false;          ///< popularity is not log-normal: what ranks touch is in `fullest` too
   std::vector<RankLoad> loads{};  ///< of each rank, exactly; empty: by popularity
+  GroupLimit limit{};             ///< of the router's choice
 };
 
 /// Adds the experts' kernels: of few tokens at the experts that they touch, of many at the fullest rank's load, the

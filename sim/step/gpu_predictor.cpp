@@ -26,6 +26,8 @@ namespace moecast {
 namespace {
 
 constexpr std::size_t kMostModels = 64;
+/// Share of a step from which on an operator decides how well the step is known.
+constexpr double kNoticed = 0.01;
 constexpr const char* kDraft = "draft.";
 
 class GpuPredictor final : public Predictor {
@@ -304,10 +306,12 @@ class GpuPredictor final : public Predictor {
                             profile_.name == engine.calibrated_system && model.deployment().pp == 1 &&
                             model.deployment().cp == 1;
     prediction.latency = Seconds(seconds);
-    const auto width = [&](double unseen) { return (calibrated ? half : std::max(half, unseen)) + answer.assumed; };
+    // A layer by itself has no host, whose part services err by most.
+    const bool own = calibrated || is_lone_block(architecture);
+    const auto width = [&](double unseen) { return (own ? half : std::max(half, unseen)) + answer.assumed; };
     prediction.low = Seconds(seconds * std::exp(-width(engine.tpot_interval[0])));
     prediction.high = Seconds(seconds * std::exp(width(engine.tpot_interval[1])));
-    prediction.origin = Origin::fitted;
+    prediction.origin = origin_of(prediction.operators, seconds);
     prediction.flops = Flops(answer.flops);
     prediction.throughput_tokens_per_s = step_tokens(workload) / seconds;
     if (drafts && workload.acceptance && workload.phase != Phase::prefill) {
@@ -332,6 +336,15 @@ class GpuPredictor final : public Predictor {
          {answer.kernels_s - answer.communication_s - answer.router_s - answer.memory_s, "compute"},
          {launch, "launch"}}};
     prediction.bottleneck = std::ranges::max_element(causes)->second;
+  }
+
+  /// The weakest one of what a step takes noticeably long for.
+  static Origin origin_of(const std::vector<OperatorCost>& operators, double seconds) {
+    Origin origin = Origin::fitted;
+    for (const OperatorCost& op : operators) {
+      if (op.latency.value() >= kNoticed * seconds) origin = weakest(origin, op.origin);
+    }
+    return origin;
   }
 
   static void warn(const StepPipeline& pipeline, const Architecture& architecture, const Workload& workload,
@@ -380,7 +393,7 @@ std::unique_ptr<Predictor> load_gpu_predictor(const std::string& folder, const s
 }
 
 Deployment with_attention_replicas(Deployment deployment) {
-  const bool unsaid = deployment.tp * deployment.dp * deployment.cp == 1;
+  const bool unsaid = deployment.tp == 1 && deployment.dp == 1 && deployment.cp == 1;
   if (deployment.ep > 1 && unsaid) deployment.dp = deployment.ep;
   return deployment;
 }

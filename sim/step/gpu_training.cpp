@@ -140,7 +140,8 @@ CollectiveCost GpuTrainingTimes::collective_of(const Operator& op) const {
     apart = deployment_.tp;
   }
   if (!replicas_) apart = 1;
-  const double nodes = value(std::min(ranks, (ranks * apart + kNodeDevices - 1) / kNodeDevices));
+  const std::int64_t node = kernels_.device.node_devices;
+  const double nodes = value(std::min(ranks, (ranks * apart + node - 1) / node));
   return collective_cost(kernels_, nccl_name(op.kind), static_cast<int>(ranks), nodes);
 }
 

@@ -21,7 +21,7 @@ namespace {
 double transfer_s(const KernelCalibration& kernels, const Architecture& architecture, const Deployment& deployment,
                   const Workload& workload, std::int64_t stage, bool returns_gradient) {
   const std::int64_t ranks = stage_ranks(deployment) * workload.training.replicas;
-  const double nodes = stage_crosses_nodes(stage, ranks) ? 2 : 1;
+  const double nodes = stage_crosses_nodes(stage, ranks, kernels.device.node_devices) ? 2 : 1;
   return (returns_gradient ? 2 : 1) * collective_cost(kernels, "point_to_point", 2, nodes)
                                           .seconds(handed_elements(architecture, deployment, workload));
 }

@@ -11,6 +11,7 @@
 #include "models/core/error.h"
 #include "sim/step/collective_cost.h"
 #include "sim/step/expert_operators.h"
+#include "sim/step/kernel_doubt.h"
 
 namespace moecast {
 namespace {
@@ -34,11 +35,6 @@ double rows_of(StepRows rows, const StepShape& shape) {
     case StepRows::encoded: return shape.prompts * shape.source;
   }
   return shape.rows;
-}
-
-double UsualEfficiency::seconds(const StepWork& work, const DeviceLimits& device) const {
-  if (work.bytes == 0 && work.flops == 0) return 0;
-  return start_s + std::max(work.bytes / (bandwidth * device.bandwidth), work.flops / (peak * device.peak_bf16));
 }
 
 OperatorMaker::OperatorMaker(const Architecture& model, const Deployment& ranks, const EngineSpec& spec,
@@ -86,19 +82,29 @@ OperatorMaker::Gemm OperatorMaker::gemm_kernel(const std::string& name, std::int
   if (!kernel) std::swap(kernel, other);
   if (!kernel) {
     kernel = find("gemm", "", {"bfloat16"}, row);
-    if (!kernel) throw InputError(calibration.profile, "holds no linear layer", "moecast explain --hw lists kernels");
+    if (!kernel) return physics_gemm(n, k, wanted);
     note(fmt::format("{}: no {} kernel, bf16 stands for it", name, to_string(wanted)));
   }
   const std::size_t m = layout.column("m");
   auto rest = without_scales(*kernel, k);
   const std::string named = kernel->described() + (rest ? " less its computation of scales" : "");
-  return {named, [kernel, other, row, m, rest = std::move(rest)](double rows) {
+  return {named,
+          [kernel, other, row, m, rest = std::move(rest)](double rows) {
             KernelRowValues asked = row;
             asked.set(m, std::max(1.0, rows));
             const double seconds = kernel->seconds(asked);
             if (rest) return rest(rows, seconds);
             return other ? std::min(seconds, other->seconds(asked)) : seconds;
-          }};
+          },
+          kernel, row};
+}
+
+OperatorMaker::Gemm OperatorMaker::physics_gemm(std::int64_t n, std::int64_t k, DType wanted) const {
+  const auto seconds = [weights = bytes_per_weight(wanted) * value(n) * value(k), wide = value(n), deep = value(k),
+                        device = calibration.device](double rows) {
+    return kUnknownKernel.seconds({weights + kActivationBytes * rows * (wide + deep), 2 * rows * wide * deep}, device);
+  };
+  return {"physics", seconds, nullptr, KernelRowValues(*find_kernel_layout("gemm"))};
 }
 
 std::function<double(double rows, double seconds)> OperatorMaker::without_scales(const ReadyKernelData& gemm,
@@ -122,11 +128,19 @@ void OperatorMaker::add_gemm(const std::string& name, StepGroup group, std::int6
                              StepRows rows, std::optional<DType> wanted) {
   const DType format = wanted.value_or(dtype);
   Gemm gemm = gemm_kernel(name, n, k, format);
-  add(name, std::move(gemm.kernel), group, count, [seconds = std::move(gemm.seconds), rows](const StepShape& shape) {
-    const double done = rows_of(rows, shape);
-    // Encoded before: its keys and values are kept.
-    return rows == StepRows::encoded && done == 0 ? 0.0 : seconds(done);
-  }).work = [rows, wide = value(n), deep = value(k), weight = bytes_per_weight(format)](const StepShape& shape) {
+  StepOperator& made = add(name, std::move(gemm.kernel), group, count,
+                           [seconds = std::move(gemm.seconds), rows](const StepShape& shape) {
+                             const double done = rows_of(rows, shape);
+                             // Encoded before: its keys and values are kept.
+                             return rows == StepRows::encoded && done == 0 ? 0.0 : seconds(done);
+                           });
+  if (gemm.known) {
+    doubt_far_kernel(*gemm.known, gemm.row.set("m", kUsualRows), made, result.notes);
+  } else {
+    made.spread = kUnknownKernel.spread;
+    made.origin = Origin::assumed;
+  }
+  made.work = [rows, wide = value(n), deep = value(k), weight = bytes_per_weight(format)](const StepShape& shape) {
     const double done = rows_of(rows, shape);
     if (done == 0) return StepWork{};
     return StepWork{weight * wide * deep + kActivationBytes * done * (wide + deep), 2 * done * wide * deep};
@@ -140,6 +154,7 @@ void OperatorMaker::add_physics(std::string name, StepGroup group, double count,
         return usual.seconds(work(shape), device);
       });
   made.spread = usual.spread;
+  made.origin = Origin::assumed;
   made.work = std::move(work);
 }
 

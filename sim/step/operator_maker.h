@@ -10,22 +10,13 @@
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/step/context_parallel.h"
 #include "sim/step/step_operators.h"
+#include "sim/step/usual_efficiency.h"
 
 namespace moecast {
 
 /// Rows that a linear layer multiplies: tokens of the step, its sequences, new tokens of an encoder.
 enum class StepRows { tokens, sequences, encoded };
 double rows_of(StepRows rows, const StepShape& shape);
-
-/// What a kernel without a table reaches of the datasheet.
-struct UsualEfficiency {
-  double bandwidth = 0.7;
-  double peak = 0.5;  ///< of bf16
-  double start_s = 10e-6;
-  double spread = 0;  ///< half width of ln(seconds) that holds 90 % of measured kernels of the kind
-
-  [[nodiscard]] double seconds(const StepWork& work, const DeviceLimits& device) const;
-};
 
 /// An all-reduce over tensor-parallel ranks of fewer columns than the hidden state has.
 struct NarrowReduce {
@@ -57,9 +48,13 @@ struct OperatorMaker {
   struct Gemm {
     std::string kernel;
     std::function<double(double rows)> seconds;
+    ReadyKernel known;    ///< the best one; nullptr: physics
+    KernelRowValues row;  ///< its configuration, at one row
   };
   /// @param name  for the note where another format stands in.
   [[nodiscard]] Gemm gemm_kernel(const std::string& name, std::int64_t n, std::int64_t k, DType wanted);
+  /// On a machine of which no linear layer is known.
+  [[nodiscard]] Gemm physics_gemm(std::int64_t n, std::int64_t k, DType wanted) const;
   /// What is left of an fp8 linear layer's time where the engine does not compute scales; empty: all of it.
   [[nodiscard]] std::function<double(double rows, double seconds)> without_scales(const ReadyKernelData& gemm,
                                                                                   std::int64_t k);

@@ -35,6 +35,9 @@ RankLoad fullest_of(const std::vector<std::vector<double>>& rows_of_rank) {
   return fullest;
 }
 
+/// Ranks of a node, as in the tables of exchanges over nodes.
+constexpr int kNodeDevices = 8;
+
 /// Tokens that reach each node.
 class NodeTokens {
  public:
@@ -126,11 +129,14 @@ void check_copies(std::int64_t experts, std::int64_t ranks, std::int64_t copies)
   }
 }
 
-PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, const ExpertLoad& load)
+PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, const ExpertLoad& load,
+                             const GroupLimit& limit)
     : loads_(kTokens.size()) {
   check_copies(experts, ranks, copies);
   RoutingPolicy policy;
   policy.top_k = top_k;
+  policy.groups = limit.groups;
+  policy.groups_kept = limit.kept;
   Assignment assignment;
   /// Means of draws.
   const auto drawn = [&](int draws, const ExpertLoad& asked, bool placed, std::vector<RankLoad>& loads) {
@@ -148,10 +154,10 @@ PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, cons
       add_draw(assignment, placement, loads, nodes);
     }
     for (double& node : nodes) node /= draws;
-    for (RankLoad& load : loads) {
-      load.rows /= draws;
-      load.distinct /= draws;
-      load.fullest /= draws;
+    for (RankLoad& mean : loads) {
+      mean.rows /= draws;
+      mean.distinct /= draws;
+      mean.fullest /= draws;
     }
     return nodes;
   };
@@ -167,20 +173,20 @@ PlacedExperts::PlacedExperts(int experts, int top_k, int ranks, int copies, cons
 }
 
 std::shared_ptr<const PlacedExperts> placed_experts(int experts, int top_k, int ranks, int copies,
-                                                    const ExpertLoad& load) {
+                                                    const ExpertLoad& load, const GroupLimit& limit) {
   struct Known {
-    std::tuple<int, int, int, int> numbers;
+    std::tuple<int, int, int, int, GroupLimit> numbers;
     ExpertLoad load;
     std::shared_ptr<const PlacedExperts> placed;
   };
   static std::mutex mutex;
   static std::vector<Known> known;
-  const std::tuple numbers(experts, top_k, ranks, copies);
+  const std::tuple numbers(experts, top_k, ranks, copies, limit);
   const std::lock_guard lock(mutex);
   for (const Known& one : known) {
     if (one.numbers == numbers && one.load == load) return one.placed;
   }
-  auto placed = std::make_shared<const PlacedExperts>(experts, top_k, ranks, copies, load);
+  auto placed = std::make_shared<const PlacedExperts>(experts, top_k, ranks, copies, load, limit);
   if (known.size() >= kMostKnown) known.erase(known.begin());
   known.push_back({numbers, load, placed});
   return placed;

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "models/routing/group_limit.h"
 #include "models/routing/load.h"
 #include "models/routing/rank_load.h"
 
@@ -21,13 +22,13 @@ class PlacedExperts {
  public:
   /// @param copies  beside the experts' own places; ranks divide experts + copies.
   /// @throws InputError as check_copies.
-  PlacedExperts(int experts, int top_k, int ranks, int copies, const ExpertLoad& load);
+  PlacedExperts(int experts, int top_k, int ranks, int copies, const ExpertLoad& load, const GroupLimit& limit = {});
 
   /// @param tokens  of all ranks, at least 1. Beyond the drawn ones rows grow in proportion.
   [[nodiscard]] RankLoad at(double tokens) const;
   /// Rows of the fullest rank over those where experts are chosen alike, which tables of exchanges know; at least 1.
   [[nodiscard]] double imbalance(double tokens) const;
-  /// Tokens that reach the fullest node of `kNodeDevices` ranks, likewise.
+  /// Tokens that reach the fullest node of 8 ranks, likewise.
   [[nodiscard]] double node_imbalance(double tokens) const;
 
  private:
@@ -44,6 +45,6 @@ class PlacedExperts {
 
 /// The same for equal questions: drawn once a process. Safe to ask from several threads.
 std::shared_ptr<const PlacedExperts> placed_experts(int experts, int top_k, int ranks, int copies,
-                                                    const ExpertLoad& load);
+                                                    const ExpertLoad& load, const GroupLimit& limit = {});
 
 }  // namespace moecast

@@ -110,6 +110,7 @@ bool size_cache(ServedModel& served, const Architecture& architecture, const Dep
   served.cache_tokens = *limits.kv_blocks * limits.block_tokens;
   Deployment whole;
   whole.dtype = deployment.dtype;
+  whole.kv_dtype = deployment.kv_dtype;
   whole.kv_block_tokens = deployment.kv_block_tokens;
   const CacheSize moved = cache_size(architecture, whole, load.longest);
   served.cache_bytes_per_token = moved.token;

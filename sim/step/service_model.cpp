@@ -108,8 +108,12 @@ double stall_of(const ServiceTerms& t) { return t.stall_s.value_or(t.prefill_s);
 
 ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load) {
   ServiceTerms terms = terms_of(model, load);
-  terms.decode_s = sum(model.times(decode_shape(load, terms.requests, model.deployment())));
-  terms.prefill_s = chunks_of(load) * sum(model.times(prefill_shape(load, model.deployment())));
+  const StepShape decode = decode_shape(load, terms.requests, model.deployment());
+  const StepShape prefill = prefill_shape(load, model.deployment());
+  terms.decode_s = sum(model.times(decode));
+  terms.prefill_s = chunks_of(load) * sum(model.times(prefill));
+  terms.decode_assumed_s = model.assumed_s(decode);
+  terms.prefill_assumed_s = chunks_of(load) * model.assumed_s(prefill);
   return terms;
 }
 
@@ -135,7 +139,10 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load
   terms.stall_s = chunks_of(load) * std::ranges::max(chunk.stages);
   terms.stages = static_cast<double>(pipeline.stages.size());
   terms.layers = terms.moe_layers = 0;
+  const StepShape decode = decode_shape(load, terms.requests, d);
   for (const StepModel& stage : pipeline.stages) {
+    terms.decode_assumed_s += stage.assumed_s(decode);
+    terms.prefill_assumed_s += chunks_of(load) * stage.assumed_s(prefill_shape(load, d));
     terms.layers += stage.operators().layers;
     terms.moe_layers += stage.operators().moe_layers;
   }

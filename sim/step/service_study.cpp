@@ -112,7 +112,10 @@ std::optional<double> saturation_rate(std::span<const ServiceRequest> all, const
   const auto parts = static_cast<std::size_t>(micro_batches_of(setup));
   const std::size_t filled = std::clamp<std::size_t>(outcome.counts.most_running * parts, 1, count / 3);
   const std::size_t last = (count / filled - 1) * filled;
-  return static_cast<double>(last - filled) / (ends[last - 1] - ends[filled - 1]);
+  const double between = ends[last - 1] - ends[filled - 1];
+  // Where all that is waiting is served at once, what it took from the start.
+  if (between <= 0) return static_cast<double>(last) / ends[last - 1];
+  return static_cast<double>(last - filled) / between;
 }
 
 ServiceStudy study_service(std::span<const ServiceRequest> requests, const ServiceSetup& setup,

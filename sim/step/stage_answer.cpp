@@ -122,8 +122,8 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
     }
     const bool physics = op.kernel == "physics";
     const double calls = op.count * overlap.parts;
-    OperatorCost described{std::string(to_string(op.group)),          op.name, op.kernel, calls, Seconds(seconds),
-                           physics ? Origin::assumed : Origin::fitted};
+    OperatorCost described{std::string(to_string(op.group)),     op.name, op.kernel, calls, Seconds(seconds),
+                           physics ? Origin::assumed : op.origin};
     if (op.work) {
       described.flops = Flops(calls * work.flops);
       described.bytes = Bytes(calls * work.bytes);

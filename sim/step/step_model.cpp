@@ -29,6 +29,11 @@ constexpr double kTogether = 0.3;
 
 }  // namespace
 
+double usual_half_width(StepGroup group) {
+  constexpr double kNormalQuantile = 1.645;
+  return kNormalQuantile * kKindSpread[static_cast<std::size_t>(group)];
+}
+
 double sum(const StepTimes& times) { return std::accumulate(times.begin(), times.end(), 0.0); }
 
 StepModel::StepModel(StepOperators operators, EngineSpec engine, Deployment deployment, const DeviceLimits& device)

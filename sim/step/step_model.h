@@ -78,4 +78,7 @@ class StepModel {
 
 double sum(const StepTimes& times);
 
+/// Half width of a 90 % interval of ln seconds of a kind of kernels, as they usually err.
+double usual_half_width(StepGroup group);
+
 }  // namespace moecast

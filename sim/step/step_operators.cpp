@@ -27,9 +27,6 @@
 namespace moecast {
 namespace {
 
-/// Kernels of unknown kind: 90 % of prompts' attention lie within this factor of the usual efficiencies.
-constexpr UsualEfficiency kUnknown{0.7, 0.5, 10e-6, 1.07};
-
 class Maker {
  public:
   Maker(const Architecture& architecture, const Deployment& deployment, const EngineSpec& engine,
@@ -61,8 +58,8 @@ class Maker {
       maker_.add_gemm("join", StepGroup::gemm, architecture_.hidden, 2 * architecture_.hidden, maker_.result.layers);
     }
     if (architecture_.vocabulary > 0) {
-      maker_.add_gemm("head", StepGroup::head, maker_.of_rank(architecture_.vocabulary, "vocabulary"),
-                      architecture_.hidden, 1, StepRows::sequences, DType::bf16);
+      maker_.add_gemm("head", StepGroup::head, vocabulary_of_rank(), architecture_.hidden, 1, StepRows::sequences,
+                      DType::bf16);
     }
     add_communication();
     note_version();
@@ -105,7 +102,7 @@ class Maker {
     }
     const double weights = value(block.out_channels) * value(block.in_channels / block.groups) * value(taps);
     const double columns = value(block.in_channels + block.out_channels);
-    maker_.add_physics("convolution", StepGroup::gemm, count, kUnknown,
+    maker_.add_physics("convolution", StepGroup::gemm, count, kUnknownKernel,
                        [weights, columns, bytes = bytes_per_weight(maker_.dtype)](const StepShape& shape) {
                          return StepWork{bytes * weights + kActivationBytes * shape.rows * columns,
                                          2 * shape.rows * weights};
@@ -114,7 +111,7 @@ class Maker {
 
   void add_own_cost(const OwnCostBlock& block, double count) {
     const double weights = block.parameters * bytes_per_weight(maker_.dtype);
-    maker_.add_physics(block.name, StepGroup::gemm, count, kUnknown, [weights, block](const StepShape& shape) {
+    maker_.add_physics(block.name, StepGroup::gemm, count, kUnknownKernel, [weights, block](const StepShape& shape) {
       return StepWork{weights + block.bytes_per_token * shape.rows, block.flops_per_token * shape.rows};
     });
   }
@@ -148,7 +145,7 @@ class Maker {
     if (block.dense_residual) add_ffn("dense_residual", StepGroup::shared, *block.dense_residual, 1, count);
     if (block.expert_count() > kMostExperts) return maker_.refuse("a layer of more than 131,072 experts");
     routed_.push_back({count, value(inner), value(block.expert_count()), value(block.router.top_k),
-                       is_wide() ? place(block.expert_count(), block.router.top_k) : nullptr});
+                       is_wide() ? place(chosen_of(block, block.expert_count())) : nullptr});
     if (!modal) return add_routed("experts", block, block.experts.front(), 1, inner, count);
     // Tokens of a modality run the kernel of its experts.
     Workload workload;
@@ -188,8 +185,9 @@ class Maker {
   void add_routed(const std::string& name, const MoeBlock& block, const ExpertGroup& group, double share,
                   std::int64_t width, double layers) {
     add_experts({name, group.expert, group.count, block.router.top_k, width, share, layers, expert_dtype_,
-                 routing_.sigma, is_wide(), maker_.framework, maker_.version, place(group.count, block.router.top_k),
-                 fullest(group.count, block.router.top_k), routing_.load.has_value(), exact_loads(group.count)},
+                 routing_.sigma, is_wide(), maker_.framework, maker_.version, place(chosen_of(block, group.count)),
+                 fullest(chosen_of(block, group.count)), routing_.load.has_value(), exact_loads(group.count),
+                 chosen_of(block, group.count).limit},
                 deployment_, calibration_, maker_.result);
   }
 
@@ -204,30 +202,42 @@ class Maker {
     return loads;
   }
 
+  /// Experts that tokens choose among, and how.
+  struct Chosen {
+    std::int64_t count = 1;
+    int top_k = 1;
+    GroupLimit limit;
+  };
+  /// @param count  of a modality's experts, or all of the layer's; groups are of all.
+  static Chosen chosen_of(const MoeBlock& block, std::int64_t count) {
+    const bool whole = count == block.expert_count();
+    return {count, block.router.top_k, whole ? GroupLimit{block.router.groups, block.router.top_groups} : GroupLimit{}};
+  }
+
   /// Where experts are, once for all layers alike; nullptr where ranks see all rows and experts have no copies.
-  [[nodiscard]] std::shared_ptr<const PlacedExperts> place(std::int64_t count, int top_k) const {
+  [[nodiscard]] std::shared_ptr<const PlacedExperts> place(const Chosen& chosen) const {
     if (deployment_.redundant_experts == 0 && !is_wide()) return nullptr;
-    return draw(count, top_k);
+    return draw(chosen);
   }
 
   /// The fullest rank's load, where it is not that of all ranks.
-  [[nodiscard]] std::function<RankLoad(double)> fullest(std::int64_t count, int top_k) const {
+  [[nodiscard]] std::function<RankLoad(double)> fullest(const Chosen& chosen) const {
+    const std::int64_t count = chosen.count;
     const bool even = routing_.sigma <= kEvenSigma && !routing_.load;
     if (even || count > kMostDrawnExperts || count % deployment_.ep != 0) return {};
-    if (!routing_.load) {
-      return [rank = fullest_rank(static_cast<int>(count), top_k, deployment_.ep, routing_.sigma)](double tokens) {
-        return rank->at(tokens);
-      };
+    if (!routing_.load && !chosen.limit.limits()) {
+      return [rank = fullest_rank(static_cast<int>(count), chosen.top_k, deployment_.ep, routing_.sigma)](
+                 double tokens) { return rank->at(tokens); };
     }
-    return [drawn = draw(count, top_k)](double tokens) { return drawn->at(tokens); };
+    return [drawn = draw(chosen)](double tokens) { return drawn->at(tokens); };
   }
 
-  [[nodiscard]] std::shared_ptr<const PlacedExperts> draw(std::int64_t count, int top_k) const {
+  [[nodiscard]] std::shared_ptr<const PlacedExperts> draw(const Chosen& chosen) const {
     ExpertLoad log_normal;
     log_normal.kind = LoadKind::log_normal;
     log_normal.parameter = routing_.sigma;
-    return placed_experts(static_cast<int>(count), top_k, deployment_.ep, deployment_.redundant_experts,
-                          routing_.load.value_or(log_normal));
+    return placed_experts(static_cast<int>(chosen.count), chosen.top_k, deployment_.ep, deployment_.redundant_experts,
+                          routing_.load.value_or(log_normal), chosen.limit);
   }
 
   void add_collective(const std::string& name, const CollectiveCost& cost, double count, double StepShape::* rows,
@@ -257,7 +267,7 @@ class Maker {
     double widest = 0;
     std::set<std::string> listed;
     for (const StepOperator& op : maker_.result.operators) {
-      if (op.spread == 0 || !listed.insert(op.name).second) continue;
+      if (op.kernel != "physics" || op.spread == 0 || !listed.insert(op.name).second) continue;
       names += (names.empty() ? "" : ", ") + op.name;
       widest = std::max(widest, op.spread);
     }
@@ -269,25 +279,51 @@ class Maker {
 
   /// Rows travel to experts on several nodes by DeepEP.
   [[nodiscard]] bool is_wide() const {
-    return engine_.deepep_between_nodes && is_wide_expert_parallelism(deployment_) &&
+    return engine_.deepep_between_nodes && is_wide_expert_parallelism(deployment_, node_devices()) &&
            std::ranges::any_of(calibration_.kernels, [](const KernelModel& k) {
              return k.key.layout == "wideep_deepep_ll" || k.key.layout == "wideep_deepep_normal";
            });
   }
 
-  void add_communication() {
+  /// Columns of the head on a rank: engines pad the vocabulary to a whole number of them.
+  [[nodiscard]] std::int64_t vocabulary_of_rank() const {
+    return padded_vocabulary(architecture_.vocabulary, deployment_.tp) / deployment_.tp;
+  }
+
+  /// Ranks of a tensor-parallel group are neighbours.
+  void add_tensor_parallel() {
     const int tp = deployment_.tp;
     const double hidden = value(architecture_.hidden);
-    if (tp > 1) {  // stays inside a node
-      const CollectiveCost reduce = engine_all_reduce_cost(calibration_, maker_.framework, maker_.version, tp);
-      add_collective("all_reduce", reduce, all_reduces_ + (stage_.embeds ? 1 : 0), &StepShape::rows, hidden);
-      for (const NarrowReduce& narrow : maker_.narrow_reduces) {
-        add_collective(narrow.name, reduce, narrow.count, &StepShape::rows, narrow.columns);
-      }
+    const int nodes = (tp + node_devices() - 1) / node_devices();
+    const CollectiveCost reduce = nodes == 1
+                                      ? engine_all_reduce_cost(calibration_, maker_.framework, maker_.version, tp)
+                                      : collective_cost(calibration_, "all_reduce", tp, nodes);
+    add_collective("all_reduce", reduce, all_reduces_ + (stage_.embeds ? 1 : 0), &StepShape::rows, hidden);
+    for (const NarrowReduce& narrow : maker_.narrow_reduces) {
+      add_collective(narrow.name, reduce, narrow.count, &StepShape::rows, narrow.columns);
     }
-    if (stage_ranks(deployment_) > kNodeDevices) {
+    if (architecture_.vocabulary > 0) add_logits(nodes);
+  }
+
+  /// Every rank has its columns of the head's result; the sampler needs all of a row.
+  void add_logits(int nodes) {
+    const CollectiveCost gather = collective_cost(calibration_, "all_gather", deployment_.tp, nodes);
+    maker_.result.collectives += 1;
+    const double columns = value(padded_vocabulary(architecture_.vocabulary, deployment_.tp));
+    maker_.add("logits.all_gather", gather.kernel, StepGroup::communication, 1,
+               [seconds = gather.seconds, columns](const StepShape& shape) {
+                 return seconds(rows_of(StepRows::sequences, shape) * columns);
+               });
+  }
+
+  [[nodiscard]] int node_devices() const { return calibration_.device.node_devices; }
+
+  void add_communication() {
+    const double hidden = value(architecture_.hidden);
+    if (deployment_.tp > 1) add_tensor_parallel();
+    if (stage_ranks(deployment_) > node_devices()) {
       maker_.result.notes.push_back(
-          fmt::format("nodes of {} devices; collectives between nodes by their law", kNodeDevices));
+          fmt::format("nodes of {} devices; collectives between nodes by their law", node_devices()));
     }
     if (deployment_.cp > 1) {
       add_context_parallel(maker_.context_attention, deployment_, engine_, calibration_, maker_.result);
@@ -305,7 +341,7 @@ class Maker {
     }
     const int dp = deployment_.dp;
     if (dp > 1 && maker_.result.moe_layers > 0) {  // replicas of attention lie across nodes
-      const int nodes = std::min(dp, (stage_ranks(deployment_) + kNodeDevices - 1) / kNodeDevices);
+      const int nodes = std::min(dp, (stage_ranks(deployment_) + node_devices() - 1) / node_devices());
       for (const std::string operation : {"all_gather", "reduce_scatter"}) {
         add_collective(operation, collective_cost(calibration_, operation, dp, nodes), maker_.result.moe_layers,
                        &StepShape::expert_rows, hidden);

@@ -52,7 +52,10 @@ struct StepOperator {
   std::function<StepWork(const StepShape&)> work{};
   bool limited = false;         ///< attention to a part of the context: a prefix is not as so many more new tokens
   bool shares_context = false;  ///< what context-parallel ranks exchange for attention: depends on all of a step
-  double spread = 0;            ///< physics alone: half width of ln(seconds), 90 %, beyond what holds for its group
+  /// Half width of ln(seconds), 90 %, beyond what holds for its group: of physics alone, or of a kernel whose shape is
+  /// far from everything measured.
+  double spread = 0;
+  Origin origin = Origin::fitted;
 };
 
 /// How evenly experts are chosen.

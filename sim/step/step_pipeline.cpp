@@ -13,7 +13,7 @@ namespace {
 StageLink make_link(int stage, double hidden, const Deployment& deployment, const EnginePipeline& engine,
                     const KernelCalibration& calibration) {
   StageLink link;
-  link.nodes = stage_crosses_nodes(stage, stage_ranks(deployment)) ? 2 : 1;
+  link.nodes = stage_crosses_nodes(stage, stage_ranks(deployment), calibration.device.node_devices) ? 2 : 1;
   const int slices = engine.sliced ? deployment.tp : 1;
   const double elements = hidden * engine.tensors;
   const CollectiveCost send = collective_cost(calibration, "point_to_point", 2, link.nodes);

@@ -111,7 +111,8 @@ Prediction put_together(std::vector<Prediction> stages, const std::vector<Traini
   for (std::size_t i = 0; i < parts.size(); ++i) {
     costs.trained_parameters += workload.training.frozen[i] ? 0 : parts[i].parameters;
   }
-  costs.devices = static_cast<double>(stage_ranks(deployment) * deployment.pp * workload.training.replicas);
+  costs.devices =
+      static_cast<double>(stage_ranks(deployment)) * deployment.pp * static_cast<double>(workload.training.replicas);
   return step;
 }
 

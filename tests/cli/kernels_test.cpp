@@ -158,6 +158,24 @@ TEST_F(KernelCommands, CalibratesByteForByte) {
   EXPECT_TRUE(bytes() == before);
 }
 
+TEST_F(KernelCommands, AddedRowsSayHowFarTheyHadBeenMissed) {
+  const std::string own = folder_ + "/own";
+  std::filesystem::copy(folder_ + "/made-up", own, std::filesystem::copy_options::recursive);
+  KernelSamples few = pick_rows(tile_exact_moe({{2560, 896, 6, 96}}, 0.01), {3, 5, 7});
+  for (double& seconds : few.latency_s) seconds *= 1.5;
+  write_text(folder_ + "/few.csv", table_of(few));
+  const auto add = [&](const std::string& format) {
+    return run_moecast({"calibrate", own, "--add", folder_ + "/few.csv", "--backend", "vllm-1.0", "--format", format});
+  };
+  const Finished first = add("json");
+  ASSERT_EQ(first.code, 0) << first.err;
+  const Json record = Json::parse(first.out).at(0);
+  EXPECT_EQ(record.at("added_rows"), 3);
+  EXPECT_NEAR(record.at("added_median_ape_before"), 1 / 3.0, 0.08);
+  EXPECT_LT(record.at("added_median_ape_after"), 0.05);
+  EXPECT_THAT(add("table").out, HasSubstr("added to vllm-1.0 moe"));
+}
+
 TEST_F(KernelCommands, ABrokenTableNamesItsPlaceAndChangesNothing) {
   write_text(folder_ + "/broken.csv", "kernel_source,gemm_dtype,m,n,k,latency\na,fp8,1,2\n");
   const Finished finished = run_moecast({"import", "table", folder_ + "/broken.csv", "--system", "made-up",

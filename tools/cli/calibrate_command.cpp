@@ -16,6 +16,7 @@
 #include "tools/cli/hardware_choice.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress_bar.h"
+#include "tools/loop/added_rows.h"
 #include "tools/loop/closure.h"
 
 namespace moecast {
@@ -46,15 +47,32 @@ std::string percent_or_dash(const KernelModel& model, double ErrorSummary::* fie
   return model.left_out ? format_percent((*model.left_out).*field) : std::string("–");
 }
 
+/// The calibration before rows are added; nullopt where there is none that can be read.
+std::optional<KernelCalibration> earlier_calibration(const std::string& folder, const Profile& profile) {
+  try {
+    return read_kernel_calibration(folder, profile.name);
+  } catch (const InputError&) {
+    return std::nullopt;
+  }
+}
+
+std::string error_text(const std::optional<ErrorSummary>& errors) {
+  if (!errors) return "unknown";
+  return fmt::format("{} off in the median, {:.0f} of {} inside their intervals", format_percent(errors->median_ape),
+                     errors->coverage_90_ratio * errors->n, errors->n);
+}
+
 /// Kernels of tables: kernels.bin.
+/// @param added  what --add brought, in `samples` too.
 int calibrate_kernel_samples(const CalibrateOptions& options, const std::string& folder, const Profile& profile,
-                             const std::vector<KernelSamples>& samples) {
+                             const std::vector<KernelSamples>& samples, const std::vector<KernelSamples>& added) {
   const Format format = parse_format(options.format);
   std::optional<KernelCalibration> sister;
   if (!options.sister.empty()) {
     const std::string sister_folder = profile_folder(find_data_folders(options.data), options.sister);
     sister = read_kernel_calibration(sister_folder, read_profile(sister_folder).name);
   }
+  const std::optional<KernelCalibration> earlier = added.empty() ? std::nullopt : earlier_calibration(folder, profile);
   ProgressBar bar;
   const auto start = std::chrono::steady_clock::now();
   const KernelCalibration calibration = calibrate_kernels(
@@ -68,6 +86,7 @@ int calibrate_kernel_samples(const CalibrateOptions& options, const std::string&
   bar.clear();
   const std::string file = folder + "/" + std::string(kKernelCalibrationFile);
   write_file_atomically(file, kernel_calibration_text(calibration));
+  const std::vector<AddedRows> compared = compare_added_rows(added, earlier ? &*earlier : nullptr, calibration);
   Table table{{"kernel", "shapes", "rows", "median", "p90", "within 10 %", "in 90 %"}, {}};
   std::vector<Json> records;
   for (const KernelModel& model : calibration.kernels) {
@@ -89,10 +108,20 @@ int calibrate_kernel_samples(const CalibrateOptions& options, const std::string&
                        {"left_out_median_ape", known(&ErrorSummary::median_ape)},
                        {"left_out_p90_ape", known(&ErrorSummary::p90_ape)},
                        {"coverage_90_ratio", known(&ErrorSummary::coverage_90_ratio)}});
+    for (const AddedRows& rows : compared) {
+      if (!(rows.key == model.key) || !rows.after) continue;
+      records.back()["added_rows"] = rows.after->n;
+      records.back()["added_median_ape_before"] = rows.before ? Json(rows.before->median_ape) : Json();
+      records.back()["added_median_ape_after"] = rows.after->median_ape;
+    }
   }
   if (format == Format::table || format == Format::md) {
     std::string text = fmt::format("{}\nerror of rows whose whole shape was left out:\n", file);
     text += render_table(table, format);
+    for (const AddedRows& rows : compared) {
+      text += fmt::format("added to {}: before {}; now {}\n", rows.key.text(), error_text(rows.before),
+                          error_text(rows.after));
+    }
     for (const std::string& choice : calibration.choices) text += "chosen: " + choice + "\n";
     for (const auto& [reason, rows] : calibration.left_out) {
       text += fmt::format("not fitted: {} rows: {}\n", rows, reason);
@@ -105,8 +134,11 @@ int calibrate_kernel_samples(const CalibrateOptions& options, const std::string&
 }
 
 /// Rows of further tables become part of the profile's samples.
-void add_tables(const CalibrateOptions& options, const std::string& folder, std::vector<KernelSamples>& kernels) {
-  if (options.add.empty()) return;
+/// @return these rows.
+std::vector<KernelSamples> add_tables(const CalibrateOptions& options, const std::string& folder,
+                                      std::vector<KernelSamples>& kernels) {
+  std::vector<KernelSamples> added;
+  if (options.add.empty()) return added;
   const auto [framework, version] = split_backend(options.backend);
   for (const std::string& file : options.add) {
     KernelTable table = read_kernel_table(file, options.layout, framework, version);
@@ -120,9 +152,11 @@ void add_tables(const CalibrateOptions& options, const std::string& folder, std:
     }
     if (table.report.kept == 0) throw InputError(file, "adds no row", "mend the rows above");
     note(fmt::format("{}: {} rows added", file, table.report.kept));
+    merge_kernel_samples(added, table.kernels);
     merge_kernel_samples(kernels, std::move(table.kernels));
   }
   write_kernel_samples(folder, kernels);
+  return added;
 }
 
 int run_calibrate(const CalibrateOptions& options) {
@@ -136,9 +170,9 @@ int run_calibrate(const CalibrateOptions& options) {
                                    folders.own, chosen));
     }
     std::vector<KernelSamples> kernels = read_kernel_samples(chosen);
-    add_tables(options, chosen, kernels);
+    const std::vector<KernelSamples> added = add_tables(options, chosen, kernels);
     if (!kernels.empty() || !options.sister.empty())
-      return calibrate_kernel_samples(options, chosen, read_profile(chosen), kernels);
+      return calibrate_kernel_samples(options, chosen, read_profile(chosen), kernels, added);
   }
   const std::string folder = choose_hardware(options.profile, folders).folder;
   const Profile profile = read_profile(folder);

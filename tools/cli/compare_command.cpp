@@ -235,7 +235,7 @@ void add_compare_command(const Command& app, CommandLine& line) {
       "Examples:\n"
       "  moecast compare tp8.json ep8.json                      saved with predict, or with serve, --format json\n"
       "  moecast compare mixtral-8x7b ./config.json --hw h200-sxm --tp 2 --batch 8\n"
-      "  moecast compare --model qwen3-235b-a22b --hw h200-sxm --tp 8 --batch 32 --versus \"--ep 8 --dp 8\"\n"
+      "  moecast compare --model qwen3-235b-a22b --hw h200-sxm --tp 8 --batch 32 --versus \"--tp 1 --ep 8 --dp 8\"\n"
       "  moecast compare --model deepseek-v3 --hw h200-sxm --tp 8 --ep 8 --batch 64 --versus \"--hw b200-sxm\"\n"
       "  moecast compare --model olmoe-1b-7b --batch 8 --versus \"--phase prefill --prompt 256\" --format json\n"
       "  moecast compare --hidden 1024 --width 2048 --experts 16 --top-k 2 --tokens 64 --versus \"--top-k 4\"\n"

@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
 #include <utility>
+#include <variant>
 
 #include "models/core/quantity_text.h"
 #include "tools/cli/compared_numbers.h"
@@ -17,7 +20,22 @@ std::optional<double> number(const std::optional<T>& quantity) {
   return quantity ? std::optional(quantity->value()) : std::nullopt;
 }
 
-std::vector<ComparedNumber> quantities_of(const Prediction& a, const Prediction& b) {
+/// Ranks that an answer is of; nullopt where its inputs do not say.
+std::optional<double> devices_of(const Answer& answer) {
+  double devices = 1;
+  for (const std::string_view degree : {"tp", "dp", "cp", "pp"}) {
+    const auto input = std::ranges::find(answer.query.inputs, degree, &InputValue::name);
+    if (input == answer.query.inputs.end()) return std::nullopt;
+    const auto* ranks = std::get_if<std::int64_t>(&input->value);
+    if (ranks == nullptr) return std::nullopt;
+    devices *= static_cast<double>(*ranks);
+  }
+  return devices;
+}
+
+std::vector<ComparedNumber> quantities_of(const ComparedAnswers& compared) {
+  const Prediction& a = compared.first.prediction;
+  const Prediction& b = compared.second.prediction;
   std::vector<ComparedNumber> all;
   const auto add = [&](const char* name, const char* title, std::optional<double> first, std::optional<double> second,
                        const ShowNumber& show) { all.push_back({name, title, first, second, show}); };
@@ -43,6 +61,16 @@ std::vector<ComparedNumber> quantities_of(const Prediction& a, const Prediction&
     add("tpot_s", "time of an output token", tpot(a), tpot(b), show_seconds);
   }
   add("throughput_tokens_per_s", "tokens/s", a.throughput_tokens_per_s, b.throughput_tokens_per_s, format_count);
+  const std::optional<double> first = devices_of(compared.first);
+  const std::optional<double> second = devices_of(compared.second);
+  if (first.value_or(1) > 1 || second.value_or(1) > 1) {
+    const auto each = [](std::optional<double> tokens, std::optional<double> devices) {
+      return tokens && devices ? std::optional(*tokens / *devices) : std::nullopt;
+    };
+    add("devices", "devices", first, second, format_count);
+    add("throughput_tokens_per_s_per_device", "tokens/s a device", each(a.throughput_tokens_per_s, first),
+        each(b.throughput_tokens_per_s, second), format_count);
+  }
   factor("factors.compute_s", "compute", &Factors::compute);
   factor("factors.memory_bandwidth_s", "memory bandwidth", &Factors::memory_bandwidth);
   factor("factors.routing_overhead_s", "routing", &Factors::routing_overhead);
@@ -61,7 +89,7 @@ Table quantity_table(const ComparedAnswers& compared) {
   const Prediction& a = compared.first.prediction;
   const Prediction& b = compared.second.prediction;
   Table table{{"quantity", "A", "B", "B - A", "B / A"}, {}};
-  for (const ComparedNumber& one : quantities_of(a, b))
+  for (const ComparedNumber& one : quantities_of(compared))
     table.rows.push_back(comparison_cells(one.title, one.a, one.b, one.show));
   const auto words = [&](const char* title, const auto& text) {
     table.rows.push_back({title, text(a), text(b), "–", "–"});
@@ -123,7 +151,7 @@ Json comparison_json(const ComparedAnswers& compared) {
 
 std::vector<Json> comparison_records(const ComparedAnswers& compared) {
   std::vector<Json> records;
-  for (const ComparedNumber& one : quantities_of(compared.first.prediction, compared.second.prediction)) {
+  for (const ComparedNumber& one : quantities_of(compared)) {
     records.push_back(comparison_record("quantity", one.name, one.a, one.b));
   }
   for (const StageDifference& one : compared.comparison.stages) {

@@ -70,7 +70,7 @@ std::vector<Answer> cpu_answers(const QueryOptions& options, const EventFlags& f
   const std::unique_ptr<Predictor> predictor = Predictor::load(hardware.folder, Engine::event);
   std::vector<Answer> answers;
   for (Query& query : queries) {
-    assume_profiled_dtype(query, hardware);
+    fill_in_assumed(query, hardware);
     const EpOptions asked = ep_options_of(flags, seed_of(query));
     add_event_inputs(flags, asked, query.inputs);
     query.inputs.push_back({"hw_folder", hardware.folder, false});

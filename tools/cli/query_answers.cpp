@@ -7,6 +7,7 @@
 #include <set>
 
 #include "models/plan/deployment_rules.h"
+#include "sim/step/gpu_predictor.h"
 
 namespace moecast {
 
@@ -95,7 +96,7 @@ void refuse_expert_flags(const QueryOptions& options, const Query& query) {
 void complete_query(Query& query, const QueryOptions& options, const HardwareChoice& hardware) {
   refuse_cpu_flags(options, hardware);
   refuse_expert_flags(options, query);
-  assume_profiled_dtype(query, hardware);
+  fill_in_assumed(query, hardware);
   for (InputValue& input : query.inputs) {
     if (input.name == "load" && options.load.empty()) input.given = false;
     if (input.name == "backend" && options.backend.empty() && hardware.gpu) input.value = std::string("vllm");
@@ -109,14 +110,18 @@ Prediction predict_query(const Predictor& predictor, const Query& query, const s
   blame_flag(error, model);
 }
 
-void assume_profiled_dtype(Query& query, const HardwareChoice& hardware) {
+void fill_in_assumed(Query& query, const HardwareChoice& hardware) {
+  const auto say = [&](std::string_view name, auto value) {
+    for (InputValue& input : query.inputs) {
+      if (input.name == name) input.value = value;
+    }
+  };
+  if (hardware.gpu) say("dp", std::int64_t{with_attention_replicas(query.deployment).dp});
   const std::vector<DType>& known = hardware.dtypes;
   const auto has = [&](DType dtype) { return std::find(known.begin(), known.end(), dtype) != known.end(); };
   if (query.deployment.dtype || known.empty() || has(query.architecture.dtype)) return;
   query.deployment.dtype = known.front();
-  for (InputValue& input : query.inputs) {
-    if (input.name == "dtype") input.value = std::string(to_string(known.front()));
-  }
+  say("dtype", std::string(to_string(known.front())));
 }
 
 }  // namespace moecast

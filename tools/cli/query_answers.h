@@ -24,7 +24,8 @@ void complete_query(Query& query, const QueryOptions& options, const HardwareCho
 /// One answer. @throws UsageError or InputError that says which flag, or else which model, is at fault.
 Prediction predict_query(const Predictor& predictor, const Query& query, const std::string& model);
 
-/// A machine without the model's format (a CPU without bf16) computes in one that it was profiled in.
-void assume_profiled_dtype(Query& query, const HardwareChoice& hardware);
+/// What nobody said: a machine without the model's format (a CPU without bf16) computes in one that it was profiled in,
+/// GPUs that share experts each have attention of their own. The inputs say so.
+void fill_in_assumed(Query& query, const HardwareChoice& hardware);
 
 }  // namespace moecast

@@ -334,7 +334,7 @@ std::vector<InputValue> ServeSession::inputs_of(const Asked& asked, const std::v
   add("dp", static_cast<std::int64_t>(deployment_.dp), o.dp != usual.dp);
   add("pp", static_cast<std::int64_t>(deployment_.pp), o.pp != usual.pp);
   add("cp", static_cast<std::int64_t>(deployment_.cp), o.cp != usual.cp);
-  const int moe_tp = deployment_.moe_tp.value_or(stage_ranks(deployment_) / deployment_.ep);
+  const int moe_tp = expert_tensor_ranks(deployment_);
   add("moe_tp", static_cast<std::int64_t>(moe_tp), !o.moe_tp.empty());
   add("draft_tokens", static_cast<std::int64_t>(deployment_.draft_tokens), o.draft_tokens != usual.draft_tokens);
   if (o.eager) add("eager", true, true);

@@ -155,7 +155,7 @@ Written trace_cpu(const TraceOptions& options, Query query, const DataFolders& f
   }
   const HardwareChoice hardware = choose_hardware(options.query.hw, folders);
   refuse_backend_typo(options.query.backend, hardware);
-  assume_profiled_dtype(query, hardware);
+  fill_in_assumed(query, hardware);
   const StepEvents step = step_events(hardware.folder, query.architecture, query.deployment, query.workload);
   TraceWriter writer(1, {{0, "compute"}});
   writer.add(step.graph, step.times, 0, "");

@@ -17,9 +17,9 @@ from moecast.spaces import SpaceTimes
 
 
 def times_of(dataset, setup, hw, threads):
-    runtime = dataset.header["setups"][setup]["runtime"]
-    strategy = "per-expert-loop" if runtime == "torch" else ""
-    predictor = moecast.Predictor(hw, backend=runtime, threads=threads, strategy=strategy)
+    what = dataset.header["setups"][setup]
+    strategy = "per-expert-loop" if what["runtime"] == "torch" else ""
+    predictor = moecast.Predictor(hw, backend=what["runtime"], dtype=what["dtype"], threads=threads, strategy=strategy)
     return SpaceTimes(dataset.space(setup), predictor, dataset.workload(setup))
 
 

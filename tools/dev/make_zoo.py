@@ -104,6 +104,14 @@ def config_of(facts: dict) -> dict:
     return {k: v for k, v in (config | extra).items() if v is not None}
 
 
+#: Formats of released checkpoints (quantization_config of their config.json) that the sources above leave out.
+RELEASED_FORMATS = {
+    "deepseek-v3.2": {"dtype": "fp8_block"},
+    "kimi-k2": {"dtype": "fp8_block"},
+    "kimi-k2.5": {"expert_dtype": "int4"},
+}
+
+
 def describe(program: str, config: Path) -> dict:
     done = subprocess.run([program, "describe", str(config)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -149,6 +157,7 @@ def main() -> None:
         if known and name in SAME_SHAPE:
             model.pop("expert_dtype", None)
             model.pop("kv_dtype", None)
+        model |= RELEASED_FORMATS.get(short_name(name), {})
         published = {"total": amount(facts["total_params"]), "active": amount(facts["active_params"]),
                      "source": facts["params_source"]}
         head = {"moecast_architecture": model.pop("moecast_architecture"), "name": short_name(name),

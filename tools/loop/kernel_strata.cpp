@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "sim/cost/kernel/kernel_model.h"
+#include "sim/cost/kernel/kernel_law.h"
 
 namespace moecast {
 
@@ -20,7 +20,7 @@ void add_kernel_outcome(const KernelSamples& samples, std::size_t row, const Ker
   std::vector<double> values;
   samples.row(row, values);
   constexpr std::array<const char*, kKernelBands> kBandNames{"<= 16", "17-256", "> 256"};
-  const std::size_t band = kernel_band(law.band_size(values));
+  const std::size_t band = law.stratum(values).band;
   if (law.pools_scores() && layout.name != "nvlink_one_sided") {
     constexpr std::array<const char*, kKernelBands> kSizes{"<= 64 KiB", "<= 4 MiB", "> 4 MiB"};
     strata.add(fmt::format("bytes {}", kSizes[band]), outcome);

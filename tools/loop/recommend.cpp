@@ -9,6 +9,7 @@
 #include "models/plan/context_limit.h"
 #include "models/plan/deployment_rules.h"
 #include "models/plan/memory.h"
+#include "sim/step/served_model.h"
 #include "sim/step/step_pipeline.h"
 
 namespace moecast {
@@ -132,11 +133,18 @@ class Search {
     return "";
   }
 
+  /// Weights and what a chunk of prompts takes, as `serve` keeps them free, beside the cache of whole requests.
   [[nodiscard]] double memory_of(const Deployment& deployment, std::int64_t concurrency) const {
-    Workload workload;
-    workload.batch = concurrency;
-    workload.context = static_cast<std::int64_t>(goals_.prompt + goals_.output);
-    return memory_per_rank(architecture_, deployment, workload).total().value();
+    Workload held;
+    held.batch = concurrency;
+    held.context = static_cast<std::int64_t>(goals_.prompt + goals_.output) - 1;
+    Workload chunk;
+    chunk.phase = Phase::prefill;
+    chunk.batch = deployment.dp;
+    chunk.prompt = ServedLoad().batched_tokens;
+    const MemoryBreakdown step = memory_per_rank(architecture_, deployment, chunk);
+    return (step.weights + step.activations + step.workspace).value() +
+           memory_per_rank(architecture_, deployment, held).kv_cache.value();
   }
 
   [[nodiscard]] ServiceCandidate predict(const ServiceMachine& machine, const StepPipeline& model,
@@ -152,10 +160,12 @@ class Search {
     c.memory_bytes = memory;
     c.tpot_s = tpot_s(terms, engine.service);
     c.ttft_s = ttft_s(terms, engine.service);
-    c.tpot_low_s = c.tpot_s * std::exp(-engine.tpot_interval[0]);
-    c.tpot_high_s = c.tpot_s * std::exp(engine.tpot_interval[1]);
-    c.ttft_low_s = c.ttft_s * std::exp(-engine.ttft_interval[0]);
-    c.ttft_high_s = c.ttft_s * std::exp(engine.ttft_interval[1]);
+    const double tpot_doubt = terms.decode_assumed_s / c.tpot_s;
+    const double ttft_doubt = (terms.prefill_assumed_s + terms.decode_assumed_s) / c.ttft_s;
+    c.tpot_low_s = c.tpot_s * std::exp(-engine.tpot_interval[0] - tpot_doubt);
+    c.tpot_high_s = c.tpot_s * std::exp(engine.tpot_interval[1] + tpot_doubt);
+    c.ttft_low_s = c.ttft_s * std::exp(-engine.ttft_interval[0] - ttft_doubt);
+    c.ttft_high_s = c.ttft_s * std::exp(engine.ttft_interval[1] + ttft_doubt);
     // Little's law: requests in flight over the time that each stays.
     c.tokens_per_s = in_flight * goals_.output / (c.ttft_s + c.tpot_s * std::max(0.0, goals_.output - 1));
     c.tokens_per_gpu_s = c.tokens_per_s / c.gpus;
@@ -163,7 +173,7 @@ class Search {
     return c;
   }
 
-  /// Fewest GPUs first, then TPOT: a candidate is on the front when none before it gives more tokens a GPU.
+  /// By TPOT, then GPUs: a candidate is on the front when none before it gives more tokens a GPU on as few.
   static void mark_front(std::vector<ServiceCandidate>& all) {
     std::vector<std::size_t> order(all.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;

@@ -7,9 +7,13 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "models/core/error.h"
 
 namespace moecast {
 namespace {
@@ -27,7 +31,12 @@ class Workers {
     const auto wanted = static_cast<std::size_t>(std::max(sweep.threads, 1));
     ahead_ = kAhead * wanted;
     for (std::size_t i = 0; i < std::min(wanted, blocks_); ++i) {
-      threads_.emplace_back([this] { work(); });
+      try {
+        threads_.emplace_back([this] { work(); });
+      } catch (const std::system_error& error) {  // a limit on processes: fewer do it too
+        if (threads_.empty()) throw DeviceError("", std::string("no thread can be started: ") + error.what());
+        break;
+      }
     }
   }
   ~Workers() {

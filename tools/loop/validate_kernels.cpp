@@ -300,8 +300,9 @@ class Validator {
         const auto r = static_cast<Eigen::Index>(row);
         Outcome outcome;
         outcome.predicted_s = std::exp(score.log_predicted);
-        outcome.low_s = std::exp(score.log_predicted + score.sigma * interval.low[score.band] - score.growth.low);
-        outcome.high_s = std::exp(score.log_predicted + score.sigma * interval.high[score.band] + score.growth.high);
+        outcome.low_s = std::exp(score.log_predicted + score.sigma * interval.low_of(score.stratum) - score.growth.low);
+        outcome.high_s =
+            std::exp(score.log_predicted + score.sigma * interval.high_of(score.stratum) + score.growth.high);
         outcome.measured_s = held.samples.latency_s[row];
         outcome.roofline_s = held.law->roofline_seconds(held.data.terms.row(r).data()) *
                              std::exp(held.log_efficiency[static_cast<std::size_t>(held.scores[row].group)]);

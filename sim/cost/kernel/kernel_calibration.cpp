@@ -9,6 +9,7 @@
 #include <cmath>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <tuple>
 
@@ -108,8 +109,7 @@ KernelModel KernelCalibration::Choice::stand_in(const KernelKey& key, const Devi
   if (substitution.empty()) return stand_in;
   if (key.dtype != stand_in.key.dtype) stand_in.law = make_kernel_law(key, limits);
   stand_in.inherited = true;
-  for (double& score : stand_in.scores.low) score *= widening;
-  for (double& score : stand_in.scores.high) score *= widening;
+  stand_in.scores.widen(widening);
   return stand_in;
 }
 
@@ -141,11 +141,15 @@ class Fitter {
   }
 
   void run() {
-    std::vector<std::thread> threads;
-    const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
-    for (unsigned i = 1; i < cores; ++i) threads.emplace_back([this] { work(); });
-    work();
-    for (std::thread& thread : threads) thread.join();
+    {
+      std::vector<std::jthread> threads;
+      const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+      try {
+        for (unsigned i = 1; i < cores; ++i) threads.emplace_back([this] { work(); });
+      } catch (const std::system_error&) {  // a limit on processes: this thread does it all
+      }
+      work();
+    }
     if (failure_) std::rethrow_exception(failure_);
     for (auto& model : models_) {
       if (model) calibration_.kernels.push_back(std::move(*model));
@@ -241,8 +245,7 @@ void inherit_kernels(const KernelCalibration& sister, KernelCalibration& calibra
     if (find_sister_kernel(calibration, known.key) != nullptr) continue;
     KernelModel model = known;
     model.law = make_kernel_law(known.key, calibration.device);
-    for (double& score : model.scores.low) score *= kWider;
-    for (double& score : model.scores.high) score *= kWider;
+    model.scores.widen(kWider);
     model.rows = 0;
     model.inherited = true;
     model.left_out.reset();

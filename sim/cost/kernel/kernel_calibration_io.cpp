@@ -45,6 +45,12 @@ Json header_of(const KernelModel& model) {
   json["coefficients"] = numbers(model.coefficients);
   json["scores_low"] = numbers(Eigen::Map<const Eigen::VectorXd>(model.scores.low.data(), kKernelBands));
   json["scores_high"] = numbers(Eigen::Map<const Eigen::VectorXd>(model.scores.high.data(), kKernelBands));
+  if (model.scores.stretch != ScoreInterval::unstretched()) {
+    json["stretch"] = Json::array();
+    for (const auto& levels : model.scores.stretch) {
+      json["stretch"].push_back(numbers(Eigen::Map<const Eigen::VectorXd>(levels.data(), std::ssize(levels))));
+    }
+  }
   json["axes"] = Json::array();
   for (const auto& axis : model.grid.axes) {
     json["axes"].push_back(numbers(Eigen::Map<const Eigen::VectorXd>(axis.data(), std::ssize(axis))));
@@ -71,6 +77,24 @@ std::array<double, kKernelBands> read_bands(const JsonView& view) {
   const std::vector<double> values = read_numbers(view, kKernelBands);
   if (values.size() != kKernelBands) throw InputError(view.where(), "has not one number a band", kCalibrateAgain);
   return {values[0], values[1], values[2]};
+}
+
+ScoreInterval::Stretch read_stretch(const JsonView& view) {
+  ScoreInterval::Stretch stretch = ScoreInterval::unstretched();
+  if (!view.is_array() || view.size() != stretch.size()) {
+    throw InputError(view.where(), "has not one list a factor", kCalibrateAgain);
+  }
+  for (std::size_t factor = 0; factor < stretch.size(); ++factor) {
+    const std::vector<double> ratios = read_numbers(view.at(factor), kIntervalLevels);
+    if (ratios.size() != kIntervalLevels) {
+      throw InputError(view.at(factor).where(), "has not one number a level", kCalibrateAgain);
+    }
+    if (std::ranges::min(ratios) <= 0) {
+      throw InputError(view.at(factor).where(), "has a ratio that is not positive", kCalibrateAgain);
+    }
+    std::ranges::copy(ratios, stretch[factor].begin());
+  }
+  return stretch;
 }
 
 ErrorSummary read_summary(const JsonView& view) {
@@ -137,6 +161,7 @@ KernelModel read_model(const JsonView& view, const DeviceLimits& device, std::st
   }
   model.coefficients = Eigen::Map<const Eigen::VectorXd>(coefficients.data(), std::ssize(coefficients));
   model.scores = {read_bands(view.at("scores_low")), read_bands(view.at("scores_high"))};
+  if (view.has("stretch")) model.scores.stretch = read_stretch(view.at("stretch"));
   read_grid(view, *model.law, model.grid);
   if (view.has("left_out")) model.left_out = read_summary(view.at("left_out"));
   const KernelArraySizes sizes = read_sizes(view, model);
@@ -172,6 +197,7 @@ std::string kernel_calibration_text(const KernelCalibration& calibration) {
   header["link"] = calibration.device.link;
   header["nic"] = calibration.device.nic;
   header["switch_reduces"] = calibration.device.switch_reduces;
+  header["node_devices"] = calibration.device.node_devices;
   header["tuned"] = Json::array();
   for (const TunedTiles& tuned : calibration.device.tuned) header["tuned"].push_back(tuned_tiles_json(tuned));
   header["left_out_rows"] = Json::object();
@@ -208,7 +234,8 @@ KernelCalibration parse_kernel_calibration(std::string_view text, const std::str
                         view.at("multiprocessors").as_number(1, 1e6),
                         view.at("link").as_number(0, 1e18),
                         view.at("nic").as_number(0, 1e18),
-                        view.at("switch_reduces").as_bool()};
+                        view.at("switch_reduces").as_bool(),
+                        static_cast<int>(view.at("node_devices").as_int(1, 4096))};
   const JsonView tuned = view.at("tuned");
   if (!tuned.is_array()) throw InputError(tuned.where(), "is no list of tuned tiles", kCalibrateAgain);
   for (std::size_t i = 0; i < tuned.size(); ++i) calibration.device.tuned.push_back(parse_tuned_tiles(tuned.at(i)));

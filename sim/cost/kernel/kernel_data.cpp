@@ -89,7 +89,7 @@ KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, 
   data.terms = KernelData::Terms::Zero(rows, KernelLaw::kMostTerms);
   data.log_seconds.resize(rows);
   data.coordinates.resize(rows, law.axes());
-  data.band_size.resize(rows);
+  data.strata.resize(samples.size());
   data.machine.resize(rows);
   data.growth_half_width.resize(rows);
   std::vector<double> values;
@@ -100,7 +100,7 @@ KernelData make_kernel_data(const KernelSamples& samples, const KernelLaw& law, 
     data.log_seconds(row) = std::log(samples.latency_s[static_cast<std::size_t>(row)]);
     law.coordinates(values, at.data());
     for (Eigen::Index axis = 0; axis < law.axes(); ++axis) data.coordinates(row, axis) = at[axis];
-    data.band_size(row) = law.band_size(values);
+    data.strata[static_cast<std::size_t>(row)] = law.stratum(values);
     data.machine(row) = law.machine_size(values);
     data.growth_half_width(row) = law.growth_half_width(values);
   }

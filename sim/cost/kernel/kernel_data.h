@@ -14,10 +14,10 @@ namespace moecast {
 /// The rows of one kernel as a fit needs them.
 struct KernelData {
   using Terms = Eigen::Matrix<double, Eigen::Dynamic, KernelLaw::kMostTerms, Eigen::RowMajor>;
-  Terms terms;                  ///< rows x terms of the law
-  Eigen::VectorXd log_seconds;  ///< measured
-  Eigen::MatrixXd coordinates;  ///< rows x axes
-  Eigen::VectorXd band_size;
+  Terms terms;                                   ///< rows x terms of the law
+  Eigen::VectorXd log_seconds;                   ///< measured
+  Eigen::MatrixXd coordinates;                   ///< rows x axes
+  std::vector<IntervalStratum> strata;           ///< of every row
   Eigen::VectorXd machine;                       ///< size: ranks or nodes
   Eigen::VectorXd growth_half_width;             ///< of ln latency, each doubling of the machine
   std::vector<std::vector<std::size_t>> curves;  ///< row indices

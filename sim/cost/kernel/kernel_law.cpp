@@ -64,6 +64,9 @@ DeviceLimits device_limits(const Profile& profile, const std::vector<BackendRule
                       known("scaleup_bandwidth_per_direction"),
                       known("scaleout_bandwidth_per_direction"),
                       switch_reduces(profile)};
+  if (const HardwareQuantity* found = profile.find("scaleup_devices")) {
+    limits.node_devices = static_cast<int>(std::clamp(found->value, 1.0, 4096.0));
+  }
   for (const BackendRules& backend : backends) {
     limits.tuned.insert(limits.tuned.end(), backend.tuned.begin(), backend.tuned.end());
   }

@@ -12,6 +12,7 @@
 #include "hwprofiles/profile.h"
 #include "models/routing/rank_load.h"
 #include "sim/cost/kernel/curve_kriging.h"
+#include "sim/cost/kernel/score_interval.h"
 
 namespace moecast {
 
@@ -24,6 +25,7 @@ struct DeviceLimits {
   double link = 0;              ///< scale-up link of one direction, B/s; 0: none or not known
   double nic = 0;               ///< scale-out link of one direction a device, B/s; 0: not known
   bool switch_reduces = false;  ///< the scale-up switch adds up (NVLink SHARP: NVIDIA from sm90 on)
+  int node_devices = 8;         ///< that the scale-up links join
   /// Tiles that frameworks have tuned for the device, as their files of the profile say.
   std::vector<TunedTiles> tuned = {};
 };
@@ -118,6 +120,14 @@ class KernelLaw {
   [[nodiscard]] virtual std::vector<std::string_view> group_columns(std::string_view name) const = 0;
   /// Work that intervals are kept by, in bands (tokens).
   [[nodiscard]] virtual double band_size(std::span<const double> row) const = 0;
+  /// Levels of what else decides how far a prediction errs (width, ranks, load); one level of each where nothing does.
+  [[nodiscard]] virtual std::array<std::uint8_t, kIntervalFactors> interval_levels(
+      std::span<const double> /*row*/) const {
+    return {};
+  }
+  [[nodiscard]] IntervalStratum stratum(std::span<const double> row) const {
+    return {kernel_band(band_size(row)), interval_levels(row)};
+  }
 };
 
 /// @return nullptr when no law is known for the layout or the format; `reason` then says why.

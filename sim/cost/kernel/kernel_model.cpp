@@ -115,17 +115,19 @@ CompiledKernel::Answer CompiledKernel::at(const KernelRow& row, RankLoadCache& l
       if (own_) gap += place.share[at] * static_cast<double>(gaps(curve_, place.node[at]));
     }
   }
-  const std::size_t band = kernel_band(model.law->band_size(row.values));
+  const IntervalStratum stratum = model.law->stratum(row.values);
+  const double low = model.scores.low_of(stratum);
+  const double high = model.scores.high_of(stratum);
   if (own_ && own_share_ == 0 && !row.load) {
     const double half_width = model.law->measured_half_width(row.values);
     const double unsure = share_at_gap(gap) * sigma_;
-    answer.log_low = answer.log_seconds - std::hypot(half_width, unsure * model.scores.low[band]);
-    answer.log_high = answer.log_seconds + std::hypot(half_width, unsure * model.scores.high[band]);
+    answer.log_low = answer.log_seconds - std::hypot(half_width, unsure * low);
+    answer.log_high = answer.log_seconds + std::hypot(half_width, unsure * high);
     answer.origin = gap < kNearGap ? Origin::interpolated : Origin::fitted;
   } else {
     const double share = own_share_ > 0 ? own_share_ : 1;
-    answer.log_low = answer.log_seconds + share * sigma_ * model.scores.low[band];
-    answer.log_high = answer.log_seconds + share * sigma_ * model.scores.high[band];
+    answer.log_low = answer.log_seconds + share * sigma_ * low;
+    answer.log_high = answer.log_seconds + share * sigma_ * high;
     answer.origin = Origin::fitted;
   }
   if (coordinates[0] > model.largest_position + 1e-9 || sigma_ * sigma_ > kFarVariance) {

@@ -16,22 +16,12 @@
 
 namespace moecast {
 
-inline constexpr int kKernelBands = 3;
-/// Up to 16, 17 to 256, above (tokens, rows or sequences).
-constexpr std::size_t kernel_band(double size) { return size <= 16 ? 0 : size <= 256 ? 1 : 2; }
-
-/// Scores (ln measured - ln predicted) / sigma that a 90 % interval spans, by band.
-struct ScoreInterval {
-  std::array<double, kKernelBands> low{};   ///< below zero
-  std::array<double, kKernelBands> high{};  ///< above zero
-};
-
 /// A row as a model saw it that had not seen the row's group.
 struct LeftOutScore {
   double log_measured = 0;
   double log_predicted = 0;
   double sigma = 1;  ///< unit of the score
-  std::size_t band = 0;
+  IntervalStratum stratum{};
   int group = 0;
   MachineGrowth growth{};  ///< what its interval gains beyond the machines that the row's model has seen
   [[nodiscard]] double score() const { return (log_measured - log_predicted) / sigma; }

@@ -7,6 +7,7 @@
 
 #include "models/core/statistics.h"
 #include "sim/cost/kernel/kernel_fit.h"
+#include "sim/cost/kernel/level_stretch.h"
 
 namespace moecast {
 namespace {
@@ -52,8 +53,7 @@ std::vector<LeftOutScore> left_out_scores(const KernelData& data, const LeftOutR
   for (std::size_t row = 0; row < data.rows(); ++row) {
     const auto r = static_cast<Eigen::Index>(row);
     const double largest = seen[static_cast<std::size_t>(row_groups[row])];
-    LeftOutScore score{data.log_seconds(r), rows.log_predicted(r), rows.sigma(r), kernel_band(data.band_size(r)),
-                       row_groups[row]};
+    LeftOutScore score{data.log_seconds(r), rows.log_predicted(r), rows.sigma(r), data.strata[row], row_groups[row]};
     if (largest > 0) score.growth = machine_growth(data.machine(r), largest, data.growth_half_width(r));
     scores.push_back(score);
   }
@@ -67,8 +67,8 @@ ScoreInterval score_interval(const std::vector<LeftOutScore>& rows, int skip) {
   for (auto& groups : by_group) groups.resize(count);
   for (const LeftOutScore& row : rows) {
     if (row.group == skip) continue;
-    pooled[row.band].push_back(row.score());
-    by_group[row.band][static_cast<std::size_t>(row.group)].push_back(row.score());
+    pooled[row.stratum.band].push_back(row.score());
+    by_group[row.stratum.band][static_cast<std::size_t>(row.group)].push_back(row.score());
   }
   ScoreInterval interval;
   for (std::size_t band = 0; band < kKernelBands; ++band) {
@@ -112,9 +112,10 @@ ScoreInterval cautious_interval(const std::vector<LeftOutScore>& rows, int skip,
   return interval;
 }
 
-void stretch(ScoreInterval& interval, double factor) {
-  for (double& score : interval.low) score *= factor;
-  for (double& score : interval.high) score *= factor;
+/// How many times its bound a row's score is.
+double times_bound(const LeftOutScore& row, const ScoreInterval& interval) {
+  const double score = row.score();
+  return score / (score > 0 ? interval.high_of(row.stratum) : interval.low_of(row.stratum));
 }
 
 }  // namespace
@@ -125,24 +126,33 @@ LeftOutIntervals left_out_intervals(const std::vector<LeftOutScore>& rows, const
   const int groups = count_groups(rows);
   for (int group = 0; group < groups; ++group) intervals.without.push_back(cautious_interval(rows, group, caution));
   if (groups < kLeastStretched) return intervals;
-  // How many times its bound a row's score is, where the bound has not seen the row's group.
-  std::vector<double> ratios;
+  // By bounds that have not seen the row's group.
+  std::vector<BoundedRow> bounded;
   for (const LeftOutScore& row : rows) {
-    const ScoreInterval& bounds = intervals.without[static_cast<std::size_t>(row.group)];
-    const double score = row.score();
-    ratios.push_back(score / (score > 0 ? bounds.high : bounds.low)[row.band]);
+    bounded.push_back(
+        {times_bound(row, intervals.without[static_cast<std::size_t>(row.group)]), row.stratum.levels, row.group});
   }
   const double least = groups < kLeastShrunk ? 1 : 1 / kMostStretch;
-  const auto factor_without = [&](int skip) {
-    std::vector<double> kept;
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      if (rows[i].group != skip) kept.push_back(ratios[i]);
+  const auto stretch_without = [&](int skip, ScoreInterval& interval) {
+    std::vector<BoundedRow> kept;
+    std::vector<double> ratios;
+    for (const BoundedRow& row : bounded) {
+      if (row.group == skip) continue;
+      kept.push_back(row);
+      ratios.push_back(row.times_bound);
     }
-    return std::clamp(quantile(std::move(kept), kScoreCoverage), least, kMostStretch);
+    const double all = std::clamp(quantile(std::move(ratios), kScoreCoverage), least, kMostStretch);
+    for (BoundedRow& row : kept) row.times_bound /= all;
+    interval.widen(all);
+    interval.stretch = level_stretch(kept, kScoreCoverage);
+    // Levels that were widened for their groups leave the others less.
+    std::vector<double> left;
+    for (const BoundedRow& row : kept) left.push_back(row.times_bound / interval.stretch_of({0, row.levels}));
+    interval.widen(std::clamp(quantile(std::move(left), kScoreCoverage), 1 / kMostStretch, 1.0));
   };
-  stretch(intervals.whole, factor_without(-1));
+  stretch_without(-1, intervals.whole);
   for (int group = 0; group < groups; ++group) {
-    stretch(intervals.without[static_cast<std::size_t>(group)], factor_without(group));
+    stretch_without(group, intervals.without[static_cast<std::size_t>(group)]);
   }
   return intervals;
 }
@@ -154,8 +164,8 @@ std::optional<ErrorSummary> summarise_left_out(const std::vector<LeftOutScore>& 
     const ScoreInterval& interval = intervals.without[static_cast<std::size_t>(row.group)];
     Outcome outcome;
     outcome.predicted_s = std::exp(row.log_predicted);
-    outcome.low_s = std::exp(row.log_predicted + row.sigma * interval.low[row.band] - row.growth.low);
-    outcome.high_s = std::exp(row.log_predicted + row.sigma * interval.high[row.band] + row.growth.high);
+    outcome.low_s = std::exp(row.log_predicted + row.sigma * interval.low_of(row.stratum) - row.growth.low);
+    outcome.high_s = std::exp(row.log_predicted + row.sigma * interval.high_of(row.stratum) + row.growth.high);
     outcome.measured_s = std::exp(row.log_measured);
     outcomes.push_back(outcome);
   }
@@ -213,8 +223,7 @@ void pool_scores(std::vector<KernelModel>& kernels) {
     for (auto& [name, members] : families) {
       for (KernelModel* model : members) {
         model->scores = intervals.whole;
-        for (double& score : model->scores.low) score *= usual[name];
-        for (double& score : model->scores.high) score *= usual[name];
+        model->scores.widen(usual[name]);
         model->left_out = summarise_left_out(model->left_out_scores, intervals);
       }
     }

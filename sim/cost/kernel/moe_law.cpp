@@ -71,7 +71,7 @@ constexpr std::array<KernelLaw::Coefficient, kTiledCoefCount> kCoefficients{{
     {"cache_gain", "odds of the share of weights that the last-level cache serves", -1.0, 1.0},
     {"misalignment", "slow-down where the local width is no multiple of 16", -0.1, 0.7},
     {"saturation", "exponent (times 0.3) of the loss at few rows an expert; no logarithm", 0.0, 0.5},
-    {"streamed_width", "columns that streaming an expert's weights costs beyond its width", 2.0, 1.0},
+    {"streamed_width", "columns that an expert's width is rounded up to while its weights stream, smoothly", 4.0, 1.0},
     {"other_experts", "rows that an expert of another rank costs beyond its own: tiles that only write zeros", 1.5,
      1.5},
     {"large_default_memory", "what streaming weights takes longer on large default tiles, a ratio less 1", -1.0, 1.0},
@@ -183,12 +183,13 @@ class MoeLaw final : public KernelLaw {
     }
     const double fill = t[kWeights] / device_.cache;
     const double resident = 1 / (1 + fill * fill * fill * fill);
-    const double memory = t[kWeights] * (1 + p[kStreamedWidth] / t[kInter]) / (device_.bandwidth * p[kBandwidth]) *
-                          (1 - resident * p[kCacheGain] / (1 + p[kCacheGain])) * penalty * slower_memory;
+    const double memory = t[kWeights] * std::hypot(1.0, p[kStreamedWidth] / t[kInter]) /
+                          (device_.bandwidth * p[kBandwidth]) * (1 - resident * p[kCacheGain] / (1 + p[kCacheGain])) *
+                          penalty * slower_memory;
     const double x = t[kRows] / t[kDistinct];
     const double rows = t[kDistinct] * std::sqrt(x * x + row_tile * row_tile);
     const double saturation = std::pow(x / (x + 60), 0.3 * p[kSaturation]);
-    const double compute = 2 * rows * t[kMatrices] * t[kHidden] * (t[kInter] + p[kEffectiveWidth]) /
+    const double compute = 2 * rows * t[kMatrices] * t[kHidden] * std::hypot(t[kInter], p[kEffectiveWidth]) /
                            (peak() * p[kPeak] * saturation) * penalty * slower_compute;
     const double q = 1 + p[kOverlap];
     const double overlapped = overlapped_pair(q, memory, compute);
@@ -248,6 +249,24 @@ class MoeLaw final : public KernelLaw {
     return {};
   }
   [[nodiscard]] double band_size(std::span<const double> v) const override { return v[tokens_]; }
+  /// Weights of a rank (of few, what nobody knows of a kernel's start is most), ranks, and how uneven the load is.
+  [[nodiscard]] std::array<std::uint8_t, kIntervalFactors> interval_levels(std::span<const double> v) const override {
+    const double experts = (slots_ ? v[*slots_] : v[experts_]) / v[ep_];
+    const double matrices = v[matrices_] == 0 ? 3 : v[matrices_];
+    const double bytes = experts * matrices * v[hidden_] * std::ceil(v[inter_] / v[tp_]) * format_.weight_bytes;
+    const double load = v[alpha_];
+    return {static_cast<std::uint8_t>(bytes <= 60e6    ? 0
+                                      : bytes <= 250e6 ? 1
+                                      : bytes <= 1e9   ? 2
+                                                       : 3),
+            static_cast<std::uint8_t>(v[ep_] <= 1    ? 0
+                                      : v[ep_] <= 16 ? 1
+                                      : v[ep_] <= 64 ? 2
+                                                     : 3),
+            static_cast<std::uint8_t>(load <= 0    ? 0
+                                      : load < 1.1 ? 1
+                                                   : 2)};
+  }
 
  private:
   /// Columns of an expert that a rank computes. TensorRT-LLM's nvfp4 kernels under SGLang, and its own of few tokens,

@@ -147,8 +147,7 @@ void move_to_links(ReadyKernelData& kernel, const DeviceLimits& own, const Devic
   if (!moved) return;
   kernel.model.law = make_kernel_law(kernel.model.key, asked);
   kernel.model.inherited = true;
-  for (double& score : kernel.model.scores.low) score *= 2;
-  for (double& score : kernel.model.scores.high) score *= 2;
+  kernel.model.scores.widen(2);
   kernel.substitution += kernel.substitution.empty() ? "on links of another bandwidth" : ", on other links";
   CompiledKernel::Workspace workspace;
   kernel.compiled = CompiledKernel(kernel.model, row.span(), workspace);

@@ -151,6 +151,28 @@ def test_degrees_of_a_deployment_are_those_of_the_command_line(predictor):
         predictor.predict(model, batch=1, cp=2)
 
 
+def test_the_cache_has_a_format_and_the_model_a_longest_context(predictor):
+    gpu = moecast.Predictor("h200-sxm", backend="vllm")
+    model = moecast.Architecture.load("qwen3-30b-a3b")
+    step = moecast.Workload("decode", batch=32, context=4096)
+    usual = gpu.predict(model, step)
+    small = gpu.predict(model, step, kv_dtype="fp8")
+    assert small.memory["kv_cache_bytes"] == usual.memory["kv_cache_bytes"] / 2
+    assert small.latency_s < usual.latency_s
+    assert moecast.Predictor("h200-sxm", backend="vllm", kv_dtype="fp8").predict(model, step).memory == small.memory
+    assert gpu.predict(model, step, max_context=4000).status == "outside_range"
+    batch = gpu.predict_batch([model], step, kv_dtype="fp8")
+    assert batch["latency_s"][0] == small.latency_s
+    layer = moecast.Architecture.moe_layer(256, 512, 8, 2)
+    for ask in (predictor.predict, lambda layer, **fields: predictor.predict_batch([layer], **fields)):
+        with pytest.raises(moecast.UsageError, match="kv_dtype"):
+            ask(layer, tokens=4, kv_dtype="fp8")
+    with pytest.raises(moecast.InputError, match="kv_dtype"):
+        predictor.predict(model, step, kv_dtype="fp8")
+    with pytest.raises(moecast.UsageError, match="kv_dtype"):
+        gpu.predict(model, step, kv_dtype="fp9")
+
+
 def test_a_prefix_is_attended_to_and_costs_no_compute_c22(predictor):
     gpu = moecast.Predictor("h200-sxm", backend="vllm")
     space = moecast.load_space("llm-moe")

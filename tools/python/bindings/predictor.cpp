@@ -54,7 +54,8 @@ class PredictorHandle {
                                  const std::string& load, std::uint64_t seed, const std::vector<std::int64_t>& rows,
                                  int tp, int ep, int dp, int pp, std::optional<int> moe_tp, int cp,
                                  std::optional<int> micro_batches, int redundant_experts, bool eager, int draft_tokens,
-                                 std::optional<double> acceptance, const std::string& without) const {
+                                 std::optional<double> acceptance, const std::string& kv_dtype,
+                                 std::int64_t max_context, const std::string& without) const {
     Query query;
     query.architecture = architecture;
     query.deployment = setting_.deployment;
@@ -68,14 +69,16 @@ class PredictorHandle {
     query.deployment.redundant_experts = redundant_experts;
     query.deployment.eager = eager;
     query.deployment.draft_tokens = draft_tokens;
+    if (!kv_dtype.empty()) query.deployment.kv_dtype = parse_dtype_flag(kv_dtype, "kv_dtype");
+    if (max_context > 0) query.architecture.max_context = max_context;
     // Steps of GPUs are asked with the popularity that trained routers show, where nobody says another.
     const std::string said = !load.empty() ? load : setting_.hardware.gpu ? "log-normal:1" : "uniform";
     query.workload =
         make_workload(phase, batch, context, prompt, source, prefill_batch, prefix, copies, said, seed, rows);
     query.workload.acceptance = acceptance;
     query.without = parse_without(without);
-    assume_profiled_dtype(query, setting_.hardware);
-    query.inputs = inputs_of(query, said, !load.empty());
+    query.inputs = inputs_of(query, said, !load.empty(), max_context > 0);
+    fill_in_assumed(query, setting_.hardware);
     Prediction prediction = predictor_->predict(query.architecture, query.deployment, query.workload, query.without);
     return {{std::move(query), std::move(prediction)}, std::nullopt, ""};
   }
@@ -83,7 +86,8 @@ class PredictorHandle {
   [[nodiscard]] const Setting& setting() const { return setting_; }
 
  private:
-  [[nodiscard]] std::vector<InputValue> inputs_of(const Query& query, const std::string& load, bool load_given) const {
+  [[nodiscard]] std::vector<InputValue> inputs_of(const Query& query, const std::string& load, bool load_given,
+                                                  bool max_context_given) const {
     const Workload& w = query.workload;
     const Deployment& d = query.deployment;
     const auto number = [](auto value) { return static_cast<std::int64_t>(value); };
@@ -103,6 +107,8 @@ class PredictorHandle {
             {"cp", number(d.cp), true},
             {"eager", d.eager, d.eager},
             {"draft_tokens", number(d.draft_tokens), d.draft_tokens > 0},
+            {"kv_dtype", std::string(to_string(cache_dtype(query.architecture, d))), d.kv_dtype.has_value()},
+            {"max_context_tokens", query.architecture.max_context, max_context_given},
             {"threads", number(d.threads), false},
             {"backend", d.backend, !setting_.deployment.backend.empty()},
             {"strategy", strategy_name(d.strategy), false},
@@ -242,7 +248,7 @@ void bind_predictor(nb::module_& m) {
            "load"_a = "", "seed"_a = 1, "rows"_a = std::vector<std::int64_t>(), "tp"_a = 1, "ep"_a = 1, "dp"_a = 1,
            "pp"_a = 1, "moe_tp"_a.none() = nb::none(), "cp"_a = 1, "micro_batches"_a.none() = nb::none(),
            "redundant_experts"_a = 0, "eager"_a = false, "draft_tokens"_a = 0, "acceptance"_a.none() = nb::none(),
-           "without"_a = "", nb::call_guard<nb::gil_scoped_release>())
+           "kv_dtype"_a = "", "max_context"_a = 0, "without"_a = "", nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("folder", [](const PredictorHandle& p) { return p.setting().hardware.folder; })
       .def_prop_ro("gpu", [](const PredictorHandle& p) { return p.setting().hardware.gpu; })
       .def_prop_ro("threads", [](const PredictorHandle& p) { return p.setting().deployment.threads; })

@@ -30,8 +30,9 @@ _DEGREES = {
     "micro_batches": 1,
     "redundant_experts": 0,
     "draft_tokens": 0,
+    "max_context": 1,
 }
-_DEPLOYMENT = {*_DEGREES, "rows", "eager", "acceptance"}
+_DEPLOYMENT = {*_DEGREES, "rows", "eager", "acceptance", "kv_dtype"}
 #: What changes nothing.
 _ALONE = {"copies": 1, "tp": 1, "ep": 1, "dp": 1, "pp": 1, "cp": 1, "redundant_experts": 0, "draft_tokens": 0}
 
@@ -118,6 +119,8 @@ class Predictor:
         one a stage), redundant_experts copies of popular experts, eager: no graph is replayed
         (GPUs), draft_tokens that layers of multi-token prediction guess ahead of each step (GPUs), each right with
         probability `acceptance` where those before it were: `tpot_s` is then the step over the tokens that it yields.
+        kv_dtype: format of the KV cache (GPUs; default: the model's, else that of activations). max_context: tokens of
+        a sequence that the model serves, where that is not what its configuration says.
         `without`: factors to remove (all-to-all, memory-bandwidth, routing-overhead, imbalance); removing one never
         slows. Returns a Prediction: its status says whether there is a latency; of a Request, times of all its steps.
         Raises UsageError, InputError.
@@ -128,6 +131,7 @@ class Predictor:
         how = {**self.deployment, **_deployment({name: fields.pop(name) for name in _DEPLOYMENT & set(fields)})}
         how["without"] = without if isinstance(without, str) else ",".join(without)
         question = _question(workload, tokens, fields)
+        _refuse_cache_of_layers(how, tokens)
         if isinstance(question, Workload):
             return self._core.predict(architecture, **how, **vars(question))
         if how.get("draft_tokens"):
@@ -182,7 +186,9 @@ class Predictor:
             return self._predict_layers(what, one_by_one, **fields)
         architectures = _architectures(what)
         how = _deployment({name: fields.pop(name) for name in _DEPLOYMENT & set(fields)})
-        question = _question(workload, fields.pop("tokens", None), fields)
+        tokens = fields.pop("tokens", None)
+        _refuse_cache_of_layers({**self.deployment, **how}, tokens)
+        question = _question(workload, tokens, fields)
         if one_by_one or self.one_by_one or _is_spread(how) or any(a.is_lone_block for a in architectures):
             return self._predict_one_by_one(architectures, question, how)
         columns: Columns = {}
@@ -294,6 +300,10 @@ def _deployment(fields):
     }
     if fields.get("eager"):
         out["eager"] = True
+    if fields.get("kv_dtype"):
+        out["kv_dtype"] = fields["kv_dtype"]
+        if not isinstance(out["kv_dtype"], str):
+            raise _core.UsageError(f"kv_dtype: is a {type(out['kv_dtype']).__name__}, expected a str")
     if fields.get("rows") is not None and len(fields["rows"]) > 0:
         out["rows"] = [whole("rows", rows) for rows in fields["rows"]]
     if fields.get("acceptance") is not None:
@@ -302,6 +312,12 @@ def _deployment(fields):
         except (TypeError, ValueError):
             raise _core.UsageError(f"acceptance: {fields['acceptance']!r} is no number from 0 to 1") from None
     return out
+
+
+def _refuse_cache_of_layers(deployment, tokens):
+    """Raises UsageError where a single layer is asked with what only a model's cache has."""
+    if tokens is not None and {"kv_dtype", "max_context"} & set(deployment):
+        raise _core.UsageError("kv_dtype, max_context: mean nothing for a single layer (leave them out)")
 
 
 def _is_spread(deployment):

@@ -43,6 +43,22 @@ std::string refusal(const std::string& text) {
   return "accepted";
 }
 
+TEST(ReadArchitecture, AListOfEqualExpertsIsTheHomogeneousLayer_A16) {
+  const std::string whole = R"({"count": 8, "expert": {"width": 32}})";
+  const std::string three = R"({"count": 3, "expert": {"width": 32}}, )";
+  const std::string one = R"({"expert": {"width": 32}, "count": 1})";
+  // Equal objects: every number that is made of them is equal to the last bit.
+  EXPECT_EQ(read(changed(whole, three + three + one + ", " + one)), read(kSmall));
+  // Unlike experts stay where they are: popularity goes by their order.
+  const std::string wide = R"({"count": 1, "expert": {"width": 64}}, )";
+  const Architecture mixed = read(changed(whole, three + wide + three + one));
+  const auto& experts = std::get<MoeBlock>(mixed.decoder[0].blocks[1]).experts;
+  ASSERT_EQ(experts.size(), 3U);
+  EXPECT_EQ(experts[0].count, 3);
+  EXPECT_EQ(experts[1].expert.width, 64);
+  EXPECT_EQ(experts[2].count, 4);
+}
+
 TEST(ReadArchitecture, RunsAndNamedBlocksMakeLayers) {
   const Architecture small = read(kSmall);
   ASSERT_EQ(small.decoder.size(), 3U);

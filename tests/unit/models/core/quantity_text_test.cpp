@@ -38,6 +38,13 @@ TEST(ParseQuantity, ARateOfNothingIsRefused) {
   EXPECT_EQ(parse_bytes("0B", "").value(), 0);
 }
 
+TEST(ParseQuantity, RefusesWhatIsBeyondEveryNumber) {
+  EXPECT_THROW(parse_seconds("1e308h", "--ttft"), UsageError);
+  EXPECT_THROW(parse_bytes("1e300PB", "--bytes"), UsageError);
+  EXPECT_THROW(parse_bytes_per_second("1e300TB/s", "--link"), UsageError);
+  EXPECT_DOUBLE_EQ(parse_bytes("1e280PB", "--bytes").value(), 1e295);
+}
+
 TEST(ParseQuantity, RefusesBitsAndSaysWhatToWrite) {
   EXPECT_THAT(hint_of([] { parse_bytes("8 Gb", "--memory"); }), HasSubstr("write \"GB\" (10^9 bytes) or \"GiB\""));
   EXPECT_THAT(hint_of([] { parse_bytes_per_second("8GBs", "--bandwidth"); }), HasSubstr("write \"GB/s\""));

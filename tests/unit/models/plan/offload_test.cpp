@@ -28,6 +28,16 @@ Deployment offload(std::optional<std::int64_t> resident) {
   return d;
 }
 
+TEST(Offload, RanksThatShareContextsShareExpertsToo) {
+  Deployment shared = offload(4);
+  shared.cp = 2;
+  Deployment said = shared;
+  said.moe_tp = 2;
+  const MemoryBreakdown memory = memory_per_rank(mixtral(), shared, decode());
+  EXPECT_EQ(memory.workspace, memory_per_rank(mixtral(), said, decode()).workspace);
+  EXPECT_EQ(memory.total(), memory_per_rank(mixtral(), said, decode()).total());
+}
+
 TEST(Offload, MemoryHoldsResidentExpertsOnly) {
   const MemoryBreakdown all = memory_per_rank(mixtral(), {}, decode());
   const MemoryBreakdown five = memory_per_rank(mixtral(), offload(5), decode());

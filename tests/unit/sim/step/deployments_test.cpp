@@ -118,6 +118,7 @@ TEST(Deployments, TheRulesNameTheDegreeThatBreaksThem) {
   EXPECT_EQ(where(2, 2, 1, 2), "moe_tp");
   EXPECT_EQ(where(1, 1, 8, std::nullopt), "ep");
   EXPECT_EQ(where(4, 2, 4, std::nullopt), "allowed");
+  EXPECT_EQ(where(4096, 4096, 4096, std::nullopt), "tp x dp x cp");  // their product has more than 31 bits
   Deployment mixed;
   mixed.tp = 4;
   mixed.dp = 2;

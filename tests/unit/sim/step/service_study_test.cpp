@@ -29,6 +29,16 @@ TEST(ServiceStudy, SaturationOfAServerIsItsServiceRate) {
   EXPECT_NEAR(*saturation_rate(waiting_requests(1, 10, 3), setup, constant(0.02)), 4 / 0.06, 0.1);
 }
 
+TEST(ServiceStudy, WhatIsServedAtOnceHasAFiniteRate) {
+  ServiceSetup setup;
+  setup.limits.sequences = 1 << 20;  // all that wait end with the same step
+  setup.limits.batched_tokens = 1 << 20;
+  const std::optional<double> rate = saturation_rate(waiting_requests(1, 1, 1), setup, constant(0.02));
+  ASSERT_TRUE(rate);
+  EXPECT_TRUE(std::isfinite(*rate));
+  EXPECT_GT(*rate, 1 / 0.02);
+}
+
 TEST(ServiceStudy, ARateBeyondSaturationIsUnstable) {
   const auto study = [](double rate) {
     return study_service(poisson_requests(rate, 3000, 10, 1, 7), single_server(), rate, constant(0.02));

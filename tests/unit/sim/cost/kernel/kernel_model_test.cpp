@@ -156,8 +156,16 @@ TEST(KernelCalibrationFile, RefusesWhatIsDamaged) {
   std::string flipped = text;
   flipped[flipped.size() - 100] ^= 0x55;  // found when the kernel is first used
   EXPECT_THROW((void)parse_kernel_calibration(flipped, "x").kernels.front().arrays(), InputError);
+  const std::size_t stretch = text.find("\"stretch\":[[");
+  ASSERT_NE(stretch, std::string::npos);
+  for (const char* ratio : {"-1", "0", "1e99"}) {
+    std::string wrong = text;
+    const std::size_t number = stretch + 12;
+    wrong.replace(number, wrong.find(',', number) - number, ratio);
+    EXPECT_THROW(parse_kernel_calibration(wrong, "x"), InputError) << ratio;
+  }
   std::string other = text;
-  other.replace(other.find("\"schema_version\":3"), 18, "\"schema_version\":9");
+  other.replace(other.find("\"schema_version\":4"), 18, "\"schema_version\":9");
   EXPECT_THROW(parse_kernel_calibration(other, "x"), InputError);
 }
 
@@ -179,9 +187,11 @@ TEST(KernelChoice, SaysWhatStandsForAKernelThatWasNotMeasured) {
   EXPECT_EQ(own.origin, Origin::interpolated);
   EXPECT_EQ(other.origin, Origin::fitted);
   EXPECT_NEAR(own.log_high - own.log_low, 0.08, 1e-9);
+  const KernelModel measured = grid_model();
+  const IntervalStratum stratum = measured.law->stratum(row);
   EXPECT_NEAR(other.log_high - other.log_low,
-              1.25 * CompiledKernel(grid_model(), row, workspace).sigma() *
-                  (grid_model().scores.high[1] - grid_model().scores.low[1]),
+              1.25 * CompiledKernel(measured, row, workspace).sigma() *
+                  (measured.scores.high_of(stratum) - measured.scores.low_of(stratum)),
               1e-9);
   key.framework = "sglang";
   EXPECT_GT(calibration.choose(key).widening, 1.25);

@@ -17,7 +17,7 @@ std::vector<LeftOutScore> scores_of_three_machines() {
   const auto count = static_cast<Eigen::Index>(groups.size());
   data.log_seconds = Eigen::VectorXd::Zero(count);
   data.terms = KernelData::Terms::Zero(count, KernelLaw::kMostTerms);
-  data.band_size = Eigen::VectorXd::Constant(count, 1);
+  data.strata.resize(groups.size());
   data.growth_half_width = Eigen::VectorXd::Constant(count, 0.03);
   data.machine = Eigen::VectorXd{{2, 2, 4, 4, 8, 8}};
   rows.log_predicted = Eigen::VectorXd{{-0.1, -0.12, 0.05, 0.04, -0.11, -0.1}};

@@ -1,0 +1,19 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "sim/cost/kernel/ready_kernel.h"
+#include "sim/step/step_operators.h"
+
+namespace moecast {
+
+/// Rows, tokens or keys of a usual step, at which a configuration is asked how well it is known.
+inline constexpr double kUsualRows = 64;
+
+/// Widens an operator, and says so, where its kernel is asked far from every configuration that was measured: what its
+/// own interval holds beyond that of the operator's group.
+/// @param usual  the kernel's row at a usual size of a step.
+void doubt_far_kernel(const ReadyKernelData& kernel, const KernelRowValues& usual, StepOperator& op,
+                      std::vector<std::string>& notes);
+
+}  // namespace moecast
