@@ -179,8 +179,9 @@ TEST(CInterface, AnswersQuestionsAsTheProgramDoes_A24) {
 TEST(CInterface, TakesArchitecturesThatStandInTheQuestion_A24) {
   const std::string folder = moecast::test::fresh_folder("c-architecture");
   const std::string description =
-      R"({"schema_version": 1, "name": "mine", "hidden": 256, "decoder": [{"blocks": [{"kind": "moe", "experts": [{)"
-      R"("count": 4, "width": 512}], "router": {"top_k": 1}}]}]})";
+      R"({"moecast_architecture": 1, "name": "mine", "source": "a test", "hidden": 256, "dtype": "fp32", "blocks": {"moe": )"
+      R"({"type": "moe", "experts": [{"count": 4, "expert": {"width": 512}}], "router": {"top_k": 1}}}, )"
+      R"("decoder": [{"blocks": ["moe"]}]})";
   moecast::test::write_text(folder + "/mine.json", description);
   const Predictor predictor(kCpu);
   const auto asked = [&](const std::string& architecture) {
