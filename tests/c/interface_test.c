@@ -299,6 +299,27 @@ static void exports_its_functions_only(void) {
   EXPECT(seen == sizeof shown / sizeof *shown);
 }
 
+/* Programs that ask do not load the kernels that profiling measures, nor their threads. */
+static void needs_no_kernels(void) {
+  static const char* const kernels[] = {"openblas", "dnnl", "gomp", "benchmark", "simgrid", "mpi"};
+  char line[4096];
+  size_t needed = 0;
+  size_t i;
+  FILE* entries = popen("readelf -d " MOECAST_TEST_LIBRARY, "r");
+  EXPECT(entries != NULL);
+  while (entries != NULL && fgets(line, sizeof line, entries) != NULL) {
+    if (strstr(line, "(NEEDED)") == NULL) continue;
+    ++needed;
+    for (i = 0; i < sizeof kernels / sizeof *kernels; ++i) {
+      if (strstr(line, kernels[i]) == NULL) continue;
+      fprintf(stderr, "needs %s", line);
+      ++failures;
+    }
+  }
+  EXPECT(entries == NULL || pclose(entries) == 0);
+  EXPECT(needed > 0);
+}
+
 int main(int argc, char** argv) {
   static const struct {
     const char* name;
@@ -310,7 +331,8 @@ int main(int argc, char** argv) {
                 {"RefusesWrongLayers", refuses_wrong_layers},
                 {"RefusesWrongQuestions", refuses_wrong_questions},
                 {"AnswersWhatHasNoLatency", answers_what_has_no_latency},
-                {"ExportsItsFunctionsOnly", exports_its_functions_only}};
+                {"ExportsItsFunctionsOnly", exports_its_functions_only},
+                {"NeedsNoKernels", needs_no_kernels}};
   size_t i;
   for (i = 0; i < sizeof checks / sizeof *checks; ++i) {
     if (argc != 2 || strcmp(argv[1], checks[i].name) != 0) continue;

@@ -2,8 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
+#include <iterator>
 #include <moecast.hpp>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -234,6 +237,84 @@ TEST(CInterface, ErrorsCarryTheStatusAndTheText) {
     EXPECT_NE(std::string(error.what()).find("\"nowhere\" is no known profile"), std::string::npos);
   }
   EXPECT_THROW(static_cast<void>(Predictor(kCpu).predict("{")), moecast::Error);
+}
+
+/// Whatever stands in a question: an answer, or an error that blames the question.
+TEST(CInterface, SurvivesQuestionsWithNoise) {
+  const std::vector<std::string> questions{
+      R"({"hidden": 64, "width": 96, "experts": 4, "top_k": 2, "tokens": 8, "load": "zipf:1.0", "capacity_factor": 1.5})",
+      R"({"architecture": "olmoe-1b-7b", "batch": 4, "context": 128, "tp": 2, "without": ["all-to-all"], "seed": 3})",
+      R"({"hidden": 64, "width": 64, "experts": 3, "top_k": 1, "rows": [3, 6, 0], "gated": false, "ep": 1, "pad": true})",
+      R"({"architecture": {"moecast_architecture": 1, "name": "m", "source": "a", "hidden": 8, "decoder": []}})"};
+  const std::string letters = "0123456789-+.eE\"\\{}[]:,xn \x01\xff";
+  std::mt19937 random(1);
+  const auto below = [&](std::size_t n) { return std::uniform_int_distribution<std::size_t>(0, n - 1)(random); };
+  const Predictor predictors[] = {Predictor(kCpu), Predictor(kGpu)};
+  for (int i = 0; i < 4000; ++i) {
+    std::string question = questions[below(questions.size())];
+    for (std::size_t changes = 1 + below(3); changes > 0; --changes) {
+      const std::size_t at = below(question.size());
+      switch (below(3)) {
+        case 0: question[at] = letters[below(letters.size())]; break;
+        case 1: question.insert(at, 1, letters[below(letters.size())]); break;
+        default: question.erase(at, 1 + below(3));
+      }
+    }
+    char* answer = nullptr;
+    const moecast_status status = moecast_predict(predictors[below(2)].get(), question.c_str(), &answer);
+    EXPECT_TRUE(status == MOECAST_OK || status == MOECAST_USAGE || status == MOECAST_INPUT)
+        << status << " " << moecast_last_error() << "\n"
+        << question;
+    EXPECT_EQ(answer != nullptr, status == MOECAST_OK);
+    moecast_free(answer);
+  }
+}
+
+/// Whatever stands in a struct, its size and pointers being right.
+TEST(CInterface, SurvivesLayersWithNoise) {
+  std::mt19937_64 random(1);
+  const auto one_of = [&](const auto& values) {
+    return values[std::uniform_int_distribution<std::size_t>(0, std::size(values) - 1)(random)];
+  };
+  const std::int64_t sizes[] = {INT64_MIN, -1, 0, 1, 2, 3, 8, 64, 1000, 1 << 24, (1 << 24) + 1, INT64_MAX};
+  const std::int64_t counts[] = {0, 1, 2, 7, 8, 64, 256, 65537};
+  const std::int32_t ranks[] = {INT32_MIN, 0, 1, 1, 1, 2, 3, 8, 4096, 4097, INT32_MAX};
+  const std::int32_t flags[] = {-1, 0, 0, 1, 1, 2};
+  const double factors[] = {0, 0, 1, 1.25, 1e-6, 1e6, -1, 1e300, HUGE_VAL, std::nan("")};
+  const char* const words[] = {nullptr, nullptr, "", "gelu", "drop", "zipf:1.0", "uniform", "histogram:1,2,3", "\xff"};
+  const Predictor predictors[] = {Predictor(kCpu), Predictor(kGpu)};
+  for (int i = 0; i < 20000; ++i) {
+    MoeConfig c = layer(64, 128, 8, 2, 16);
+    for (int changes = 0; changes < 4; ++changes) {
+      switch (std::uniform_int_distribution<int>(0, 16)(random)) {
+        case 0: c.hidden = one_of(sizes); break;
+        case 1: c.width = one_of(sizes); break;
+        case 2: c.experts = one_of(counts); break;
+        case 3: c.top_k = one_of(counts); break;
+        case 4: c.tokens = one_of(sizes); break;
+        case 5: c.shared_experts = one_of(counts); break;
+        case 6: c.gated = one_of(flags); break;
+        case 7: c.pad = one_of(flags); break;
+        case 8: c.capacity_factor = one_of(factors); break;
+        case 9: c.activation = one_of(words); break;
+        case 10: c.overflow = one_of(words); break;
+        case 11: c.load = one_of(words); break;
+        case 12: c.copies = one_of(sizes); break;
+        case 13: c.tp = one_of(ranks); break;
+        case 14: c.ep = one_of(ranks); break;
+        case 15: c.dp = one_of(ranks); break;
+        default: c.moe_tp = one_of(ranks); break;
+      }
+    }
+    c.without = std::uniform_int_distribution<std::uint32_t>(0, 31)(random);
+    Estimate e;
+    const moecast_status status = moecast_estimate_latency(predictors[i % 2].get(), &c, &e);
+    ASSERT_TRUE(status == MOECAST_OK || status == MOECAST_USAGE || status == MOECAST_INPUT)
+        << i << ": " << status << " " << moecast_last_error();
+    if (status != MOECAST_OK) continue;
+    EXPECT_EQ(std::isfinite(e.latency_s), e.ok()) << i;
+    EXPECT_EQ(e.reason[0] == '\0', e.ok()) << i;
+  }
 }
 
 /// A program that was compiled with the first header asks a library that has grown, and memory behind it stays.
