@@ -283,7 +283,8 @@ TEST(CInterface, SurvivesLayersWithNoise) {
   const double factors[] = {0, 0, 1, 1.25, 1e-6, 1e6, -1, 1e300, HUGE_VAL, std::nan("")};
   const char* const words[] = {nullptr, nullptr, "", "gelu", "drop", "zipf:1.0", "uniform", "histogram:1,2,3", "\xff"};
   const Predictor predictors[] = {Predictor(kCpu), Predictor(kGpu)};
-  for (int i = 0; i < 20000; ++i) {
+  int answered = 0;
+  for (int i = 0; i < 6000; ++i) {
     MoeConfig c = layer(64, 128, 8, 2, 16);
     for (int changes = 0; changes < 4; ++changes) {
       switch (std::uniform_int_distribution<int>(0, 16)(random)) {
@@ -312,9 +313,11 @@ TEST(CInterface, SurvivesLayersWithNoise) {
     ASSERT_TRUE(status == MOECAST_OK || status == MOECAST_USAGE || status == MOECAST_INPUT)
         << i << ": " << status << " " << moecast_last_error();
     if (status != MOECAST_OK) continue;
+    answered += e.ok();
     EXPECT_EQ(std::isfinite(e.latency_s), e.ok()) << i;
     EXPECT_EQ(e.reason[0] == '\0', e.ok()) << i;
   }
+  EXPECT_GT(answered, 300);
 }
 
 /// A program that was compiled with the first header asks a library that has grown, and memory behind it stays.
