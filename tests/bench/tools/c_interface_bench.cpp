@@ -29,6 +29,10 @@ void EstimateLatency(benchmark::State& state, const char* hw, const char* load) 
       state.SkipWithError(moecast_last_error());
       break;
     }
+    if (answer.outcome != MOECAST_OUTCOME_OK) {
+      state.SkipWithError(answer.reason);
+      break;
+    }
     benchmark::DoNotOptimize(answer);
   }
   state.SetItemsProcessed(state.iterations());
