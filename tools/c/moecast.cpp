@@ -1,11 +1,10 @@
 // The functions of moecast.h: arguments are checked and copied, exceptions become status codes.
 #include "tools/c/moecast.h"
 
-#include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <memory>
 #include <new>
 #include <string>
 #include <string_view>
@@ -75,9 +74,10 @@ T known_fields(const T& given, std::size_t first, const T& defaults, const char*
   return known;
 }
 
-constexpr std::size_t kFirstSettings = 48;
-constexpr std::size_t kFirstConfig = 152;
-constexpr std::size_t kFirstEstimate = 448;
+// The structs as they were published first. Nothing is padded behind their last field: one that is added is seen.
+constexpr std::size_t kFirstSettings = offsetof(moecast_settings, reserved) + sizeof(moecast_settings::reserved);
+constexpr std::size_t kFirstConfig = offsetof(moecast_moe_config, reserved) + sizeof(moecast_moe_config::reserved);
+constexpr std::size_t kFirstEstimate = offsetof(moecast_estimate, reason) + sizeof(moecast_estimate::reason);
 static_assert(sizeof(moecast_settings) == kFirstSettings);
 static_assert(sizeof(moecast_moe_config) == kFirstConfig);
 static_assert(sizeof(moecast_estimate) == kFirstEstimate);

@@ -109,11 +109,11 @@ typedef struct moecast_moe_config {
   size_t rows_count;       ///< of `rows`: `experts`, or 0
   int64_t copies;          ///< equal layers cycled through, 1 to 4096: what caches still hold (CPUs)
   int32_t tp;              ///< tensor-parallel ranks, 1 to 4096
-  int32_t ep;              ///< expert-parallel ranks, 1 to 4096; moe_tp ep = tp dp
-  int32_t dp;              ///< data-parallel ranks, 1 to 4096
-  int32_t moe_tp;          ///< tensor-parallel ranks inside an expert, 1 to 4096; 0 = tp dp / ep
-  uint32_t without;        ///< factors to remove: MOECAST_WITHOUT_..., or-ed
-  uint32_t reserved;       ///< 0
+  int32_t ep;         ///< expert-parallel ranks, 1 to 4096: moe_tp ep = tp dp; GPUs take dp = ep where tp and dp are 1
+  int32_t dp;         ///< data-parallel ranks, 1 to 4096
+  int32_t moe_tp;     ///< tensor-parallel ranks inside an expert, 1 to 4096; 0 = tp dp / ep
+  uint32_t without;   ///< factors to remove: MOECAST_WITHOUT_..., or-ed
+  uint32_t reserved;  ///< 0
 } moecast_moe_config;
 #define MOECAST_MOE_CONFIG_INIT \
   {sizeof(moecast_moe_config), 0, 0, 0, 0, 0, 0, 1, 0, 0.0, NULL, NULL, NULL, 1, NULL, 0, 1, 1, 1, 1, 0, 0, 0}
@@ -123,29 +123,28 @@ enum { MOECAST_BOTTLENECK_BYTES = 32, MOECAST_REASON_BYTES = 256 };
 
 /// One answer. Times and the rate are NaN unless the outcome is MOECAST_OUTCOME_OK.
 typedef struct moecast_estimate {
-  size_t struct_size;                         ///< sizeof(moecast_estimate), before the call
-  int32_t outcome;                            ///< a moecast_outcome
-  int32_t origin;                             ///< a moecast_origin; MOECAST_ORIGIN_ASSUMED where there is no latency
-  double latency_s;                           ///< of the layer, on the slowest rank
-  double latency_low_s;                       ///< the interval that holds a measurement ...
-  double latency_high_s;                      ///<
-  double confidence_ratio;                    ///< ... this often: 0.9
-  double all_to_all_s;                        ///< the four factors: exclusive shares of the latency ...
-  double memory_bandwidth_s;                  ///<
-  double routing_overhead_s;                  ///<
-  double expert_parallel_efficiency_ratio;    ///< ... t(1 rank) / (n t(n ranks)) in (0, 1]; NaN where it is not known
-  double compute_s;                           ///< and compute
-  double throughput_tokens_per_s;             ///<
-  double weights_bytes;                       ///< on a rank, as all memory
-  double activations_bytes;                   ///<
-  double workspace_bytes;                     ///<
-  double memory_bytes;                        ///< all of it
+  size_t struct_size;         ///< sizeof(moecast_estimate), before the call
+  int32_t outcome;            ///< a moecast_outcome
+  int32_t origin;             ///< a moecast_origin; MOECAST_ORIGIN_ASSUMED where there is no latency
+  double latency_s;           ///< of the layer, on the slowest rank
+  double latency_low_s;       ///< of the interval that holds a measurement with probability confidence_ratio
+  double latency_high_s;      ///< its other end
+  double confidence_ratio;    ///< 0.9
+  double all_to_all_s;        ///< factor: exchanges between ranks; shares of the latency exclude each other
+  double memory_bandwidth_s;  ///< factor: weights and activations are waited for
+  double routing_overhead_s;  ///< factor: router, permutation, combination
+  double expert_parallel_efficiency_ratio;    ///< factor: t(1 rank) / (n t(n ranks)) in (0, 1]; NaN = not known
+  double compute_s;                           ///< what arithmetic takes
+  double throughput_tokens_per_s;             ///< of all ranks together
+  double weights_bytes;                       ///< on a rank, as all memory here
+  double activations_bytes;                   ///< at their peak
+  double workspace_bytes;                     ///< that kernels need
+  double memory_bytes;                        ///< all of these
   double memory_capacity_bytes;               ///< that the rank has; NaN where the profile does not say
   double flops;                               ///< useful arithmetic of a rank; NaN where it is not known
-  double total_parameters;                    ///<
+  double total_parameters;                    ///< of the layer, on all ranks together
   double active_parameters;                   ///< that one token uses
-  char bottleneck[MOECAST_BOTTLENECK_BYTES];  ///< router, all_to_all, memory_bandwidth, compute, straggler, launch; or
-                                              ///< ""
+  char bottleneck[MOECAST_BOTTLENECK_BYTES];  ///< "compute", "memory_bandwidth", "router", "all_to_all", ...
   char reason[MOECAST_REASON_BYTES];          ///< why there is no latency; "" where there is one
 } moecast_estimate;
 #define MOECAST_ESTIMATE_INIT \
@@ -170,16 +169,15 @@ MOECAST_API moecast_status moecast_open(const char* hw, const moecast_settings* 
 MOECAST_API void moecast_close(moecast_predictor* predictor);
 
 /// One step of a model, or a lone layer, with everything that is known of it.
-/// @param question_json  an object with fields named as in Python's `Predictor.predict`:
-///   {"architecture": A, ...} of a model, A its name (`moecast list models`), the path of a file, or itself as an
-///   object
-///     (own schema or Hugging Face): phase, batch, context, prompt, source, prefill_batch, prefix, max_context,
-///     kv_dtype, draft_tokens, acceptance, ...
-///   {"hidden": H, "width": W, "experts": E, "top_k": K, "tokens": T, ...} of a layer: gated, shared_experts,
-///   activation,
-///     capacity_factor, overflow, pad, rows (a list)
-///   of both: tp, ep, dp, pp, cp, moe_tp, micro_batches, redundant_experts, eager, load, seed, copies, and `without`, a
-///     list of "all-to-all", "memory-bandwidth", "routing-overhead", "imbalance". null = not given.
+/// @param question_json  an object with fields named as in Python's `Predictor.predict`; null = not given.
+///   Of a model: architecture (its name in `moecast list models`, the path of a file, or the own schema or a Hugging
+///   Face configuration as an object), phase, batch, context, prompt, source, prefill_batch, prefix, max_context,
+///   kv_dtype, draft_tokens, acceptance.
+///   Of a layer: hidden, width, experts, top_k, tokens, gated, shared_experts, activation, capacity_factor, overflow,
+///   pad, rows (a list).
+///   Of both: tp, ep, dp, pp, cp, moe_tp, micro_batches, redundant_experts, eager, load, seed, copies, and without (a
+///   list of "all-to-all", "memory-bandwidth", "routing-overhead", "imbalance").
+///   E.g. {"architecture": "olmoe-1b-7b", "batch": 8, "context": 4096}.
 /// @param answer_json    what `moecast predict --format json` prints, for moecast_free; NULL when the call fails.
 /// @return MOECAST_INPUT for text that is no such object, MOECAST_USAGE for fields that contradict each other.
 MOECAST_API moecast_status moecast_predict(const moecast_predictor* predictor, const char* question_json,

@@ -21,7 +21,7 @@ void EstimateLatency(benchmark::State& state, const char* hw, const char* load) 
   layer.top_k = 4;
   moecast_estimate answer = MOECAST_ESTIMATE_INIT;
   std::int64_t call = 0;
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     layer.hidden = 512 + 64 * (call % 17);
     layer.tokens = 1 + call % 512;
     ++call;
