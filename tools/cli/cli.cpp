@@ -127,17 +127,6 @@ int report(const Error& error, int code, const char* fallback = "") {
 
 }  // namespace
 
-std::vector<std::string> split_list(const std::string& text, const std::string& where) {
-  std::vector<std::string> parts;
-  for (std::size_t start = 0; start <= text.size();) {
-    const std::size_t end = std::min(text.find(',', start), text.size());
-    if (end == start) throw UsageError(where, fmt::format("\"{}\" has an empty element", text), "write e.g. a,b,c");
-    parts.push_back(text.substr(start, end - start));
-    start = end + 1;
-  }
-  return parts;
-}
-
 std::set<std::string> parse_words(const std::string& text, const std::string& command,
                                   const std::function<void(const Command&)>& add) {
   CLI::App app("", command);

@@ -1,7 +1,12 @@
 #include "tools/cli/command.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <utility>
+
+#include "models/core/error.h"
 
 namespace moecast {
 
@@ -88,6 +93,17 @@ bool Command::has_subcommand() const { return !app_->get_subcommands().empty(); 
 void add_text_option(const Command& command, const std::string& name, std::string& value, const std::string& type,
                      const std::string& help) {
   command.add_option(name, value, help).type_name(type).not_empty();
+}
+
+std::vector<std::string> split_list(const std::string& text, const std::string& where) {
+  std::vector<std::string> parts;
+  for (std::size_t start = 0; start <= text.size();) {
+    const std::size_t end = std::min(text.find(',', start), text.size());
+    if (end == start) throw UsageError(where, fmt::format("\"{}\" has an empty element", text), "write e.g. a,b,c");
+    parts.push_back(text.substr(start, end - start));
+    start = end + 1;
+  }
+  return parts;
 }
 
 }  // namespace moecast

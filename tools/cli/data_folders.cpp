@@ -1,5 +1,6 @@
 #include "tools/cli/data_folders.h"
 
+#include <dlfcn.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -33,6 +34,15 @@ fs::path program_folder() {
   return failed ? fs::path() : program.parent_path();
 }
 
+/// Folder of the file that this code was loaded from: libmoecast.so, a Python module, or the program.
+fs::path code_folder() {
+  static const char here = 0;
+  Dl_info info{};
+  if (dladdr(&here, &info) == 0 || info.dli_fname == nullptr) return {};
+  const fs::path file = info.dli_fname;
+  return file.has_parent_path() ? file.parent_path() : fs::path();  // a program may be known by its bare name
+}
+
 fs::path data_root(const std::string& flag) {
   for (const auto& [folder, origin] :
        std::array{std::pair{flag, "--data"}, std::pair{environment("MOECAST_DATA"), "MOECAST_DATA"}}) {
@@ -42,8 +52,11 @@ fs::path data_root(const std::string& flag) {
     }
     return folder;
   }
-  const fs::path beside = program_folder().parent_path() / "share" / "moecast";
-  return holds_data(beside) ? beside : fs::path(MOECAST_SOURCE_DIR);
+  for (const fs::path& folder : {code_folder(), program_folder()}) {
+    const fs::path beside = folder.parent_path() / "share" / "moecast";
+    if (!folder.empty() && holds_data(beside)) return beside;
+  }
+  return MOECAST_SOURCE_DIR;
 }
 
 fs::path own_profiles() {

@@ -14,7 +14,8 @@ struct DataFolders {
   std::string own;      ///< profiles made on this machine; may not exist yet
 };
 
-/// Data: `flag`, else $MOECAST_DATA, else ../share/moecast beside the program, else the source tree it was built from.
+/// Data: `flag`, else $MOECAST_DATA, else ../share/moecast beside the library or the program, else the source tree that
+/// they were built from.
 /// Own profiles: $MOECAST_PROFILES, else $XDG_DATA_HOME/moecast/profiles, else ~/.local/share/moecast/profiles.
 /// @throws UsageError when a folder that was asked for has no models/zoo.
 DataFolders find_data_folders(const std::string& flag);

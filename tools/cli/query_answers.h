@@ -17,6 +17,9 @@ void show_warnings(const std::vector<Answer>& answers);
 /// Steps of GPUs are asked with the popularity that trained routers show, where nobody says another.
 QueryOptions with_usual_load(QueryOptions options, bool gpu);
 
+/// @throws UsageError for flags that mean nothing on a GPU.
+void refuse_cpu_flags(const QueryOptions& options, const HardwareChoice& hardware);
+
 /// Fills in what the profile decides and nobody typed, and lists it under the inputs.
 /// @param options  as they were typed.
 void complete_query(Query& query, const QueryOptions& options, const HardwareChoice& hardware);

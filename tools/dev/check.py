@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
-CODE = (".cpp", ".h", ".cu", ".cuh")
+CODE = (".cpp", ".hpp", ".c", ".h", ".cu", ".cuh")
 OWN_WORDS = "mape"
 
 

@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import json
+import pathlib
 import pickle
 import subprocess
+import threading
 
 import moecast
 import numpy
@@ -220,6 +222,28 @@ def test_threads_share_a_predictor_and_processes_get_a_copy(predictor):
     numpy.testing.assert_allclose(again.predict_batch(layers)["latency_s"], expected, rtol=1e-6)
     model = moecast.Architecture.load("olmoe-1b-7b")
     assert pickle.loads(pickle.dumps(model)) == model
+
+
+def test_the_data_folder_may_be_set_while_others_read_it():
+    """Predictors are made without Python's lock, so nothing of Python's guards the folder."""
+    folder = pathlib.Path(moecast.profile_folder("h200-sxm")).parents[1]
+    before = str(folder) if moecast._data.SHARE.exists() else ""
+    done = threading.Event()
+
+    def keep_setting():
+        while not done.is_set():
+            for path in (str(folder), str(folder) + "/." * 20):  # of different lengths, so that the text moves
+                moecast._core.set_data_folder(path)
+
+    setter = threading.Thread(target=keep_setting)
+    setter.start()
+    try:
+        for _ in range(100):
+            moecast.Predictor("amd-epyc-2cpu")
+    finally:
+        done.set()
+        setter.join()
+        moecast._core.set_data_folder(before)
 
 
 class TestHardwareAwareMoE:

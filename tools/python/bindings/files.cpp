@@ -12,9 +12,8 @@ using namespace nb::literals;
 namespace moecast::python {
 
 void bind_files(nb::module_& m) {
-  m.def(
-      "set_data_folder", [](const std::string& folder) { data_folder() = folder; }, "folder"_a,
-      "Where profiles, models and engines lie; empty = the source tree.");
+  m.def("set_data_folder", &set_data_folder, "folder"_a,
+        "Where profiles, models and engines lie; empty = the source tree.");
   m.def(
       "list_hw",
       [] {

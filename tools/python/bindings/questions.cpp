@@ -1,37 +1,41 @@
 #include "tools/python/bindings/questions.h"
 
+#include <mutex>
+
 #include "models/core/error.h"
 #include "tools/cli/query_options.h"
 
 namespace moecast::python {
 namespace {
 
-void at_least(std::int64_t value, std::int64_t low, const char* name) {
-  if (value < low || value > (std::int64_t{1} << 24)) {
-    throw UsageError(name, std::to_string(value) + " is out of range",
-                     "expected " + std::to_string(low) + " to 16777216");
-  }
+/// Set once by the package, read by threads that hold no lock of Python's.
+struct DataFolder {
+  std::mutex mutex;
+  std::string path;
+};
+
+DataFolder& guarded_folder() {
+  static DataFolder folder;
+  return folder;
 }
 
 }  // namespace
 
-std::string& data_folder() {
-  static std::string folder;
-  return folder;
+std::string data_folder() {
+  DataFolder& folder = guarded_folder();
+  const std::scoped_lock lock(folder.mutex);
+  return folder.path;
+}
+
+void set_data_folder(const std::string& path) {
+  DataFolder& folder = guarded_folder();
+  const std::scoped_lock lock(folder.mutex);
+  folder.path = path;
 }
 
 Setting make_setting(const std::string& hw, const std::string& backend, const std::string& dtype, std::int64_t threads,
                      const std::string& strategy) {
-  Setting setting;
-  setting.folders = find_data_folders(data_folder());
-  setting.hardware = choose_hardware(hw, setting.folders);
-  refuse_backend_typo(backend, setting.hardware);
-  setting.deployment.backend = backend;
-  if (!dtype.empty()) setting.deployment.dtype = parse_dtype_flag(dtype);
-  if (threads != 0) at_least(threads, 1, "threads");
-  setting.deployment.threads = threads != 0 ? static_cast<int>(threads) : setting.hardware.threads;
-  if (!strategy.empty()) setting.deployment.strategy = parse_strategy(strategy);
-  return setting;
+  return moecast::make_setting(find_data_folders(data_folder()), hw, backend, dtype, threads, strategy);
 }
 
 Workload make_workload(const std::string& phase, std::int64_t batch, std::int64_t context, std::int64_t prompt,
@@ -42,13 +46,13 @@ Workload make_workload(const std::string& phase, std::int64_t batch, std::int64_
   if (!found)
     throw UsageError("phase", "\"" + phase + "\" is not a phase", "write decode, prefill, mixed, encode or train");
   workload.phase = *found;
-  at_least(batch, 1, "batch");
-  at_least(context, 0, "context");
-  at_least(prompt, 1, "prompt");
-  at_least(source, 0, "source");
-  at_least(prefill_batch, 0, "prefill_batch");
-  at_least(prefix, 0, "prefix");
-  at_least(copies, 1, "copies");
+  require_size(batch, 1, "batch");
+  require_size(context, 0, "context");
+  require_size(prompt, 1, "prompt");
+  require_size(source, 0, "source");
+  require_size(prefill_batch, 0, "prefill_batch");
+  require_size(prefix, 0, "prefix");
+  require_size(copies, 1, "copies");
   const bool prompts = workload.phase == Phase::prefill || workload.phase == Phase::mixed;
   if (prefix > 0 && !prompts) throw UsageError("prefix", "means nothing in this phase", "prefill and mixed have one");
   workload.batch = batch;
@@ -60,7 +64,7 @@ Workload make_workload(const std::string& phase, std::int64_t batch, std::int64_
   workload.prefill_batch = workload.phase == Phase::mixed ? prefill_batch : 0;
   workload.copies = copies;
   workload.load = parse_load(load, seed);
-  for (const std::int64_t rows : rows_per_expert) at_least(rows, 0, "rows");
+  for (const std::int64_t rows : rows_per_expert) require_size(rows, 0, "rows");
   workload.rows_per_expert = rows_per_expert;
   return workload;
 }

@@ -1,24 +1,16 @@
 #pragma once
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "models/plan/deployment.h"
 #include "models/plan/workload.h"
-#include "tools/cli/hardware_choice.h"
+#include "tools/cli/setting.h"
 
 namespace moecast::python {
 
-/// The data folder of the package; empty = the source tree that this was built from.
-std::string& data_folder();
-
-/// What a machine's predictions are made with, defaults filled in.
-struct Setting {
-  HardwareChoice hardware;
-  DataFolders folders;
-  Deployment deployment;
-};
+/// The data folder of the package; empty = the source tree that this was built from. Threads may set and read it.
+std::string data_folder();
+void set_data_folder(const std::string& path);
 
 /// @throws UsageError, InputError as the flags --hw, --backend, --dtype, --threads and --strategy do.
 Setting make_setting(const std::string& hw, const std::string& backend, const std::string& dtype, std::int64_t threads,
