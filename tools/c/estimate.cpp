@@ -228,7 +228,7 @@ void estimate_layer(const AskedMachine& machine, const moecast_moe_config& confi
               without_of(config.without),
               {},
               {}};
-  assume_profiled_dtype(query, hardware);
+  fill_in_assumed(query, hardware);
   Prediction prediction = predict_query(*machine.predictor, query, "");
   rate_parallelism(machine, query, prediction);
   if ((config.without & MOECAST_WITHOUT_EXPERT_PARALLEL_EFFICIENCY) != 0) make_parallelism_perfect(prediction);

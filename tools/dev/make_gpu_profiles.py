@@ -37,6 +37,10 @@ ASSUMED = {
         "l2_cache": (126e6, "B", "as B200: the datasheet table has none"),
     },
 }
+# What other datasheets say of a machine: value, unit, source.
+MORE_DATASHEETS = {
+    "gb200": {"scaleup_devices": (72, "1", "NVIDIA GB200 NVL72 datasheet: one NVLink domain of 72 GPUs")},
+}
 # column of the table: (quantity, unit, factor to SI)
 COLUMNS = {
     "mem_bw_tbps": ("memory_bandwidth", "B/s", 1e12),
@@ -93,6 +97,8 @@ def profile_of(name: str, row: dict, folder: str | None) -> dict:
     for quantity, (value, unit, source) in ASSUMED.get(name, {}).items():
         if quantity not in quantities:
             quantities[quantity] = {"value": value, "unit": unit, "origin": "assumed", "source": source}
+    for quantity, (value, unit, source) in MORE_DATASHEETS.get(name, {}).items():
+        quantities[quantity] = {"value": value, "unit": unit, "origin": "datasheet", "source": source}
     notes = ["no kernel of this machine was measured"]
     if name in SISTERS:
         notes.append(f"kernels that were not measured here are those of {SISTERS[name]}, scaled by the datasheets")
