@@ -286,8 +286,12 @@ void add_fetch(const EpPlan& plan, const MoeBlock& block, const EpOptions& optio
     fetch.touched = recorded_use(plan, *workload.load.trace, study.popularity.size());
     return;
   }
-  fetch.touched = {chosen ? touch_probability(inclusion_probability(study.popularity, study.policy.top_k), decisions)
-                          : std::vector<double>(study.popularity.size(), 1.0)};
+  const auto touched_of = [&](const std::vector<double>& popularity) {
+    return chosen ? touch_probability(inclusion_probability(popularity, study.policy.top_k), decisions)
+                  : std::vector<double>(popularity.size(), 1.0);
+  };
+  if (study.layer_popularity.empty()) fetch.touched = {touched_of(study.popularity)};
+  for (const std::vector<double>& popularity : study.layer_popularity) fetch.touched.push_back(touched_of(popularity));
 }
 
 }  // namespace
@@ -415,9 +419,9 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.row_block = options.row_block;
     study.expert_bytes = expert_bytes;
     study.background_share = options.background_share;
-    add_fetch(plan, block, options, workload, study);
     const int slots = slots_of(plan.deployment, options, experts);
     place_layers(plan, workload, placement, slots, options, study);
+    add_fetch(plan, block, options, workload, study);
     for (const std::string& note : costs.notes) {
       if (std::ranges::find(plan.notes, note) == plan.notes.end()) plan.notes.push_back(note);
     }

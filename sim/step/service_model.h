@@ -20,14 +20,14 @@ struct ServiceLoad {
 struct ServiceTerms {
   double decode_s = 0;   ///< kernels between two tokens of a request, all decoding, halfway through their outputs
   double prefill_s = 0;  ///< kernels of one prompt, in chunks
-  double decode_assumed_s = 0;  ///< by which operators of physics alone may be off in decode_s, 90 %
-  double prefill_assumed_s = 0;
   double layers = 0;
   double moe_layers = 0;
   double requests = 1;  ///< of a rank
   double output = 1;
   double stages = 1;                ///< of a pipeline, that each token passes
   std::optional<double> stall_s{};  ///< what a prompt takes of the slowest stage; nullopt: prefill_s, of one stage
+  double decode_assumed_s = 0;      ///< by which operators of physics alone may be off in decode_s, 90 %
+  double prefill_assumed_s = 0;
 };
 
 ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load);

@@ -88,7 +88,10 @@ std::string draw_layers(EpPlan& plan, const Workload& workload, std::uint64_t se
   for (std::size_t i = 0; i < plan.studies.size() && left > 0; ++i) {
     RoutingStudy& study = plan.studies[i].study;
     study.layers = static_cast<int>(std::min<std::int64_t>(study.layers, left));
-    study.placements.resize(static_cast<std::size_t>(study.layers), study.placements.front());
+    const auto layers = static_cast<std::size_t>(study.layers);
+    study.placements.resize(layers, study.placements.front());
+    if (!study.layer_popularity.empty()) study.layer_popularity.resize(layers, study.layer_popularity.front());
+    if (study.fetch.touched.size() > 1) study.fetch.touched.resize(layers, study.fetch.touched.front());
     RoutingSimulator(study).run(seed + i * 1'000'003, static_cast<std::uint64_t>(sample), draw);
     left -= study.layers;
   }

@@ -167,9 +167,9 @@ TEST(ServiceStages, ThoseOfAModelAddUpToItsStepAlone) {
   setup.pipeline = served.stages_of_instance();
   const ServiceOutcome alone = simulate_service(
       {&request, 1}, setup, [&](const ServiceStep& step) { return served.seconds(step, IntervalEnd::middle); });
-  // Eight sequences take a little longer than one.
+  // Eight sequences touch more experts, and gather more logits, than one.
   EXPECT_GT(sum, alone.tpot->p50);
-  EXPECT_LT(sum, 1.6 * alone.tpot->p50);
+  EXPECT_LT(sum, 1.7 * alone.tpot->p50);
   // Each stage keeps a quarter of a sequence; eight tensor-parallel ranks have each of the four KV heads twice.
   const ServedModel whole = served_as(deployed(8, 1, 1));
   EXPECT_NEAR(static_cast<double>(served.cache_tokens) / static_cast<double>(whole.cache_tokens), 2, 0.2);
