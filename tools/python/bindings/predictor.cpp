@@ -15,6 +15,7 @@
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "models/plan/graph.h"
+#include "models/plan/memory.h"
 #include "tools/cli/prediction_report.h"
 #include "tools/cli/query_answers.h"
 #include "tools/cli/query_options.h"
