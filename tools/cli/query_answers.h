@@ -22,7 +22,8 @@ QueryOptions with_usual_load(QueryOptions options, bool gpu);
 void complete_query(Query& query, const QueryOptions& options, const HardwareChoice& hardware);
 
 /// One answer. @throws UsageError or InputError that says which flag, or else which model, is at fault.
-Prediction predict_query(const Predictor& predictor, const Query& query, const std::string& model);
+/// @param rated  with its expert-parallel efficiency, which asks one device too.
+Prediction predict_query(const Predictor& predictor, const Query& query, const std::string& model, bool rated = true);
 
 /// A machine without the model's format (a CPU without bf16) computes in one that it was profiled in.
 void assume_profiled_dtype(Query& query, const HardwareChoice& hardware);

@@ -199,7 +199,8 @@ class Predictor:
     def _predict_one_by_one(self, architectures, question, how):
         columns: Columns = {}
         for times, step in question.steps():
-            answers = [self.predict(a, step, **how) for a in architectures]
+            asked = {**self.deployment, **how, "rated": False, **vars(step)}
+            answers = [self._core.predict(a, **asked) for a in architectures]
             columns = add_columns(columns, columns_of(answers, calls=not self.gpu), times)
         return columns
 
