@@ -277,3 +277,30 @@ def test_whole_models_of_transformers_are_read_through_their_wrappers():
     model = transformers.MixtralForCausalLM(config)
     for whole in (model, nn.Sequential(model), nn.DataParallel(model)):
         assert moecast.from_torch(whole).total_parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [
+        (["--seed", "-1"], 2, "error: --seed: -1 is out of range"),
+        (["--threads", "0"], 2, "error: --threads: 0 is out of range"),
+        (["--gemms", "x"], 2, "error: --gemms: invalid int value"),
+        (["--dtype", "fp7"], 2, "error: --dtype: invalid choice"),
+    ],
+)
+def test_wrong_words_of_the_profile_are_wrong_usage(capsys, words, code, said):
+    from moecast.torch_profile import run
+
+    assert run(["--backend", "torch", *words]) == code
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_profile_without_the_program_is_a_device_that_is_missing(capsys, monkeypatch):
+    from moecast import torch_profile
+
+    def missing(*_args, **_fields):
+        raise moecast.DeviceError("moecast: the program is missing (install the package again)")
+
+    monkeypatch.setattr(torch_profile, "profile", missing)
+    assert torch_profile.run(["--backend", "torch"]) == 4
+    assert capsys.readouterr().err == "error: moecast: the program is missing\nhint: install the package again\n"
