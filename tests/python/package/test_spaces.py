@@ -170,7 +170,7 @@ def test_no_subnet_is_slower_than_its_supernet_A12(name, predictor):
 
 
 def test_finer_experts_are_the_same_work_at_a_price_C15():
-    """Twice and four times as many experts of a half and a quarter: the same weights and FLOPs, more calls and copies."""
+    """Twice and four times as many experts of a half and a quarter: the same weights and FLOPs, more calls."""
     predictor = moecast.Predictor("amd-epyc-zen4-2cpu", threads=1)
     coarse = moecast.Architecture.moe_layer(512, 2048, 8, 2)
     before, calls, latency = coarse.total_parameters, 0, 0
