@@ -38,7 +38,7 @@ class AnalyticPredictor final : public Predictor {
     const OperatorGraph graph = build_graph(architecture, deployment, workload);
     std::string missing = beyond_context(architecture, longest_sequence(workload));
     if (missing.empty()) missing = first_unknown(graph, deployment);
-    if (memory.capacity && memory.total() > *memory.capacity) {
+    if (memory.capacity && memory.total() > *memory.capacity && !without.memory_capacity) {
       prediction.status = Status::does_not_fit;
       prediction.reason = "needs " + format_bytes(memory.total()) + " a rank, " + format_bytes(*memory.capacity) +
                           " are there: " + format_bytes(memory.total() - *memory.capacity) + " too much";

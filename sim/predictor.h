@@ -37,7 +37,8 @@ struct Factors {
   Seconds memory_bandwidth;
   Seconds compute;
   Seconds routing_overhead;
-  /// t(1 rank) / (n t(n ranks)) of the experts; 1 without expert parallelism, nullopt = not known.
+  /// t(1) / (n t(n)) on n devices, see rate_expert_parallelism, which fills it in; 1 without expert parallelism,
+  /// nullopt = not known. Rarely above 1.
   std::optional<double> expert_parallel_efficiency_ratio;
 };
 
@@ -47,6 +48,7 @@ struct Without {
   bool memory_bandwidth = false;
   bool routing_overhead = false;
   bool expert_imbalance = false;
+  bool memory_capacity = false;  ///< what does not fit is timed all the same
 };
 
 struct OperatorCost {
@@ -77,11 +79,12 @@ struct StepDistribution {
   int samples = 0;
   std::uint64_t seed = 0;
   Seconds mean, p50, p90, p99;
-  double row_imbalance = 1;   ///< rows of the fullest rank (of one rank: expert) over the mean
-  double port_imbalance = 1;  ///< fullest link over that of uniform routing
-  double distinct_ratio = 1;  ///< experts with at least one row
-  double dropped_ratio = 0;   ///< rows that a capacity drops or puts off
-  int contended_layers = 0;   ///< of all samples: those in which something was shared, so that events were simulated
+  double row_imbalance = 1;              ///< rows of the fullest rank (of one rank: expert) over the mean
+  double port_imbalance = 1;             ///< fullest link over that of uniform routing
+  double distinct_ratio = 1;             ///< experts with at least one row
+  double dropped_ratio = 0;              ///< rows that a capacity drops or puts off
+  std::optional<double> expert_balance;  ///< time of experts, mean over ranks, over the slowest rank's; null: none
+  int contended_layers = 0;  ///< of all samples: those in which something was shared, so that events were simulated
 };
 
 /// A step that passes through pipeline stages.

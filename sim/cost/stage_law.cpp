@@ -22,41 +22,6 @@ double visible_keys(const OperatorShape& s) {
   return value(s.batch) * (value(s.query) * value(s.context) - value(s.query) * (value(s.query) - 1) / 2);
 }
 
-/// Work terms without the bytes: a constant, then what this kind counts.
-std::vector<double> work_terms(const KernelPoint& point) {
-  const OperatorShape& s = point.shape;
-  switch (point.kind) {
-    case OperatorKind::router:
-      return {1, value(s.tokens), value(s.tokens * s.experts), value(s.tokens * s.top_k),
-              value(s.tokens * s.top_k) * value(s.experts)};
-    case OperatorKind::permute:
-    case OperatorKind::unpermute: return {1, value(s.tokens * s.top_k)};
-    case OperatorKind::activation: return {1, value(s.m), value(s.m) * value(s.width)};
-    case OperatorKind::norm: return {1, value(s.m), value(s.m) * value(s.hidden)};
-    case OperatorKind::elementwise: return {1, value(s.m)};
-    case OperatorKind::attention_prefill:
-    case OperatorKind::attention_decode:
-      return {1, value(s.batch) * value(s.query) * value(s.heads), visible_keys(s) * value(s.heads),
-              visible_keys(s) * value(s.heads) * value(s.head_dim)};
-    default: return {1};
-  }
-}
-
-std::vector<std::string_view> work_names(OperatorKind kind) {
-  switch (kind) {
-    case OperatorKind::router: return {"call_s", "s_per_token", "s_per_score", "s_per_choice", "s_per_compared_score"};
-    case OperatorKind::permute:
-    case OperatorKind::unpermute: return {"call_s", "s_per_row"};
-    case OperatorKind::activation:
-    case OperatorKind::norm: return {"call_s", "s_per_row", "s_per_element"};
-    case OperatorKind::elementwise: return {"call_s", "s_per_row"};
-    case OperatorKind::attention_prefill:
-    case OperatorKind::attention_decode:
-      return {"call_s", "s_per_query_head", "s_per_visible_key_head", "s_per_visible_key_element"};
-    default: return {"call_s"};
-  }
-}
-
 /// Share of each node for a footprint: linear in ln F between two nodes, constant outside.
 std::array<double, StageLaw::kByteNodes> hats(double footprint) {
   std::array<double, StageLaw::kByteNodes> share{};
@@ -72,6 +37,50 @@ std::array<double, StageLaw::kByteNodes> hats(double footprint) {
     share[i] = part;
   }
   return share;
+}
+
+/// Rows of the KV cache of an attention core that come from main memory. Rows of one head lie a token apart: short ones
+/// are over before anything has been fetched ahead, so that each waits for memory whatever its bytes.
+double cold_rows(const KernelPoint& point) {
+  const auto share = hats(std::max(point.footprint.value(), stage_bytes(point).value()));
+  const OperatorShape& s = point.shape;
+  return value(s.batch) * value(s.context) * value(s.kv_heads) *
+         (share[StageLaw::kByteNodes - 2] + share[StageLaw::kByteNodes - 1]);
+}
+
+/// Work terms without the bytes: a constant, then what this kind counts.
+std::vector<double> work_terms(const KernelPoint& point) {
+  const OperatorShape& s = point.shape;
+  switch (point.kind) {
+    case OperatorKind::router:
+      return {1, value(s.tokens), value(s.tokens * s.experts), value(s.tokens * s.top_k),
+              value(s.tokens * s.top_k) * value(s.experts)};
+    case OperatorKind::permute:
+    case OperatorKind::unpermute: return {1, value(s.tokens * s.top_k)};
+    case OperatorKind::activation: return {1, value(s.m), value(s.m) * value(s.width)};
+    case OperatorKind::norm: return {1, value(s.m), value(s.m) * value(s.hidden)};
+    case OperatorKind::elementwise: return {1, value(s.m)};
+    case OperatorKind::attention_prefill:
+    case OperatorKind::attention_decode:
+      return {1, value(s.batch) * value(s.query) * value(s.heads), visible_keys(s) * value(s.heads),
+              visible_keys(s) * value(s.heads) * value(s.head_dim), cold_rows(point)};
+    default: return {1};
+  }
+}
+
+std::vector<std::string_view> work_names(OperatorKind kind) {
+  switch (kind) {
+    case OperatorKind::router: return {"call_s", "s_per_token", "s_per_score", "s_per_choice", "s_per_compared_score"};
+    case OperatorKind::permute:
+    case OperatorKind::unpermute: return {"call_s", "s_per_row"};
+    case OperatorKind::activation:
+    case OperatorKind::norm: return {"call_s", "s_per_row", "s_per_element"};
+    case OperatorKind::elementwise: return {"call_s", "s_per_row"};
+    case OperatorKind::attention_prefill:
+    case OperatorKind::attention_decode:
+      return {"call_s", "s_per_query_head", "s_per_visible_key_head", "s_per_visible_key_element", "s_per_cold_row"};
+    default: return {"call_s"};
+  }
 }
 
 Eigen::VectorXd terms(const KernelPoint& point) {

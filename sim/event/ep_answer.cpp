@@ -335,7 +335,8 @@ Prediction predict_plan(const GpuMachine& machine, const Architecture& architect
   prediction.low = d.mean * std::exp(std::min(-low.seconds() / total, plan.around.log_low));
   prediction.high = d.mean * std::exp(std::max(high.seconds() / total, plan.around.log_high));
   prediction.throughput_tokens_per_s = step_tokens(workload) / d.mean.value();
-  if (slowest_experts > 0) factors.expert_parallel_efficiency_ratio = mean_experts / slowest_experts;
+  if (plan.deployment.ep == 1) factors.expert_parallel_efficiency_ratio = 1;
+  if (slowest_experts > 0) d.expert_balance = mean_experts / slowest_experts;
   // What waits for experts was counted as exchange.
   factors.all_to_all = Seconds(std::max(0.0, factors.all_to_all.value() - waited));
   const double memory = factors.memory_bandwidth.value();

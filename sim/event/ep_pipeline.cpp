@@ -220,7 +220,7 @@ void add_path(const std::vector<StageSteps>& stages, const PipelineReport& repor
     *mean = weights > 0 ? *mean / weights : 0;
   }
   prediction.factors.all_to_all += Seconds(transfers * stretch);
-  prediction.factors.expert_parallel_efficiency_ratio = slowest->prediction.factors.expert_parallel_efficiency_ratio;
+  if (slowest->prediction.distribution) d.expert_balance = slowest->prediction.distribution->expert_balance;
   prediction.bottleneck = slowest->prediction.bottleneck;
   prediction.low = Seconds(latency_s * std::exp(log_low));
   prediction.high = Seconds(latency_s * std::exp(log_high));
@@ -310,6 +310,7 @@ Prediction predict_ep_pipeline(const GpuMachine& machine, const Cluster& cluster
   }
   prediction.operators.clear();
   prediction.factors = {};
+  if (deployment.ep == 1) prediction.factors.expert_parallel_efficiency_ratio = 1;
   std::erase_if(prediction.warnings, [](const std::string& text) { return !text.starts_with("pipeline stages"); });
   prediction.origin = Origin::measured;
   prediction.distribution = distribution_of(steps, options);

@@ -74,7 +74,7 @@ class GpuPredictor final : public Predictor {
     prediction.total_parameters = count.total;
     prediction.active_parameters = count.active;
     const MemoryPerRank& memory = prediction.memory;
-    if (memory.capacity && memory.total() > *memory.capacity) {
+    if (memory.capacity && memory.total() > *memory.capacity && !without.memory_capacity) {
       prediction.status = Status::does_not_fit;
       prediction.reason = "needs " + format_bytes(memory.total()) + " a rank, " + format_bytes(*memory.capacity) +
                           " are there: " + format_bytes(memory.total() - *memory.capacity) + " too much";
@@ -209,7 +209,7 @@ class GpuPredictor final : public Predictor {
     static_cast<void>(with_resident_experts(architecture, deployment, workload, capacity()));  // refuses
     const MemoryPerRank memory = memory_of(architecture, deployment, workload);
     Prediction prediction = predict_training_step(kernels_, architecture, deployment, workload, without);
-    if (memory.capacity && memory.total() > *memory.capacity) {
+    if (memory.capacity && memory.total() > *memory.capacity && !without.memory_capacity) {
       const std::optional<Flops> flops = prediction.flops;
       prediction = {};
       prediction.flops = flops;

@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <filesystem>
 #include <random>
 
@@ -123,15 +122,12 @@ TEST_F(BadModelFile, ThatIsSomethingElseSaysWhatAModelIs) {
   }
 }
 
-TEST_F(BadModelFile, ThatHasOneGigabyteIsRefusedAtOnceInLittleMemory) {
+TEST_F(BadModelFile, ThatHasOneGigabyteIsRefusedByItsSizeInLittleMemory) {
   const std::string file = folder_ + "/big.json";
   write_text(file, "{");
   ASSERT_EQ(truncate(file.c_str(), off_t{1} << 30), 0);
-  const auto start = std::chrono::steady_clock::now();
   const Finished run = run_moecast({"describe", file}, {.memory_limit_bytes = std::size_t{600} << 20});
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   expect_refusal(run, kInput, file, "is larger than 64 MiB", "not a file of the expected kind");
-  EXPECT_LT(elapsed.count(), 1.0);
   expect_file_refused(file, file, "is larger than 64 MiB", "not a file of the expected kind", profile_);
 }
 

@@ -33,6 +33,12 @@ TEST(EventEngineCommand, GivesADistributionOverRoutings) {
   EXPECT_LE(d.at("p50_s"), d.at("p90_s"));
   EXPECT_LE(d.at("p90_s"), d.at("p99_s"));
   EXPECT_EQ(a.at("latency_s"), d.at("mean_s"));
+  EXPECT_GT(d.at("expert_balance_ratio"), 0.3);
+  EXPECT_LT(d.at("expert_balance_ratio"), 1.0);
+  const Json efficiency = a.at("factors").at("expert_parallel_efficiency_ratio");
+  EXPECT_GT(efficiency, 0) << "one device, whether the model fits it or not";
+  EXPECT_LE(efficiency, 1);
+  EXPECT_NE(efficiency, d.at("expert_balance_ratio"));
   EXPECT_LE(a.at("latency_low_s"), a.at("latency_s"));
   EXPECT_GE(a.at("latency_high_s"), a.at("latency_s"));
   EXPECT_EQ(a.at("inputs").at("engine"), "event");

@@ -64,6 +64,25 @@ Json layer(std::vector<std::string> more) {
   return answer(std::move(more));
 }
 
+TEST(PredictContract, ExpertParallelEfficiencyIsThatOfOneDeviceOverAllOfThem_A25) {
+  const auto asked = [](const std::vector<std::string>& degrees) {
+    std::vector<std::string> words{"predict", "--hw",      "h200-sxm", "--model",  "qwen3-30b-a3b", "--batch",
+                                   "64",      "--context", "1024",     "--format", "json"};
+    words.insert(words.end(), degrees.begin(), degrees.end());
+    const Finished finished = run_moecast(words);
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out);
+  };
+  const double alone = asked({}).at("latency_s");
+  for (const auto& degrees : std::vector<std::vector<std::string>>{
+           {"--ep", "8", "--dp", "8"}, {"--ep", "8", "--tp", "8"}, {"--ep", "8", "--tp", "2", "--dp", "4"}}) {
+    const Json a = asked(degrees);
+    const double ratio = a.at("factors").at("expert_parallel_efficiency_ratio");
+    EXPECT_DOUBLE_EQ(ratio, alone / (8 * a.at("latency_s").get<double>())) << degrees[2];
+    EXPECT_LE(ratio, 1);
+  }
+}
+
 TEST(PredictContract, AnAnswerHoldsEveryFieldWithItsType) {
   const Json a = layer({"--tokens", "64", "--dtype", "fp32"});
   EXPECT_EQ(a.at("status"), "ok");

@@ -29,13 +29,26 @@ REASON = works()
 needs_hosts = pytest.mark.skipif(bool(REASON), reason=REASON or "works")
 
 
+def commands():
+    """Command lines of all processes."""
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
+
+
 def leftovers():
     """Network interfaces, named namespaces and processes of a testbed, as this namespace sees them."""
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout
     names = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     return [word for word in ("rack0", "host0", "up0") if word in links] + names.split() + [
-        line for line in processes.splitlines() if "moecast-mpi" in line or "plm_rsh_agent" in line]
+        line for line in commands() if "moecast-mpi" in line or "plm_rsh_agent" in line]
+
+
+def until(holds, process=None, most_s=60):
+    """Polls for a state of a process that goes on. A busy machine takes its time: `most_s` only ends what hangs."""
+    deadline = time.monotonic() + most_s
+    while not holds():
+        assert process is None or process.poll() is None, "the process ended before"
+        assert time.monotonic() < deadline, "the state that was waited for did not come"
+        time.sleep(0.05)
 
 
 def run(*arguments, **options):
@@ -80,26 +93,20 @@ def test_profile_of_ranks_with_a_byte_matrix(tmp_path):
 def test_nothing_is_left_when_it_is_killed_half_way(number):
     command = [TESTBED, "--hosts", "3", "--", "bash", "-c", "$MOECAST_MPIRUN -n 3 sleep 60"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(3)
-    assert process.poll() is None
+    until(lambda: commands().count("sleep 60") >= 3, process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal sends it
     else:
         process.send_signal(number)
-    process.wait(timeout=20)
-    deadline = time.time() + 5
-    while leftovers() and time.time() < deadline:
-        time.sleep(0.1)
-    assert not leftovers()
-    assert "sleep 60" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    process.wait(timeout=60)
+    until(lambda: not leftovers() and "sleep 60" not in commands())
 
 
 def own_leftovers(before):
     """Ranks, folders and shared memory of MPI that were not there before."""
     now = {str(path) for folder in ("/tmp", "/dev/shm") for path in Path(folder).glob("*")
            if path.name.startswith(("moecast-mpi-", "vader_segment"))}
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    return sorted(now - before) + [line for line in processes.splitlines() if "moecast-mpi-" in line]
+    return sorted(now - before) + [line for line in commands() if "moecast-mpi-" in line]
 
 
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed")
@@ -110,16 +117,11 @@ def test_a_profile_over_ranks_that_is_stopped_leaves_nothing(numbers, code):
     before = {str(path) for folder in ("/tmp", "/dev/shm") for path in Path(folder).glob("*")}
     process = subprocess.Popen([MOECAST, "profile", "--device", "mpi", "--ranks", "2", "--repeats", "1000"],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    deadline = time.time() + 30
-    while not own_leftovers(before) and time.time() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)  # ranks run, or are about to
+    until(lambda: sum("moecast-mpi-" in line for line in commands()) >= 3, process)  # mpirun and two ranks
     for number in numbers:  # `timeout` sends one to the process and one to its group
         process.send_signal(number)
     assert process.wait(timeout=30) == code
-    while own_leftovers(before) and time.time() < deadline:
-        time.sleep(0.1)
-    assert not own_leftovers(before)
+    until(lambda: not own_leftovers(before))
 
 
 @pytest.mark.parametrize("arguments,expected", [

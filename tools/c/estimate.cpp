@@ -125,17 +125,6 @@ Without without_of(std::uint32_t factors) {
   return without;
 }
 
-/// t(1 rank) / (n t(n ranks)) where the answer itself does not hold it.
-void rate_parallelism(const AskedMachine& machine, const Query& query, Prediction& prediction) {
-  std::optional<double>& ratio = prediction.factors.expert_parallel_efficiency_ratio;
-  if (!prediction.latency || ratio || query.deployment.ep < 2) return;
-  Query alone = query;
-  alone.deployment.tp = alone.deployment.ep = alone.deployment.dp = alone.deployment.pp = 1;
-  alone.deployment.moe_tp.reset();
-  const Prediction one = predict_query(*machine.predictor, alone, "");
-  if (one.latency) ratio = std::min(1.0, one.latency->value() / (query.deployment.ep * prediction.latency->value()));
-}
-
 /// What is left when n ranks are n times as fast as one.
 void make_parallelism_perfect(Prediction& prediction) {
   const std::optional<double> ratio = prediction.factors.expert_parallel_efficiency_ratio;
@@ -146,8 +135,9 @@ void make_parallelism_perfect(Prediction& prediction) {
     prediction.latency = prediction.low = prediction.high = std::nullopt;
     return;
   }
-  for (auto* time : {&prediction.latency, &prediction.low, &prediction.high}) **time *= *ratio;
-  if (prediction.throughput_tokens_per_s) *prediction.throughput_tokens_per_s /= *ratio;
+  const double left = std::min(1.0, *ratio);  // removing it never slows
+  for (auto* time : {&prediction.latency, &prediction.low, &prediction.high}) **time *= left;
+  if (prediction.throughput_tokens_per_s) *prediction.throughput_tokens_per_s /= left;
 }
 
 template <class T>
@@ -230,7 +220,6 @@ void estimate_layer(const AskedMachine& machine, const moecast_moe_config& confi
               {}};
   fill_in_assumed(query, hardware);
   Prediction prediction = predict_query(*machine.predictor, query, "");
-  rate_parallelism(machine, query, prediction);
   if ((config.without & MOECAST_WITHOUT_EXPERT_PARALLEL_EFFICIENCY) != 0) make_parallelism_perfect(prediction);
   write_estimate(prediction, estimate);
 }

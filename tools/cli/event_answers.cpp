@@ -8,6 +8,7 @@
 
 #include "models/core/error.h"
 #include "models/plan/engine.h"
+#include "sim/analytic/parallel_efficiency.h"
 #include "sim/cost/kernel/kernel_calibration.h"
 #include "sim/event/sampled_step.h"
 #include "sim/step/gpu_predictor.h"
@@ -133,6 +134,9 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, EventFlags flags, c
     Prediction prediction;
     try {
       prediction = query.workload.phase == Phase::train ? training_step(query) : routed_layers(query);
+      if (query.deployment.ep > 1 && prediction.latency) {
+        rate_expert_parallelism(analytic(), query.architecture, query.deployment, query.workload, {}, prediction);
+      }
     } catch (const InputError& error) {
       blame_flag(error, options.model);
     }

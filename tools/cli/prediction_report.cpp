@@ -112,6 +112,7 @@ Json distribution_json(const std::optional<StepDistribution>& distribution) {
           {"port_imbalance_ratio", d.port_imbalance},
           {"distinct_experts_ratio", d.distinct_ratio},
           {"dropped_rows_ratio", d.dropped_ratio},
+          {"expert_balance_ratio", d.expert_balance ? Json(*d.expert_balance) : Json()},
           {"contended_layers", d.contended_layers}};
 }
 
@@ -148,6 +149,7 @@ std::string distribution_line(const StepDistribution& d, int ranks) {
                                  format_seconds(d.p50), format_seconds(d.p90), format_seconds(d.p99), d.samples,
                                  ranks > 1 ? "rank" : "expert", d.row_imbalance);
   text += fmt::format(", experts with rows {}", format_percent(d.distinct_ratio));
+  if (ranks > 1 && d.expert_balance) text += fmt::format(", balance of experts {:.2f}", *d.expert_balance);
   if (d.dropped_ratio > 0) text += fmt::format(", rows dropped {}", format_percent(d.dropped_ratio));
   return text;
 }

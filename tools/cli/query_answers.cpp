@@ -7,6 +7,7 @@
 #include <set>
 
 #include "models/plan/deployment_rules.h"
+#include "sim/analytic/parallel_efficiency.h"
 #include "sim/step/gpu_predictor.h"
 
 namespace moecast {
@@ -104,8 +105,12 @@ void complete_query(Query& query, const QueryOptions& options, const HardwareCho
   query.inputs.push_back({"hw_folder", hardware.folder, false});
 }
 
-Prediction predict_query(const Predictor& predictor, const Query& query, const std::string& model) try {
-  return predictor.predict(query.architecture, query.deployment, query.workload, query.without);
+Prediction predict_query(const Predictor& predictor, const Query& query, const std::string& model, bool rated) try {
+  Prediction prediction = predictor.predict(query.architecture, query.deployment, query.workload, query.without);
+  if (rated) {
+    rate_expert_parallelism(predictor, query.architecture, query.deployment, query.workload, query.without, prediction);
+  }
+  return prediction;
 } catch (const InputError& error) {
   blame_flag(error, model);
 }

@@ -25,7 +25,8 @@ void refuse_cpu_flags(const QueryOptions& options, const HardwareChoice& hardwar
 void complete_query(Query& query, const QueryOptions& options, const HardwareChoice& hardware);
 
 /// One answer. @throws UsageError or InputError that says which flag, or else which model, is at fault.
-Prediction predict_query(const Predictor& predictor, const Query& query, const std::string& model);
+/// @param rated  with its expert-parallel efficiency, which asks one device too.
+Prediction predict_query(const Predictor& predictor, const Query& query, const std::string& model, bool rated = true);
 
 /// What nobody said: a machine without the model's format (a CPU without bf16) computes in one that it was profiled in,
 /// GPUs that share experts each have attention of their own. The inputs say so.

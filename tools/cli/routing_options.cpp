@@ -15,12 +15,12 @@
 #include "tools/cli/command.h"
 #include "tools/cli/event_options.h"
 #include "tools/cli/placement_option.h"
+#include "tools/cli/query_numbers.h"
 #include "tools/cli/query_options.h"
 
 namespace moecast {
 namespace {
 
-constexpr std::int64_t kMostTokens = 1 << 24;
 /// Enough that means of rows are known to a percent.
 constexpr int kUsualSamples = 100;
 
@@ -61,7 +61,7 @@ RoutingPolicy policy_of(const RoutingOptions& options, int experts) {
                            ? policy.groups
                            : static_cast<int>(parse_count(options.groups_kept, "--groups-kept", 1, policy.groups));
   if (policy.kind == Kind::hierarchical && options.groups_kept.empty()) policy.groups_kept = 1;
-  policy.tokens_per_decision = static_cast<int>(parse_count(options.unit, "--unit", 1, kMostTokens));
+  policy.tokens_per_decision = static_cast<int>(parse_count(options.unit, "--unit", 1, kMaxSize));
   if (!options.noise.empty()) std::tie(policy.noise, policy.noise_strength) = parse_noise(options.noise);
   if (!options.top_k_distribution.empty()) {
     for (const std::string& chance : split_list(options.top_k_distribution, "--top-k-distribution")) {
@@ -233,7 +233,7 @@ RoutingRequest routing_request(const RoutingOptions& options) {
   RoutingQuestion& question = request.question;
   const int experts = static_cast<int>(needed(options.experts, "--experts", 65'536));
   const int ranks = static_cast<int>(parse_count(options.ranks, "--ranks", 1, 4096));
-  question.tokens = needed(options.tokens, "--tokens", kMostTokens);
+  question.tokens = needed(options.tokens, "--tokens", kMaxSize);
   question.seed = static_cast<std::uint64_t>(parse_count(options.seed, "--seed"));
   question.ranks_per_node = static_cast<int>(parse_count(options.ranks_per_node, "--ranks-per-node", 1, 4096));
   question.policy = policy_of(options, experts);
@@ -257,12 +257,12 @@ RoutingRequest routing_request(const RoutingOptions& options) {
   }
   const auto dtype = [](const std::string& text) { return text.empty() ? DType::bf16 : parse_dtype_flag(text); };
   if (!options.hidden.empty()) {
-    const std::int64_t hidden = parse_count(options.hidden, "--hidden", 1, kMostTokens);
+    const std::int64_t hidden = parse_count(options.hidden, "--hidden", 1, kMaxSize);
     request.dispatch_row_bytes = activation_row_bytes(hidden, dtype(options.dispatch_dtype));
     request.combine_row_bytes = activation_row_bytes(hidden, dtype(options.combine_dtype));
     if (!options.width.empty()) {
       const double weights = (options.no_gated ? 2.0 : 3.0) * static_cast<double>(hidden) *
-                             static_cast<double>(parse_count(options.width, "--width", 1, kMostTokens));
+                             static_cast<double>(parse_count(options.width, "--width", 1, kMaxSize));
       question.flops_per_row = 2 * weights;
       request.expert_bytes = weights * bytes_per_weight(dtype(options.dtype));
     }

@@ -202,7 +202,7 @@ void add_sweep_command(const Command& app, CommandLine& line) {
       "a,b,c.\n"
       "A row a combination: what varies, status (ok, does_not_fit, outside_range, invalid) and reason, and what "
       "predict "
-      "--format csv gives.\n"
+      "--format csv gives, but expert-parallel efficiency, which costs another step: a row with --ep 1 is that step.\n"
       "Rows go to FILE.part, which becomes FILE at the end. The same command goes on after an interruption (exit code "
       "130). Parquet is made of them at the end, with types and units, by the Python package: pip install "
       "'.[parquet]'.\n\n"

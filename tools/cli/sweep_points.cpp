@@ -155,7 +155,7 @@ void SweepPoints::add_part(const QueryOptions& options, std::vector<std::string>
 Prediction SweepPoints::answer(const Part& part, std::size_t index) const {
   Query query = part.set.at(index);
   fill_in_assumed(query, part.machine->hardware);
-  return predict_query(*part.machine->predictor, query, part.options.model);
+  return predict_query(*part.machine->predictor, query, part.options.model, false);
 }
 
 Json SweepPoints::blank_row() const {

@@ -7,6 +7,7 @@
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
 #include "models/plan/graph.h"
+#include "sim/analytic/parallel_efficiency.h"
 #include "sim/analytic/training_run.h"
 #include "tools/cli/command.h"
 #include "tools/cli/hardware_choice.h"
@@ -100,12 +101,6 @@ class Machines {
   std::unique_ptr<Predictor> predictor_;
 };
 
-double devices_of(const Query& query) {
-  const Deployment& d = query.deployment;
-  const std::int64_t replicas = query.workload.phase == Phase::train ? query.workload.training.replicas : 1;
-  return static_cast<double>(d.tp) * d.dp * d.pp * static_cast<double>(replicas);
-}
-
 Json costs_json(const RunCosts& costs) {
   const auto seconds = [](const std::optional<Seconds>& value) { return value ? Json(value->value()) : Json(); };
   return {{"wall_clock_s", seconds(costs.wall_clock)},
@@ -174,8 +169,8 @@ int run_train(const TrainOptions& options) {
     const AskedStage asked = parse_stage(options, text, stages.size() + 1);
     answers.push_back(machines.answer(asked.query));
     const Answer& answer = answers.back();
-    stages.push_back(
-        {asked.name, asked.steps, step_tokens(answer.query.workload), devices_of(answer.query), answer.prediction});
+    stages.push_back({asked.name, asked.steps, step_tokens(answer.query.workload),
+                      devices_of(answer.query.deployment, answer.query.workload), answer.prediction});
   }
   const TrainingRun run = training_run(stages, rounds);
   show_warnings(answers);

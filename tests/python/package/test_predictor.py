@@ -296,3 +296,29 @@ class TestHardwareAwareMoE:
             assert (
                 aware.estimate_latency(config, without=[factor], **workload)["latency_s"] <= whole["latency_s"]
             ), factor
+
+    @pytest.mark.parametrize(
+        "degrees", [{"ep": 8, "dp": 8}, {"ep": 8, "tp": 8}, {"ep": 4, "tp": 2, "dp": 2}, {"ep": 8}]
+    )
+    def test_efficiency_is_one_device_over_all_of_them_whoever_said_them_A25(self, degrees):
+        model = moecast.Architecture.load("qwen3-30b-a3b")
+        step = {"batch": 64, "context": 1024}
+        devices = max(degrees["ep"], degrees.get("tp", 1) * degrees.get("dp", 1))
+        alone = moecast.Predictor("h200-sxm").predict(model, **step).latency_s
+        by_call = moecast.HardwareAwareMoE("h200-sxm").estimate_latency(model, **step, **degrees)
+        by_predictor = moecast.HardwareAwareMoE("h200-sxm", **degrees).estimate_latency(model, **step)
+        assert by_call == by_predictor
+        ratio = by_call["factors"]["expert_parallel_efficiency_ratio"]
+        assert ratio == pytest.approx(alone / (devices * by_call["latency_s"]), rel=1e-12) and ratio <= 1
+        perfect = moecast.HardwareAwareMoE("h200-sxm", **degrees).estimate_latency(
+            model, without="expert-parallel-efficiency", **step
+        )
+        assert perfect["latency_s"] == pytest.approx(alone / devices, rel=1e-12)
+
+    def test_efficiency_of_a_request_is_that_of_all_its_steps_A25(self):
+        model = moecast.Architecture.load("qwen3-30b-a3b")
+        request = moecast.Request(batch=16, prompt=512, target=64)
+        alone = moecast.Predictor("h200-sxm").predict(model, request)
+        spread = moecast.Predictor("h200-sxm", ep=4, dp=4).predict(model, request)
+        ratio = spread.factors["expert_parallel_efficiency_ratio"]
+        assert ratio == pytest.approx(alone.latency_s / (4 * spread.latency_s), rel=1e-9)

@@ -13,6 +13,7 @@ from grid import GRID
 
 pytest.importorskip("pymoo")
 
+from moecast.command_line import ended, report  # noqa: E402
 from moecast.search.command import run  # noqa: E402
 
 HW = ["--hw", "amd-epyc-2cpu", "--threads", "1"]
@@ -29,7 +30,8 @@ def test_command(capsys, tmp_path):
     assert run(["--space", GRID, *HW, "--objective", "latency", "--format", "json", "-o", str(out)]) == 0
     assert json.loads(out.read_text())["status"] == "ok"
     code, output = said(capsys, "--constraint", "latency<1us", "--objective", "latency")
-    assert code == 5 and "nothing that was tried keeps latency<=1e-06" in output.err
+    assert code == 1 and "nothing that was tried keeps latency<=1e-06s" in output.err
+    assert output.err.splitlines()[-1].startswith("no architecture keeps all constraints"), "an answer, no error"
     assert run(["--space", "no", *HW]) == 2
 
 
@@ -49,7 +51,8 @@ def test_limits_as_flags_are_constraints(capsys):
     flags = ("--latency", "400ms", "--flops", "100GFLOP", "--memory", "16GiB")
     texts = [word for limit in ("latency<400ms", "flops<100G", "memory<16GiB") for word in ("--constraint", limit)]
     by_flag, by_text = (json.loads(said(capsys, *words, "--format", "json")[1].out) for words in (flags, texts))
-    assert by_flag["constraints"] == by_text["constraints"] == ["latency<=0.4", "flops<=1e+11", "memory<=1.71799e+10"]
+    written = ["latency<=0.4s", "flops<=1e+11FLOP", "memory<=1.71799e+10B"]
+    assert by_flag["constraints"] == by_text["constraints"] == written
     assert by_flag["front"] == by_text["front"]
 
 
@@ -72,6 +75,9 @@ def test_the_workload_and_the_machine_are_what_was_asked(capsys):
     "words",
     [
         ["--seed", "-1"],
+        ["--seed", "x"],
+        ["--sede", "1"],
+        ["--latency", "50"],
         ["--batch", "0"],
         ["--context", "100"],  # a request has no context
         ["--latency", "5GiB"],
@@ -85,7 +91,9 @@ def test_the_workload_and_the_machine_are_what_was_asked(capsys):
 )
 def test_wrong_words_are_wrong_usage(capsys, words):
     code, output = said(capsys, *words)
-    assert code == 2 and words[0].removeprefix("--") in output.err and not output.out
+    error, hint = output.err.splitlines()
+    assert code == 2 and not output.out
+    assert error.startswith("error: ") and words[0].removeprefix("--") in error and hint.startswith("hint: ")
 
 
 def test_a_broken_space_is_a_broken_input(tmp_path):
@@ -97,3 +105,32 @@ def test_a_broken_space_is_a_broken_input(tmp_path):
         [sys.executable, "-m", "moecast", *words], capture_output=True, text=True, env=os.environ, check=False
     )
     assert done.returncode == 3 and "/fields/decoder.heads: None is not" in done.stderr and len(done.stderr) < 300
+    assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "raised, code, said",
+    [
+        (moecast.UsageError("--seed: is wrong (write 1)"), 2, "error: --seed: is wrong\nhint: write 1\n"),
+        (moecast.InputError("a.json: is odd"), 3, "error: a.json: is odd\nhint: correct the file there"),
+        (moecast.DeviceError("search: needs pymoo"), 4, "error: search: needs pymoo\nhint: moecast doctor"),
+        (FileNotFoundError(2, "No such file or directory", "x.csv"), 3, "error: x.csv: No such file or directory\n"),
+        (OSError(28, "No space left on device", "out"), 4, "error: out: No space left on device\n"),
+        (MemoryError(), 4, "error: out of memory\nhint: close"),
+        (KeyError("gene"), 70, "error: this is a bug in moecast: KeyError: 'gene'\nhint: please report"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_commands_end_as_the_program_does(capsys, raised, code, said):
+    def command():
+        raise raised
+
+    assert ended(command) == code
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_what_went_wrong_keeps_brackets_of_its_own(capsys):
+    report("latency(ms): f(x) is wrong (write f(y) or g)", 2)
+    assert capsys.readouterr().err == "error: latency(ms): f(x) is wrong\nhint: write f(y) or g\n"
+    report("a\x1b[2J", 3)
+    assert "\x1b" not in capsys.readouterr().err

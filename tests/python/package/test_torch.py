@@ -210,15 +210,31 @@ def profiled(tmp_path_factory):
     return profile(folder, name="torch-test", gemms=60, stages=10, budget_s=0.01, rounds=2)
 
 
+def judge(report, cases, kernels_ratio):
+    """Bounds of a handful of cases, of a machine that held still while they were executed.
+
+    A busy one moves whole cases by half their time, which no bound that is worth having allows: above a noise of 10 %
+    nothing is judged, as in docs/nas.md. Below it, eight runs on two busy cores read a MAPE of 2 to 10 % and a tau of
+    0.87 to 1; few cases let a tau fall by 0.07 for each pair that swaps.
+    """
+    assert report["n"] == cases and numpy.isfinite(report["mape"]) and report["noise"] is not None
+    if report["noise"] > 0.1:
+        pytest.skip(f"the machine is busy: two halves of the rounds differ by {report['noise']:.0%}")
+    assert report["mape"] < 0.25 and report["tau"] > 0.7
+    # The kernels alone must account for the work: a stage law gone wild shows here, before anything is fitted to it.
+    least, most = kernels_ratio
+    assert least < report["kernels_ratio"] < most
+    # Of eight that are inside with 90 % and above with 5 %, fewer or more are seen once in two hundred runs.
+    assert report["coverage"] >= 0.5 and report["false_feasible"] <= 0.375
+
+
 def test_blocks_not_profiled_are_predicted(profiled):
     """A handful: the whole judgement is tools/dev/validate-torch."""
     from moecast.torch_validation import validate_layers
 
     report = validate_layers(profiled, cases=8, closing=10, seed=1, least_s=0.02, rounds=2)
-    assert report["n"] == 8 and numpy.isfinite(report["mape"]) and report["mape"] < 1.0
-    # The kernels alone must account for the blocks: a stage law gone wild shows here, before anything is fitted to it.
-    assert 0.5 < report["kernels_ratio"] < 2.5
-    assert report["noise"] is not None and 0 <= report["coverage"] <= 1
+    # Kernels that were profiled while the machine was busier or calmer than it is now: seen 0.75 to 1.2.
+    judge(report, 8, (0.6, 1.5))
 
 
 def test_translation_end_to_end_is_predicted(profiled):
@@ -240,10 +256,10 @@ def test_translation_end_to_end_is_predicted(profiled):
     }
     request = {"kind": "request", "prompt": 8, "target": 6, "beams": 2, "encoder_decoder": True}
     space = {"moecast_space": 1, "name": "tiny", "family": "encoder-decoder", "fields": fields, "workload": request}
-    report = validate_translation(profiled, cases=6, closing=6, seed=1, space=space, rounds=1)
-    assert report["n"] == 6 and report["mape"] < 1.0 and 0.3 < report["kernels_ratio"] < 4
-    assert 0 <= report["false_feasible"] <= 1
+    report = validate_translation(profiled, cases=6, closing=6, seed=1, space=space, rounds=2)
     assert len(report["cases"][0]["genome"]) == len(moecast.load_space(space).genes)
+    # Python between such small kernels takes up to half of the time: seen 1.3 to 1.6.
+    judge(report, 6, (0.7, 2.2))
 
 
 def test_blocks_of_transformers_are_executed_and_read_alike():
@@ -277,3 +293,30 @@ def test_whole_models_of_transformers_are_read_through_their_wrappers():
     model = transformers.MixtralForCausalLM(config)
     for whole in (model, nn.Sequential(model), nn.DataParallel(model)):
         assert moecast.from_torch(whole).total_parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [
+        (["--seed", "-1"], 2, "error: --seed: -1 is out of range"),
+        (["--threads", "0"], 2, "error: --threads: 0 is out of range"),
+        (["--gemms", "x"], 2, "error: --gemms: invalid int value"),
+        (["--dtype", "fp7"], 2, "error: --dtype: invalid choice"),
+    ],
+)
+def test_wrong_words_of_the_profile_are_wrong_usage(capsys, words, code, said):
+    from moecast.torch_profile import run
+
+    assert run(["--backend", "torch", *words]) == code
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_profile_without_the_program_is_a_device_that_is_missing(capsys, monkeypatch):
+    from moecast import torch_profile
+
+    def missing(*_args, **_fields):
+        raise moecast.DeviceError("moecast: the program is missing (install the package again)")
+
+    monkeypatch.setattr(torch_profile, "profile", missing)
+    assert torch_profile.run(["--backend", "torch"]) == 4
+    assert capsys.readouterr().err == "error: moecast: the program is missing\nhint: install the package again\n"

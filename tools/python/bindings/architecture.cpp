@@ -8,6 +8,7 @@
 
 #include "models/architecture/accounting.h"
 #include "models/architecture/reader.h"
+#include "models/architecture/split.h"
 #include "models/core/error.h"
 #include "models/core/json.h"
 #include "tools/cli/model_choice.h"
@@ -21,26 +22,12 @@ using namespace nb::literals;
 namespace moecast::python {
 namespace {
 
-/// A whole number of Python's or NumPy's. @throws UsageError for anything else, or one out of range.
-std::int64_t whole(const char* name, nb::handle value, std::int64_t low, std::int64_t high) {
-  const nb::object index = nb::steal(PyBool_Check(value.ptr()) ? nullptr : PyNumber_Index(value.ptr()));
-  PyErr_Clear();
-  std::int64_t number = 0;
-  if (!index.is_valid()) {
-    throw UsageError(name, nb::cast<std::string>(nb::repr(value)) + " is not a whole number", "write e.g. 64");
-  }
-  if (!nb::try_cast(index, number) || number < low || number > high) {
-    throw UsageError(name, nb::cast<std::string>(nb::repr(value)) + " is out of range",
-                     "expected " + std::to_string(low) + " to " + std::to_string(high));
-  }
-  return number;
-}
+constexpr std::int64_t kMostExperts = 65536;
 
 /// The limits are those of the command line.
 Architecture layer(nb::handle hidden, nb::handle width, nb::handle experts, nb::handle top_k, bool gated,
                    std::optional<double> capacity_factor, bool pad, nb::handle shared_experts,
                    const std::string& activation, const std::string& overflow) {
-  constexpr std::int64_t kMostExperts = 65536;
   if (capacity_factor && !(*capacity_factor >= 1e-6 && *capacity_factor <= 1e6)) {
     throw UsageError("capacity_factor", std::to_string(*capacity_factor) + " is out of range",
                      "expected 1e-6 to 1e6, or None for no limit");
@@ -134,6 +121,14 @@ void bind_architecture(nb::module_& m) {
           },
           "sequences"_a = 1, "new_tokens"_a = 1, "context"_a = 0,
           "Useful FLOPs of a forward pass of `new_tokens` tokens of each sequence after `context` earlier ones.")
+      .def(
+          "split_experts",
+          [](const Architecture& a, nb::handle parts) {
+            return split_experts(a, static_cast<int>(whole("parts", parts, 1, kMostExperts)));
+          },
+          "parts"_a, nb::sig("def split_experts(self, parts: int) -> Architecture"),
+          "Finer experts (DeepSeekMoE): each of them as `parts` of a part of its width, of which a token uses as many "
+          "more. Parameters and FLOPs but the router's stay. Raises InputError where widths do not divide.")
       .def(
           "to_dict",
           [](const Architecture& a) { return json_module().attr("loads")(dump_json(write_architecture(a))); },

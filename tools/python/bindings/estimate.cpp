@@ -104,13 +104,15 @@ Estimate summed(const std::vector<std::pair<double, Estimate>>& parts, const std
   if (sum.status != Status::ok) return out;
   Seconds latency, low, high, later, longest;
   double steps = 0;
-  sum.factors.expert_parallel_efficiency_ratio = parts.front().second.of().factors.expert_parallel_efficiency_ratio;
+  std::optional<double> alone = 0;  // what one device would take, over the number of devices
   for (const auto& [times, part] : parts) {
     const Prediction& p = part.of();
     latency += *p.latency * times;
     low += *p.low * times;
     high += *p.high * times;
     add(sum.factors, p.factors, times);
+    const std::optional<double>& efficiency = p.factors.expert_parallel_efficiency_ratio;
+    alone = alone && efficiency ? std::optional(*alone + *efficiency * p.latency->value() * times) : std::nullopt;
     if (sum.flops && p.flops) *sum.flops += *p.flops * times;
     const std::vector<OperatorCost> operators = repeated(p, times);
     sum.operators.insert(sum.operators.end(), operators.begin(), operators.end());
@@ -124,6 +126,7 @@ Estimate summed(const std::vector<std::pair<double, Estimate>>& parts, const std
       steps += times;
     }
   }
+  if (alone) sum.factors.expert_parallel_efficiency_ratio = *alone / latency.value();
   sum.latency = latency;
   sum.low = low;
   sum.high = high;

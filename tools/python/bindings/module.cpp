@@ -44,6 +44,7 @@ void bind_errors(nb::module_& m) {
 NB_MODULE(_core, m) {
   m.doc() = "The C++ core of moecast. Use the package moecast, which wraps it.";
   moecast::python::bind_errors(m);
+  moecast::python::bind_quantities(m);
   moecast::python::bind_architecture(m);
   moecast::python::bind_predictor(m);
   moecast::python::bind_batches(m);

@@ -16,6 +16,7 @@
 #include "models/core/json.h"
 #include "models/plan/graph.h"
 #include "models/plan/memory.h"
+#include "sim/analytic/parallel_efficiency.h"
 #include "tools/cli/prediction_report.h"
 #include "tools/cli/query_answers.h"
 #include "tools/cli/query_options.h"
@@ -56,7 +57,7 @@ class PredictorHandle {
                                  int tp, int ep, int dp, int pp, std::optional<int> moe_tp, int cp,
                                  std::optional<int> micro_batches, int redundant_experts, bool eager, int draft_tokens,
                                  std::optional<double> acceptance, const std::string& kv_dtype,
-                                 std::int64_t max_context, const std::string& without) const {
+                                 std::int64_t max_context, const std::string& without, bool rated) const {
     Query query;
     query.architecture = architecture;
     query.deployment = setting_.deployment;
@@ -81,6 +82,10 @@ class PredictorHandle {
     query.inputs = inputs_of(query, said, !load.empty(), max_context > 0);
     fill_in_assumed(query, setting_.hardware);
     Prediction prediction = predictor_->predict(query.architecture, query.deployment, query.workload, query.without);
+    if (rated) {
+      rate_expert_parallelism(*predictor_, query.architecture, query.deployment, query.workload, query.without,
+                              prediction);
+    }
     return {{std::move(query), std::move(prediction)}, std::nullopt, ""};
   }
 
@@ -203,9 +208,11 @@ void bind_estimate(nb::module_& m) {
           "Seconds of a token of a sequence that generates: the step, over the tokens it yields where some are "
           "guessed.")
       .def_prop_ro("throughput_tokens_per_s", [](const Estimate& e) { return e.of().throughput_tokens_per_s; })
-      .def_prop_ro("factors", &factors_of,
-                   "The four factors and compute: all_to_all_s, memory_bandwidth_s, routing_overhead_s, compute_s are "
-                   "shares of the latency in seconds; expert_parallel_efficiency_ratio is in (0, 1], None if unknown.")
+      .def_prop_ro(
+          "factors", &factors_of,
+          "The four factors and compute: all_to_all_s, memory_bandwidth_s, routing_overhead_s, compute_s are "
+          "shares of the latency in seconds; expert_parallel_efficiency_ratio is t(1) / (n t(n)) on n devices, "
+          "None if unknown.")
       .def_prop_ro("memory", &memory_of, "Bytes on a rank.")
       .def_prop_ro("flops",
                    [](const Estimate& e) { return e.of().flops ? std::optional(e.of().flops->value()) : std::nullopt; })
@@ -249,7 +256,8 @@ void bind_predictor(nb::module_& m) {
            "load"_a = "", "seed"_a = 1, "rows"_a = std::vector<std::int64_t>(), "tp"_a = 1, "ep"_a = 1, "dp"_a = 1,
            "pp"_a = 1, "moe_tp"_a.none() = nb::none(), "cp"_a = 1, "micro_batches"_a.none() = nb::none(),
            "redundant_experts"_a = 0, "eager"_a = false, "draft_tokens"_a = 0, "acceptance"_a.none() = nb::none(),
-           "kv_dtype"_a = "", "max_context"_a = 0, "without"_a = "", nb::call_guard<nb::gil_scoped_release>())
+           "kv_dtype"_a = "", "max_context"_a = 0, "without"_a = "", "rated"_a = true,
+           nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("folder", [](const PredictorHandle& p) { return p.setting().hardware.folder; })
       .def_prop_ro("gpu", [](const PredictorHandle& p) { return p.setting().hardware.gpu; })
       .def_prop_ro("threads", [](const PredictorHandle& p) { return p.setting().deployment.threads; })

@@ -15,8 +15,9 @@ def main():
     if arguments[:1] == ["profile"] and _backend(arguments) == "torch":
         return _profile_torch(arguments[1:])
     if not PROGRAM.is_file():
-        print(f"moecast: {PROGRAM} is missing: install the package again", file=sys.stderr)
-        return 4
+        from moecast.command_line import DEVICE, report
+
+        return report(f"{PROGRAM}: is missing (install the package again)", DEVICE)
     os.environ.setdefault("MOECAST_PYTHON", sys.executable)  # for what the program asks the package to do
     os.execv(PROGRAM, ["moecast", *arguments])
 
@@ -35,8 +36,9 @@ def _profile_torch(arguments):
     try:
         from moecast.torch_profile import run
     except ImportError:
-        print("moecast: error: --backend torch: PyTorch is not installed (pip install torch)", file=sys.stderr)
-        return 4
+        from moecast.command_line import DEVICE, report
+
+        return report("--backend torch: PyTorch is not installed (pip install torch)", DEVICE)
     return run(arguments)
 
 

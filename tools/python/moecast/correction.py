@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 
 import numpy
 
@@ -24,8 +25,8 @@ _NOISE = (numpy.log(0.04), 1.0)
 _MOST_NOISIER = 3.0
 #: Rows that belief in the spread is worth: the fewest with which Student's t has tails of a finite fourth moment.
 _BELIEF = 4
-#: Of 90 and of 95 of 100.
-_TAIL = 1.6448536269514722
+#: Half a 90 % interval in standard deviations: where 95 of 100 lie below.
+TAIL = statistics.NormalDist().inv_cdf(0.95)
 #: No machine answers faster or slower, in seconds.
 _LEAST_S, _MOST_S = 1e-9, 1e9
 
@@ -226,7 +227,7 @@ class Correction:
         ):
             if name in out:
                 out[name] = columns[name] * factor
-        down, up = (_TAIL, _TAIL) if self.count == 0 else self.widths
+        down, up = (TAIL, TAIL) if self.count == 0 else self.widths
         out["latency_low_s"] = out["latency_s"] * numpy.exp(-down * deviation)
         out["latency_high_s"] = out["latency_s"] * numpy.exp(up * deviation)
         return out
@@ -269,7 +270,7 @@ def _seconds(columns, measured_s):
 
 def _student(freedom):
     """The quantile of 95 of 100 of Student's t with at least four degrees: Cornish and Fisher, off by 0.1 %."""
-    z = _TAIL
+    z = TAIL
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

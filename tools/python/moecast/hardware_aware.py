@@ -50,7 +50,9 @@ class HardwareAwareMoE:
 
         Returns a dict: latency_s (None unless status is ok), latency_low_s, latency_high_s, status, reason, factors
         (all_to_all_s, memory_bandwidth_s, compute_s, routing_overhead_s, expert_parallel_efficiency_ratio),
-        memory_bytes, flops, total_parameters, active_parameters, origin. Raises InputError, UsageError.
+        memory_bytes, flops, total_parameters, active_parameters, origin. The efficiency is t(1) / (n t(n)) on the n
+        devices of tp, dp, cp, pp and ep, of the call and of the predictor; None where one device cannot be asked.
+        Raises InputError, UsageError.
         """
         architecture, workload = self._question(moe_config, workload)
         without = [without] if isinstance(without, str) else list(without)
@@ -72,33 +74,22 @@ class HardwareAwareMoE:
             "active_parameters": answer.active_parameters,
             "origin": answer.origin if answer.latency_s is not None else None,
         }
-        if answer.latency_s is not None:
-            self._rate_parallelism(architecture, workload, removed, out)
-            if "expert-parallel-efficiency" in without:
-                self._perfect_parallelism(out)
+        if answer.latency_s is not None and "expert-parallel-efficiency" in without:
+            self._perfect_parallelism(out, answer.warnings)
         return out
 
-    def _rate_parallelism(self, architecture, workload, removed, out):
-        """t(1 rank) / (n t(n ranks)) where the answer itself does not hold it."""
-        ranks = workload.get("ep", 1)
-        factors = out["factors"]
-        if factors["expert_parallel_efficiency_ratio"] is not None or ranks < 2:
-            return
-        alone = {name: value for name, value in workload.items() if name not in ("tp", "ep", "dp", "pp", "moe_tp")}
-        one = self.predictor.predict(architecture, without=removed, **alone)
-        if one.latency_s is not None:
-            factors["expert_parallel_efficiency_ratio"] = min(1.0, one.latency_s / (ranks * out["latency_s"]))
-
     @staticmethod
-    def _perfect_parallelism(out):
-        """What is left when n ranks are n times as fast as one."""
+    def _perfect_parallelism(out, warnings):
+        """What is left when n devices are n times as fast as one, where they are not faster than that."""
         ratio = out["factors"]["expert_parallel_efficiency_ratio"]
         if ratio is None:
-            out["status"], out["reason"] = "outside_range", "the expert-parallel efficiency is not known"
+            unknown = "expert-parallel efficiency is not known"
+            out["status"] = "outside_range"
+            out["reason"] = next((text for text in warnings if text.startswith(unknown)), unknown)
             out["latency_s"] = out["latency_low_s"] = out["latency_high_s"] = None
             return
         for name in ("latency_s", "latency_low_s", "latency_high_s"):
-            out[name] *= ratio
+            out[name] *= min(1.0, ratio)
 
     @staticmethod
     def _question(config, workload):

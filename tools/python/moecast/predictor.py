@@ -11,7 +11,7 @@ import numpy
 
 from moecast import _core
 from moecast.columns import Columns, add_columns, columns_of, layer_columns, layer_rows
-from moecast.workload import Request, Workload, asked, of_layer, whole
+from moecast.workload import MOST_SEED, Request, Workload, asked, of_layer, whole
 
 if TYPE_CHECKING:
     from moecast.adaptation import AdaptedPredictor
@@ -205,13 +205,14 @@ class Predictor:
     def _predict_one_by_one(self, architectures, question, how):
         columns: Columns = {}
         for times, step in question.steps():
-            answers = [self.predict(a, step, **how) for a in architectures]
+            asked = {**self.deployment, **how, "rated": False, **vars(step)}
+            answers = [self._core.predict(a, **asked) for a in architectures]
             columns = add_columns(columns, columns_of(answers, calls=not self.gpu), times)
         return columns
 
     def _predict_layers(self, layers, one_by_one, *, loads=None, seed=1, **fields):
         columns = layer_columns(layers)
-        seed = whole("seed", seed, 0, 2**64 - 1)
+        seed = whole("seed", seed, 0, MOST_SEED)
         loads = (("",) if self.gpu else ("uniform",)) if loads is None else loads
         if isinstance(loads, str) or not all(isinstance(load, str) for load in loads):
             raise _core.UsageError('loads: expected a list of texts (write e.g. ["uniform", "zipf:1.2"])')

@@ -16,4 +16,4 @@ def program() -> str:
     found = shutil.which("moecast")
     if found and pathlib.Path(found).is_file():
         return found
-    raise _core.DeviceError("moecast: the program is missing: install the package again")
+    raise _core.DeviceError("moecast: the program is missing (install the package again)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import io
@@ -20,9 +19,11 @@ from typing import Any
 import numpy
 import torch
 
-from moecast._core import DeviceError, InputError
+from moecast._core import InputError
+from moecast.command_line import DONE, Parser, ended
 from moecast.program import program
 from moecast.torch_reference import DTYPES
+from moecast.workload import MOST_SEED, whole
 
 #: Largest ring of weights: well above the last level of cache.
 _RING_BYTES = 256e6
@@ -326,8 +327,12 @@ def _write(path, content):
 
 
 def run(arguments):
-    """`moecast profile --backend torch ...`."""
-    p = argparse.ArgumentParser(prog="moecast profile --backend torch", description=__doc__)
+    """`moecast profile --backend torch ...`: its exit code."""
+    return ended(lambda: _profile(arguments))
+
+
+def _profile(arguments):
+    p = Parser(prog="moecast profile --backend torch", description=__doc__)
     p.add_argument("--backend", choices=["torch"], required=True)
     p.add_argument("--name", default="torch-cpu", help="of the profile (default torch-cpu)")
     p.add_argument("--out", metavar="FOLDER", help="default: an own profile of that name")
@@ -336,6 +341,10 @@ def run(arguments):
     p.add_argument("--gemms", type=int, default=360, help="points of GEMMs (default 360)")
     p.add_argument("--seed", type=int, default=1)
     options = p.parse_args(arguments)
+    # More threads than CPUs measure the scheduler; a law is fitted to some dozens of points.
+    threads = whole("--threads", options.threads, 1, len(os.sched_getaffinity(0)))
+    gemms = whole("--gemms", options.gemms, 30, 1_000_000)
+    seed = whole("--seed", options.seed, 0, MOST_SEED)
     home = os.environ.get("MOECAST_PROFILES") or os.path.join(
         os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "moecast", "profiles"
     )
@@ -346,18 +355,14 @@ def run(arguments):
         left = (time.monotonic() - start) / done * (of - done)
         print(f"\r{done}/{of} points, {left:.0f} s left ", end="" if done < of else "\n", file=sys.stderr, flush=True)
 
-    try:
-        folder = profile(
-            out,
-            name=options.name,
-            dtype=options.dtype,
-            threads=options.threads,
-            gemms=options.gemms,
-            seed=options.seed,
-            progress=show if sys.stderr.isatty() else None,
-        )
-    except (InputError, DeviceError) as error:
-        print(f"moecast: error: {error}", file=sys.stderr)
-        return 3
+    folder = profile(
+        out,
+        name=options.name,
+        dtype=options.dtype,
+        threads=threads,
+        gemms=gemms,
+        seed=seed,
+        progress=show if sys.stderr.isatty() else None,
+    )
     print(folder)
-    return 0
+    return DONE

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from typing import Any
 
-from moecast._core import UsageError
+from moecast._core import MOST, UsageError, whole
 
-#: What the command line takes as the largest size.
-MOST = 1 << 24
-
-
-def whole(name: str, value: Any, low: int = 0, high: int = MOST) -> int:
-    """The value as an int. Raises UsageError, in the words of the command line, unless it is one from low to high."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None:
-        raise UsageError(f"{name}: {value!r} is not a whole number (write e.g. 64)")
-    if not low <= number <= high:
-        raise UsageError(f"{name}: {number} is out of range (expected {low} to {high})")
-    return number
+#: Seeds have 64 bits.
+MOST_SEED = 2**64 - 1
 
 
 def checked(asked: Any, least: dict[str, int]) -> None:
@@ -30,7 +16,7 @@ def checked(asked: Any, least: dict[str, int]) -> None:
     for field in dataclasses.fields(asked):
         value = getattr(asked, field.name)
         if field.type == "int":
-            most = 2**64 - 1 if field.name == "seed" else MOST
+            most = MOST_SEED if field.name == "seed" else MOST
             object.__setattr__(asked, field.name, whole(field.name, value, least.get(field.name, 0), most))
         elif field.type == "str" and not isinstance(value, str):
             raise UsageError(f"{field.name}: is a {type(value).__name__}, expected a str")

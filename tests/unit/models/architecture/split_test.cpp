@@ -50,6 +50,20 @@ TEST(SplitExperts, OnePartChangesNothing_C15) { EXPECT_EQ(split_experts(coarse()
 TEST(SplitExperts, RefusesPartsThatDoNotDivide) {
   EXPECT_THROW(split_experts(coarse(), 3), InputError);
   EXPECT_THROW(split_experts(coarse(), 0), InputError);
+  MoeBlock attending = coarse();
+  attending.experts[0].expert.kind = ExpertKind::transformer;
+  EXPECT_THROW(split_experts(attending, 2), InputError) << "halves would attend twice";
+}
+
+TEST(SplitExperts, OfAModelAreThoseOfEachOfItsBlocks_C15) {
+  Architecture model;
+  model.hidden = kHidden;
+  model.decoder = {{{AttentionBlock(), coarse()}}, {{coarse()}}};
+  const Architecture fine = split_experts(model, 4);
+  EXPECT_EQ(std::get<MoeBlock>(fine.decoder[0].blocks[1]), split_experts(coarse(), 4));
+  EXPECT_EQ(std::get<MoeBlock>(fine.decoder[1].blocks[0]), split_experts(coarse(), 4));
+  EXPECT_EQ(fine.decoder[0].blocks[0], model.decoder[0].blocks[0]);
+  EXPECT_THROW(split_experts(model, 3), InputError);
 }
 
 TEST(SubTokens, OneHeadIsThePlainLayer_C16) {

@@ -14,6 +14,7 @@
 #include "models/routing/load.h"
 #include "models/routing/metrics.h"
 #include "models/routing/placement.h"
+#include "tests/support/balancing_loss.h"
 
 namespace moecast {
 namespace {
@@ -266,6 +267,14 @@ TEST(Capacity, FourRemediesLowerTheFullestExpert_B14) {
   noisy.noise = RoutingNoise::gaussian;
   noisy.noise_strength = 2;
   EXPECT_LT(load_metrics(shares(draw(noisy, popularity, 2000))).max_over_mean, before);
+  double last = before;
+  for (const int steps : {5, 20, 80}) {
+    const std::vector<double> trained = after_balancing_loss(popularity, 2, steps, 1);
+    const double now = load_metrics(shares(draw(top(2), trained, 2000))).max_over_mean;
+    EXPECT_LT(now, last) << "a balancing loss makes the popularity flatter, the longer it trains";
+    EXPECT_LT(load_metrics(trained).cv_squared, load_metrics(popularity).cv_squared) << "its own statistic";
+    last = now;
+  }
 }
 
 RC_GTEST_PROP(Capacity, EveryRowIsKeptDroppedOrQueued, ()) {
@@ -322,12 +331,13 @@ double fullest(const Placement& placement, const std::vector<double>& rows) {
   return *std::max_element(ranks.begin(), ranks.end());
 }
 
-RC_GTEST_PROP(Placement, BalancingNeverRaisesTheFullestRank_D2, ()) {
+RC_GTEST_PROP(Placement, BalancedIsWithinFourThirdsOfContiguous, ()) {
   const auto rows = *rc::gen::container<std::vector<double>>(
       16, rc::gen::map(rc::gen::inRange(0, 1000), [](int x) { return static_cast<double>(x); }));
   const Placement before = contiguous_placement(16, 4);
   const Placement after = balanced_placement(rows, 4, 5);
-  // Longest-processing-time packing is within 4/3 of the best; with spare copies it may only help.
+  // Longest-processing-time packing is within 4/3 of the best; with spare copies it may only help. That placing anew
+  // never raises the fullest rank is asked of what decides whether to: balancing_test.
   RC_ASSERT(fullest(after, rows) <= fullest(before, rows) * 4 / 3 + 1e-9);
   RC_ASSERT(after.copies() <= 20U);
   RC_ASSERT(std::abs(std::accumulate(rows.begin(), rows.end(), 0.0) - [&] {

@@ -57,7 +57,7 @@ ExpertEvents grow_then_prune() {
   return events;
 }
 
-TEST(ExpertTimeline, GrowThenPruneReturnsToTheInitialLatency_A22) {
+TEST(ExpertTimeline, GrowThenPruneReturnsToTheInitialLatency_A22_D10) {
   for (const int ep : {1, 8}) {
     for (const LoadKind kind : {LoadKind::uniform, LoadKind::log_normal, LoadKind::zipf}) {
       Deployment d;
@@ -75,7 +75,7 @@ TEST(ExpertTimeline, GrowThenPruneReturnsToTheInitialLatency_A22) {
   }
 }
 
-TEST(ExpertTimeline, TheStartIsWhatPredictSays_D10) {
+TEST(ExpertTimeline, TheStartIsWhatPredictSays) {
   const auto timeline = expert_timeline(h100(), olmoe(), {}, decode(LoadKind::log_normal), {}, costs(), true);
   ASSERT_EQ(timeline.size(), 1U);
   EXPECT_EQ(timeline[0].steady.latency->value(),

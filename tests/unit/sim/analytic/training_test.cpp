@@ -1,6 +1,9 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <map>
+#include <set>
+#include <string>
 
 #include "models/architecture/accounting.h"
 #include "models/architecture/dense_twin.h"
@@ -107,14 +110,16 @@ TEST(TrainingStep, AFrozenPartSavesItsWeightGradientsAndItsUpdateExactly_C14) {
   ASSERT_GT(own.value(), 0);
   freeze(w, ModelPart::experts);
   const Prediction frozen = run(w);
-  // What is left runs through fewer bytes: its weights are a little warmer. Its own costs are gone, and no more.
+  // Its own costs are gone, and no more but that what is left runs through fewer bytes: its weights are warmer by the
+  // share of the caches' law that so small a model sees (0.1 %).
+  constexpr double kWarmer = 0.005;
   for (const OperatorCost& op : frozen.operators) {
     EXPECT_FALSE(op.name.ends_with("optimizer.experts"));
   }
   EXPECT_EQ(all.operators.size() - frozen.operators.size(), 3U);  // gate_up, down, update
   const Seconds rest = *all.latency - own;
   EXPECT_LE(*frozen.latency, rest * (1 + 1e-12));
-  EXPECT_GT(*frozen.latency, rest * 0.9);
+  EXPECT_GE(*frozen.latency, rest * (1 - kWarmer));
   EXPECT_DOUBLE_EQ(all.training->trained_parameters - frozen.training->trained_parameters, 3.0 * 8 * 3 * 64 * 32);
 }
 
@@ -195,33 +200,52 @@ TEST(TrainingRun, AnUnknownStepMakesTheWholeUnknownAndImpossibleOnesAreRefused) 
   EXPECT_THROW(static_cast<void>(training_run({known}, 1)), InputError);
 }
 
-TEST(DenseTwin, SpeedUpIsComputedForEveryModelWithOperators_C7) {
+/// Models without a time on this CPU, and why: nothing of these was measured on it, or there is no operator yet.
+const std::map<std::string, std::string> kUntimed{{"deepseek-v4-flash", "hash router"},
+                                                  {"deepseek-v4-pro", "hash router"},
+                                                  {"jamba", "state_space.conv"},
+                                                  {"kimi-k3", "attention.conv"},
+                                                  {"minimax-m1", "attention.state"},
+                                                  {"minimax-text-01", "attention.state"},
+                                                  {"nemotron-3-nano-30b-a3b", "state_space.conv"},
+                                                  {"nemotron-3-super-120b-a12b", "state_space.conv"},
+                                                  {"qwen3-next-80b-a3b", "attention.conv"},
+                                                  {"qwen3.5-122b-a10b", "attention.conv"},
+                                                  {"qwen3.5-35b-a3b", "attention.conv"},
+                                                  {"qwen3.5-397b-a17b", "attention.conv"},
+                                                  {"qwen3.6-35b-a3b", "attention.conv"}};
+TEST(DenseTwin, SpeedUpIsComputedForEveryModel_C7) {
   const std::string zoo = MOECAST_SOURCE_DIR "/models/zoo";
-  int models = 0;
-  int faster = 0;
+  std::set<std::string> untimed;
+  Without without;
+  without.memory_capacity = true;  // a CPU of 25 GB
   for (const std::string& name : zoo_names(zoo)) {
     const Architecture a = load_zoo(zoo, name);
+    if (count_parameters(a).routed_experts == 0) continue;  // dense models of the zoo
     Workload w;
     w.phase = a.decoder.empty() ? Phase::encode : Phase::prefill;
     w.batch = 4;
     w.prompt = 128;
-    const auto latency = [&](const Architecture& model) { return machine().predict(model, on_eigen(), w).latency; };
-    const auto own = latency(a);
-    if (!own) continue;
-    try {
-      const auto flops = latency(dense_twin(a, Matched::flops));
-      const auto parameters = latency(dense_twin(a, Matched::parameters));
-      ASSERT_TRUE(flops && parameters) << name;
-      // As many weights for every token: never less work than the same for few of them.
-      EXPECT_GE(*parameters, *flops * 0.98) << name;
-      faster += *parameters > *own ? 1 : 0;
-      ++models;
-    } catch (const InputError&) {  // dense models of the zoo
-      EXPECT_EQ(count_parameters(a).routed_experts, 0) << name;
+    const Prediction own = machine().predict(a, on_eigen(), w, without);
+    if (!own.latency) {
+      untimed.insert(name);
+      EXPECT_TRUE(kUntimed.contains(name)) << name << ": " << own.reason;
+      if (kUntimed.contains(name)) {
+        EXPECT_NE(own.reason.find(kUntimed.at(name)), std::string::npos) << name << ": " << own.reason;
+      }
+      continue;
     }
+    const auto latency = [&](Matched matched) {
+      return machine().predict(dense_twin(a, matched), on_eigen(), w, without).latency;
+    };
+    const auto flops = latency(Matched::flops);
+    const auto parameters = latency(Matched::parameters);
+    ASSERT_TRUE(flops && parameters) << name;
+    // As many weights for every token: never less work than the same for few of them.
+    EXPECT_GE(*parameters, *flops) << name;
+    EXPECT_GT(*parameters, *own.latency) << name;
   }
-  EXPECT_GT(models, 30);
-  EXPECT_GT(faster, models * 3 / 4);
+  EXPECT_EQ(untimed.size(), kUntimed.size()) << "a model that has a time now, or is gone, is no exception any more";
 }
 
 }  // namespace

@@ -187,7 +187,7 @@ TEST(MoeLayer, PipeliningLiesBetweenTheLongerPartAndTheSum_C23_D9) {
     study.chunks = chunks;
     const StepSample piped = run_study(study, 1, 1, 1).front();
     EXPECT_LT(piped.step_s, serial.step_s) << chunks;
-    EXPECT_GE(piped.step_s, 0.98 * std::max(serial.kernels_s, serial.dispatch_s + serial.combine_s)) << chunks;
+    EXPECT_GE(piped.step_s, std::max(serial.kernels_s, serial.dispatch_s + serial.combine_s)) << chunks;
   }
 }
 

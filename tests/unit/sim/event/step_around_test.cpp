@@ -153,7 +153,7 @@ TEST(StepAround, ASlowRankIsSlowAllTheStep) {
   const Prediction slow = latency();
   const StepAround around = step_around(h200_analytic(), deepseek(), wide(32), decode(2048), 1, 58);
   EXPECT_GT(slow.latency->value() - usual.latency->value(), 58 * around.before_s + around.outside_s);
-  EXPECT_GT(*slow.factors.expert_parallel_efficiency_ratio, 0.4) << "slow attention is not slow experts";
+  EXPECT_GT(*slow.distribution->expert_balance, 0.4) << "slow attention is not slow experts";
 }
 
 TEST(StepAround, AHostThatLaunchesKernelsOneByOneHidesFullRanks) {

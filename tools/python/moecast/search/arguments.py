@@ -2,23 +2,15 @@
 
 import math
 import numbers
-import operator
 
+from moecast import _core
 from moecast._core import UsageError
 from moecast.predictor import Predictor
 
 
 def whole(name, value, least=0):
     """An int of at least `least` from any whole number, NumPy's too. Raises UsageError."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None:
-        raise UsageError(f"{name}: {value!r} is no whole number")
-    if number < least:
-        raise UsageError(f"{name}: {number} is out of range (expected at least {least})")
-    return number
+    return _core.whole(name, value, least, None)
 
 
 def is_number(value):

@@ -9,7 +9,8 @@ import os
 import sys
 import tempfile
 
-from moecast._core import DeviceError, Error, UsageError
+from moecast._core import UsageError
+from moecast.command_line import DONE, NO, Parser, ended
 from moecast.predictor import Predictor
 from moecast.search import search
 from moecast.search.arguments import whole
@@ -27,7 +28,7 @@ _EXAMPLES = """examples:
 
 
 def parser():
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="moecast search",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -87,26 +88,8 @@ def parser():
 
 
 def run(arguments):
-    """Exit code as the program's: 0 done, 2 usage, 3 input, 4 device; 5 where no architecture keeps the constraints."""
-    try:
-        options = parser().parse_args(arguments)
-    except SystemExit as end:
-        return 2 if end.code else 0
-    try:
-        return _search(options)
-    except UsageError as error:
-        return _fail(error, 2)
-    except DeviceError as error:
-        return _fail(error, 4)
-    except (Error, OSError) as error:
-        return _fail(error, 3)
-    except KeyboardInterrupt:
-        return 130
-
-
-def _fail(error, code):
-    print(f"moecast: error: {error}", file=sys.stderr)
-    return code
+    """Exit code as the program's: 1 where no architecture keeps the constraints."""
+    return ended(lambda: _search(parser().parse_args(arguments)))
 
 
 def _search(options):
@@ -141,9 +124,9 @@ def _search(options):
         sys.stdout.write(text)
     if result.status != "ok":
         excluded = "; ".join(" and ".join(map(_kept, names)) for names in result.conflicts)
-        print(f"moecast: no architecture keeps all constraints; nothing that was tried {excluded}", file=sys.stderr)
-        return 5
-    return 0
+        print(f"no architecture keeps all constraints; nothing that was tried {excluded}", file=sys.stderr)
+        return NO
+    return DONE
 
 
 def _kept(limit):

@@ -7,24 +7,13 @@ import statistics
 
 import numpy
 
-from moecast._core import UsageError
+from moecast._core import UsageError, parse_bytes, parse_flops, parse_seconds
+from moecast.correction import TAIL
 from moecast.search.arguments import is_number
 
-_MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_TIMES = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_BYTES = {f"{k}B": v for k, v in _MULTIPLES.items()} | {f"{k}iB": 1024.0**n for n, k in enumerate("KMGT", 1)}
-_OPERATIONS = {f"{k}{word}": v for k, v in _MULTIPLES.items() for word in ("FLOP", "FLOPs")}
-_UNITS = {
-    "latency": _TIMES,
-    "flops": _MULTIPLES | _OPERATIONS,
-    "memory": _MULTIPLES | _BYTES,
-    "size": _MULTIPLES,
-    "active_parameters": _MULTIPLES,
-}
-#: What a metric of the user is counted in is not known here.
-_ANY_UNIT = _MULTIPLES | _TIMES | _BYTES | _OPERATIONS
-_TEXT = re.compile(r"\s*([^<>]*?)\s*(<=?|>=?)\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]*)\s*")
-_NINETY = 1.6448536269514722
+_MULTIPLES = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_TEXT = re.compile(r"\s*([^<>]*?)\s*(<=?|>=?)\s*([^<>]*?)\s*")
+_NUMBER = re.compile(r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*(.*)")
 #: Metrics that are computed here. Lower is better.
 BUILT_IN = ("latency", "flops", "memory", "size", "active_parameters")
 _COLUMNS = {
@@ -34,6 +23,7 @@ _COLUMNS = {
     "size": "total_parameters",
     "active_parameters": "active_parameters",
 }
+_WRITTEN_IN = {"latency": "s", "flops": "FLOP", "memory": "B"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,18 +45,21 @@ class Constraint:
         """The metric; of latency the end of its interval that has to keep the bound."""
         if self.metric != "latency" or self.confidence == 0.5:
             return columns[self.metric]
-        # The 90 % interval of ln latency is +-1.645 standard deviations.
+        # The 90 % interval of ln latency is as many standard deviations to both sides.
         latency, quantile = columns["latency"], statistics.NormalDist().inv_cdf(self.confidence)
         if self.at_least:
-            return latency * numpy.exp(quantile / _NINETY * numpy.log(columns["latency_low"] / latency))
-        return latency * numpy.exp(quantile / _NINETY * numpy.log(columns["latency_high"] / latency))
+            return latency * numpy.exp(quantile / TAIL * numpy.log(columns["latency_low"] / latency))
+        return latency * numpy.exp(quantile / TAIL * numpy.log(columns["latency_high"] / latency))
 
     def __str__(self):
-        return f"{self.metric}{'>=' if self.at_least else '<='}{self.bound:g}"
+        return f"{self.metric}{'>=' if self.at_least else '<='}{self.bound:g}{_WRITTEN_IN.get(self.metric, '')}"
 
 
 def read_constraints(given, confidence, known):
-    """From a dict (metric: upper bound, or a text such as "<50ms"), or a list of texts. Raises UsageError."""
+    """From a dict (metric: upper bound, or a text such as "<50ms"), or a list of texts. Raises UsageError.
+
+    A number is in SI units; a text of a latency or a memory says its unit, as on the command line.
+    """
     if not is_number(confidence) or not 0 < confidence < 1:
         raise UsageError(f"confidence: {confidence!r} is not between 0 and 1")
     if isinstance(given, dict):
@@ -91,16 +84,36 @@ def _of_text(text, confidence, known):
     match = _TEXT.fullmatch(text) if isinstance(text, str) else None
     if not match:
         raise UsageError(f'constraints: {text!r} is no constraint (write e.g. "latency<50ms", "flops<100G")')
-    metric, sign, number, unit = match.groups()
-    units = _UNITS.get(metric, _ANY_UNIT)
-    if metric in known and unit not in units:
-        words = ", ".join(u for u in units if u)
-        raise UsageError(f"constraints: {text!r}: {unit!r} is no unit of {metric} (known: {words})")
-    try:
-        bound = float(number) * units.get(unit, 1.0)
-    except ValueError:
-        raise UsageError(f"constraints: {text!r}: {number!r} is no number") from None
-    return _constraint(metric, bound, sign.startswith(">"), confidence, known, text)
+    metric, sign, bound = match.groups()
+    return _constraint(metric, _bound(metric, bound, text, known), sign.startswith(">"), confidence, known, text)
+
+
+def _bound(metric, bound, text, known):
+    """The number that a bound says, in SI units."""
+    where = f"constraints: {text!r}"
+    if metric not in known:
+        return 0.0  # is refused by its name
+    if metric == "latency":
+        return parse_seconds(bound, where)
+    if metric == "memory":
+        return parse_bytes(bound, where)
+    match = _NUMBER.fullmatch(bound)
+    if not match:
+        raise UsageError(f"{where}: {bound!r} is no number")
+    number, unit = match.groups()
+    if not unit:
+        return float(number)
+    if metric == "flops":
+        return parse_flops(bound, where)
+    if unit in _MULTIPLES:
+        return float(number) * _MULTIPLES[unit]
+    if metric not in BUILT_IN:  # what a metric of the user is counted in is not known here
+        for parse in (parse_seconds, parse_bytes, parse_flops):
+            try:
+                return parse(bound, where)
+            except UsageError:
+                continue
+    raise UsageError(f"{where}: {unit!r} is no unit of {metric} (known: {', '.join(_MULTIPLES)})")
 
 
 def _constraint(metric, bound, at_least, confidence, known, text):

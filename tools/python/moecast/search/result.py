@@ -114,9 +114,10 @@ class SearchResult:
                     entry[f"{name}_difference"] = float(self.columns[name][row] - base[name])
             entry["explained"] = bool(abs(speedup * flops - 1) <= 0.1)
             if not entry["explained"]:
+                rest = "shrank more than" if speedup * flops > 1 else "do not shrink with"
                 entry["why"] = (
                     f"{1 / flops:.2f} x fewer FLOPs, {speedup:.2f} x faster: the step is not bound by "
-                    "arithmetic alone; weights that are read, launches and routing do not shrink with FLOPs"
+                    f"arithmetic alone; weights that are read, launches and routing {rest} FLOPs"
                 )
             rows.append(entry)
         return rows

@@ -4,7 +4,10 @@ Dimensions (count, arch, routing, capacity, fairness, robustness) follow the pub
 refuses fields of a dimension that its method does not search.
 """
 
-from moecast._core import InputError
+import functools
+import json
+
+from moecast._core import Architecture, InputError
 
 _COMMON = {
     "vocabulary": 32768,
@@ -59,6 +62,18 @@ def _feed_forward(v):
     return block
 
 
+@functools.lru_cache(maxsize=4096)
+def _split(block, parts):
+    """A MoE block, as JSON, whose experts are each cut into so many, of which as many more are used."""
+    text = f'{{"moecast_architecture":1,"hidden":64,"decoder":[{{"blocks":[{block}]}}]}}'
+    try:
+        split = Architecture.from_text(text, "granularity").split_experts(parts)
+    except InputError as error:
+        raise InputError(f"granularity: {error}") from None
+    (block,) = split.to_dict()["blocks"].values()
+    return json.dumps(block)
+
+
 def _router(v):
     routing = v.get("routing", "token-choice")
     if routing == "expert-choice":
@@ -90,6 +105,9 @@ class Family:
     def blocks(self, stack, v):
         """Blocks of a layer from its values."""
         raise NotImplementedError
+
+    def check(self, fields, where):
+        """Raises InputError where choices of the Fields make no architecture together."""
 
 
 class EncoderDecoder(Family):
@@ -214,13 +232,24 @@ class Decoder(Family):
         }
 
     def blocks(self, stack, v):
-        fine = v["granularity"]  # each expert cut into so many, of which as many more are used
-        values = {**v, "experts": v["experts"] * fine, "top_k": v["top_k"] * fine} if v["experts"] > 1 else v
-        if fine > 1 and v["experts"] > 1:
-            if isinstance(v["expert_width"], tuple):
-                raise InputError("granularity: excludes widths of single experts")
-            values["expert_width"] = max(1, (v["expert_width"] or v["width"]) // fine)
-        return [_attention(values), _feed_forward(values)]
+        block = _feed_forward(v)
+        if v["granularity"] > 1 and block["type"] == "moe":
+            block = json.loads(_split(json.dumps(block), v["granularity"]))
+            if block.get("shared") and v["shared_width"] is None:  # of the size of the fine ones
+                block["shared"]["expert"]["width"] = block["experts"][0]["expert"]["width"]
+        return [_attention(v), block]
+
+    def check(self, fields, where):
+        own, dense = fields["decoder.expert_width"].choices, fields["decoder.width"].choices
+        widths = {width for width in own if width is not None} | (set(dense) if None in own else set())
+        if max(fields["decoder.experts"].choices) == 1 and not any(fields["decoder.identity_experts"].choices):
+            return
+        for parts in fields["granularity"].choices:
+            odd = [width for width in widths if width % parts]
+            if odd:
+                raise InputError(
+                    f"{where}: /fields/granularity: {parts} parts do not divide an expert of width {min(odd)}"
+                )
 
 
 FAMILIES = {

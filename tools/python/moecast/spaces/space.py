@@ -144,6 +144,7 @@ class Space:
                 raise InputError(f"{self._where}: /fields/{name}: is one number for the whole stack")
             self.fields[name] = field
             first += field.genes
+        self.family.check(self.fields, self._where)
         self.layers = {stack: most(stack, "layers") for stack in self.family.stacks}
         self._layer_fields = {
             stack: [
