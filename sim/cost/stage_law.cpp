@@ -22,32 +22,6 @@ double visible_keys(const OperatorShape& s) {
   return value(s.batch) * (value(s.query) * value(s.context) - value(s.query) * (value(s.query) - 1) / 2);
 }
 
-/// Share of each node for a footprint: linear in ln F between two nodes, constant outside.
-std::array<double, StageLaw::kByteNodes> hats(double footprint) {
-  std::array<double, StageLaw::kByteNodes> share{};
-  const auto upper = std::upper_bound(kNodeBytes.begin(), kNodeBytes.end(), footprint);
-  if (upper == kNodeBytes.begin()) {
-    share.front() = 1;
-  } else if (upper == kNodeBytes.end()) {
-    share.back() = 1;
-  } else {
-    const auto i = static_cast<std::size_t>(upper - kNodeBytes.begin());
-    const double part = std::log(footprint / kNodeBytes[i - 1]) / std::log(kNodeBytes[i] / kNodeBytes[i - 1]);
-    share[i - 1] = 1 - part;
-    share[i] = part;
-  }
-  return share;
-}
-
-/// Rows of the KV cache of an attention core that come from main memory. Rows of one head lie a token apart: short ones
-/// are over before anything has been fetched ahead, so that each waits for memory whatever its bytes.
-double cold_rows(const KernelPoint& point) {
-  const auto share = hats(std::max(point.footprint.value(), stage_bytes(point).value()));
-  const OperatorShape& s = point.shape;
-  return value(s.batch) * value(s.context) * value(s.kv_heads) *
-         (share[StageLaw::kByteNodes - 2] + share[StageLaw::kByteNodes - 1]);
-}
-
 /// Work terms without the bytes: a constant, then what this kind counts.
 std::vector<double> work_terms(const KernelPoint& point) {
   const OperatorShape& s = point.shape;
@@ -63,7 +37,7 @@ std::vector<double> work_terms(const KernelPoint& point) {
     case OperatorKind::attention_prefill:
     case OperatorKind::attention_decode:
       return {1, value(s.batch) * value(s.query) * value(s.heads), visible_keys(s) * value(s.heads),
-              visible_keys(s) * value(s.heads) * value(s.head_dim), cold_rows(point)};
+              visible_keys(s) * value(s.heads) * value(s.head_dim)};
     default: return {1};
   }
 }
@@ -78,9 +52,26 @@ std::vector<std::string_view> work_names(OperatorKind kind) {
     case OperatorKind::elementwise: return {"call_s", "s_per_row"};
     case OperatorKind::attention_prefill:
     case OperatorKind::attention_decode:
-      return {"call_s", "s_per_query_head", "s_per_visible_key_head", "s_per_visible_key_element", "s_per_cold_row"};
+      return {"call_s", "s_per_query_head", "s_per_visible_key_head", "s_per_visible_key_element"};
     default: return {"call_s"};
   }
+}
+
+/// Share of each node for a footprint: linear in ln F between two nodes, constant outside.
+std::array<double, StageLaw::kByteNodes> hats(double footprint) {
+  std::array<double, StageLaw::kByteNodes> share{};
+  const auto upper = std::upper_bound(kNodeBytes.begin(), kNodeBytes.end(), footprint);
+  if (upper == kNodeBytes.begin()) {
+    share.front() = 1;
+  } else if (upper == kNodeBytes.end()) {
+    share.back() = 1;
+  } else {
+    const auto i = static_cast<std::size_t>(upper - kNodeBytes.begin());
+    const double part = std::log(footprint / kNodeBytes[i - 1]) / std::log(kNodeBytes[i] / kNodeBytes[i - 1]);
+    share[i - 1] = 1 - part;
+    share[i] = part;
+  }
+  return share;
 }
 
 Eigen::VectorXd terms(const KernelPoint& point) {
