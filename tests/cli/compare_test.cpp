@@ -49,6 +49,25 @@ TEST(CompareCommand, StagesExplainTheWholeDifferenceThoseThatExplainMostFirst) {
   EXPECT_FALSE(c.at("inputs_that_differ").contains("batch"));
 }
 
+TEST(CompareCommand, CountsDevicesAndWhatEachYields) {
+  const auto of = [](const Json& c, const std::string& name) {
+    for (const Json& one : c.at("quantities")) {
+      if (one.at("name") == name) return one;
+    }
+    return Json();
+  };
+  const Json more = compared(kQwen, "--ep 8 --dp 8");  // beside --tp 8
+  EXPECT_EQ(of(more, "devices").at("a"), 8);
+  EXPECT_EQ(of(more, "devices").at("b"), 64);
+  const Json each = of(more, "throughput_tokens_per_s_per_device");
+  EXPECT_NEAR(each.at("b").get<double>(), more.at("b").at("throughput_tokens_per_s").get<double>() / 64, 1e-6);
+  EXPECT_EQ(of(compared(kQwen, "--tp 1 --ep 8 --dp 8"), "devices").at("b"), 8);
+  // Nobody said dp: each rank that shares experts has attention of its own, and the inputs say so.
+  const Json alone = compared(kQwen, "--tp 1 --ep 8");
+  EXPECT_EQ(of(alone, "devices").at("b"), 8);
+  EXPECT_EQ(alone.at("b").at("inputs").at("dp"), 8);
+}
+
 TEST(CompareCommand, EachSideIsWhatPredictAnswers) {
   const Json c = compared(kQwen, "--ep 8 --dp 8");
   const Finished b = run_moecast({"predict", "--model", "qwen3-235b-a22b", "--hw", "h200-sxm", "--tp", "8", "--batch",

@@ -133,6 +133,9 @@ TEST(Serve, PrefillApartMovesTheCacheOfThePrompt) {
   // 48 layers x 2 x 4 heads x 128 x 2 bytes = 98,304 bytes a token; 1,024 tokens over 10 GB/s = 10.1 ms, plus waiting.
   EXPECT_GE(json.at("kv_transfer_mean_s"), 98304 * 1024 / 10e9 - 1e-9);
   EXPECT_LT(json.at("kv_transfer_mean_s"), 2 * 98304 * 1024 / 10e9);
+  const Json half = answer({"--rate", "2", "--requests", "200", "--prefill-instances", "1", "--decode-instances", "1",
+                            "--kv-link", "10GB/s", "--kv-dtype", "fp8"});
+  EXPECT_NEAR(half.at("kv_transfer_mean_s").get<double>() / json.at("kv_transfer_mean_s").get<double>(), 0.5, 0.02);
   const Json together = answer({"--rate", "2", "--requests", "200"});
   EXPECT_TRUE(together.at("kv_transfer_mean_s").is_null());
   EXPECT_LT(json.at("tpot_p99_s"), together.at("tpot_p99_s"));

@@ -37,6 +37,19 @@ def test_every_deployment_meets_the_goals():
         assert d["tokens_per_s"] / 1024 * stay == pytest.approx(d["concurrency"], rel=1e-6)
 
 
+def test_requests_that_fit_are_those_that_a_service_holds_at_once():
+    load = ["--prompt", "2048", "--output", "512"]
+    best = ask("--hw", "h200-sxm", "--gpus", "4", *load)["deployments"][0]
+    degrees = [word for name in ("tp", "ep", "dp", "pp", "cp") for word in (f"--{name}", best[name])]
+    served = subprocess.run(
+        list(map(str, [MOECAST, "serve", "--model", "qwen3-235b-a22b", "--dtype", "fp8_block", "--hw", "h200-sxm",
+                       *degrees, *load, "--rate", "0.5", "--requests", "10", "--format", "json"])),
+        capture_output=True, text=True, check=True)
+    capacity = json.loads(served.stdout)["kv_capacity_tokens"]
+    assert best["concurrency"] * (2048 + 512) <= capacity  # a chunk of prompts needs room beside the cache
+    assert (best["concurrency"] * 1.1 + 1) * (2048 + 512) > capacity
+
+
 def test_the_front_is_what_nothing_dominates():
     answer = ask("--hw", "h200-sxm", "--gpus", "4-8")
     everything = answer["deployments"]

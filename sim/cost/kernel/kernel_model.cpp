@@ -13,6 +13,8 @@ constexpr float kLog2E = 1.44269504F;
 constexpr float kSame = 1e-9F;
 /// Variance (of 1.3) from which a configuration counts as far from everything measured.
 constexpr double kFarVariance = 0.9;
+/// Of a feature that was stored in single precision.
+constexpr double kRounded = 1e-4;
 /// Doublings from a measured position of its own curve up to which a point counts as interpolated.
 constexpr double kNearGap = 0.5;
 
@@ -82,6 +84,14 @@ CompiledKernel::CompiledKernel(const KernelModel& model, std::span<const double>
   }
   sigma_ = std::sqrt(std::max(variance - explained, 0.0) + kVarianceFloor);
   own_ = least < kSame;
+  for (const CurveKernel::Scale& scale : kernel.terms.front().scales) {
+    const auto f = static_cast<Eigen::Index>(scale.feature);
+    if (arrays.least(f) == arrays.most(f)) continue;  // never varied: no range to be outside of
+    const double at = features[static_cast<std::size_t>(scale.feature)];
+    const double above = at - static_cast<double>(arrays.most(f));
+    const double below = static_cast<double>(arrays.least(f)) - at;
+    if (const double beyond = std::max(above, below); beyond > kRounded) outside_ += beyond / scale.length;
+  }
   if (kriged_) {
     Eigen::Map<Eigen::VectorXf> residual(residual_.data(), arrays.weights.cols());
     residual.noalias() = arrays.weights.transpose() * workspace.covariance;
@@ -130,10 +140,11 @@ CompiledKernel::Answer CompiledKernel::at(const KernelRow& row, RankLoadCache& l
     answer.log_high = answer.log_seconds + share * sigma_ * high;
     answer.origin = Origin::fitted;
   }
-  if (coordinates[0] > model.largest_position + 1e-9 || sigma_ * sigma_ > kFarVariance) {
+  if (coordinates[0] > model.largest_position + 1e-9 || sigma_ * sigma_ > kFarVariance || outside_ > 0) {
     answer.origin = Origin::extrapolated;
-    // Each doubling beyond the last measured position adds half of the interval.
-    const double beyond = 1 + 0.5 * std::max(0.0, coordinates[0] - model.largest_position);
+    // Each doubling beyond the last measured position, and each length outside of the measured shapes, adds half of the
+    // interval.
+    const double beyond = 1 + 0.5 * (std::max(0.0, coordinates[0] - model.largest_position) + outside_);
     answer.log_low = answer.log_seconds + (answer.log_low - answer.log_seconds) * beyond;
     answer.log_high = answer.log_seconds + (answer.log_high - answer.log_seconds) * beyond;
   }

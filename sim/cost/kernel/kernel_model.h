@@ -35,17 +35,26 @@ struct KernelArrays {
   Eigen::MatrixXf own;
   Eigen::MatrixXf gaps;             ///< curves x own nodes: doublings to the nearest position that was measured
   Eigen::MatrixXf landmark_factor;  ///< inverse of the Cholesky factor of the landmarks' covariance with noise, lower
+  Eigen::RowVectorXf least, most;   ///< of each feature; set by `bound`
+
+  void bound() {
+    if (features.rows() == 0) return;
+    least = features.colwise().minCoeff();
+    most = features.colwise().maxCoeff();
+  }
 };
 
 /// Arrays that are there, or that are read when they are first asked for. Safe to share between threads.
 class LazyArrays {
  public:
-  explicit LazyArrays(KernelArrays arrays) : arrays_(std::move(arrays)) {}
+  explicit LazyArrays(KernelArrays arrays) : arrays_(std::move(arrays)) { arrays_.bound(); }
   explicit LazyArrays(std::function<KernelArrays()> read) : read_(std::move(read)) {}
   /// @throws InputError when the file that they come from is damaged.
   [[nodiscard]] const KernelArrays& get() const {
     std::call_once(once_, [this] {
-      if (read_) arrays_ = read_();
+      if (!read_) return;
+      arrays_ = read_();
+      arrays_.bound();
       read_ = nullptr;
     });
     return arrays_;
@@ -123,6 +132,7 @@ class CompiledKernel {
   std::array<float, CurveGrid::kMostNodes> residual_{};
   double sigma_ = 1;
   bool own_ = false;        ///< the configuration itself was measured
+  double outside_ = 0;      ///< lengths of the kriging's kernel outside of the range of what was measured
   Eigen::Index curve_ = 0;  ///< its curve
   double own_share_ =
       0;  ///< of the interval that is left, where it was measured at few positions only; 0 = whole curve
