@@ -316,11 +316,23 @@ class Maker {
                });
   }
 
+  /// Replicas of attention tell each other how many rows each has, before every step.
+  void add_agreement() {
+    constexpr double kElements = 4;  // 8 bytes a replica: tokens, and whether there is a prompt among them
+    const int dp = deployment_.dp;
+    const int nodes = std::min(dp, (stage_ranks(deployment_) + node_devices() - 1) / node_devices());
+    const CollectiveCost reduce = collective_cost(calibration_, "all_reduce", dp, nodes);
+    maker_.result.collectives += 1;
+    maker_.add("replicas.all_reduce", reduce.kernel, StepGroup::communication, 1,
+               [each = reduce.seconds(kElements * dp)](const StepShape& /*shape*/) { return each; });
+  }
+
   [[nodiscard]] int node_devices() const { return calibration_.device.node_devices; }
 
   void add_communication() {
     const double hidden = value(architecture_.hidden);
     if (deployment_.tp > 1) add_tensor_parallel();
+    if (deployment_.dp > 1 && maker_.result.moe_layers > 0 && !is_lone_block(architecture_)) add_agreement();
     if (stage_ranks(deployment_) > node_devices()) {
       maker_.result.notes.push_back(
           fmt::format("nodes of {} devices; collectives between nodes by their law", node_devices()));
