@@ -19,6 +19,9 @@ namespace {
 /// Least share of a table's linear layer that is left when the computation of its scales is taken out: both were timed
 /// alone, and a launch of each may overlap.
 constexpr double kLeastOfGemm = 0.3;
+/// Rows from which on per-tensor kernels stand for others: on Blackwell a single row takes 14 us longer in them than
+/// two do, whatever the shape, which is no work of the device.
+constexpr double kLeastStandInRows = 2;
 /// Narrowest linear layer of the tables.
 constexpr std::int64_t kNarrowestPart = 32;
 
@@ -94,7 +97,9 @@ OperatorMaker::Gemm OperatorMaker::gemm_kernel(const std::string& name, std::int
             asked.set(m, std::max(1.0, rows));
             const double seconds = kernel->seconds(asked);
             if (rest) return rest(rows, seconds);
-            return other ? std::min(seconds, other->seconds(asked)) : seconds;
+            if (!other) return seconds;
+            asked.set(m, std::max(kLeastStandInRows, rows));
+            return std::min(seconds, other->seconds(asked));
           },
           kernel, row};
 }
