@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <random>
 
 #include "models/core/error.h"
 #include "models/plan/graph.h"
@@ -12,6 +11,7 @@
 #include "models/routing/load.h"
 #include "sim/event/block_routing.h"
 #include "sim/event/ep_study.h"
+#include "sim/event/layer_popularity.h"
 #include "sim/step/expert_exchange.h"
 #include "sim/step/gpu_predictor.h"
 #include "sim/step/placed_experts.h"
@@ -85,56 +85,6 @@ void note_layers(const EpPlan& plan, const Workload& workload, std::vector<std::
   notes.push_back(fmt::format("the trace holds {} layers, the model {} with experts: {}", recorded,
                               plan.study_of.size(),
                               recorded < plan.study_of.size() ? "they take turns" : "the first ones are used"));
-}
-
-/// @param groups  of experts that are routed together: which one holds the popular experts of a law is a matter of
-/// chance.
-std::vector<double> popularity_of(const Workload& workload, std::int64_t experts, int groups, std::uint64_t seed) {
-  if (workload.rows_per_expert.empty()) {
-    std::vector<double> popularity = expert_popularity(workload.load, experts);
-    if (workload.load.kind == LoadKind::zipf && groups > 1) {
-      std::mt19937_64 generator(seed);
-      std::ranges::shuffle(popularity, generator);
-    }
-    return popularity;
-  }
-  ExpertLoad exact;
-  exact.kind = LoadKind::histogram;
-  exact.histogram.assign(workload.rows_per_expert.begin(), workload.rows_per_expert.end());
-  return expert_popularity(exact, experts);
-}
-
-/// Whether a law draws how popular each expert is, not only who is popular.
-bool draws_popularity(const Workload& workload) {
-  return workload.rows_per_expert.empty() &&
-         (workload.load.kind == LoadKind::log_normal || workload.load.kind == LoadKind::dirichlet);
-}
-
-/// Every layer was trained by itself: draws of its own. The first one is `popularity_of`.
-std::vector<std::vector<double>> drawn_layers(const Workload& workload, std::int64_t experts, int layers) {
-  constexpr std::uint64_t kApart = 1'000'003;  // seeds of layers do not meet those of nearby questions
-  std::vector<std::vector<double>> drawn;
-  ExpertLoad load = workload.load;
-  for (int layer = 0; layer < layers; ++layer) {
-    load.seed = workload.load.seed + kApart * static_cast<std::uint64_t>(layer);
-    drawn.push_back(expert_popularity(load, experts));
-  }
-  return drawn;
-}
-
-double variation(const std::vector<double>& popularity) {
-  double squares = 0;
-  for (const double p : popularity) squares += p * p;
-  // Weights sum to 1.
-  return std::sqrt(std::max(0.0, squares * static_cast<double>(popularity.size()) - 1));
-}
-
-/// Of the layers' experts; of those that are drawn, the mean of all layers.
-double mean_variation(const Workload& workload, const std::vector<double>& popularity, int layers) {
-  if (!draws_popularity(workload)) return variation(popularity);
-  double sum = 0;
-  for (const auto& drawn : drawn_layers(workload, std::ssize(popularity), layers)) sum += variation(drawn);
-  return sum / layers;
 }
 
 std::vector<double> slowdowns(const EpOptions& options, int ranks) {

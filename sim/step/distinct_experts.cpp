@@ -74,8 +74,8 @@ std::vector<double> most_touched(const FirstTouches& touches, int experts, int r
 }
 
 /// Laws and their draws that are kept; a search over thousands of layers goes on from there.
-constexpr std::size_t kMostKnown = 4096;
-constexpr std::size_t kMostDrawn = 64;
+constexpr std::size_t kMostKnownLaws = 4096;
+constexpr std::size_t kMostDrawnLaws = 64;
 
 /// Drawn once a process: ranks are cut out of the same draws.
 std::vector<double> known_touches(int experts, int top_k, int ranks, double sigma, const GroupLimit& limit) {
@@ -87,8 +87,8 @@ std::vector<double> known_touches(int experts, int top_k, int ranks, double sigm
   if (const auto found = known.find(key); found != known.end()) return found->second;
   const auto draws = std::tuple(experts, top_k, sigma, limit);
   auto touches = drawn.find(draws);
-  if (known.size() >= kMostKnown) known.clear();
-  if (touches == drawn.end() && drawn.size() >= kMostDrawn) drawn.clear();
+  if (known.size() >= kMostKnownLaws) known.clear();
+  if (touches == drawn.end() && drawn.size() >= kMostDrawnLaws) drawn.clear();
   if (touches == drawn.end()) touches = drawn.emplace(draws, draw(experts, top_k, sigma, limit)).first;
   return known.emplace(key, most_touched(touches->second, experts, ranks)).first->second;
 }

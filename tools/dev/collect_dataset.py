@@ -44,7 +44,9 @@ SETUPS = {
     "llm-decode-16": Setup("llm-moe", "onednn", 1, Workload("decode", batch=16, context=256), 220),
     "llm-prefill": Setup("llm-moe", "onednn", 1, Workload("prefill", batch=1, prompt=96), 150),
     "llm-decode-2-threads": Setup("llm-moe", "onednn", 2, Workload("decode", batch=1, context=512), 240, "llm-decode"),
-    "llm-decode-bf16": Setup("llm-moe", "onednn", 1, Workload("decode", batch=1, context=512), 160, "llm-decode", "bf16"),
+    "llm-decode-bf16": Setup(
+        "llm-moe", "onednn", 1, Workload("decode", batch=1, context=512), 160, "llm-decode", dtype="bf16"
+    ),
     "automoe": Setup("automoe-wmt14-en-de", "torch", 1, TRANSLATION, 75),
     "automoe-2-threads": Setup("automoe-wmt14-en-de", "torch", 2, TRANSLATION, 25, "automoe"),
 }
@@ -69,7 +71,8 @@ def genomes_of(name):
 def execute(setup, architectures, hw):
     if setup.runtime == "torch":
         return TorchTranslation(setup.workload, threads=setup.threads, least_runs=4).run(architectures)
-    return Runtime(hw, backend=setup.runtime, dtype=setup.dtype, threads=setup.threads, rounds=2).run(architectures, setup.workload)
+    runtime = Runtime(hw, backend=setup.runtime, dtype=setup.dtype, threads=setup.threads, rounds=2)
+    return runtime.run(architectures, setup.workload)
 
 
 def read_journal(path):

@@ -63,9 +63,7 @@ TEST(LevelStretch, LevelsOfFewGroupsStayAsTheyAre) {
   EXPECT_NE(stretch[0][0], 1);
 }
 
-TEST(LevelStretch, NothingFromNothing) {
-  EXPECT_EQ(level_stretch({}, kCoverage), ScoreInterval::unstretched());
-}
+TEST(LevelStretch, NothingFromNothing) { EXPECT_EQ(level_stretch({}, kCoverage), ScoreInterval::unstretched()); }
 
 }  // namespace
 }  // namespace moecast
