@@ -156,7 +156,8 @@ double uncertain_choices(const std::vector<double>& popularity, double time) {
   return variance;
 }
 
-/// @return experts with a weight, at least k of them.
+}  // namespace
+
 std::size_t check_choice(const std::vector<double>& popularity, int top_k) {
   const std::size_t experts = popularity.size();
   if (top_k < 1 || static_cast<std::size_t>(top_k) > experts) {
@@ -172,8 +173,6 @@ std::size_t check_choice(const std::vector<double>& popularity, int top_k) {
   }
   return weighted;
 }
-
-}  // namespace
 
 std::vector<double> inclusion_probability(const std::vector<double>& popularity, int top_k, Inclusion how) {
   const std::size_t experts = popularity.size();

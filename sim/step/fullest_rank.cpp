@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "models/core/error.h"
+#include "models/routing/group_inclusion.h"
 #include "models/routing/inclusion.h"
 
 namespace moecast {
@@ -23,9 +24,15 @@ struct RankChoice {
   double variance = 0;  ///< of them
 };
 
+GroupInclusion choice_of(const std::vector<double>& popularity, int top_k, const GroupLimit& limit) {
+  if (limit.limits()) return group_inclusion(popularity, top_k, limit);
+  return {inclusion_probability(popularity, top_k),
+          std::vector<double>(static_cast<std::size_t>(std::max(1, limit.groups)), 1.0)};
+}
+
 }  // namespace
 
-FullestRank::FullestRank(int experts, int top_k, int ranks, double sigma) {
+FullestRank::FullestRank(int experts, int top_k, int ranks, double sigma, const GroupLimit& limit) {
   if (ranks < 1 || experts % ranks != 0) throw InputError("ep", "ranks do not divide the experts");
   const auto local = static_cast<std::size_t>(experts / ranks);
   ExpertLoad load;
@@ -34,15 +41,25 @@ FullestRank::FullestRank(int experts, int top_k, int ranks, double sigma) {
   std::mt19937_64 generator(1);
   std::normal_distribution<double> normal;
   std::vector<RankChoice> choices(static_cast<std::size_t>(ranks));
+  const std::size_t each = static_cast<std::size_t>(experts) / static_cast<std::size_t>(std::max(1, limit.groups));
   std::vector<double> untouched;  // probability of each expert to get no row
   for (int draw = 0; draw < kPopularities; ++draw) {
     load.seed = static_cast<std::uint64_t>(draw) + 1;
-    const std::vector<double> chosen = inclusion_probability(expert_popularity(load, experts), top_k);
+    const GroupInclusion routing = choice_of(expert_popularity(load, experts), top_k, limit);
+    const std::vector<double>& chosen = routing.chosen;
     for (std::size_t rank = 0; rank < choices.size(); ++rank) {
       choices[rank] = {};
-      for (std::size_t e = rank * local; e < (rank + 1) * local; ++e) {
-        choices[rank].rows += chosen[e];
-        choices[rank].variance += chosen[e] * (1 - chosen[e]);
+      for (std::size_t e = rank * local; e < (rank + 1) * local;) {
+        // Experts of one group are kept together.
+        const std::size_t group = e / each;
+        const double kept = routing.kept[group];
+        double rows = 0;
+        for (; e < (rank + 1) * local && e / each == group; ++e) {
+          rows += chosen[e];
+          choices[rank].variance += chosen[e] * (1 - chosen[e] / kept);
+        }
+        choices[rank].rows += rows;
+        choices[rank].variance += rows * rows * (1 / kept - 1);
       }
       // All ranks together have top_k rows of every token.
       choices[rank].variance *= std::max(0.0, 1 - choices[rank].rows / top_k);
@@ -74,13 +91,14 @@ FullestRank::FullestRank(int experts, int top_k, int ranks, double sigma) {
   }
 }
 
-std::shared_ptr<const FullestRank> fullest_rank(int experts, int top_k, int ranks, double sigma) {
+std::shared_ptr<const FullestRank> fullest_rank(int experts, int top_k, int ranks, double sigma,
+                                                const GroupLimit& limit) {
   static std::mutex mutex;
-  static std::map<std::tuple<int, int, int, double>, std::shared_ptr<const FullestRank>> known;
+  static std::map<std::tuple<int, int, int, double, GroupLimit>, std::shared_ptr<const FullestRank>> known;
   const std::lock_guard lock(mutex);
   if (known.size() >= kMostRemembered) known.clear();
-  std::shared_ptr<const FullestRank>& rank = known[{experts, top_k, ranks, sigma}];
-  if (!rank) rank = std::make_shared<const FullestRank>(experts, top_k, ranks, sigma);
+  std::shared_ptr<const FullestRank>& rank = known[{experts, top_k, ranks, sigma, limit}];
+  if (!rank) rank = std::make_shared<const FullestRank>(experts, top_k, ranks, sigma, limit);
   return rank;
 }
 

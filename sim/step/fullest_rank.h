@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 
+#include "models/routing/group_limit.h"
 #include "models/routing/load.h"
 #include "models/routing/rank_load.h"
 
@@ -15,7 +16,7 @@ namespace moecast {
 class FullestRank {
  public:
   /// @param sigma  of ln(popularity). @throws InputError when top_k exceeds the experts or ranks do not divide them.
-  FullestRank(int experts, int top_k, int ranks, double sigma);
+  FullestRank(int experts, int top_k, int ranks, double sigma, const GroupLimit& limit = {});
   /// @param tokens  of all ranks, at least 1. Beyond the computed ones rows grow in proportion.
   [[nodiscard]] RankLoad at(double tokens) const;
 
@@ -25,6 +26,7 @@ class FullestRank {
 };
 
 /// The same for equal questions: computed once a process. Safe to ask from several threads.
-std::shared_ptr<const FullestRank> fullest_rank(int experts, int top_k, int ranks, double sigma);
+std::shared_ptr<const FullestRank> fullest_rank(int experts, int top_k, int ranks, double sigma,
+                                                const GroupLimit& limit = {});
 
 }  // namespace moecast

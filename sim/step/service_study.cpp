@@ -97,7 +97,9 @@ std::optional<double> saturation_rate(std::span<const ServiceRequest> all, const
     waiting[i].priority = 0;  // who goes first does not change how many go
     // A service that has run for long is in no lockstep: the first batch has been begun at any time before.
     const double left = static_cast<double>(i) < batch ? random.uniform() : 1;
-    waiting[i].output = std::max<std::int64_t>(1, std::llround(left * static_cast<double>(waiting[i].output)));
+    // One that generates still does: a single token would come of its prompt, without a place among decodes.
+    const std::int64_t least = std::min<std::int64_t>(2, waiting[i].output);
+    waiting[i].output = std::max<std::int64_t>(least, std::llround(left * static_cast<double>(waiting[i].output)));
   }
   ServiceSetup full = setup;
   full.clients = std::nullopt;

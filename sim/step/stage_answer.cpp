@@ -222,7 +222,7 @@ StageAnswer answer_stages(const StepPipeline& pipeline, const StepPipeline* even
   largest.cost.seconds = question.workload.phase == Phase::decode ? times.period_s : times.fill_drain_s;
   if (const double waited = largest.cost.seconds - path_s; waited > 0) {
     largest.operators.push_back(
-        {"pipeline", "waiting for other micro-batches", first.engine().name, 1, Seconds(waited), Origin::fitted});
+        {"pipeline", "waiting for other micro-batches", "pipeline", 1, Seconds(waited), Origin::fitted});
   }
   largest.flops = *std::ranges::max_element(flops);
   // What others compute meanwhile is work of the same kinds.

@@ -225,8 +225,8 @@ class Maker {
     const std::int64_t count = chosen.count;
     const bool even = routing_.sigma <= kEvenSigma && !routing_.load;
     if (even || count > kMostDrawnExperts || count % deployment_.ep != 0) return {};
-    if (!routing_.load && !chosen.limit.limits()) {
-      return [rank = fullest_rank(static_cast<int>(count), chosen.top_k, deployment_.ep, routing_.sigma)](
+    if (!routing_.load) {
+      return [rank = fullest_rank(static_cast<int>(count), chosen.top_k, deployment_.ep, routing_.sigma, chosen.limit)](
                  double tokens) { return rank->at(tokens); };
     }
     return [drawn = draw(chosen)](double tokens) { return drawn->at(tokens); };

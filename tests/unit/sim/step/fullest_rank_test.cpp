@@ -19,11 +19,14 @@ TEST(FullestRank, AgreesWithDrawsTokenByToken) {
   struct Case {
     int experts, top_k, ranks;
     double sigma;
+    GroupLimit limit{};
   };
-  for (const auto& [experts, top_k, ranks, sigma] :
-       {Case{128, 8, 8, 1}, Case{128, 8, 8, 0.1}, Case{8, 2, 8, 1}, Case{256, 8, 16, 2}, Case{64, 6, 4, 0.5}}) {
-    const FullestRank fast(experts, top_k, ranks, sigma);
-    const PlacedExperts drawn(experts, top_k, ranks, 0, log_normal_of(sigma));
+  for (const auto& [experts, top_k, ranks, sigma, limit] :
+       {Case{128, 8, 8, 1}, Case{128, 8, 8, 0.1}, Case{8, 2, 8, 1}, Case{256, 8, 16, 2}, Case{64, 6, 4, 0.5},
+        Case{256, 8, 16, 1, {8, 4}}, Case{256, 8, 4, 1, {8, 4}}, Case{256, 8, 64, 1, {8, 4}},
+        Case{64, 6, 8, 0.5, {8, 3}}}) {
+    const FullestRank fast(experts, top_k, ranks, sigma, limit);
+    const PlacedExperts drawn(experts, top_k, ranks, 0, log_normal_of(sigma), limit);
     for (const double tokens : {64.0, 300.0, 2048.0, 10'000.0}) {
       // Sixty draws of the one and forty of the other scatter by some per cent each. Few rows an expert are not normal:
       // touched experts were up to 8 % off, the fullest expert 15 % at 64 tokens.
