@@ -26,8 +26,6 @@ namespace moecast {
 namespace {
 
 constexpr std::size_t kMostModels = 64;
-/// Share of a step from which on an operator decides how well the step is known.
-constexpr double kNoticed = 0.01;
 constexpr const char* kDraft = "draft.";
 
 class GpuPredictor final : public Predictor {
@@ -311,7 +309,7 @@ class GpuPredictor final : public Predictor {
     const auto width = [&](double unseen) { return (own ? half : std::max(half, unseen)) + answer.assumed; };
     prediction.low = Seconds(seconds * std::exp(-width(engine.tpot_interval[0])));
     prediction.high = Seconds(seconds * std::exp(width(engine.tpot_interval[1])));
-    prediction.origin = origin_of(prediction.operators, seconds);
+    prediction.origin = step_origin(prediction.operators, seconds);
     prediction.flops = Flops(answer.flops);
     prediction.throughput_tokens_per_s = step_tokens(workload) / seconds;
     if (drafts && workload.acceptance && workload.phase != Phase::prefill) {
@@ -336,15 +334,6 @@ class GpuPredictor final : public Predictor {
          {answer.kernels_s - answer.communication_s - answer.router_s - answer.memory_s, "compute"},
          {launch, "launch"}}};
     prediction.bottleneck = std::ranges::max_element(causes)->second;
-  }
-
-  /// The weakest one of what a step takes noticeably long for.
-  static Origin origin_of(const std::vector<OperatorCost>& operators, double seconds) {
-    Origin origin = Origin::fitted;
-    for (const OperatorCost& op : operators) {
-      if (op.latency.value() >= kNoticed * seconds) origin = weakest(origin, op.origin);
-    }
-    return origin;
   }
 
   static void warn(const StepPipeline& pipeline, const Architecture& architecture, const Workload& workload,

@@ -15,6 +15,8 @@ namespace {
 
 /// Of a step: what is left when sums are taken from each other.
 constexpr double kNothing = 1e-12;
+/// Share of a step from which on an operator decides how well the step is known.
+constexpr double kNoticed = 0.01;
 
 bool is_communication(StepGroup group) { return group == StepGroup::communication; }
 bool is_router(const StepOperator& op) { return op.name == "router"; }
@@ -258,6 +260,14 @@ void repeat(StageAnswer& answer, double times) {
     if (cost.flops) cost.flops = *cost.flops * times;
     if (cost.bytes) cost.bytes = *cost.bytes * times;
   }
+}
+
+Origin step_origin(const std::vector<OperatorCost>& operators, double seconds) {
+  Origin origin = Origin::fitted;
+  for (const OperatorCost& op : operators) {
+    if (op.latency.value() >= kNoticed * seconds) origin = weakest(origin, op.origin);
+  }
+  return origin;
 }
 
 }  // namespace moecast

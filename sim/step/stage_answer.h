@@ -57,4 +57,7 @@ void append(StageAnswer& all, const StageAnswer& more);
 /// The same, so many times one after another.
 void repeat(StageAnswer& answer, double times);
 
+/// The weakest origin of what a step of so many seconds takes noticeably long for.
+Origin step_origin(const std::vector<OperatorCost>& operators, double seconds);
+
 }  // namespace moecast
