@@ -186,6 +186,7 @@ SisterFit fit_with_sister(const KernelSamples& samples, const std::shared_ptr<co
   const double high = quantile(signed_errors, 1 - (1 - kSampleCoverage) / 2) / variance;
   for (double& score : model.scores.low) score = std::min({score, low, -1e-3});
   for (double& score : model.scores.high) score = std::max({score, high, 1e-3});
+  // Where the sister is surer than on the whole says nothing of how sure the samples are: only what widens is kept.
   for (auto& levels : model.scores.stretch) {
     for (double& ratio : levels) ratio = std::max(ratio, 1.0);
   }
