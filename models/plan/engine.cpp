@@ -74,6 +74,13 @@ void parse_parallelism(const JsonView& root, EngineSpec& engine) {
     engine.deepep_between_nodes = true;
   }
   const JsonView collectives = root.at("collectives");
+  if (collectives.has("replica_exchange")) {
+    const JsonView exchange = collectives.at("replica_exchange");
+    exchange.refuse_unknown_keys({"tensors", "call_a_replica", "split_rows", "source"});
+    engine.replica_tensors = static_cast<int>(exchange.at("tensors").as_int(1, 8));
+    engine.call_a_replica = exchange.at("call_a_replica").as_bool();
+    engine.split_rows_to_experts = exchange.at("split_rows").as_bool();
+  }
   if (root.has("streams")) {
     const JsonView streams = root.at("streams");
     streams.refuse_unknown_keys({"shared_experts_up_to_rows", "source"});

@@ -56,8 +56,13 @@ struct EngineSpec {
   /// Experts may be spread over some ranks and each be split over the others; else over all, or all split over all.
   bool mixed_expert_parallelism = true;
   bool deepep_between_nodes = false;  ///< rows travel to experts on several nodes by DeepEP, else by collectives
-  bool two_batch_overlap = false;     ///< half of a batch computes while rows of the other half travel by DeepEP
-  double shared_stream_rows = 0;  ///< rows of a step up to which shared experts run beside the routed ones; 0: never
+  /// Tensors that a row takes to the experts of other replicas of attention: itself, and who its experts are.
+  int replica_tensors = 1;
+  bool call_a_replica = false;  ///< replicas with unequally many rows exchange each tensor by one call a replica
+  /// Tensor-parallel ranks of replicas each take a part of the rows to experts that are spread over all ranks.
+  bool split_rows_to_experts = false;
+  bool two_batch_overlap = false;  ///< half of a batch computes while rows of the other half travel by DeepEP
+  double shared_stream_rows = 0;   ///< rows of a step up to which shared experts run beside the routed ones; 0: never
   /// Linear layers in fp8 scale what comes in by constants of the checkpoint; the tables' computed each scale first.
   bool constant_scales = false;
   EnginePipeline pipeline;

@@ -89,6 +89,7 @@ class Maker {
       if (const auto* convolution = std::get_if<ConvolutionBlock>(&block)) add_convolution(*convolution, count);
       if (const auto* own = std::get_if<OwnCostBlock>(&block)) add_own_cost(*own, count);
     }
+    if (std::holds_alternative<MoeBlock>(block) && splits_rows()) reduces = false;  // experts' results are gathered
     if (deployment_.tp > 1 && reduces) all_reduces_ += count;
   }
 
@@ -327,6 +328,12 @@ class Maker {
                [each = reduce.seconds(kElements * dp)](const StepShape& /*shape*/) { return each; });
   }
 
+  /// Calls of a layer's gather and scatter beyond one of each: replicas with prompts have unequally many rows.
+  [[nodiscard]] double more_replica_calls(int ranks) const {
+    const int calls = engine_.call_a_replica ? ranks : 1;
+    return calls * (engine_.replica_tensors + 1) - 2;
+  }
+
   [[nodiscard]] int node_devices() const { return calibration_.device.node_devices; }
 
   void add_communication() {
@@ -351,13 +358,29 @@ class Maker {
       }
       return;
     }
-    const int dp = deployment_.dp;
-    if (dp > 1 && maker_.result.moe_layers > 0) {  // replicas of attention lie across nodes
-      const int nodes = std::min(dp, (stage_ranks(deployment_) + node_devices() - 1) / node_devices());
-      for (const std::string operation : {"all_gather", "reduce_scatter"}) {
-        add_collective(operation, collective_cost(calibration_, operation, dp, nodes), maker_.result.moe_layers,
-                       &StepShape::expert_rows, hidden);
-      }
+    if (deployment_.dp > 1 && maker_.result.moe_layers > 0) add_replica_exchange();  // replicas lie across nodes
+  }
+
+  /// With tensor parallelism too, and experts over all ranks: every rank takes its part of the rows.
+  [[nodiscard]] bool splits_rows() const {
+    return engine_.split_rows_to_experts && deployment_.tp > 1 && deployment_.dp > 1 && deployment_.ep > 1 &&
+           !is_wide();
+  }
+
+  void add_replica_exchange() {
+    const double hidden = value(architecture_.hidden);
+    const double layers = maker_.result.moe_layers;
+    const int ranks = deployment_.dp * (splits_rows() ? deployment_.tp : 1);
+    const int nodes = std::min(ranks, (stage_ranks(deployment_) + node_devices() - 1) / node_devices());
+    for (const std::string operation : {"all_gather", "reduce_scatter"}) {
+      add_collective(operation, collective_cost(calibration_, operation, ranks, nodes), layers, &StepShape::expert_rows,
+                     hidden);
+    }
+    maker_.result.collectives += more_replica_calls(ranks) * layers;
+    if (splits_rows()) {
+      const int tp_nodes = (deployment_.tp + node_devices() - 1) / node_devices();
+      add_collective("experts.all_gather", collective_cost(calibration_, "all_gather", deployment_.tp, tp_nodes),
+                     layers, &StepShape::rows, hidden);
     }
   }
 
