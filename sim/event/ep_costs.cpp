@@ -12,6 +12,7 @@
 #include "sim/cost/kernel/expert_traffic.h"
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/cost/kernel/unfitted_law.h"
+#include "sim/step/expert_operators.h"
 
 namespace moecast {
 namespace {
@@ -292,6 +293,7 @@ class CostMaker {
 
   /// The kernels that run behind the dispatch where they were measured on this shape, else those of whole layers.
   void add_experts() {
+    if (sees_all_rows()) return add_whole_layer();
     std::vector<std::pair<std::string_view, bool>> tries;  // and whether the kernel must be near
     if (layer_.kernel.empty() && layer_.method == DispatchMethod::low_latency) {
       tries.push_back({"wideep_generation_moe", true});
@@ -302,15 +304,12 @@ class CostMaker {
     tries.push_back({"wideep_context_moe", false});
     const double tokens = std::max(1.0, layer_.tokens_per_rank * ranks() / layer_.chunks);
     const RankLoad even = uniform_load(tokens);
-    // A rank that gathered the tokens of all computes its experts' share of them, as tables of whole layers have it.
-    const bool gathered = layer_.exchange == ExchangeAlgorithm::all_gather;
     for (const auto& [name, must_be_near] : tries) {
       const KernelLayout& layout = *find_kernel_layout(name);
-      const bool local = name == "moe" && !gathered;
+      const bool local = name == "moe";
       const KernelRowValues row = local ? local_row(layout, even) : rank_row(layout, tokens);
       KernelWanted wanted{name, "", layer_.kernel, framework_, "", table_formats(layer_.dtype)};
       if (local) wanted.picked_by = rank_row(layout, tokens);
-      if (gathered) wanted.usual = true;
       const ReadyKernel kernel = find(wanted, row);
       if (!kernel) continue;
       if (must_be_near && kernel->compiled.sigma() > kNearShape) continue;
@@ -329,6 +328,39 @@ class CostMaker {
       return;
     }
     missing("experts of " + std::string(to_string(layer_.dtype)));
+  }
+
+  /// A rank that gathered the tokens of all, or is alone, computes its experts' share of them: the law of the closed
+  /// form, asked with what was drawn.
+  [[nodiscard]] bool sees_all_rows() const {
+    return layer_.kernel.empty() && (layer_.exchange == ExchangeAlgorithm::all_gather || ranks() == 1) &&
+           layer_.experts % topology_.ranks() == 0;
+  }
+
+  void add_whole_layer() {
+    ExpertCall call;
+    call.expert.width = layer_.width;
+    call.expert.gated = layer_.matrices == 3;
+    call.count = layer_.experts;
+    call.top_k = static_cast<int>(layer_.top_k);
+    call.width = layer_.hidden;
+    call.dtype = layer_.dtype;
+    call.sigma = layer_.popularity_sigma;
+    call.framework = framework_;
+    call.version = layer_.version;
+    Deployment deployment;
+    deployment.ep = topology_.ranks();
+    deployment.moe_tp = 1;
+    const auto law = whole_layer_experts(call, deployment, *calibration_, result_.notes);
+    if (!law) missing("experts of " + std::string(to_string(layer_.dtype)));
+    const double tokens = std::max(1.0, layer_.tokens_per_rank * ranks() / layer_.chunks);
+    const RankLoad even = uniform_load(tokens);
+    const auto answer = law->best().at(law->row(tokens), even);
+    add_piece("experts", law->best(), answer,
+              layer_.chunks * law->seconds(tokens, even.distinct, even) / std::exp(answer.log_seconds));
+    result_.costs.experts_s = [law = *law, tokens](const RankLoad& load) {
+      return law.seconds(tokens, load.distinct, load);
+    };
   }
 
   /// Experts that a token which reaches a rank uses there, at most.

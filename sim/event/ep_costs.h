@@ -27,6 +27,8 @@ struct EpLayer {
   double tokens_per_rank = 1;     ///< of one batch
   int chunks = 1;                 ///< parts in which experts compute a batch
   double load_variation = 0;      ///< coefficient of variation of the experts' popularity
+  double popularity_sigma = 0;    ///< of ln(popularity of an expert)
+  std::string version;            ///< of the framework's kernels; empty: the newest
   std::string framework;          ///< "vllm"; empty: the one whose tables hold the dispatch
   std::string kernel;             ///< of the experts; empty: the one measured nearest to the shape
   DType dtype = DType::bf16;      ///< of the routed experts

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "models/core/error.h"
 #include "models/plan/graph.h"
@@ -15,6 +16,7 @@
 #include "sim/step/expert_exchange.h"
 #include "sim/step/gpu_predictor.h"
 #include "sim/step/placed_experts.h"
+#include "sim/step/popularity.h"
 
 namespace moecast {
 namespace {
@@ -332,7 +334,8 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.tokens_per_rank = tokens_per_rank;
     layer.chunks = options.chunks;
     layer.load_variation = mean_variation(workload, study.popularity, kind.count);
-    layer.framework = split_backend(plan.deployment.backend).first;
+    layer.popularity_sigma = popularity_sigma(architecture, workload.load);
+    std::tie(layer.framework, layer.version) = split_backend(plan.deployment.backend);
     layer.kernel = options.kernel;
     layer.dtype = dtype;
     layer.shared_dtype = plan.deployment.dtype.value_or(architecture.dtype);

@@ -21,9 +21,6 @@
 namespace moecast {
 namespace {
 
-/// Routing of few tokens follows the experts that they touch, of many the fullest rank; in between both.
-constexpr double kFewTokens = 64;
-constexpr double kManyTokens = 512;
 /// Load law of the tables whose fullest rank is timed.
 constexpr double kSkewedLoad = 1.01;
 constexpr double kVerySkewedLoad = 1.2;
@@ -31,14 +28,6 @@ constexpr double kVerySkewedSigma = 1.3;
 
 /// Experts of a layer whose routing is drawn token by token.
 constexpr std::int64_t kMostDrawn = 1 << 16;
-
-/// An engine that tunes itself runs the fastest kernel.
-double fastest(const std::vector<ReadyKernel>& kernels, const KernelRowValues& row,
-               const std::optional<RankLoad>& load) {
-  double least = kernels.front()->seconds(row, load);
-  for (std::size_t i = 1; i < kernels.size(); ++i) least = std::min(least, kernels[i]->seconds(row, load));
-  return least;
-}
 
 /// All of them, for which runs depends on the step.
 std::string described(const std::vector<ReadyKernel>& kernels) {
@@ -74,6 +63,15 @@ class ExpertMaker {
     made.work = call_.loads.empty() ? work() : exact_work();
     doubt_far_kernel(*few.front(), KernelRowValues(even).set("num_tokens", kUsualRows), made, notes);
     return made;
+  }
+
+  /// nullopt where the machine has no expert kernel.
+  std::optional<WholeLayerExperts> whole_layer(std::vector<std::string>& notes) {
+    const KernelRowValues even = even_row();
+    std::vector<ReadyKernel> few = find_some(even, notes);
+    if (few.empty()) return std::nullopt;
+    if (const std::string guess = few.front()->guess(); !guess.empty()) notes.push_back("experts: " + guess);
+    return law(std::move(few), even);
   }
 
  private:
@@ -226,33 +224,22 @@ class ExpertMaker {
                const StepShape& /*shape*/) { return work; };
   }
 
-  [[nodiscard]] std::function<double(const StepShape&)> of_all_rows(std::vector<ReadyKernel> few,
-                                                                    const KernelRowValues& even) const {
+  [[nodiscard]] WholeLayerExperts law(std::vector<ReadyKernel> few, const KernelRowValues& even) const {
     KernelRowValues skewed = even;
     if (call_.sigma > kEvenSigma) {
       skewed.set(kDistributionColumn, call_.sigma > kVerySkewedSigma ? kVerySkewedLoad : kSkewedLoad);
     }
+    return {std::move(few), find_all(skewed), even, skewed, static_cast<double>(ep_) / call_.top_k};
+  }
+
+  [[nodiscard]] std::function<double(const StepShape&)> of_all_rows(std::vector<ReadyKernel> few,
+                                                                    const KernelRowValues& even) const {
     std::function<RankLoad(double)> fullest = call_.fullest;
     if (call_.placed) fullest = [placed = call_.placed](double rows) { return placed->at(rows); };
-    return [few = std::move(few), many = find_all(skewed), even, skewed, fullest = std::move(fullest),
-            distinct = distinct_experts(), part = call_.share, rank_share = static_cast<double>(ep_) / call_.top_k,
-            tokens = layout_.column("num_tokens")](const StepShape& shape) {
+    return [law = law(std::move(few), even), fullest = std::move(fullest), distinct = distinct_experts(),
+            part = call_.share](const StepShape& shape) {
       const double rows = std::max(1.0, part * shape.expert_rows);
-      const double share = std::clamp(std::log2(rows / kFewTokens) / std::log2(kManyTokens / kFewTokens), 0.0, 1.0);
-      double seconds = 0;
-      if (share < 1) {
-        // The balanced curve where it touches as many experts: a row each.
-        const double touched = distinct(rows);
-        KernelRowValues asked = even;
-        asked.set(tokens, std::max(1.0, touched * rank_share));
-        seconds += (1 - share) * fastest(few, asked, RankLoad{touched, touched, 1});
-      }
-      if (share > 0) {
-        KernelRowValues asked = skewed;
-        const std::optional<RankLoad> load = fullest ? std::optional(fullest(rows)) : std::nullopt;
-        seconds += share * fastest(many, asked.set(tokens, rows), load);
-      }
-      return seconds;
+      return law.seconds(rows, distinct(rows), fullest ? std::optional(fullest(rows)) : std::nullopt);
     };
   }
 
@@ -278,6 +265,12 @@ std::int64_t divide_over(std::int64_t what, int ranks, const std::string& name, 
 void add_experts(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration,
                  StepOperators& operators) {
   operators.operators.push_back(ExpertMaker(call, deployment, calibration).make(operators.notes));
+}
+
+std::optional<WholeLayerExperts> whole_layer_experts(const ExpertCall& call, const Deployment& deployment,
+                                                     const KernelCalibration& calibration,
+                                                     std::vector<std::string>& notes) {
+  return ExpertMaker(call, deployment, calibration).whole_layer(notes);
 }
 
 }  // namespace moecast

@@ -1,10 +1,13 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "sim/step/placed_experts.h"
 #include "sim/step/step_operators.h"
+#include "sim/step/whole_layer_experts.h"
 
 namespace moecast {
 
@@ -35,6 +38,13 @@ struct ExpertCall {
 /// @throws InputError when ranks do not divide the experts or their width, or the profile has no expert kernel at all.
 void add_experts(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration,
                  StepOperators& operators);
+
+/// The law alone of experts that see the rows of all ranks, for whoever draws their loads. nullopt where the profile
+/// has no expert kernel at all. @param notes  what stands in for what.
+/// @throws InputError when ranks do not divide the experts or their width.
+std::optional<WholeLayerExperts> whole_layer_experts(const ExpertCall& call, const Deployment& deployment,
+                                                     const KernelCalibration& calibration,
+                                                     std::vector<std::string>& notes);
 
 /// Spread of ln(popularity) up to which experts are taken to be chosen alike.
 inline constexpr double kEvenSigma = 0.05;

@@ -337,7 +337,6 @@ class Maker {
   [[nodiscard]] int node_devices() const { return calibration_.device.node_devices; }
 
   void add_communication() {
-    const double hidden = value(architecture_.hidden);
     if (deployment_.tp > 1) add_tensor_parallel();
     if (deployment_.dp > 1 && maker_.result.moe_layers > 0 && !is_lone_block(architecture_)) add_agreement();
     if (stage_ranks(deployment_) > node_devices()) {
