@@ -69,7 +69,7 @@ ExpertShares share_experts(const EpPlan& plan, const EpStudy& study, const Devic
   const double calls = layers * study.study.chunks * study.study.batches;
   const double weights = expert * plan.bytes_per_weight / device.bandwidth;
   // A rank that gathered all tokens moves those of others too, however few are its own.
-  const bool gathered = layer.exchange == ExchangeAlgorithm::all_gather;
+  const bool gathered = sees_all_rows(layer.exchange);
   const double alone = gathered ? 0 : calls * std::max(0.0, study.study.costs.experts_s({1, 1, 1}) - weights);
   const double launch = std::min(seconds, alone);
   const double both = memory + compute;

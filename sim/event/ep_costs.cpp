@@ -12,7 +12,10 @@
 #include "sim/cost/kernel/expert_traffic.h"
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/cost/kernel/unfitted_law.h"
+#include "sim/step/collective_cost.h"
 #include "sim/step/expert_operators.h"
+#include "sim/step/linear_layer.h"
+#include "sim/step/usual_efficiency.h"
 
 namespace moecast {
 namespace {
@@ -69,32 +72,37 @@ class CostMaker {
   }
 
   /// Seconds of a linear layer; noted as a piece of the stage.
-  double add_gemm(std::string_view stage, double n, double k, const std::vector<std::string>& formats) {
-    const KernelLayout& layout = *find_kernel_layout("gemm");
-    KernelRowValues row(layout);
-    row.set("m", std::max(1.0, std::round(layer_.tokens_per_rank))).set("n", n).set("k", k);
-    const ReadyKernel gemm = find("gemm", "", framework_, formats, row);
-    if (!gemm) missing(stage);
-    const auto answer = gemm->at(row);
-    add_piece(stage, *gemm, answer);
-    return std::exp(answer.log_seconds);
+  double add_gemm(std::string_view stage, double n, double k, DType format) {
+    const LinearLayer layer = find_linear_layer(*calibration_, {framework_, layer_.version, layer_.constant_scales},
+                                                static_cast<std::int64_t>(n), static_cast<std::int64_t>(k), format);
+    const double rows = std::max(1.0, std::round(layer_.own_rows > 0 ? layer_.own_rows : layer_.tokens_per_rank));
+    const double seconds = layer.seconds(rows);
+    if (!layer.known) {
+      result_.pieces.push_back({std::string(stage), layer.kernel, "", seconds, -kUnknownKernel.spread,
+                                kUnknownKernel.spread, Origin::assumed});
+      return seconds;
+    }
+    KernelRowValues row = layer.row;
+    const auto answer = layer.known->at(row.set("m", rows));
+    add_piece(stage, *layer.known, answer, seconds / std::exp(answer.log_seconds));
+    return seconds;
   }
 
   void add_router() {
-    const std::vector<std::string> formats = table_formats(DType::bf16);
+    const DType format = DType::bf16;
     double& seconds = result_.costs.router_s;
     if (layer_.router_network) {
       double from = input();
       for (const std::int64_t hidden : layer_.router_hidden) {
-        seconds += add_gemm("router", static_cast<double>(hidden), from, formats);
+        seconds += add_gemm("router", static_cast<double>(hidden), from, format);
         from = static_cast<double>(hidden);
       }
-      seconds += add_gemm("router", static_cast<double>(layer_.experts), from, formats);
+      seconds += add_gemm("router", static_cast<double>(layer_.experts), from, format);
       result_.notes.emplace_back("the router is its GEMM in bf16; no table holds the selection of the top k");
     }
     if (!layer_.input) return;
     const auto hidden = static_cast<double>(layer_.hidden);
-    const std::vector<std::string> own = table_formats(layer_.shared_dtype);
+    const DType own = layer_.shared_dtype;
     seconds += add_gemm("router", hidden, input(), own) + add_gemm("router", input(), hidden, own);
     result_.notes.emplace_back("projections to the experts' width and back are counted with the router");
   }
@@ -106,9 +114,10 @@ class CostMaker {
     if (layer_.shared_width == 0) return;
     const auto width = static_cast<double>(layer_.shared_width);
     const double hidden = input();
-    const std::vector<std::string> formats = table_formats(layer_.shared_dtype);
-    result_.costs.shared_s = add_gemm("shared", (layer_.matrices - 1) * width, hidden, formats);
-    result_.costs.shared_s += add_gemm("shared", hidden, width, formats);
+    const DType format = layer_.shared_dtype;
+    result_.costs.shared_s = add_gemm("shared", (layer_.matrices - 1) * width, hidden, format);
+    result_.costs.shared_s += add_gemm("shared", hidden, width, format);
+    if (layer_.shared_gate) result_.costs.shared_s += add_gemm("shared", 1, hidden, format);
   }
 
   /// DeepEP knows nodes of eight devices.
@@ -261,7 +270,32 @@ class CostMaker {
     result_.traffic.dispatch_row_bytes = hidden * element;
   }
 
+  /// The sum of what the experts of all ranks made of rows that every rank has.
+  void add_all_reduce() {
+    const double elements = layer_.tokens_per_rank * ranks() * static_cast<double>(layer_.hidden);
+    const int count = topology_.ranks();
+    const CollectiveCost reduce = topology_.nodes() == 1
+                                      ? engine_all_reduce_cost(*calibration_, framework_, layer_.version, count)
+                                      : collective_cost(*calibration_, "all_reduce", count, topology_.nodes());
+    const auto seconds = [each = reduce.seconds, elements](double imbalance) {
+      return each(std::max(1.0, elements * imbalance));
+    };
+    result_.costs.dispatch_s = [](double) { return 0.0; };
+    result_.costs.combine_s = seconds;
+    result_.costs.combine_start_s = std::min(seconds(1 / std::max(1.0, layer_.tokens_per_rank)), seconds(1));
+    EpPiece piece{"combine", reduce.kernel, "", seconds(1)};
+    if (reduce.answer) {
+      const auto answer = reduce.answer(elements);
+      piece.log_low = answer.log_low - answer.log_seconds;
+      piece.log_high = answer.log_high - answer.log_seconds;
+      piece.origin = answer.origin;
+    }
+    result_.pieces.push_back(std::move(piece));
+    result_.traffic.dispatch_row_bytes = static_cast<double>(layer_.hidden) * kActivationBytes;
+  }
+
   void add_nccl() {
+    if (layer_.exchange == ExchangeAlgorithm::all_reduce && ranks() > 1) return add_all_reduce();
     const KernelLayout& layout = *find_kernel_layout("nccl");
     const auto hidden = static_cast<double>(layer_.hidden);
     constexpr double kElement = 2;
@@ -333,7 +367,7 @@ class CostMaker {
   /// A rank that gathered the tokens of all, or is alone, computes its experts' share of them: the law of the closed
   /// form, asked with what was drawn.
   [[nodiscard]] bool sees_all_rows() const {
-    return layer_.kernel.empty() && (layer_.exchange == ExchangeAlgorithm::all_gather || ranks() == 1) &&
+    return layer_.kernel.empty() && (moecast::sees_all_rows(layer_.exchange) || ranks() == 1) &&
            layer_.experts % topology_.ranks() == 0;
   }
 

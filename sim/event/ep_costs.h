@@ -23,11 +23,14 @@ struct EpLayer {
   std::int64_t experts = 0;
   std::int64_t top_k = 1;
   int matrices = 3;               ///< of an expert: 3 gated, 2 not
-  std::int64_t shared_width = 0;  ///< of all shared experts together; 0: none
+  std::int64_t shared_width = 0;  ///< of a rank, of all shared experts together; 0: none
+  bool shared_gate = false;       ///< each token weighs what they say
   double tokens_per_rank = 1;     ///< of one batch
+  double own_rows = 0;            ///< that attention, router and shared experts of a rank see; 0: tokens_per_rank
   int chunks = 1;                 ///< parts in which experts compute a batch
   double load_variation = 0;      ///< coefficient of variation of the experts' popularity
   double popularity_sigma = 0;    ///< of ln(popularity of an expert)
+  bool constant_scales = false;   ///< of linear layers in fp8, as LinearLayerEngine has it
   std::string version;            ///< of the framework's kernels; empty: the newest
   std::string framework;          ///< "vllm"; empty: the one whose tables hold the dispatch
   std::string kernel;             ///< of the experts; empty: the one measured nearest to the shape

@@ -101,6 +101,16 @@ std::vector<double> slowdowns(const EpOptions& options, int ranks) {
   return factors;
 }
 
+/// How rows of a whole model reach experts inside a node, where nobody says: engines gather those of all replicas of
+/// attention; tensor-parallel ranks have them all.
+ExchangeAlgorithm usual_exchange(const Deployment& deployment, const EpOptions& options, const Topology& measured) {
+  const bool told = options.dispatch || !options.kernel.empty() || options.chunks > 1 || options.batches > 1 ||
+                    options.shadowed_experts > 0;
+  if (told || measured.nodes() > 1 || measured.ranks() < 2) return ExchangeAlgorithm::direct;
+  if (deployment.dp == 1) return ExchangeAlgorithm::all_reduce;
+  return deployment.tp == 1 ? ExchangeAlgorithm::all_gather : ExchangeAlgorithm::direct;
+}
+
 /// What a round of an exchange waits for the one before.
 double round_start_s(const Topology& topology, std::vector<std::string>& notes) {
   const MessageStart start = topology.message_start(topology.nodes() > 1);
@@ -284,7 +294,15 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   const double tokens = step_tokens(workload);
   const double tokens_per_rank = tokens / ranks / options.batches;
   const PlacementSpec placement = placement_of(plan.deployment, options, topology);
-  const bool direct = options.exchange == ExchangeAlgorithm::direct;
+  const bool whole = analytic != nullptr && !is_lone_block(architecture);
+  plan.exchange =
+      options.exchange.value_or(whole ? usual_exchange(plan.deployment, options, measured) : ExchangeAlgorithm::direct);
+  const bool direct = plan.exchange == ExchangeAlgorithm::direct;
+  if (!options.exchange && sees_all_rows(plan.exchange)) {
+    plan.notes.push_back(
+        fmt::format("rows reach experts by {}, as engines have it inside a node: --dispatch says otherwise",
+                    to_string(plan.exchange)));
+  }
   plan.method = options.dispatch.value_or(direct ? usual_dispatch_method(*machine.kernels, measured, tokens_per_rank)
                                                  : DispatchMethod::nccl);
   if (asked.eager) plan.notes.emplace_back(kEagerNote);
@@ -330,17 +348,21 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.top_k = block.router.top_k;
     layer.matrices = expert.gated ? 3 : 2;
     layer.shared_width = block.shared.count * block.shared.expert.width;
+    layer.shared_gate = block.shared.count > 0 && block.shared.gate;
     if (block.dense_residual) layer.shared_width += block.dense_residual->width;
+    layer.shared_width = (layer.shared_width + plan.deployment.tp - 1) / plan.deployment.tp;
     layer.tokens_per_rank = tokens_per_rank;
+    layer.own_rows = tokens / plan.deployment.dp / options.batches;
     layer.chunks = options.chunks;
     layer.load_variation = mean_variation(workload, study.popularity, kind.count);
+    layer.constant_scales = options.constant_scales;
     layer.popularity_sigma = popularity_sigma(architecture, workload.load);
     std::tie(layer.framework, layer.version) = split_backend(plan.deployment.backend);
     layer.kernel = options.kernel;
     layer.dtype = dtype;
     layer.shared_dtype = plan.deployment.dtype.value_or(architecture.dtype);
     layer.method = plan.method;
-    layer.exchange = options.exchange;
+    layer.exchange = plan.exchange;
     EpCosts costs = make_ep_costs(machine.kernels, layer, measured);
     study.policy = policy_of(block, workload, architecture.name);
     if (options.noise == RoutingNoise::none) add_noise_note(block, plan.notes);
@@ -357,7 +379,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.options.slowdown = slowdowns(options, ranks);
     study.options.every_rank = options.every_rank;
     study.options.two_streams = options.chunks > 1 || options.batches > 1;
-    study.options.exchange = options.exchange;
+    study.options.exchange = plan.exchange;
     study.options.flows = options.flows;
     study.options.ranks_per_node = topology.ranks_per_node();
     if (!direct) study.options.round_s = round_start_s(topology, plan.notes);

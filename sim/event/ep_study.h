@@ -22,11 +22,14 @@ namespace moecast {
 /// How the MoE layers of a step are asked about, beyond deployment and workload.
 struct EpOptions {
   int samples = 200;
+  bool constant_scales = false;  ///< of the engine's linear layers, as LinearLayerEngine has it
   std::uint64_t seed = 1;
   int threads = 1;  ///< of the simulation; the result does not depend on it
   /// nullopt: usual_dispatch_method; nccl where the exchange is not direct.
   std::optional<DispatchMethod> dispatch;
-  ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;
+  /// nullopt: inside a node as the engine does (all-gather between replicas of attention, all-reduce of tensor-parallel
+  /// ranks), else direct.
+  std::optional<ExchangeAlgorithm> exchange;
   FlowModel flows = FlowModel::port;
   std::string kernel;  ///< of the experts; empty: the one measured nearest
   PlacementSpec placement;
@@ -60,6 +63,7 @@ struct EpPlan {
   std::vector<int> study_of;     ///< of each MoE layer, in the order of the model
   Deployment deployment;         ///< dp filled in
   DispatchMethod method = DispatchMethod::normal;
+  ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;
   double bytes_per_weight = 2;
   StepAround around;                       ///< what lies around the MoE layers; zero where they are asked about alone
   std::vector<OffloadedLayers> offloaded;  ///< that do not hold all experts

@@ -12,7 +12,8 @@
 namespace moecast {
 namespace {
 
-constexpr std::array<std::string_view, 5> kNames{"direct", "pairwise", "ring", "hierarchical", "all-gather"};
+constexpr std::array<std::string_view, 6> kNames{"direct",       "pairwise",   "ring",
+                                                 "hierarchical", "all-gather", "all-reduce"};
 
 std::size_t index(int at) { return static_cast<std::size_t>(at); }
 
@@ -134,14 +135,17 @@ ExchangeRounds all_to_all_rounds(ExchangeAlgorithm algorithm, const ByteMatrix& 
       add(rounds, pairs_if(forwarded, ranks_per_node, true));
       break;
     }
-    case ExchangeAlgorithm::all_gather: {
+    case ExchangeAlgorithm::all_gather:
+    case ExchangeAlgorithm::all_reduce: {
       std::vector<double> blocks(index(ranks), 0);
       for (int from = 0; from < ranks; ++from) {
         for (int to = 0; to < ranks; ++to) {
           if (from != to) blocks[index(from)] = std::max(blocks[index(from)], bytes.at(from, to));
         }
       }
-      return all_gather_rounds(blocks);
+      if (algorithm == ExchangeAlgorithm::all_reduce) rounds = reduce_scatter_rounds(blocks);
+      for (ExchangeRound& round : all_gather_rounds(blocks)) rounds.push_back(std::move(round));
+      return rounds;
     }
   }
   return rounds;

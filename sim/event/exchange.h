@@ -15,7 +15,12 @@ namespace moecast {
 /// ring: R - 1 rounds, every rank sends to the next one only and passes on what is for others. hierarchical: between
 /// nodes first, to the rank of the sender's index there, then inside nodes. all_gather: every rank's block goes to all
 /// others around the ring, whoever wants it; the way back is a reduce-scatter of equal sums.
-enum class ExchangeAlgorithm { direct, pairwise, ring, hierarchical, all_gather };
+/// all_reduce: every rank has all rows and sums what the experts of all made of them; nothing is dispatched.
+enum class ExchangeAlgorithm { direct, pairwise, ring, hierarchical, all_gather, all_reduce };
+/// Every rank computes its experts' share of the rows of all.
+constexpr bool sees_all_rows(ExchangeAlgorithm algorithm) {
+  return algorithm == ExchangeAlgorithm::all_gather || algorithm == ExchangeAlgorithm::all_reduce;
+}
 std::string_view to_string(ExchangeAlgorithm algorithm);
 std::optional<ExchangeAlgorithm> find_exchange_algorithm(std::string_view name);
 

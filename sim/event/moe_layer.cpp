@@ -56,6 +56,13 @@ int MoeEvents::compute(TaskKind kind, int rank, double seconds, const char* name
   return task;
 }
 
+/// Collectives wait in the engine's one stream: nothing computes beside a gather.
+double MoeEvents::shared_before_s(const MoeLayerCosts& costs) const {
+  return sees_all_rows(options_.exchange) ? costs.shared_s : 0;
+}
+
+double MoeEvents::shared_beside_s(const MoeLayerCosts& costs) const { return costs.shared_s - shared_before_s(costs); }
+
 /// Kernels that take all ranks equally long are one task, unless a picture or a slow rank tells them apart.
 int MoeEvents::route(const MoeLayerCosts& costs, int batch) {
   const int before = ready_[static_cast<std::size_t>(batch)];
@@ -67,7 +74,8 @@ int MoeEvents::route(const MoeLayerCosts& costs, int batch) {
     for (const int last : computing_) {
       if (last >= 0 && last != before && (after.empty() || after.back() != last)) after.push_back(last);
     }
-    const int task = graph_.add_task(TaskKind::kernel, -1, kCompute, costs.before_s + costs.router_s, {}, after);
+    const int task = graph_.add_task(TaskKind::kernel, -1, kCompute,
+                                     costs.before_s + costs.router_s + shared_before_s(costs), {}, after);
     std::fill(computing_.begin(), computing_.end(), task);
     return task;
   }
@@ -80,6 +88,10 @@ int MoeEvents::route(const MoeLayerCosts& costs, int batch) {
       after.clear();
     }
     routed.push_back(compute(TaskKind::kernel, rank, costs.router_s, "route"));
+    if (shared_before_s(costs) > 0) {
+      after.clear();
+      routed.back() = compute(TaskKind::kernel, rank, costs.shared_s, "shared experts");
+    }
   }
   return graph_.add_task(TaskKind::kernel, -1, kCompute, 0, {}, routed);
 }
@@ -91,6 +103,10 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
   after_.push_back(after);
   if (last >= 0 && last != after) after_.push_back(last);
   const int stream = kind == TaskKind::dispatch ? kDispatch : kCombine;
+  if (kind == TaskKind::dispatch && options_.exchange == ExchangeAlgorithm::all_reduce) {  // rows are there
+    last = graph_.add_task(kind, -1, stream, 0, {}, after_);
+    return last;
+  }
   if (options_.exchange != ExchangeAlgorithm::direct) {
     last = exchange_in_rounds(kind, dispatched, start_s, cost, share, stream);
     return last;
@@ -128,7 +144,7 @@ int MoeEvents::exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, d
   const std::vector<int> after = after_;
   // The law's own start holds the first round's, that of an all-gather all of its serial steps.
   const auto steps = static_cast<double>(rounds.size());
-  const bool serial = options_.exchange == ExchangeAlgorithm::all_gather;
+  const bool serial = sees_all_rows(options_.exchange);
   const double round_s = serial ? std::min(options_.round_s, start_s / steps) : options_.round_s;
   const double held = serial ? steps * round_s : round_s;
   return add_rounds(graph_, ports_, rounds, kind, stream, std::max(0.0, start_s - held), round_s, flow / bound,
@@ -192,7 +208,7 @@ void MoeEvents::add_layer(const MoeLayerCosts& costs, std::span<const MoeTraffic
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const int sent = exchange(TaskKind::dispatch, parts[i].dispatch, costs.dispatch_start_s, costs.dispatch_s,
                               share(parts[i]), routed);
-    if (i == 0 && costs.shared_s > 0) {
+    if (i == 0 && shared_beside_s(costs) > 0) {
       for (int rank = 0; rank < ranks_; ++rank) {
         after_.assign(1, routed);
         compute(TaskKind::kernel, rank, costs.shared_s, "shared experts");
@@ -211,7 +227,7 @@ void MoeEvents::add_layer_of_batches(const MoeLayerCosts& costs, std::span<const
     routed.push_back(route(costs, static_cast<int>(b)));
     sent.push_back(
         exchange(TaskKind::dispatch, batches[b].dispatch, costs.dispatch_start_s, costs.dispatch_s, 1, routed.back()));
-    if (costs.shared_s <= 0) continue;
+    if (shared_beside_s(costs) <= 0) continue;
     for (int rank = 0; rank < ranks_; ++rank) {
       after_.assign(1, routed.back());
       compute(TaskKind::kernel, rank, costs.shared_s, "shared experts");

@@ -14,7 +14,7 @@ namespace moecast {
 struct MoeLayerCosts {
   double before_s = 0;                               ///< attention and norms, the mean of all layers, on every rank
   double router_s = 0;                               ///< scores and selection, on every rank
-  double shared_s = 0;                               ///< shared experts, beside dispatch
+  double shared_s = 0;                               ///< shared experts: beside dispatch, before a gather
   std::function<double(const RankLoad&)> experts_s;  ///< routed experts of a rank
   /// Bytes of memory that these read and write; may be empty: then nothing is said of the memory bus.
   std::function<double(const RankLoad&)> experts_bytes;
@@ -80,6 +80,8 @@ class MoeEvents {
                double share, int after);
   int exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, double start_s,
                          const std::function<double(double)>& cost, double share, int stream);
+  [[nodiscard]] double shared_before_s(const MoeLayerCosts& costs) const;
+  [[nodiscard]] double shared_beside_s(const MoeLayerCosts& costs) const;
   int route(const MoeLayerCosts& costs, int batch);
   int experts(const MoeLayerCosts& costs, const MoeTraffic& part, int dispatched);
   int fetch(int rank, int experts, int after);

@@ -109,7 +109,7 @@ double uniform_bound_s(const RoutingStudy& study) {
   const int ranks = study.measured.ranks();
   TrafficOptions options = study.traffic;
   options.own_copy_first = false;
-  if (study.options.exchange == ExchangeAlgorithm::all_gather) {
+  if (sees_all_rows(study.options.exchange)) {
     ByteMatrix gathered(ranks);
     gather_matrix(study.tokens / study.batches, options.dispatch_row_bytes, gathered);
     const ExchangeRounds rounds = all_to_all_rounds(study.options.exchange, gathered, 1);
@@ -181,7 +181,7 @@ void RoutingSimulator::take(int layer, std::int64_t tokens, MoeTraffic& out, Ste
   TrafficCounter& counter = counters_[static_cast<std::size_t>(layer)];
   counter.count(assignment_, traffic_);
   const int ranks = counter.placement().ranks();
-  if (study_.options.exchange == ExchangeAlgorithm::all_gather) {
+  if (sees_all_rows(study_.options.exchange)) {
     if (out.dispatch.ranks() != ranks) out.dispatch = ByteMatrix(ranks);
     gather_matrix(tokens, study_.traffic.dispatch_row_bytes, out.dispatch);
   } else if (traffic_by_node_) {

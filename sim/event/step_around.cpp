@@ -101,6 +101,10 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
   }
   double waits_s = 0;
   for (const OperatorCost& op : whole.operators) {
+    if (op.name == kAgreement) {
+      others_s += op.latency.value() / times;
+      around.operators.push_back(op);
+    }
     if (!is_launch(op)) continue;
     (op.name == kLaunchWait ? waits_s : around.prepared_s) += op.latency.value();
     around.operators.push_back(op);

@@ -16,15 +16,6 @@
 namespace moecast {
 namespace {
 
-/// Least share of a table's linear layer that is left when the computation of its scales is taken out: both were timed
-/// alone, and a launch of each may overlap.
-constexpr double kLeastOfGemm = 0.3;
-/// Rows from which on per-tensor kernels stand for others: on Blackwell a single row takes 14 us longer in them than
-/// two do, whatever the shape, which is no work of the device.
-constexpr double kLeastStandInRows = 2;
-/// Narrowest linear layer of the tables.
-constexpr std::int64_t kNarrowestPart = 32;
-
 void add_once(std::vector<std::string>& texts, const std::string& text) {
   if (std::ranges::find(texts, text) == texts.end()) texts.push_back(text);
 }
@@ -72,67 +63,16 @@ ReadyKernel OperatorMaker::find_first(std::string_view layout, std::initializer_
   return nullptr;
 }
 
-OperatorMaker::Gemm OperatorMaker::gemm_kernel(const std::string& name, std::int64_t n, std::int64_t k, DType wanted) {
-  const KernelLayout& layout = *find_kernel_layout("gemm");
-  KernelRowValues row(layout);
-  row.set("m", 1).set("n", value(std::max(n, kNarrowestPart))).set("k", value(k));
-  ReadyKernel kernel = find("gemm", "", table_formats(wanted), row);
-  // vLLM's fp8_block rows are bound by the host below a thousand rows; a replayed graph is not: per-tensor kernels
-  // of the same shape say what the device takes.
-  ReadyKernel other;
-  const bool host_bound = wanted == DType::fp8_block && (!kernel || kernel->model.key.framework == "vllm");
-  if (host_bound) other = find("gemm", "", {"fp8"}, row);
-  if (!kernel) std::swap(kernel, other);
-  if (!kernel) {
-    kernel = find("gemm", "", {"bfloat16"}, row);
-    if (!kernel) return physics_gemm(n, k, wanted);
-    note(fmt::format("{}: no {} kernel, bf16 stands for it", name, to_string(wanted)));
-  }
-  const std::size_t m = layout.column("m");
-  auto rest = without_scales(*kernel, k);
-  const std::string named = kernel->described() + (rest ? " less its computation of scales" : "");
-  return {named,
-          [kernel, other, row, m, rest = std::move(rest)](double rows) {
-            KernelRowValues asked = row;
-            asked.set(m, std::max(1.0, rows));
-            const double seconds = kernel->seconds(asked);
-            if (rest) return rest(rows, seconds);
-            if (!other) return seconds;
-            asked.set(m, std::max(kLeastStandInRows, rows));
-            return std::min(seconds, other->seconds(asked));
-          },
-          kernel, row};
-}
-
-OperatorMaker::Gemm OperatorMaker::physics_gemm(std::int64_t n, std::int64_t k, DType wanted) const {
-  const auto seconds = [weights = bytes_per_weight(wanted) * value(n) * value(k), wide = value(n), deep = value(k),
-                        device = calibration.device](double rows) {
-    return kUnknownKernel.seconds({weights + kActivationBytes * rows * (wide + deep), 2 * rows * wide * deep}, device);
-  };
-  return {"physics", seconds, nullptr, KernelRowValues(*find_kernel_layout("gemm"))};
-}
-
-std::function<double(double rows, double seconds)> OperatorMaker::without_scales(const ReadyKernelData& gemm,
-                                                                                 std::int64_t k) {
-  if (!engine.constant_scales || gemm.model.key.dtype != "fp8") return nullptr;
-  const KernelLayout& layout = *find_kernel_layout("computescale");
-  KernelRowValues row(layout);
-  row.set("m", 1).set("k", value(k));
-  const KernelKey& key = gemm.model.key;
-  const ReadyKernel scale =
-      find_ready_kernel(calibration, {"computescale", "", "", key.framework, key.version, {"fp8"}, true}, row);
-  if (!scale || scale->model.key.framework != key.framework) return nullptr;
-  return [scale, row, m = layout.column("m")](double rows, double seconds) {
-    KernelRowValues asked = row;
-    asked.set(m, std::max(1.0, rows));
-    return std::max(seconds - scale->seconds(asked), kLeastOfGemm * seconds);
-  };
+LinearLayer OperatorMaker::gemm_kernel(const std::string& name, std::int64_t n, std::int64_t k, DType wanted) {
+  LinearLayer layer = find_linear_layer(calibration, {framework, version, engine.constant_scales}, n, k, wanted);
+  if (layer.in_bf16) note(fmt::format("{}: no {} kernel, bf16 stands for it", name, to_string(wanted)));
+  return layer;
 }
 
 void OperatorMaker::add_gemm(const std::string& name, StepGroup group, std::int64_t n, std::int64_t k, double count,
                              StepRows rows, std::optional<DType> wanted) {
   const DType format = wanted.value_or(dtype);
-  Gemm gemm = gemm_kernel(name, n, k, format);
+  LinearLayer gemm = gemm_kernel(name, n, k, format);
   StepOperator& made = add(name, std::move(gemm.kernel), group, count,
                            [seconds = std::move(gemm.seconds), rows](const StepShape& shape) {
                              const double done = rows_of(rows, shape);

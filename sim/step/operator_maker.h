@@ -9,6 +9,7 @@
 
 #include "sim/cost/kernel/ready_kernel.h"
 #include "sim/step/context_parallel.h"
+#include "sim/step/linear_layer.h"
 #include "sim/step/step_operators.h"
 #include "sim/step/usual_efficiency.h"
 
@@ -45,19 +46,8 @@ struct OperatorMaker {
   /// A linear layer to `n` columns from `k`. @param wanted  of its weights; nullopt: the model's.
   void add_gemm(const std::string& name, StepGroup group, std::int64_t n, std::int64_t k, double count,
                 StepRows rows = StepRows::tokens, std::optional<DType> wanted = std::nullopt);
-  struct Gemm {
-    std::string kernel;
-    std::function<double(double rows)> seconds;
-    ReadyKernel known;    ///< the best one; nullptr: physics
-    KernelRowValues row;  ///< its configuration, at one row
-  };
   /// @param name  for the note where another format stands in.
-  [[nodiscard]] Gemm gemm_kernel(const std::string& name, std::int64_t n, std::int64_t k, DType wanted);
-  /// On a machine of which no linear layer is known.
-  [[nodiscard]] Gemm physics_gemm(std::int64_t n, std::int64_t k, DType wanted) const;
-  /// What is left of an fp8 linear layer's time where the engine does not compute scales; empty: all of it.
-  [[nodiscard]] std::function<double(double rows, double seconds)> without_scales(const ReadyKernelData& gemm,
-                                                                                  std::int64_t k);
+  [[nodiscard]] LinearLayer gemm_kernel(const std::string& name, std::int64_t n, std::int64_t k, DType wanted);
   /// A kernel of no table. No work, no call; its spread widens the interval of the step.
   void add_physics(std::string name, StepGroup group, double count, const UsualEfficiency& usual,
                    std::function<StepWork(const StepShape&)> work);

@@ -185,7 +185,7 @@ void add_recurrent(const RecurrentBlock& block, double count, OperatorMaker& mak
   const auto steps = [](const StepShape& s) { return s.prompts > 0 ? std::max(1.0, s.context / s.prompts) : 1.0; };
   const auto sequences = [](const StepShape& s) { return s.prompts > 0 ? s.prompts : std::max(1.0, s.rows); };
   const auto add_step = [&](const std::string& name, std::int64_t n, std::int64_t k) {
-    OperatorMaker::Gemm kernel = maker.gemm_kernel(name, n, k, maker.dtype);
+    LinearLayer kernel = maker.gemm_kernel(name, n, k, maker.dtype);
     maker
         .add(name, std::move(kernel.kernel), StepGroup::recurrent, count,
              [=, seconds = std::move(kernel.seconds)](const StepShape& s) {

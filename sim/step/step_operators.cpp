@@ -324,7 +324,7 @@ class Maker {
     const int nodes = std::min(dp, (stage_ranks(deployment_) + node_devices() - 1) / node_devices());
     const CollectiveCost reduce = collective_cost(calibration_, "all_reduce", dp, nodes);
     maker_.result.collectives += 1;
-    maker_.add("replicas.all_reduce", reduce.kernel, StepGroup::communication, 1,
+    maker_.add(kAgreement, reduce.kernel, StepGroup::communication, 1,
                [each = reduce.seconds(kElements * dp)](const StepShape& /*shape*/) { return each; });
   }
 

@@ -58,6 +58,9 @@ struct StepOperator {
   Origin origin = Origin::fitted;
 };
 
+/// Operator by which replicas of attention tell each other how many rows each has.
+inline constexpr const char* kAgreement = "replicas.all_reduce";
+
 /// How evenly experts are chosen.
 struct StepRouting {
   double sigma = 1.0;                       ///< of ln(popularity of an expert); 0: all alike

@@ -86,7 +86,9 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
   text("--dispatch", flags.dispatch, "NAME",
        "deepep-low-latency, deepep-normal, nvlink-one-sided, nccl (default: by tokens and cluster)");
   text("--exchange", flags.exchange, "NAME",
-       "direct (default), pairwise, ring, hierarchical, all-gather (and reduce-scatter): of NCCL's kernels");
+       "direct, pairwise, ring, hierarchical, all-gather (and reduce-scatter), all-reduce (of rows that every rank "
+       "has): of "
+       "NCCL's kernels (default: of whole models inside a node as the engine does, else direct)");
   text("--flows", flags.flows, "MODEL",
        "port (default: links carry sums), exact (every pair takes its share of its route; up to 32 ranks)");
   text("--kernel", flags.kernel, "NAME",
@@ -159,8 +161,9 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
                                                   {"deepep-low-latency", "deepep-normal", "nvlink-one-sided", "nccl"});
   }
   if (!flags.exchange.empty()) {
-    options.exchange = known_word<ExchangeAlgorithm>(flags.exchange, "--exchange", find_exchange_algorithm,
-                                                     {"direct", "pairwise", "ring", "hierarchical", "all-gather"});
+    options.exchange =
+        known_word<ExchangeAlgorithm>(flags.exchange, "--exchange", find_exchange_algorithm,
+                                      {"direct", "pairwise", "ring", "hierarchical", "all-gather", "all-reduce"});
   }
   if (!flags.flows.empty()) {
     options.flows = known_word<FlowModel>(flags.flows, "--flows", find_flow_model, {"port", "exact"});
@@ -282,7 +285,8 @@ void add_event_inputs(const EventFlags& flags, const EpOptions& options, std::ve
   };
   inputs.push_back({"engine", std::string("event"), true});
   count("samples", options.samples, flags.samples);
-  inputs.push_back({"exchange", std::string(to_string(options.exchange)), !flags.exchange.empty()});
+  inputs.push_back(
+      {"exchange", std::string(options.exchange ? to_string(*options.exchange) : "usual"), !flags.exchange.empty()});
   inputs.push_back({"flows", flags.flows.empty() ? "port" : flags.flows, !flags.flows.empty()});
   const char* usual = options.placement.kind == PlacementKind::balanced ? "balanced" : "contiguous";
   inputs.push_back({"placement", flags.placement.empty() ? usual : flags.placement, !flags.placement.empty()});

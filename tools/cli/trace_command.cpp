@@ -105,6 +105,9 @@ Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardwa
   if (query.workload.phase == Phase::train) return trace_training(options, query, machine, cluster);
   EpOptions asked = ep_options_of(options.events, query.workload.load.seed);
   asked.every_rank = true;
+  if (const std::string& backend = query.deployment.backend; !backend.empty()) {
+    asked.constant_scales = read_engine(folders.engines, backend).constant_scales;
+  }
   if (system) {
     query.architecture = run_by(*system, query.architecture);
     asked.row_block = system->row_block;

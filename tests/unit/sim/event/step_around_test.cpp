@@ -193,5 +193,40 @@ TEST(StepAround, SaysWhatItCannotSay) {
   EXPECT_NE(step_around(h200_analytic(), deepseek(), divided, decode(64), 1, 58).missing, "");
 }
 
+/// Nothing overlaps and nothing is skewed between ranks: drawn routings make the closed form's step. What is left is
+/// that the law of few tokens is not a straight line over the experts that they touch, and the fullest of few ranks.
+TEST(StepAround, EventsAreTheClosedFormInsideANode) {
+  struct Case {
+    const char* model;
+    int tp, dp;
+    std::int64_t batch;
+    double tolerance;
+  };
+  for (const Case& c : {Case{"qwen3-30b-a3b", 1, 1, 1, 1e-3}, Case{"qwen3-30b-a3b", 1, 1, 64, 3e-3},
+                        Case{"qwen3-30b-a3b", 1, 1, 512, 1e-3}, Case{"qwen3-30b-a3b", 1, 4, 64, 5e-3},
+                        Case{"qwen3-30b-a3b", 4, 1, 64, 5e-3}, Case{"qwen3-30b-a3b", 4, 1, 512, 5e-3},
+                        Case{"deepseek-v3", 8, 1, 64, 0.01}, Case{"deepseek-v3", 1, 8, 256, 0.01}}) {
+    Deployment d;
+    d.tp = c.tp;
+    d.dp = c.dp;
+    d.ep = c.tp * c.dp;
+    d.backend = "vllm";
+    Workload w;
+    w.batch = c.batch;
+    w.context = 1000;
+    w.load.kind = LoadKind::log_normal;
+    w.load.parameter = 1;
+    const Architecture model = zoo_model(c.model);
+    const Prediction closed = h200_analytic().predict(model, d, w);
+    const Prediction drawn = predict_ep(h200_machine(), h200_rails(), model, d, w, samples_of(50), &h200_analytic());
+    ASSERT_TRUE(closed.latency && drawn.latency) << c.model << closed.reason << drawn.reason;
+    RecordProperty(
+        std::string(c.model) + std::to_string(c.tp) + "_" + std::to_string(c.dp) + "_" + std::to_string(c.batch),
+        std::to_string(*drawn.latency / *closed.latency));
+    EXPECT_NEAR(*drawn.latency / *closed.latency, 1, c.tolerance)
+        << c.model << " tp" << c.tp << " dp" << c.dp << " batch " << c.batch;
+  }
+}
+
 }  // namespace
 }  // namespace moecast
