@@ -26,6 +26,9 @@ constexpr double kSkewedLoad = 1.01;
 constexpr double kVerySkewedLoad = 1.2;
 constexpr double kVerySkewedSigma = 1.3;
 
+/// Time over that in bf16 from which a kernel of fewer bytes is suspect.
+constexpr double kSuspectRatio = 1.5;
+
 /// Experts of a layer whose routing is drawn token by token.
 constexpr std::int64_t kMostDrawn = 1 << 16;
 
@@ -56,6 +59,7 @@ class ExpertMaker {
     const std::vector<ReadyKernel> few = find_some(even, notes);
     if (few.empty()) return of_physics();
     if (const std::string guess = few.front()->guess(); !guess.empty()) notes.push_back("experts: " + guess);
+    note_slower_than_bf16(few, even, notes);
     StepOperator made{call_.name, described(few), StepGroup::experts, call_.layers * call_.expert.depth, {}};
     made.seconds = !call_.loads.empty() ? of_exact_rows(few, even)
                    : call_.dispatched   ? of_arrived_rows(few, even)
@@ -82,6 +86,25 @@ class ExpertMaker {
       const double rows = share * shape.expert_rows;
       return StepWork{bytes * distinct(rows) * weights, 2 * rows * rows_per_token * weights};
     };
+  }
+
+  /// Narrower weights are fewer bytes: where tables say that they take longer, the kernel that was timed is at fault,
+  /// and a server may well run another.
+  void note_slower_than_bf16(const std::vector<ReadyKernel>& kernels, const KernelRowValues& even,
+                             std::vector<std::string>& notes) const {
+    if (kernels.front()->model.key.dtype == "bfloat16") return;
+    KernelWanted wanted{"moe", "", "", call_.framework, call_.version, {"bfloat16"}, true};
+    const std::vector<ReadyKernel> wide = find_ready_kernels(calibration_, wanted, even);
+    if (wide.empty() || wide.front()->model.key.framework != kernels.front()->model.key.framework) return;
+    KernelRowValues asked = even;
+    asked.set("num_tokens", kUsualRows);
+    const double ratio = fastest(kernels, asked, std::nullopt) / fastest(wide, asked, std::nullopt);
+    if (ratio < kSuspectRatio) return;
+    notes.push_back(
+        fmt::format("experts: at {:.0f} tokens the tables' {} kernel takes {:.1f} times as long as that in bf16; a "
+                    "server may run a "
+                    "better one",
+                    kUsualRows, kernels.front()->model.key.dtype, ratio));
   }
 
   /// On a machine of which no expert kernel is known: the busiest rank's bytes and arithmetic.

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "models/architecture/zoo.h"
@@ -180,6 +181,23 @@ TEST(GroupLimitedRouting, LoadsTheFullestRankMore) {
     }
   }
   EXPECT_GT(grouped, 1.02 * named(h200->predict(model, d, w), "experts").latency.value());
+}
+
+TEST(StepHonesty, AKernelOfFewerBytesThatIsSlowerIsSuspect) {
+  const auto warned = [](const char* hw, const char* backend, DType dtype) {
+    Deployment d = vllm(1);
+    d.backend = backend;
+    d.dtype = dtype;
+    const Prediction answer = machine(hw)->predict(zoo("mixtral-8x7b"), d, decode(8));
+    return std::ranges::any_of(answer.warnings, [](const std::string& text) {
+      return text.find("times as long as that in bf16") != std::string::npos;
+    });
+  };
+  EXPECT_TRUE(warned("h200-sxm", "vllm-0.24.0", DType::fp8)) << "three times as long in the table";
+  EXPECT_FALSE(warned("h200-sxm", "vllm-0.24.0", DType::fp8_block));
+  EXPECT_FALSE(warned("h200-sxm", "vllm-0.24.0", DType::bf16));
+  EXPECT_FALSE(warned("h200-sxm", "trtllm", DType::fp8));
+  EXPECT_FALSE(warned("b200-sxm", "vllm-0.24.0", DType::fp8));
 }
 
 }  // namespace
