@@ -36,7 +36,32 @@ void require_consistent(const Architecture& architecture, const Deployment& d) {
   }
 }
 
+namespace {
+
+/// Weights of fp8_block have a scale a block of 128 x 128: engines refuse slices of experts that cut through blocks.
+std::string cut_blocks(const Architecture& architecture, const Deployment& d) {
+  constexpr std::int64_t kBlock = 128;
+  const DType dtype = d.dtype.value_or(architecture.expert_dtype.value_or(architecture.dtype));
+  const int slices = expert_tensor_ranks(d);
+  if (dtype != DType::fp8_block || slices <= 1) return {};
+  for (const Layer& layer : architecture.decoder) {
+    for (const Block& block : layer.blocks) {
+      const auto* moe = std::get_if<MoeBlock>(&block);
+      if (moe == nullptr) continue;
+      for (const ExpertGroup& group : moe->experts) {
+        if (group.expert.width % (kBlock * slices) == 0 || group.expert.width % kBlock != 0) continue;
+        return "engines refuse slices of " + std::to_string(group.expert.width / slices) +
+               " of an expert's width in fp8_block: its scales are of blocks of " + std::to_string(kBlock);
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
 std::string not_offered(const Architecture& architecture, const Deployment& d, const EngineSpec& engine) {
+  if (std::string cut = cut_blocks(architecture, d); !cut.empty()) return cut;
   const int ranks = stage_ranks(d);
   if (engine.mixed_expert_parallelism || !has_experts(architecture) || d.ep == 1 || d.ep == ranks) return {};
   return engine.name + " spreads experts over all " + std::to_string(ranks) +

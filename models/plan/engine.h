@@ -38,6 +38,9 @@ struct EngineService {
   double first_token_s = 0;   ///< host part of a first token: of a model with experts; a quarter for others
 };
 
+/// Whose kernels and host answer where nobody names an engine.
+inline constexpr const char* kUsualEngine = "vllm";
+
 /// How an engine passes a step through pipeline stages.
 struct EnginePipeline {
   ExtraLayers extra_layers = ExtraLayers::before_last;

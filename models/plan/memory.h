@@ -6,6 +6,9 @@
 
 namespace moecast {
 
+/// Share of a device's memory that engines use: the rest is for others, and for what their allocator loses.
+inline constexpr double kUsableMemory = 0.9;
+
 /// What one rank has to hold, before any latency is asked for.
 struct MemoryBreakdown {
   Bytes weights;            ///< by precision: routed experts in their own where they have one

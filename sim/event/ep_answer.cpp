@@ -110,8 +110,12 @@ void add_around_warning(const StepAround& around, bool asked, Prediction& predic
         (around.missing.empty() ? std::string() : " (" + around.missing + ")"));
     return;
   }
-  prediction.warnings.emplace_back(
-      "attention, norms, dense layers, head and host take what the analytic engine says, on every rank the same");
+  prediction.warnings.emplace_back("attention, norms, dense layers, head and host take what the analytic engine says");
+  for (const std::string& warning : around.warnings) {
+    if (std::ranges::find(prediction.warnings, warning) == prediction.warnings.end()) {
+      prediction.warnings.push_back(warning);
+    }
+  }
 }
 
 /// @param waits_s  for the host, of the mean step.

@@ -101,6 +101,18 @@ std::vector<double> slowdowns(const EpOptions& options, int ranks) {
   return factors;
 }
 
+/// Tokens of the rank that has most: sequences stay whole.
+double fullest_rows(const Workload& w, int dp) {
+  const auto on_rank = [dp](std::int64_t sequences) { return static_cast<double>((sequences + dp - 1) / dp); };
+  const auto prompt = static_cast<double>(w.prompt);
+  switch (w.phase) {
+    case Phase::prefill: return on_rank(w.batch) * prompt;
+    case Phase::mixed: return on_rank(w.batch) + on_rank(w.prefill_batch) * prompt;
+    case Phase::decode: return on_rank(w.batch);
+    default: return step_tokens(w) / dp;
+  }
+}
+
 /// How rows of a whole model reach experts inside a node, where nobody says: engines gather those of all replicas of
 /// attention; tensor-parallel ranks have them all.
 ExchangeAlgorithm usual_exchange(const Deployment& deployment, const EpOptions& options, const Topology& measured) {
@@ -277,7 +289,9 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     throw InputError("load", "a recorded routing has the noise that it has", "leave out --noise");
   }
   EpPlan plan;
+  const bool whole = analytic != nullptr && !is_lone_block(architecture);
   plan.deployment = spread(asked);
+  if (whole && plan.deployment.backend.empty()) plan.deployment.backend = kUsualEngine;
   const HardwareQuantity* capacity = machine.profile.find("memory_capacity");
   plan.deployment = with_resident_experts(architecture, plan.deployment, workload,
                                           capacity != nullptr ? std::optional(Bytes(capacity->value)) : std::nullopt);
@@ -294,7 +308,6 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   const double tokens = step_tokens(workload);
   const double tokens_per_rank = tokens / ranks / options.batches;
   const PlacementSpec placement = placement_of(plan.deployment, options, topology);
-  const bool whole = analytic != nullptr && !is_lone_block(architecture);
   plan.exchange =
       options.exchange.value_or(whole ? usual_exchange(plan.deployment, options, measured) : ExchangeAlgorithm::direct);
   const bool direct = plan.exchange == ExchangeAlgorithm::direct;
@@ -308,10 +321,11 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   if (asked.eager) plan.notes.emplace_back(kEagerNote);
   const bool deepep = plan.method == DispatchMethod::low_latency || plan.method == DispatchMethod::normal;
   if (analytic != nullptr && deepep && !options.dispatch &&
-      !is_wide_expert_parallelism(plan.deployment, machine.kernels->device.node_devices)) {
+      !(options.deepep_between_nodes &&
+        is_wide_expert_parallelism(plan.deployment, machine.kernels->device.node_devices))) {
     plan.notes.emplace_back(
-        "rows travel by DeepEP; engines that are not told to use it inside a node gather them from all ranks, as the "
-        "analytic engine says: --exchange all-gather");
+        "rows travel by DeepEP; an engine that is not told to use it gathers them from all ranks, as the analytic "
+        "engine says: --exchange all-gather");
   }
   for (Topology* wires : {&topology, &measured}) wires->change_rails(rail_change_of(plan.method));
   for (const std::string& assumed : topology.assumed()) plan.notes.push_back(assumed);
@@ -352,7 +366,8 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     if (block.dense_residual) layer.shared_width += block.dense_residual->width;
     layer.shared_width = (layer.shared_width + plan.deployment.tp - 1) / plan.deployment.tp;
     layer.tokens_per_rank = tokens_per_rank;
-    layer.own_rows = tokens / plan.deployment.dp / options.batches;
+    layer.own_rows =
+        (whole ? fullest_rows(workload, plan.deployment.dp) : tokens / plan.deployment.dp) / options.batches;
     layer.chunks = options.chunks;
     layer.load_variation = mean_variation(workload, study.popularity, kind.count);
     layer.constant_scales = options.constant_scales;

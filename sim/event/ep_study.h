@@ -22,7 +22,8 @@ namespace moecast {
 /// How the MoE layers of a step are asked about, beyond deployment and workload.
 struct EpOptions {
   int samples = 200;
-  bool constant_scales = false;  ///< of the engine's linear layers, as LinearLayerEngine has it
+  bool deepep_between_nodes = false;  ///< of the engine, as EngineSpec has it
+  bool constant_scales = false;       ///< of the engine's linear layers, as LinearLayerEngine has it
   std::uint64_t seed = 1;
   int threads = 1;  ///< of the simulation; the result does not depend on it
   /// nullopt: usual_dispatch_method; nccl where the exchange is not direct.

@@ -99,6 +99,7 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
     if (op.bytes) op.bytes = *op.bytes * times;
     around.operators.push_back(std::move(op));
   }
+  around.warnings = whole.warnings;
   double waits_s = 0;
   for (const OperatorCost& op : whole.operators) {
     if (op.name == kAgreement) {

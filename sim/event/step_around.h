@@ -20,6 +20,7 @@ struct StepAround {
   double log_high = 0;
   Factors factors;                      ///< of all of it
   std::vector<OperatorCost> operators;  ///< of all batches
+  std::vector<std::string> warnings;    ///< of the analytic engine about its step
   std::string missing;                  ///< not empty: why nothing is known of it
 };
 

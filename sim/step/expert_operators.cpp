@@ -66,6 +66,7 @@ class ExpertMaker {
                                         : of_all_rows(few, even);
     made.work = call_.loads.empty() ? work() : exact_work();
     doubt_far_kernel(*few.front(), KernelRowValues(even).set("num_tokens", kUsualRows), made, notes);
+    if (stand_in_) doubt_stand_in(made);
     return made;
   }
 
@@ -191,6 +192,7 @@ class ExpertMaker {
     if (found.empty()) return found;
     notes.push_back(
         fmt::format("experts: no {} kernel, {} stands for it", to_string(call_.dtype), found.front()->model.key.dtype));
+    stand_in_ = true;
     return found;
   }
 
@@ -273,6 +275,7 @@ class ExpertMaker {
   const KernelLayout& layout_ = *find_kernel_layout("moe");
   std::int64_t places_ = 0;  ///< experts and their copies
   std::vector<std::string> formats_;
+  bool stand_in_ = false;  ///< kernels of another format
 };
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "sim/step/gpu_predictor.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -58,7 +60,7 @@ class GpuPredictor final : public Predictor {
     refuse_phase(architecture, asked, workload);
     require_exact_rows(architecture, asked, workload);
     Deployment deployment = with_resident_experts(architecture, asked, workload, capacity());
-    if (deployment.backend.empty()) deployment.backend = "vllm";
+    if (deployment.backend.empty()) deployment.backend = kUsualEngine;
     const EngineSpec& engine = engine_of(deployment.backend);
     deployment.extra_layers = engine.pipeline.extra_layers;
     if (deployment.eager && is_lone_block(architecture)) {
@@ -98,6 +100,12 @@ class GpuPredictor final : public Predictor {
     if (const std::string missing = not_offered(architecture, deployment, engine);
         !missing.empty() && !is_lone_block(architecture)) {
       prediction.warnings.push_back(missing);
+    }
+    if (memory.capacity && !is_lone_block(architecture) && memory.total() > kUsableMemory * *memory.capacity) {
+      prediction.warnings.push_back(fmt::format(
+          "memory: {} of {} a rank; engines leave a tenth to others, and so do serve and recommend: it does not start "
+          "there",
+          format_bytes(memory.total()), format_bytes(*memory.capacity)));
     }
     if (deployment.offload) {
       charge_offload(architecture, deployment, workload, host_link(profile_, *deployment.offload), without, prediction);

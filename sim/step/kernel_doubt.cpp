@@ -12,6 +12,9 @@ namespace {
 
 /// Half width of ln seconds beyond the usual one, from which on it is said.
 constexpr double kNoticedDoubt = 0.05;
+/// Half width of ln seconds where the kernel is one of another format: formats next to each other take up to twice as
+/// long, by bytes and by rates alike.
+constexpr double kOtherFormat = 0.69;
 
 }  // namespace
 
@@ -27,6 +30,11 @@ void doubt_far_kernel(const ReadyKernelData& kernel, const KernelRowValues& usua
   const std::string note = fmt::format("{}: far from every shape that was measured; 90 % lie within a factor of {:.2f}",
                                        op.name, std::exp(half_width));
   if (std::ranges::find(notes, note) == notes.end()) notes.push_back(note);
+}
+
+void doubt_stand_in(StepOperator& op) {
+  op.spread = std::max(op.spread, kOtherFormat);
+  op.origin = Origin::extrapolated;
 }
 
 }  // namespace moecast

@@ -16,4 +16,7 @@ inline constexpr double kUsualRows = 64;
 void doubt_far_kernel(const ReadyKernelData& kernel, const KernelRowValues& usual, StepOperator& op,
                       std::vector<std::string>& notes);
 
+/// Notes in an operator that a kernel of another format stands for its own.
+void doubt_stand_in(StepOperator& op);
+
 }  // namespace moecast

@@ -85,6 +85,7 @@ void OperatorMaker::add_gemm(const std::string& name, StepGroup group, std::int6
     made.spread = kUnknownKernel.spread;
     made.origin = Origin::assumed;
   }
+  if (gemm.in_bf16) doubt_stand_in(made);
   made.work = [rows, wide = value(n), deep = value(k), weight = bytes_per_weight(format)](const StepShape& shape) {
     const double done = rows_of(rows, shape);
     if (done == 0) return StepWork{};

@@ -78,8 +78,8 @@ StepShape decode_shape(const ServiceLoad& load, double requests, const Deploymen
   return decode;
 }
 
-/// The mean chunk of a prompt.
-StepShape prefill_shape(const ServiceLoad& load, const Deployment& d) {
+/// The mean chunk of a prompt. @param replicas  of attention that are at a prompt; others generate.
+StepShape prefill_shape(const ServiceLoad& load, const Deployment& d, int replicas) {
   const double chunk = std::min(load.prompt, kUsualChunk);
   StepShape prefill;
   prefill.context = chunk;
@@ -87,7 +87,8 @@ StepShape prefill_shape(const ServiceLoad& load, const Deployment& d) {
   prefill.prefix = (load.prompt - chunk) / 2;
   prefill = context_share(prefill, d.cp);
   prefill.rows = prefill.context;
-  prefill.expert_rows = chunk * d.dp;
+  const double generating = std::max(1.0, load.concurrency / d.dp);
+  prefill.expert_rows = chunk * replicas + generating * (d.dp - replicas);
   return prefill;
 }
 
@@ -109,9 +110,12 @@ double stall_of(const ServiceTerms& t) { return t.stall_s.value_or(t.prefill_s);
 ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load) {
   ServiceTerms terms = terms_of(model, load);
   const StepShape decode = decode_shape(load, terms.requests, model.deployment());
-  const StepShape prefill = prefill_shape(load, model.deployment());
+  // A prompt of its own; what stalls those that generate are prompts of all replicas.
+  const StepShape prefill = prefill_shape(load, model.deployment(), 1);
+  const int dp = model.deployment().dp;
   terms.decode_s = sum(model.times(decode));
   terms.prefill_s = chunks_of(load) * sum(model.times(prefill));
+  if (dp > 1) terms.stall_s = chunks_of(load) * sum(model.times(prefill_shape(load, model.deployment(), dp)));
   terms.decode_assumed_s = model.assumed_s(decode);
   terms.prefill_assumed_s = chunks_of(load) * model.assumed_s(prefill);
   return terms;
@@ -134,15 +138,16 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load
     schedule.insert(schedule.end(), kind.places.size(), one);
   }
   terms.decode_s = pipeline_times(schedule).period_s;
-  const MicroBatchTimes chunk = times(prefill_shape(load, d));
+  const MicroBatchTimes chunk = times(prefill_shape(load, d, 1));
+  const MicroBatchTimes stalling = times(prefill_shape(load, d, d.dp));
   terms.prefill_s = chunks_of(load) * pipeline_times({&chunk, 1}).longest_path_s;
-  terms.stall_s = chunks_of(load) * std::ranges::max(chunk.stages);
+  terms.stall_s = chunks_of(load) * std::ranges::max(stalling.stages);
   terms.stages = static_cast<double>(pipeline.stages.size());
   terms.layers = terms.moe_layers = 0;
   const StepShape decode = decode_shape(load, terms.requests, d);
   for (const StepModel& stage : pipeline.stages) {
     terms.decode_assumed_s += stage.assumed_s(decode);
-    terms.prefill_assumed_s += chunks_of(load) * stage.assumed_s(prefill_shape(load, d));
+    terms.prefill_assumed_s += chunks_of(load) * stage.assumed_s(prefill_shape(load, d, 1));
     terms.layers += stage.operators().layers;
     terms.moe_layers += stage.operators().moe_layers;
   }

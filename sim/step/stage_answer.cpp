@@ -43,6 +43,15 @@ std::int64_t on_rank(const StepModel& model, std::int64_t sequences) {
   return (sequences + dp - 1) / dp;
 }
 
+/// Tokens of a micro-batch on all replicas: where they do not divide its sequences, some have fewer.
+double tokens_of_all(const StepModel& model, const Workload& w, const MicroBatch& batch) {
+  const std::int64_t dp = model.deployment().dp;
+  const std::int64_t decodes = w.phase == Phase::prefill ? 0 : w.batch;
+  const std::int64_t prompts = w.phase == Phase::decode ? 0 : w.phase == Phase::mixed ? w.prefill_batch : w.batch;
+  return static_cast<double>(std::min(decodes, batch.decodes * dp)) * (1.0 + model.deployment().draft_tokens) +
+         static_cast<double>(std::min(prompts, batch.prompts * dp) * w.prompt);
+}
+
 /// @param fetches  experts come from the host, which has to see the router's choice before it can go on.
 StepShape shape_of(const StepModel& model, const Workload& w, const MicroBatch& batch, bool fetches, StepTerms& terms) {
   const double dp = model.deployment().dp;
@@ -61,6 +70,10 @@ StepShape shape_of(const StepModel& model, const Workload& w, const MicroBatch& 
   terms.launch = fetches ? StepLaunch::eager : model.launch_of(terms.tokens, shape.context > 0);
   shape.rows = fetches ? terms.tokens : model.padded(terms.tokens);
   shape.expert_rows = (cp == 1 ? shape.rows : std::max(shape.rows, all_ranks)) * dp;
+  // Replayed graphs are padded to the fullest rank; eager kernels take the rows that there are.
+  if (terms.launch == StepLaunch::eager && cp == 1) {
+    shape.expert_rows = std::max(shape.rows, tokens_of_all(model, w, batch));
+  }
   return shape;
 }
 

@@ -367,19 +367,22 @@ class Maker {
   }
 
   void add_replica_exchange() {
-    const double hidden = value(architecture_.hidden);
     const double layers = maker_.result.moe_layers;
     const int ranks = deployment_.dp * (splits_rows() ? deployment_.tp : 1);
     const int nodes = std::min(ranks, (stage_ranks(deployment_) + node_devices() - 1) / node_devices());
+    std::map<double, double> layers_of;  // by the width of what is routed
+    for (const RoutedLayers& routed : routed_) layers_of[routed.hidden] += routed.count;
     for (const std::string operation : {"all_gather", "reduce_scatter"}) {
-      add_collective(operation, collective_cost(calibration_, operation, ranks, nodes), layers, &StepShape::expert_rows,
-                     hidden);
+      const CollectiveCost cost = collective_cost(calibration_, operation, ranks, nodes);
+      for (const auto& [width, count] : layers_of) {
+        add_collective(operation, cost, count, &StepShape::expert_rows, width);
+      }
     }
     maker_.result.collectives += more_replica_calls(ranks) * layers;
     if (splits_rows()) {
       const int tp_nodes = (deployment_.tp + node_devices() - 1) / node_devices();
       add_collective("experts.all_gather", collective_cost(calibration_, "all_gather", deployment_.tp, tp_nodes),
-                     layers, &StepShape::rows, hidden);
+                     layers, &StepShape::rows, value(architecture_.hidden));
     }
   }
 

@@ -118,6 +118,7 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, EventFlags flags, c
     const EngineSpec engine = backend.empty() ? EngineSpec{} : read_engine(folders.engines, backend);
     const bool overlaps = around != nullptr && flags.batches.empty() && engine.two_batch_overlap;
     asked.constant_scales = engine.constant_scales;
+    asked.deepep_between_nodes = engine.deepep_between_nodes;
     Prediction prediction =
         overlaps ? predict_ep_overlapped(machine, cluster, query.architecture, query.deployment, query.workload, asked,
                                          around)

@@ -310,7 +310,7 @@ std::string summary_text(const Answer& answer) {
   if (prediction.offload) text += line("offload", offload_line(*prediction.offload));
   text += line("memory", memory_line(prediction.memory));
   text += line("parameters",
-               fmt::format("{} total, {} active; {} a step", format_count(prediction.total_parameters),
+               fmt::format("{} total, {} active; {} a step of a rank", format_count(prediction.total_parameters),
                            format_count(prediction.active_parameters), format_or_dash(prediction.flops, format_flops)));
   return text;
 }

@@ -82,21 +82,22 @@ void refuse_cpu_flags(const QueryOptions& options, const HardwareChoice& hardwar
   refuse(options.numbers.at("--copies"), "--copies", "of a layer in a row are executed on CPUs only");
 }
 
-/// Of a model that has none.
-void refuse_expert_flags(const QueryOptions& options, const Query& query) {
-  if (has_experts(query.architecture)) return;
+void refuse_expert_degrees(const Architecture& architecture, const Deployment& deployment) {
+  if (has_experts(architecture)) return;
   const auto refuse = [&](bool given, const char* flag) {
-    if (given) throw UsageError(flag, query.architecture.name + " has no experts", "leave it out");
+    if (given) throw UsageError(flag, architecture.name + " has no experts", "leave it out");
   };
-  refuse(query.deployment.ep > 1, "--ep");
-  refuse(query.deployment.moe_tp.value_or(1) > 1, "--moe-tp");
-  refuse(query.deployment.redundant_experts > 0, "--redundant-experts");
-  refuse(!options.load.empty(), "--load");
+  refuse(deployment.ep > 1, "--ep");
+  refuse(deployment.moe_tp.value_or(1) > 1, "--moe-tp");
+  refuse(deployment.redundant_experts > 0, "--redundant-experts");
 }
 
 void complete_query(Query& query, const QueryOptions& options, const HardwareChoice& hardware) {
   refuse_cpu_flags(options, hardware);
-  refuse_expert_flags(options, query);
+  refuse_expert_degrees(query.architecture, query.deployment);
+  if (!has_experts(query.architecture) && !options.load.empty()) {
+    throw UsageError("--load", query.architecture.name + " has no experts", "leave it out");
+  }
   fill_in_assumed(query, hardware);
   for (InputValue& input : query.inputs) {
     if (input.name == "load" && options.load.empty()) input.given = false;

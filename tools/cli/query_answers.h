@@ -20,6 +20,9 @@ QueryOptions with_usual_load(QueryOptions options, bool gpu);
 /// @throws UsageError for flags that mean nothing on a GPU.
 void refuse_cpu_flags(const QueryOptions& options, const HardwareChoice& hardware);
 
+/// @throws UsageError for degrees of experts where the model has none.
+void refuse_expert_degrees(const Architecture& architecture, const Deployment& deployment);
+
 /// Fills in what the profile decides and nobody typed, and lists it under the inputs.
 /// @param options  as they were typed.
 void complete_query(Query& query, const QueryOptions& options, const HardwareChoice& hardware);

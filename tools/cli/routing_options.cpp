@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <tuple>
 #include <utility>
@@ -66,6 +67,10 @@ RoutingPolicy policy_of(const RoutingOptions& options, int experts) {
   if (!options.top_k_distribution.empty()) {
     for (const std::string& chance : split_list(options.top_k_distribution, "--top-k-distribution")) {
       policy.top_k_distribution.push_back(parse_number(chance, "--top-k-distribution", 0));
+    }
+    const double sum = std::accumulate(policy.top_k_distribution.begin(), policy.top_k_distribution.end(), 0.0);
+    if (std::abs(sum - 1) > 1e-6) {
+      throw UsageError("--top-k-distribution", fmt::format("adds up to {}", sum), "chances add up to 1");
     }
   }
   return policy;

@@ -33,7 +33,7 @@ void add_deployment_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--kv-link", options.kv_link, "RATE", "link between the two, e.g. 50GB/s");
   add_text_option(command, "--max-batched-tokens", options.batched_tokens, "COUNT",
                   "tokens of a step and rank: decodes and chunks of prompts (default 8192)");
-  add_text_option(command, "--max-sequences", options.sequences, "COUNT", "sequences in a rank's batch (default 256)");
+  add_text_option(command, "--max-sequences", options.sequences, "COUNT", "sequences in a rank's batch (default 1024)");
   add_text_option(command, "--kv-block", options.block, "TOKENS", "of a block of the cache (default 16)");
   add_text_option(command, "--memory-ratio", options.memory_ratio, "RATIO",
                   "of the GPU's memory that the engine uses (default 0.9)");

@@ -69,6 +69,7 @@ ServeSession::ServeSession(const ServeOptions& options) : options_(options), fol
   read_deployment();
   read_goals();
   architecture_ = load_model(options.model, folders_);
+  refuse_expert_degrees(architecture_, deployment_);
   if (!options.max_context.empty()) {
     architecture_.max_context = parse_count(options.max_context, "--max-context", 1, 100'000'000);
   }

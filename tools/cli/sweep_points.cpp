@@ -154,6 +154,7 @@ void SweepPoints::add_part(const QueryOptions& options, std::vector<std::string>
 
 Prediction SweepPoints::answer(const Part& part, std::size_t index) const {
   Query query = part.set.at(index);
+  refuse_expert_degrees(query.architecture, query.deployment);
   fill_in_assumed(query, part.machine->hardware);
   return predict_query(*part.machine->predictor, query, part.options.model, false);
 }

@@ -15,8 +15,6 @@
 namespace moecast {
 namespace {
 
-/// Share of a GPU's memory that engines give to weights and cache.
-constexpr double kUsableMemory = 0.9;
 constexpr int kMostTensorRanks = 8;
 constexpr std::int64_t kMostConcurrency = 1 << 16;
 /// The largest load that meets the goals is found within this part of it.
@@ -56,6 +54,7 @@ class Search {
 
   void examine(const ServiceMachine& machine, const KernelCalibration& kernels, double capacity,
                const EngineSpec& engine, const Deployment& deployment) {
+    if (const std::string cut = not_offered(architecture_, deployment, engine); !cut.empty()) return refuse(cut);
     if (!architecture_.encoder.empty()) return refuse("services of models with an encoder are not supported yet");
     if (const std::string problem =
             beyond_context(architecture_, static_cast<std::int64_t>(goals_.prompt + goals_.output));

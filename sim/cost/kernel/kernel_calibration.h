@@ -12,7 +12,7 @@
 
 namespace moecast {
 
-inline constexpr int kKernelCalibrationVersion = 4;
+inline constexpr int kKernelCalibrationVersion = 5;
 inline constexpr std::string_view kKernelCalibrationFile = "kernels.bin";
 
 /// Every calibrated kernel of one machine. Immutable after loading; safe to share between threads.

@@ -8,6 +8,12 @@
 namespace moecast {
 namespace {
 
+/// Slices of experts among 16 and more tensor-parallel ranks are narrower than what kernels are made for.
+constexpr std::uint8_t rank_level(double expert_ranks, double tensor_ranks) {
+  if (tensor_ranks >= 16) return 4;
+  return expert_ranks <= 1 ? 0 : expert_ranks <= 16 ? 1 : expert_ranks <= 64 ? 2 : 3;
+}
+
 enum Term {
   kHidden,
   kInter,
@@ -259,10 +265,7 @@ class MoeLaw final : public KernelLaw {
                                       : bytes <= 250e6 ? 1
                                       : bytes <= 1e9   ? 2
                                                        : 3),
-            static_cast<std::uint8_t>(v[ep_] <= 1    ? 0
-                                      : v[ep_] <= 16 ? 1
-                                      : v[ep_] <= 64 ? 2
-                                                     : 3),
+            rank_level(v[ep_], v[tp_]),
             static_cast<std::uint8_t>(load <= 0    ? 0
                                       : load < 1.1 ? 1
                                                    : 2)};

@@ -11,7 +11,7 @@ constexpr std::size_t kernel_band(double size) { return size <= 16 ? 0 : size <=
 
 /// Factors beside the band that intervals are kept by, each in a few levels that a law names.
 inline constexpr std::size_t kIntervalFactors = 3;
-inline constexpr std::size_t kIntervalLevels = 4;
+inline constexpr std::size_t kIntervalLevels = 5;
 
 /// Which bounds hold for a row.
 struct IntervalStratum {

@@ -228,5 +228,22 @@ TEST(StepAround, EventsAreTheClosedFormInsideANode) {
   }
 }
 
+TEST(StepAround, PromptsThatDoNotDivideAreTheSameToBothEngines) {
+  Deployment d;
+  d.dp = d.ep = 8;
+  d.backend = "vllm";
+  for (const std::int64_t prompts : {1, 8, 9}) {
+    Workload w;
+    w.phase = Phase::prefill;
+    w.batch = prompts;
+    w.prompt = 2048;
+    const Architecture model = zoo_model("qwen3-30b-a3b");
+    const Prediction closed = h200_analytic().predict(model, d, w);
+    const Prediction drawn = predict_ep(h200_machine(), h200_rails(), model, d, w, samples_of(8), &h200_analytic());
+    EXPECT_NEAR(*drawn.latency / *closed.latency, 1, 0.03) << prompts;
+    EXPECT_THAT(drawn.warnings, testing::Contains(testing::HasSubstr("host of vllm"))) << "of the engine it asked";
+  }
+}
+
 }  // namespace
 }  // namespace moecast

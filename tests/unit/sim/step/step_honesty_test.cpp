@@ -200,5 +200,59 @@ TEST(StepHonesty, AKernelOfFewerBytesThatIsSlowerIsSuspect) {
   EXPECT_FALSE(warned("b200-sxm", "vllm-0.24.0", DType::fp8));
 }
 
+bool warns(const Prediction& answer, const std::string& text) {
+  return std::ranges::any_of(answer.warnings, [&](const std::string& w) { return w.find(text) != std::string::npos; });
+}
+
+TEST(StepHonesty, AnotherFormatsKernelWidensAndIsSaid) {
+  Deployment d = vllm(8);
+  d.ep = 8;
+  d.backend = "trtllm";
+  const auto h200 = machine("h200-sxm");
+  d.dtype = DType::fp8_block;
+  const Prediction own = h200->predict(zoo("qwen3-235b-a22b"), d, decode(64));
+  d.dtype = DType::nvfp4;  // no kernel on a Hopper
+  const Prediction other = h200->predict(zoo("qwen3-235b-a22b"), d, decode(64));
+  EXPECT_TRUE(warns(other, "stands for it"));
+  EXPECT_EQ(other.origin, Origin::extrapolated);
+  EXPECT_EQ(own.origin, Origin::fitted);
+  EXPECT_GT(*other.high / *other.low, 1.7 * (*own.high / *own.low));
+}
+
+TEST(StepHonesty, EnginesRefuseSlicesThatCutThroughBlocksOfScales) {
+  const auto h200 = machine("h200-sxm");
+  Deployment d = vllm(8);
+  d.dtype = DType::fp8_block;
+  EXPECT_TRUE(warns(h200->predict(zoo("qwen3-235b-a22b"), d, decode(8)), "slices of 192"));
+  d.tp = 4;  // 384 are three blocks
+  EXPECT_FALSE(warns(h200->predict(zoo("qwen3-235b-a22b"), d, decode(8)), "slices of"));
+  d.tp = d.ep = 8;  // whole experts
+  EXPECT_FALSE(warns(h200->predict(zoo("qwen3-235b-a22b"), d, decode(8)), "slices of"));
+  d.ep = 1;
+  d.dtype = DType::bf16;
+  EXPECT_FALSE(warns(h200->predict(zoo("qwen3-235b-a22b"), d, decode(8)), "slices of"));
+}
+
+TEST(StepHonesty, MemoryThatNoEngineTakesIsSaid) {
+  const auto h200 = machine("h200-sxm");
+  EXPECT_TRUE(warns(h200->predict(zoo("mixtral-8x7b"), vllm(1), decode(88, 4096)), "leave a tenth"));
+  EXPECT_FALSE(warns(h200->predict(zoo("mixtral-8x7b"), vllm(1), decode(50, 4096)), "leave a tenth"));
+}
+
+TEST(StepHonesty, OnePromptIsNotOneOnEveryReplica) {
+  const auto h200 = machine("h200-sxm");
+  Deployment d = vllm(1);
+  d.dp = d.ep = 8;
+  const auto seconds = [&](std::int64_t prompts) {
+    Workload w = decode(prompts, 0);
+    w.phase = Phase::prefill;
+    w.prompt = 4096;
+    return h200->predict(zoo("qwen3-30b-a3b"), d, w).latency->value();
+  };
+  EXPECT_LT(seconds(1), 0.6 * seconds(8)) << "eight times the rows of experts";
+  EXPECT_GT(seconds(9), 1.1 * seconds(8)) << "one rank has two";
+  EXPECT_LT(seconds(9), 0.8 * seconds(16));
+}
+
 }  // namespace
 }  // namespace moecast

@@ -165,7 +165,7 @@ TEST(KernelCalibrationFile, RefusesWhatIsDamaged) {
     EXPECT_THROW(parse_kernel_calibration(wrong, "x"), InputError) << ratio;
   }
   std::string other = text;
-  other.replace(other.find("\"schema_version\":4"), 18, "\"schema_version\":9");
+  other.replace(other.find("\"schema_version\":5"), 18, "\"schema_version\":9");
   EXPECT_THROW(parse_kernel_calibration(other, "x"), InputError);
 }
 
