@@ -54,6 +54,7 @@ Cluster without_taper(Cluster cluster);
 struct ClusterLink {
   std::string name;      ///< "rank 3 nvlink out", "leaf 1 up"
   double bandwidth = 0;  ///< B/s
+  double scale = 1;      ///< of the bandwidth that it has when nothing is degraded
 };
 
 /// What a message waits for before its bytes flow, and who says so.

@@ -244,6 +244,7 @@ void Topology::scale_link(const std::string& name, double factor) {
     if (link.name != name) continue;
     if (!(factor > 0)) throw InputError("link " + name, "cannot be scaled by " + std::to_string(factor));
     link.bandwidth *= factor;
+    link.scale *= factor;
     return;
   }
   std::vector<std::string_view> names;

@@ -84,7 +84,7 @@ void add_operators(const EpStudy& study, const Means& m, double slow, Prediction
   const MoeLayerCosts& costs = study.study.costs;
   const double fixed = slow * (costs.before_s + costs.router_s + costs.shared_s) * layers * parts;
   for (const EpPiece& piece : study.pieces) {
-    double seconds = piece.seconds * layers * parts;
+    double seconds = slow * piece.seconds * layers * parts;
     OperatorKind kind = OperatorKind::gemm;
     if (piece.stage == "dispatch") {
       seconds = m.dispatch;
@@ -118,11 +118,13 @@ void add_around_warning(const StepAround& around, bool asked, Prediction& predic
   }
 }
 
-/// @param waits_s  for the host, of the mean step.
-void add_around(const StepAround& around, double waits_s, Prediction& prediction, Interval& low, Interval& high) {
+/// @param waits_s  for the host, of the mean step. @param slow  factor on the kernels of the slowest rank.
+void add_around(const StepAround& around, double waits_s, double slow, Prediction& prediction, Interval& low,
+                Interval& high) {
   for (OperatorCost op : around.operators) {
     // The analytic engine's waiting is that for other kernels; fuller ranks hide more of it.
     if (op.name == kLaunchWait && around.launched_s > 0) op.latency = Seconds(waits_s);
+    if (op.name != kLaunchWait && op.name != kPreparation) op.latency = op.latency * slow;
     prediction.operators.push_back(op);
     prediction.origin = weakest(prediction.origin, op.origin);
     low.add(op.latency.value(), op.half_width.value_or(0));
@@ -330,7 +332,7 @@ Prediction predict_plan(const GpuMachine& machine, const Architecture& architect
   }
   const double prepared = plan.around.prepared_s;
   const double waits = d.mean.value() - prepared - mean(device_seconds(plan, all, options.samples));
-  add_around(plan.around, waits, prediction, low, high);
+  add_around(plan.around, waits, slow, prediction, low, high);
   const double waited = add_offload(plan, workload, options, all, d.mean.value(), prediction, low, high);
   launch += prepared + waits;
   prediction.latency = d.mean;

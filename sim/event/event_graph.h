@@ -120,6 +120,8 @@ class NetworkPorts {
   std::span<const Demand> demands(std::span<const Transfer> transfers);
   /// Seconds of the fullest link of the last `demands`.
   [[nodiscard]] double fullest_s() const { return fullest_s_; }
+  /// The same where no link is degraded: what laws know of.
+  [[nodiscard]] double healthy_s() const { return healthy_s_; }
   /// Multiplies what the last `demands` returned.
   void rescale(double factor);
   /// Exact model: one demand a pair of ranks, through all links of its route.
@@ -159,6 +161,7 @@ class NetworkPorts {
   double efficiency_;
   int first_ = 0;
   double fullest_s_ = 0;
+  double healthy_s_ = 0;
   std::vector<double> loads_;
   Routes there_, sender_;
   std::vector<int> scratch_;

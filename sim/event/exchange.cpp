@@ -230,6 +230,7 @@ RoundsCost cost_of_rounds(NetworkPorts& ports, const ExchangeRounds& rounds, int
       carried[link] += demand.amount;
     }
     cost.fullest_s += ports.fullest_s();
+    cost.healthy_s += ports.healthy_s();
     cost.seconds += starts_s[i] + ports.fullest_s();
     for (const Transfer& transfer : rounds[i]) {
       if (transfer.from / ranks_per_node != transfer.to / ranks_per_node) cost.between_nodes += transfer.bytes;

@@ -53,6 +53,7 @@ ExchangeRounds parameter_server_rounds(int ranks, int server, double bytes);
 struct RoundsCost {
   double seconds = 0;        ///< starts of rounds, and the fullest link of each
   double fullest_s = 0;      ///< fullest links alone
+  double healthy_s = 0;      ///< the same where no link is degraded
   double between_nodes = 0;  ///< bytes that leave a node, summed over rounds
   double busiest_bytes = 0;  ///< of the link that takes longest over what it carries, all rounds together
   int busiest_link = -1;     ///< -1: nothing moves

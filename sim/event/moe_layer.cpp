@@ -119,13 +119,15 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
     last = graph_.add_task(kind, -1, stream, ranks_ > 1 ? start_s * share : 0, {}, after_);
     return last;
   }
-  // Alone it ends when the law says; links are filled in proportion.
-  const double whole = cost(bound / (share * uniform_bound_s_));
+  // Alone it ends when the law says; links are filled in proportion. A degraded link takes as many times longer: the
+  // law's better use of links by longer messages is none of its own.
+  const double healthy = ports_.healthy_s();
+  const double whole = cost(healthy / (share * uniform_bound_s_));
   const double flow = std::max(0.0, whole - start_s) * share;
   if (options_.flows == FlowModel::exact) {
-    loads = ports_.flows(way == Way::back ? dispatched.transposed() : dispatched, flow / bound, way);
+    loads = ports_.flows(way == Way::back ? dispatched.transposed() : dispatched, flow / healthy, way);
   } else {
-    ports_.rescale(flow / bound);
+    ports_.rescale(flow / healthy);
   }
   last = graph_.add_task(kind, -1, stream, start_s, loads, after_);
   return last;
@@ -136,10 +138,11 @@ int MoeEvents::exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, d
                                   const std::function<double(double)>& cost, double share, int stream) {
   ExchangeRounds rounds = all_to_all_rounds(options_.exchange, dispatched, options_.ranks_per_node);
   if (kind == TaskKind::combine) rounds = reversed(std::move(rounds));
-  const double bound = cost_of_rounds(ports_, rounds, options_.ranks_per_node, 0).fullest_s;
+  const RoundsCost links = cost_of_rounds(ports_, rounds, options_.ranks_per_node, 0);
+  const double bound = links.fullest_s;
   if (kind == TaskKind::dispatch) dispatch_bound_s_ += bound;
   if (bound <= 0) return graph_.add_task(kind, -1, stream, ranks_ > 1 ? start_s * share : 0, {}, after_);
-  const double whole = cost(bound / (share * uniform_bound_s_));
+  const double whole = cost(links.healthy_s / (share * uniform_bound_s_));
   const double flow = std::max(0.0, whole - start_s) * share;
   const std::vector<int> after = after_;
   // The law's own start holds the first round's, that of an all-gather all of its serial steps.
@@ -147,8 +150,8 @@ int MoeEvents::exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, d
   const bool serial = sees_all_rows(options_.exchange);
   const double round_s = serial ? std::min(options_.round_s, start_s / steps) : options_.round_s;
   const double held = serial ? steps * round_s : round_s;
-  return add_rounds(graph_, ports_, rounds, kind, stream, std::max(0.0, start_s - held), round_s, flow / bound,
-                    options_.flows, after);
+  return add_rounds(graph_, ports_, rounds, kind, stream, std::max(0.0, start_s - held), round_s,
+                    flow / links.healthy_s, options_.flows, after);
 }
 
 /// Copies one after another over the rank's own link. @param after  -1: at once. @return the task; -1: nothing to

@@ -108,10 +108,13 @@ std::span<const Demand> NetworkPorts::demands_of_loads() {
   demands_.clear();
   demand_resources_.clear();
   demand_resources_.reserve(loads_.size());  // spans point into it
-  fullest_s_ = 0;
+  fullest_s_ = healthy_s_ = 0;
   for (std::size_t link = 0; link < loads_.size(); ++link) {
     if (loads_[link] == 0) continue;
-    fullest_s_ = std::max(fullest_s_, loads_[link] / (topology_.links()[link].bandwidth * efficiency_));
+    const ClusterLink& wire = topology_.links()[link];
+    const double seconds = loads_[link] / (wire.bandwidth * efficiency_);
+    fullest_s_ = std::max(fullest_s_, seconds);
+    healthy_s_ = std::max(healthy_s_, seconds * wire.scale);
     demand_resources_.push_back(first_ + static_cast<int>(link));
     demands_.push_back({loads_[link], std::numeric_limits<double>::infinity(), std::span(demand_resources_).last(1)});
   }

@@ -143,6 +143,10 @@ Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardwa
     blame_flag(error, options.query.model);
   }
   written.notes = plan.notes;
+  if (plan.around.launched_s > 0) {
+    written.notes.push_back(fmt::format("launches of the host are not drawn: with them this step takes {} at least",
+                                        format_seconds(Seconds(plan.around.prepared_s + plan.around.launched_s))));
+  }
   if (!plan.around.missing.empty()) written.notes.push_back("MoE layers alone: " + plan.around.missing);
   written.text = writer.finish(fmt::format("moecast: layers of {} on {} ranks of {}, {}", query.architecture.name,
                                            plan.deployment.ep, cluster.name, to_string(plan.method)));

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <string>
 
 #include "models/routing/load.h"
 #include "sim/event/engine.h"
@@ -210,6 +212,26 @@ TEST(MoeLayer, ASlowRankADegradedLinkAndOthersTrafficSlow) {
   RoutingStudy degraded = plain;
   degraded.topology.scale_link("rank 2 port in", 0.5);
   EXPECT_GT(mean_step(degraded), before);
+}
+
+TEST(MoeLayer, ADegradedLinkIsNoLongerMessage) {
+  // A law by which twice the bytes take less than twice as long, as links are used better.
+  RoutingStudy study = study_of(0);
+  study.costs.dispatch_s = study.costs.combine_s = [](double bytes) { return 5e-6 + 80e-6 * std::sqrt(bytes); };
+  const double usual = mean_step(study);
+  RoutingStudy shared = study;
+  shared.background_share = 0.5;
+  RoutingStudy degraded = study;
+  for (int rank = 0; rank < 8; ++rank) {
+    for (const char* way : {" port in", " port out"})
+      degraded.topology.scale_link("rank " + std::to_string(rank) + way, 0.5);
+  }
+  RoutingStudy one = study;
+  one.topology.scale_link("rank 3 port out", 0.5);
+  const double flows = 2 * 80e-6 * 4;  // dispatch and combine of four layers
+  EXPECT_NEAR(mean_step(degraded), usual + flows, 0.1 * flows) << "each takes twice as long";
+  EXPECT_NEAR(mean_step(degraded) / mean_step(shared), 1, 0.01);
+  EXPECT_NEAR(mean_step(one) / mean_step(degraded), 1, 0.05) << "all wait for it";
 }
 
 }  // namespace
