@@ -163,5 +163,13 @@ TEST(ExchangeCommand, RefusesWhatCannotBe) {
   matrix("[[5, 0], [0, 5]]", "sums to nothing");
 }
 
+TEST(ExchangeCommand, TheClosedFormLeavesLinksToOthersToo) {
+  const Finished done = run_moecast({"exchange", "--cluster", "h200-hgx-rail", "--ranks", "8", "--bytes", "64MB",
+                                     "--operation", "all-gather", "--background", "0.5", "--format", "json"});
+  ASSERT_EQ(done.code, 0) << done.err;
+  const Json way = Json::parse(done.out);
+  EXPECT_NEAR(way.at("closed_form_s").get<double>() / way.at("latency_s").get<double>(), 1, 0.01);
+}
+
 }  // namespace
 }  // namespace moecast::test

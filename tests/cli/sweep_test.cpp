@@ -162,6 +162,33 @@ TEST(SweepCommand, ACombinationThatIsAnErrorIsARow) {
   }
 }
 
+TEST(SweepCommand, EveryRowHasItsOwnWarnings) {
+  const Finished swept =
+      run_moecast({"sweep", "--model", "qwen3-235b-a22b", "--hw", "h200-sxm", "--dtype", "fp8_block", "--backend",
+                   "vllm,trtllm", "--tp", "8", "--ep", "2,8", "--batch", "64", "--format", "jsonl"});
+  ASSERT_EQ(swept.code, 0) << swept.err;
+  const std::vector<Json> rows = rows_of(swept.out);
+  ASSERT_EQ(rows.size(), 4U);
+  for (const Json& row : rows) {
+    const bool refused = row.at("backend") == "vllm" && row.at("ep") == 2;
+    const std::string warnings = row.at("warnings").is_string() ? row.at("warnings").get<std::string>() : "";
+    EXPECT_EQ(warnings.find("does not run ep 2") != std::string::npos, refused) << row;
+  }
+}
+
+TEST(SweepCommand, ADenseModelHasNoExpertsToSpread) {
+  const Finished swept = run_moecast({"sweep", "--model", "llama-3.1-70b", "--hw", "h200-sxm", "--tp", "8", "--ep",
+                                      "1,8", "--batch", "8", "--format", "jsonl"});
+  const std::vector<Json> rows = rows_of(swept.out);
+  ASSERT_EQ(rows.size(), 2U) << swept.err;
+  EXPECT_EQ(rows[0].at("status"), "ok");
+  EXPECT_EQ(rows[1].at("status"), "invalid");
+  const Finished served =
+      run_moecast({"serve", "--model", "llama-3.1-70b", "--hw", "h200-sxm", "--tp", "8", "--ep", "8", "--rate", "1"});
+  EXPECT_EQ(served.code, 2);
+  EXPECT_THAT(served.err, testing::HasSubstr("has no experts"));
+}
+
 TEST(SweepCommand, SaysWhenEveryPointIsInvalid) {
   const Finished swept = run_moecast({"sweep", "--model", "qwen3-235b-a22b", "--hw", "h200-sxm", "--ep", "3,7"});
   EXPECT_EQ(swept.code, 0) << swept.err;
@@ -321,7 +348,7 @@ TEST(SweepParquet, RowsStayWhereTheyAreUntilTheyAreConverted) {
   const std::vector<std::string> calls = lines(content(folder + "/calls"));
   ASSERT_EQ(calls.size(), 4U);
   EXPECT_EQ(calls[3], "-m moecast.parquet " + file + ".part " + file +
-                          " --text status,reason,bottleneck,origin --whole hidden,experts,tokens --question " + file +
+                          " --text status,reason,bottleneck,origin,warnings --whole hidden,experts,tokens --question " + file +
                           ".part.json");
 }
 

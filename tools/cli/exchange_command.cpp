@@ -168,7 +168,7 @@ void simulate_way(const Topology& topology, FlowModel model, std::optional<doubl
   NetworkPorts ports(graph, topology);
   way.cost = cost_of_rounds(ports, way.rounds, topology.ranks_per_node(), 0);
   const std::vector<double> starts = starts_of(topology, round_s, way);
-  way.cost.seconds += way.start_s;
+  way.cost.seconds = way.start_s + way.cost.fullest_s / (1 - background);  // others take their share of every link
   add_rounds(graph, ports, way.rounds, TaskKind::collective, 0, starts, 1, model, {});
   ports.leave_to_others(graph, background);
   const EventTimes times = simulate(graph);

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -29,6 +30,26 @@ std::vector<Answer> answer_all(const Predictor& predictor, std::vector<Query> qu
   return answers;
 }
 
+/// Where nobody names a cluster: that there are not as many devices in the one that is known of the machine.
+void warn_of_devices(std::vector<Answer>& answers, const HardwareChoice& hardware, const DataFolders& folders) {
+  constexpr double kUsualNode = 8;
+  std::optional<Cluster> cluster;
+  for (Answer& answer : answers) {
+    const Deployment& d = answer.query.deployment;
+    const double asked = static_cast<double>(d.tp) * d.dp * d.cp * d.pp;
+    if (asked <= kUsualNode) continue;
+    try {
+      if (!cluster) {
+        cluster = choose_cluster("", std::filesystem::path(hardware.folder).filename().string(), folders);
+      }
+      require_devices(*cluster, d);
+    } catch (const UsageError& error) {
+      if (!cluster) return;  // none is known
+      answer.prediction.warnings.push_back(error.problem());
+    }
+  }
+}
+
 std::vector<Answer> ask(const QueryOptions& options, const std::string& cluster_name) {
   const DataFolders folders = find_data_folders(options.data);
   const HardwareChoice hardware = choose_hardware(options.hw, folders);
@@ -46,7 +67,9 @@ std::vector<Answer> ask(const QueryOptions& options, const std::string& cluster_
     query.inputs.push_back({"cluster", cluster->name, true});
   }
   const std::unique_ptr<Predictor> predictor = load_predictor(hardware, folders);
-  return answer_all(*predictor, std::move(queries), options.model);
+  std::vector<Answer> answers = answer_all(*predictor, std::move(queries), options.model);
+  if (hardware.gpu && !cluster) warn_of_devices(answers, hardware, folders);
+  return answers;
 }
 
 int run_predict(const QueryOptions& options, const EventFlags& events, const ExpertEventFlags& experts) {

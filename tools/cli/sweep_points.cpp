@@ -1,6 +1,7 @@
 #include "tools/cli/sweep_points.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cctype>
@@ -163,6 +164,7 @@ Json SweepPoints::blank_row() const {
   Json row = Json::object();
   for (const std::string& column : columns_) row[column] = nullptr;
   row.update(*unknown_);
+  row["warnings"] = nullptr;
   return row;
 }
 
@@ -180,6 +182,9 @@ Json SweepPoints::row(std::size_t index) const {
     note(prediction);
     outcome = outcome_json(prediction);
     if (outcome["reason"].is_string()) outcome["reason"] = one_line(outcome["reason"].get<std::string>());
+    if (!prediction.warnings.empty()) {
+      outcome["warnings"] = one_line(fmt::format("{}", fmt::join(prediction.warnings, "; ")));
+    }
   } catch (const UsageError& error) {
     note_invalid(error.what());
     outcome = *unknown_;
@@ -199,7 +204,7 @@ std::vector<std::string> SweepPoints::text_columns() const {
   for (std::size_t i = 0; i < lists_; ++i) {
     if (!numbers_[i]) text.push_back(columns_[i]);
   }
-  text.insert(text.end(), {"status", "reason", "bottleneck", "origin"});
+  text.insert(text.end(), {"status", "reason", "bottleneck", "origin", "warnings"});
   return text;
 }
 
