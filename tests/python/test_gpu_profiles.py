@@ -41,6 +41,6 @@ def test_a_part_of_the_tables_becomes_a_profile(tmp_path):
     profile = json.loads((out / "a100-sxm" / "profile.json").read_text())
     assert profile["quantities"]["memory_bandwidth"]["value"] == pytest.approx(2.039e12)
     assert (out / "a100-sxm" / "samples" / source.name).exists()
-    assert (out / "a100-sxm" / "kernels.bin").read_bytes().startswith(b'{"schema_version":4')
+    assert (out / "a100-sxm" / "kernels.bin").read_bytes().startswith(b'{"schema_version":5')
     shipped = json.loads((ROOT / "hwprofiles" / "a100-sxm" / "profile.json").read_text())
     assert shipped == profile
