@@ -86,6 +86,22 @@ TEST(ShippedKernels, EveryMachineIsThereAndSmall) {
   }
 }
 
+/// Calibrated without `--sister b200-sxm`, these would answer from physics or from fewer frameworks.
+TEST(ShippedKernels, MachinesOfAGenerationHoldWhatOnlyTheirSisterMeasured) {
+  const KernelCalibration sister = read_kernel_calibration(profile_folder("b200-sxm"), "b200-sxm");
+  for (const char* name : {"b300-sxm", "gb200"}) {
+    const KernelCalibration own = read_kernel_calibration(profile_folder(name), name);
+    for (const KernelModel& wanted : sister.kernels) {
+      EXPECT_TRUE(std::ranges::any_of(own.kernels,
+                                      [&](const KernelModel& k) {
+                                        return k.key.framework == wanted.key.framework &&
+                                               k.key.layout == wanted.key.layout;
+                                      }))
+          << name << " has no " << wanted.key.text();
+    }
+  }
+}
+
 TEST(ShippedKernels, IntervalsCoverNineOfTenRowsOfLeftOutShapes) {
   for (const char* name : {"a100-sxm", "h100-sxm", "h200-sxm", "b200-sxm", "b300-sxm"}) {
     const KernelCalibration calibration = read_kernel_calibration(profile_folder(name), name);
