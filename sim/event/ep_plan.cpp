@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <tuple>
 
 #include "models/core/error.h"
@@ -12,6 +11,7 @@
 #include "models/routing/load.h"
 #include "sim/event/block_routing.h"
 #include "sim/event/ep_study.h"
+#include "sim/event/layer_kinds.h"
 #include "sim/event/layer_popularity.h"
 #include "sim/step/expert_exchange.h"
 #include "sim/step/gpu_predictor.h"
@@ -130,44 +130,6 @@ double round_start_s(const Topology& topology, std::vector<std::string>& notes) 
   const std::string text = fmt::format("a round of the exchange: {:.1f} us assumed", 1e6 * start.seconds);
   if (std::ranges::find(notes, text) == notes.end()) notes.push_back(text);
   return start.seconds;
-}
-
-/// Equal blocks and how often they occur, in the order of the layers.
-struct LayerKind {
-  const MoeBlock* block;
-  std::string name;
-  int count;
-};
-
-struct Kinds {
-  std::vector<LayerKind> kinds;
-  std::vector<int> of_layer;  ///< of each MoE layer
-};
-
-/// Of the stacks that run in the step.
-Kinds kinds_of(const Architecture& architecture, const Workload& workload) {
-  Kinds found;
-  std::vector<LayerKind>& kinds = found.kinds;
-  const auto scan = [&](const std::vector<Layer>& layers, const char* prefix) {
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      for (const Block& block : layers[i].blocks) {
-        const auto* moe = std::get_if<MoeBlock>(&block);
-        if (moe == nullptr) continue;
-        const auto same = std::ranges::find_if(kinds, [&](const LayerKind& kind) { return *kind.block == *moe; });
-        found.of_layer.push_back(static_cast<int>(same - kinds.begin()));
-        if (same != kinds.end()) {
-          ++same->count;
-        } else {
-          kinds.push_back({moe, fmt::format("{}{}.moe", prefix, i), 1});
-        }
-      }
-    }
-  };
-  const bool prompts =
-      workload.phase == Phase::prefill || (workload.phase == Phase::mixed && workload.prefill_batch > 0);
-  if (workload.phase == Phase::encode || prompts) scan(architecture.encoder, "encoder.");
-  if (workload.phase != Phase::encode) scan(architecture.decoder, "layers.");
-  return found;
 }
 
 /// Layers of the trace that layers of the next study take: layer i of the model has those of the trace's layer i modulo
@@ -329,7 +291,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   }
   for (Topology* wires : {&topology, &measured}) wires->change_rails(rail_change_of(plan.method));
   for (const std::string& assumed : topology.assumed()) plan.notes.push_back(assumed);
-  const auto [kinds, of_layer] = kinds_of(architecture, workload);
+  const auto [kinds, of_layer] = layer_kinds(architecture, workload);
   plan.study_of = of_layer;
   if (kinds.empty()) {
     throw InputError(architecture.name, "has no MoE layer", "the event engine of GPUs answers for MoE layers");
