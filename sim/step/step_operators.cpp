@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <memory>
 #include <set>
 #include <span>
@@ -14,15 +13,13 @@
 #include "models/core/count.h"
 #include "models/core/error.h"
 #include "models/plan/token_classes.h"
-#include "sim/cost/kernel/expert_traffic.h"
 #include "sim/step/attention_operators.h"
-#include "sim/step/collective_cost.h"
-#include "sim/step/context_parallel.h"
 #include "sim/step/expert_exchange.h"
 #include "sim/step/expert_operators.h"
 #include "sim/step/fullest_rank.h"
 #include "sim/step/operator_maker.h"
 #include "sim/step/recurrent_operators.h"
+#include "sim/step/step_communication.h"
 
 namespace moecast {
 namespace {
@@ -61,7 +58,7 @@ class Maker {
       maker_.add_gemm("head", StepGroup::head, vocabulary_of_rank(), architecture_.hidden, 1, StepRows::sequences,
                       DType::bf16);
     }
-    add_communication();
+    add_communication({all_reduces_, stage_.embeds, routed_, is_wide(), splits_rows()}, maker_);
     note_version();
     note_physics();
     if (!is_wide()) maker_.result.shared_stream_rows = engine_.shared_stream_rows;  // DeepEP has streams of its own
@@ -241,15 +238,6 @@ class Maker {
                           routing_.load.value_or(log_normal), chosen.limit);
   }
 
-  void add_collective(const std::string& name, const CollectiveCost& cost, double count, double StepShape::* rows,
-                      double columns) {
-    maker_.result.collectives += count;
-    if (!cost.answer) maker_.note(name + ": no measured collective; bytes over the link's bandwidth");
-    maker_.add(
-        name, cost.kernel, StepGroup::communication, count,
-        [seconds = cost.seconds, rows, columns](const StepShape& shape) { return seconds(shape.*rows * columns); });
-  }
-
   /// Another release's kernels, where the one that was asked for was not measured here.
   void note_version() {
     if (maker_.version.empty()) return;
@@ -291,99 +279,12 @@ class Maker {
     return padded_vocabulary(architecture_.vocabulary, deployment_.tp) / deployment_.tp;
   }
 
-  /// Ranks of a tensor-parallel group are neighbours.
-  void add_tensor_parallel() {
-    const int tp = deployment_.tp;
-    const double hidden = value(architecture_.hidden);
-    const int nodes = (tp + node_devices() - 1) / node_devices();
-    const CollectiveCost reduce = nodes == 1
-                                      ? engine_all_reduce_cost(calibration_, maker_.framework, maker_.version, tp)
-                                      : collective_cost(calibration_, "all_reduce", tp, nodes);
-    add_collective("all_reduce", reduce, all_reduces_ + (stage_.embeds ? 1 : 0), &StepShape::rows, hidden);
-    for (const NarrowReduce& narrow : maker_.narrow_reduces) {
-      add_collective(narrow.name, reduce, narrow.count, &StepShape::rows, narrow.columns);
-    }
-    if (architecture_.vocabulary > 0) add_logits(nodes);
-  }
-
-  /// Every rank has its columns of the head's result; the sampler needs all of a row.
-  void add_logits(int nodes) {
-    const CollectiveCost gather = collective_cost(calibration_, "all_gather", deployment_.tp, nodes);
-    maker_.result.collectives += 1;
-    const double columns = value(padded_vocabulary(architecture_.vocabulary, deployment_.tp));
-    maker_.add("logits.all_gather", gather.kernel, StepGroup::communication, 1,
-               [seconds = gather.seconds, columns](const StepShape& shape) {
-                 return seconds(rows_of(StepRows::sequences, shape) * columns);
-               });
-  }
-
-  /// Replicas of attention tell each other how many rows each has, before every step.
-  void add_agreement() {
-    constexpr double kElements = 4;  // 8 bytes a replica: tokens, and whether there is a prompt among them
-    const int dp = deployment_.dp;
-    const int nodes = std::min(dp, (stage_ranks(deployment_) + node_devices() - 1) / node_devices());
-    const CollectiveCost reduce = collective_cost(calibration_, "all_reduce", dp, nodes);
-    maker_.result.collectives += 1;
-    maker_.add(kAgreement, reduce.kernel, StepGroup::communication, 1,
-               [each = reduce.seconds(kElements * dp)](const StepShape& /*shape*/) { return each; });
-  }
-
-  /// Calls of a layer's gather and scatter beyond one of each: replicas with prompts have unequally many rows.
-  [[nodiscard]] double more_replica_calls(int ranks) const {
-    const int calls = engine_.call_a_replica ? ranks : 1;
-    return calls * (engine_.replica_tensors + 1) - 2;
-  }
-
   [[nodiscard]] int node_devices() const { return calibration_.device.node_devices; }
-
-  void add_communication() {
-    if (deployment_.tp > 1) add_tensor_parallel();
-    if (deployment_.dp > 1 && maker_.result.moe_layers > 0 && !is_lone_block(architecture_)) add_agreement();
-    if (stage_ranks(deployment_) > node_devices()) {
-      maker_.result.notes.push_back(
-          fmt::format("nodes of {} devices; collectives between nodes by their law", node_devices()));
-    }
-    if (deployment_.cp > 1) {
-      add_context_parallel(maker_.context_attention, deployment_, engine_, calibration_, maker_.result);
-      return;
-    }
-    if (is_wide() && !routed_.empty() && std::ranges::all_of(routed_, [&](const RoutedLayers& layers) {
-          return add_deepep_exchange(layers, deployment_, calibration_, maker_.result);
-        })) {
-      if (engine_.two_batch_overlap) {
-        maker_.result.overlapped = kDispatchMultiprocessors / calibration_.device.multiprocessors;
-        maker_.note(
-            "two-batch overlap: one half of a batch computes while rows of the other travel, where that is faster");
-      }
-      return;
-    }
-    if (deployment_.dp > 1 && maker_.result.moe_layers > 0) add_replica_exchange();  // replicas lie across nodes
-  }
 
   /// With tensor parallelism too, and experts over all ranks: every rank takes its part of the rows.
   [[nodiscard]] bool splits_rows() const {
     return engine_.split_rows_to_experts && deployment_.tp > 1 && deployment_.dp > 1 && deployment_.ep > 1 &&
            !is_wide();
-  }
-
-  void add_replica_exchange() {
-    const double layers = maker_.result.moe_layers;
-    const int ranks = deployment_.dp * (splits_rows() ? deployment_.tp : 1);
-    const int nodes = std::min(ranks, (stage_ranks(deployment_) + node_devices() - 1) / node_devices());
-    std::map<double, double> layers_of;  // by the width of what is routed
-    for (const RoutedLayers& routed : routed_) layers_of[routed.hidden] += routed.count;
-    for (const std::string operation : {"all_gather", "reduce_scatter"}) {
-      const CollectiveCost cost = collective_cost(calibration_, operation, ranks, nodes);
-      for (const auto& [width, count] : layers_of) {
-        add_collective(operation, cost, count, &StepShape::expert_rows, width);
-      }
-    }
-    maker_.result.collectives += more_replica_calls(ranks) * layers;
-    if (splits_rows()) {
-      const int tp_nodes = (deployment_.tp + node_devices() - 1) / node_devices();
-      add_collective("experts.all_gather", collective_cost(calibration_, "all_gather", deployment_.tp, tp_nodes),
-                     layers, &StepShape::rows, value(architecture_.hidden));
-    }
   }
 
   const Architecture& architecture_;
