@@ -131,7 +131,7 @@ Profile parse_profile_text(std::string_view text, const std::string& where) {
   const JsonView root(document, where);
   check_version(root);
   root.refuse_unknown_keys(
-      {"schema_version", "name", "device", "created", "quantities", "environment", "backends", "notes"});
+      {"schema_version", "name", "device", "created", "quantities", "environment", "backends", "notes", "sister"});
   Profile profile;
   profile.name = root.at("name").as_string();
   profile.device = root.at("device").as_string();
@@ -155,6 +155,7 @@ Profile parse_profile_text(std::string_view text, const std::string& where) {
     const JsonView notes = root.at("notes");
     for (std::size_t i = 0; i < notes.size(); ++i) profile.notes.push_back(notes.at(i).as_string());
   }
+  profile.sister = root.find_string("sister").value_or("");
   return profile;
 }
 
@@ -178,6 +179,7 @@ std::string profile_text(const Profile& profile) {
                                 {"packing", to_string(backend.packing)}});
   }
   json["notes"] = profile.notes;
+  if (!profile.sister.empty()) json["sister"] = profile.sister;
   return dump_json(json);
 }
 

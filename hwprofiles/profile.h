@@ -46,6 +46,7 @@ struct Profile {
   std::map<std::string, std::string> environment;      ///< what timings depend on, unknown left out
   std::vector<ProfileBackend> backends;
   std::vector<std::string> notes;  ///< noise, defects, what is missing
+  std::string sister;  ///< profile of the same generation whose kernels fill the gaps of this one; empty = none
 
   [[nodiscard]] const HardwareQuantity* find(const std::string& quantity) const;
 };

@@ -150,7 +150,7 @@ OperatorShape stage_shape(OperatorKind kind, const std::array<double, 6>& u) {
   s.m = between(0, 11, u[0]);
   s.width = multiple(std::exp2(7 + 6 * u[2]), 32);
   if (kind == OperatorKind::elementwise) s.width = s.hidden;
-  s.head_dim = u[4] < 0.5 ? 64 : 128;
+  s.head_dim = std::fmod(16 * u[4], 1.0) < 0.5 ? 64 : 128;  // u[4] is the footprint too: both sizes at every one
   s.kv_heads = between(0, 3, u[3]);
   s.heads = s.kv_heads * between(0, 2, u[5]);
   if (kind == OperatorKind::attention_decode) {

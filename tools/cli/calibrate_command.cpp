@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
+#include <utility>
 
 #include "hwprofiles/profile.h"
 #include "models/core/error.h"
@@ -22,10 +25,12 @@
 namespace moecast {
 namespace {
 
+constexpr std::string_view kNoSister = "none";
+
 struct CalibrateOptions {
   std::string profile = "this-machine";
   std::vector<std::string> add;
-  std::string sister;
+  std::string sister;  ///< empty: the one that the profile names
   std::string backend;
   std::string layout;
   std::string data;
@@ -62,16 +67,49 @@ std::string error_text(const std::optional<ErrorSummary>& errors) {
                      errors->coverage_90_ratio * errors->n, errors->n);
 }
 
+/// The sister that the profile names: beside it, else by its name.
+std::string remembered_sister(const CalibrateOptions& options, const std::string& folder, const std::string& name) {
+  const std::string beside = folder + "/../" + name;
+  if (std::filesystem::exists(beside + "/profile.json")) return beside;
+  try {
+    return profile_folder(find_data_folders(options.data), name);
+  } catch (const InputError& error) {
+    throw InputError(folder + "/profile.json", "names a sister that is not here: " + name,
+                     "write --sister FOLDER, or --sister none to do without its kernels");
+  }
+}
+
+/// The sister machine of --sister, else of the profile; what --sister says is kept there.
+std::optional<KernelCalibration> sister_calibration(const CalibrateOptions& options, const std::string& folder,
+                                                    Profile& profile) {
+  std::string sister_folder;
+  if (options.sister.empty()) {
+    if (profile.sister.empty()) return std::nullopt;
+    sister_folder = remembered_sister(options, folder, profile.sister);
+    note(fmt::format("beside {}, which the profile names as its sister", profile.sister));
+  } else if (options.sister != kNoSister) {
+    sister_folder = profile_folder(find_data_folders(options.data), options.sister);
+  }
+  std::optional<KernelCalibration> sister;
+  std::string name;
+  if (!sister_folder.empty()) {
+    name = read_profile(sister_folder).name;
+    if (name == profile.name) throw UsageError("--sister", "is the profile itself", "name another machine");
+    sister = read_kernel_calibration(sister_folder, name);
+  }
+  if (profile.sister != name) {
+    profile.sister = name;
+    write_profile(folder, profile);
+  }
+  return sister;
+}
+
 /// Kernels of tables: kernels.bin.
 /// @param added  what --add brought, in `samples` too.
-int calibrate_kernel_samples(const CalibrateOptions& options, const std::string& folder, const Profile& profile,
+int calibrate_kernel_samples(const CalibrateOptions& options, const std::string& folder, Profile profile,
                              const std::vector<KernelSamples>& samples, const std::vector<KernelSamples>& added) {
   const Format format = parse_format(options.format);
-  std::optional<KernelCalibration> sister;
-  if (!options.sister.empty()) {
-    const std::string sister_folder = profile_folder(find_data_folders(options.data), options.sister);
-    sister = read_kernel_calibration(sister_folder, read_profile(sister_folder).name);
-  }
+  const std::optional<KernelCalibration> sister = sister_calibration(options, folder, profile);
   const std::optional<KernelCalibration> earlier = added.empty() ? std::nullopt : earlier_calibration(folder, profile);
   ProgressBar bar;
   const auto start = std::chrono::steady_clock::now();
@@ -171,8 +209,9 @@ int run_calibrate(const CalibrateOptions& options) {
     }
     std::vector<KernelSamples> kernels = read_kernel_samples(chosen);
     const std::vector<KernelSamples> added = add_tables(options, chosen, kernels);
-    if (!kernels.empty() || !options.sister.empty())
-      return calibrate_kernel_samples(options, chosen, read_profile(chosen), kernels, added);
+    Profile profile = read_profile(chosen);
+    if (!kernels.empty() || !options.sister.empty() || !profile.sister.empty())
+      return calibrate_kernel_samples(options, chosen, std::move(profile), kernels, added);
   }
   const std::string folder = choose_hardware(options.profile, folders).folder;
   const Profile profile = read_profile(folder);
@@ -216,7 +255,8 @@ void add_calibrate_command(const Command& app, CommandLine& line) {
                   "with --add: whose kernels these are (default: the file's name)");
   add_text_option(command, "--operator", options->layout, "KIND", "with --add: moe, gemm, ... (default: the columns)");
   add_text_option(command, "--sister", options->sister, "NAME",
-                  "profile of the same generation: kernels with few or no rows learn from it where that helps");
+                  "profile of the same generation: kernels with few or no rows learn from it where that helps; the profile "
+                  "remembers it (none: forget it)");
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT", "table (default), md, csv, json, jsonl");
   command.footer(

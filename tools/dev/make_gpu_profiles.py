@@ -106,7 +106,7 @@ def profile_of(name: str, row: dict, folder: str | None) -> dict:
         notes[0] = OTHER_LICENCE.get(folder, LICENCE)
         if folder not in OTHER_LICENCE:
             notes += DEFECTS + MORE_DEFECTS.get(name, []) + COMMUNICATION_DEFECTS.get(name, [])
-    return {
+    profile = {
         "schema_version": 1,
         "name": name,
         "device": "gpu",
@@ -115,6 +115,9 @@ def profile_of(name: str, row: dict, folder: str | None) -> dict:
         "backends": [],
         "notes": notes,
     }
+    if name in SISTERS:
+        profile["sister"] = SISTERS[name]
+    return profile
 
 
 def main() -> int:
