@@ -67,7 +67,7 @@ KernelPoint gemm_point(const KernelSetting& c, std::int64_t m, std::int64_t n, s
 
 /// Few rows over rings of all sizes: half over the whole range, half where last-level caches end.
 void add_bandwidth_curve(const KernelSetting& c, const PlanOptions& options, std::vector<KernelPoint>& points) {
-  constexpr std::array<std::int64_t, 10> kRows{1, 1, 2, 2, 4, 4, 1, 1, 16, 16};
+  constexpr std::array<std::int64_t, 12> kRows{1, 1, 2, 2, 4, 4, 1, 1, 2, 2, 16, 16};
   constexpr std::array<std::pair<std::int64_t, std::int64_t>, 4> kShapes{
       {{1024, 512}, {704, 768}, {2048, 1024}, {512, 2048}}};
   const int half = std::max(2, options.bandwidth_points / 2);
@@ -77,8 +77,8 @@ void add_bandwidth_curve(const KernelSetting& c, const PlanOptions& options, std
     const double share = static_cast<double>(pair) / (half - 1);
     const double ring = std::exp2(i % 2 == 1 ? 20.5 + 10.3 * share : log_reach - 3.16 + 3.4 * share);
     const auto& [n, k] = kShapes[static_cast<std::size_t>((i / 4 + i) % 4)];
-    points.push_back(
-        gemm_point(c, kRows[static_cast<std::size_t>(i % 10)], n, k, std::min(ring, options.most_ring_bytes), 0, 0));
+    points.push_back(gemm_point(c, kRows[static_cast<std::size_t>(i) % kRows.size()], n, k,
+                                std::min(ring, options.most_ring_bytes), 0, 0));
   }
 }
 

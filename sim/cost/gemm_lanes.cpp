@@ -55,6 +55,12 @@ GemmLanes::GemmLanes(const GemmCalibration& calibration)
   private_cache_ = value(GemmLaw::kPrivateCache);
   pack_ = inverse(GemmLaw::kPack);
   pack_reads_ = value(GemmLaw::kPackReads);
+  one_row_ = value(GemmLaw::kOneRow) - 1;
+  two_rows_ = value(GemmLaw::kTwoRows) - 1;
+  const double near = std::exp(-p(GemmLaw::kScalars + GemmLaw::kNearNode));
+  const double far = std::exp(-p(GemmLaw::kScalars + GemmLaw::kFarNode));
+  near_ = static_cast<float>(near);
+  inverse_far_ = far > near ? static_cast<float>(1 / (far - near)) : 0.0F;
   first_ = static_cast<float>(-p(GemmLaw::kScalars) * std::numbers::log2e);
   double slope = 0;
   for (int i = 0; i < GemmLaw::kNodes; ++i) {
@@ -139,6 +145,16 @@ void GemmLanes::busiest(const Calls& c, const Lane& rows, Lane& busiest) const n
   }
 }
 
+void GemmLanes::few_rows(const Lane& rows, const Lane& seconds_per_byte, Lane& factor) const noexcept {
+  for (int i = 0; i < kLanes; ++i) {
+    const float first = larger_of(rows[i] - 1, 0.0F);
+    const float second = larger_of(3 - rows[i], 0.0F);
+    const float more = rows[i] <= 2 ? one_row_ + (two_rows_ - one_row_) * first : two_rows_ * second;
+    const float far = smaller_of(larger_of((seconds_per_byte[i] - near_) * inverse_far_, 0.0F), 1.0F);
+    factor[i] = 1 + more * far;
+  }
+}
+
 void GemmLanes::physics(const Calls& c, Terms& t) const noexcept {
   round_rows(c.m, t.rows);
   const auto element = static_cast<float>(traits_.element_bytes);
@@ -169,8 +185,10 @@ void GemmLanes::physics(const Calls& c, Terms& t) const noexcept {
   Lane busy;
   passes(c, t.rows, weights, times);
   busiest(c, t.rows, busy);
+  Lane few;
+  few_rows(t.rows, stream, few);
   for (int i = 0; i < kLanes; ++i) {
-    const float streamed = busy[i] * times[i] * weights[i] * stream[i];
+    const float streamed = busy[i] * times[i] * weights[i] * stream[i] * few[i];
     t.compute[i] *= busy[i];
     t.memory[i] = t.packs[i] > 0 ? weights[i] * pack_ + pack_reads_ * streamed : streamed;
     t.row_traffic[i] = input[i] * (input_reads_ * first_input[i] + input_again_ * c.n[i] * next_input[i]) +

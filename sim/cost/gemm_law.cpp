@@ -36,6 +36,8 @@ constexpr std::array<Prior, GemmLaw::kScalars> kPriors{{
     {"private_cache_bytes", 2e6, 0.7},
     {"pack_bytes_per_s", 12e9, 0.7},
     {"pack_read_factor", 1, 0.7},
+    {"one_row_memory_factor", 1, 0.3},
+    {"two_rows_memory_factor", 1, 0.3},
 }};
 
 constexpr std::array<double, GemmLaw::kNodes> kBandwidthPrior{200e9, 150e9, 80e9, 50e9, 40e9, 35e9, 33e9, 30e9,
@@ -114,6 +116,18 @@ double GemmLaw::busiest(double rows, double n) const {
   return (blocks > 0 ? (1 - rest) * share(columns * blocks) : 0) + rest * share(columns);
 }
 
+/// Factor on the time in which weights are read. Between whole rows, which an expectation has, linear.
+double GemmLaw::few_rows(double rows, double seconds_per_byte) const {
+  if (rows >= 3) return 1;
+  const double near = std::exp(-parameters_(kScalars + kNearNode));
+  const double far = std::exp(-parameters_(kScalars + kFarNode));
+  if (far <= near) return 1;
+  const double one = std::exp(parameters_(kOneRow));
+  const double two = std::exp(parameters_(kTwoRows));
+  const double slower = rows <= 2 ? one + (two - one) * std::max(0.0, rows - 1) : two + (1 - two) * (rows - 2);
+  return 1 + (slower - 1) * std::clamp((seconds_per_byte - near) / (far - near), 0.0, 1.0);
+}
+
 double GemmLaw::aliasing(double n) const {
   if (std::fmod(n, kAliasColumns) != 0) return 0;
   if (traits_.packing != WeightPacking::none) return 1;
@@ -137,7 +151,8 @@ GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
   t.call = value(kCall);
   t.compute = 2 * t.rows * t.columns16 * call.k / value(kPeak) * (1 + value(kRows0) / t.rows) *
               (1 + value(kDepth0) / call.k) * (1 + value(kColumns0) / t.columns16);
-  t.memory = t.weights / bandwidth_bytes_per_s(t.footprint);
+  const double seconds_per_byte = 1 / bandwidth_bytes_per_s(t.footprint);
+  t.memory = t.weights * seconds_per_byte * few_rows(t.rows, seconds_per_byte);
   t.row_traffic =
       input / (value(kInputReads) * bandwidth_bytes_per_s(std::max(call.input_footprint_bytes, input))) +
       output / (value(kOutputWrites) * bandwidth_bytes_per_s(std::max(call.output_footprint_bytes, output)));

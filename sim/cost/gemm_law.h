@@ -37,7 +37,8 @@ struct GemmCall {
 
 /// Physics of one GEMM on a CPU:
 ///   comp = b 2 m n16 k / P (1 + m0/m) (1 + k0/k) (1 + n0/n16)
-///   mem  = b p W / BW(F'),  F' = max(F, W) + m k b + 4 m n
+///   mem  = b p W / BW(F') (1 + (s - 1) f),  F' = max(F, W) + m k b + 4 m n
+///   f    = (1 / BW(F') - 1 / BW(4 MB)) / (1 / BW(2 GB) - 1 / BW(4 MB)), 0 to 1: what of the weights comes from memory
 ///   p    = 1 + (r + (q - 1) / (1 + (kr/k)^2)) / (1 + (L/W)^2)         passes over the weights
 ///   rows = m k b / (r BW(A)) + 4 m n / (w BW(O))
 ///   t    = t0 + (comp^q + mem^q)^(1/q) + rows                          weights packed ahead
@@ -45,10 +46,11 @@ struct GemmCall {
 /// n16 = n rounded up to 16, W = bytes of the stored weights, A and O the footprints of input and result (at least
 /// their own bytes). Where a pass serves a block of rows only, m has q whole blocks and perhaps a rest (r = 1): shallow
 /// weights (k below kr) stay in the core's cache from one block to the next, and so do small ones (W below L).
-/// b is what the busiest of t threads has to do, in even shares: 5 blocks of columns on 2 threads give b = 6/5.
-/// Packing reads the weights in short pieces and gets only
-/// 1/g of the streaming bandwidth; the product then reads what has just been packed.
-/// Source: measured on Xeon (AVX-512 and AMX); every coefficient is fitted to the machine at hand.
+/// s is what kernels of one and of two rows take over those of more while weights come from memory (s = 1 from three
+/// rows on): on a Zen 4, oneDNN streams 16, 13 and 21 to 24 GB/s at one, two and more rows; in caches all are alike. b
+/// is what the busiest of t threads has to do, in even shares: 5 blocks of columns on 2 threads give b = 6/5. Packing
+/// reads the weights in short pieces and gets only 1/g of the streaming bandwidth; the product then reads what has just
+/// been packed. Source: measured on Xeon (AVX-512 and AMX); every coefficient is fitted to the machine at hand.
 class GemmLaw {
  public:
   static constexpr int kNodes = 15;
@@ -68,12 +70,17 @@ class GemmLaw {
     kPrivateCache,
     kPack,
     kPackReads,
+    kOneRow,
+    kTwoRows,
     kScalars
   };
   static constexpr int kParameters = kScalars + kNodes;
   /// Footprints at which ln BW is a parameter, in bytes; linear in ln F between them.
   static constexpr std::array<double, kNodes> kNodeBytes{0.5e6, 1e6,  2e6,  4e6,   8e6,   16e6,  24e6,  32e6,
                                                          48e6,  64e6, 96e6, 128e6, 256e6, 512e6, 2048e6};
+  /// Nodes at which weights come from a cache, and from memory.
+  static constexpr int kNearNode = 3;
+  static constexpr int kFarNode = kNodes - 1;
   /// Results are computed this many columns wide whatever the padding of the weights.
   static constexpr double kVectorColumns = 16;
   /// Input rows are read again for every panel of so many columns, results for every panel of so much depth.
@@ -116,6 +123,7 @@ class GemmLaw {
   [[nodiscard]] Terms terms(const GemmCall& call) const;
   [[nodiscard]] double passes(double rows, double k, double weights) const;
   [[nodiscard]] double busiest(double rows, double n) const;
+  [[nodiscard]] double few_rows(double rows, double seconds_per_byte) const;
   GemmTraits traits_;
   Eigen::VectorXd parameters_;  ///< natural logarithms, SI units
 };

@@ -113,14 +113,20 @@ double fullest_rows(const Workload& w, int dp) {
   }
 }
 
-/// How rows of a whole model reach experts inside a node, where nobody says: engines gather those of all replicas of
-/// attention; tensor-parallel ranks have them all.
-ExchangeAlgorithm usual_exchange(const Deployment& deployment, const EpOptions& options, const Topology& measured) {
+/// The engine has DeepEP carry rows between nodes.
+bool by_deepep(const GpuMachine& machine, const Deployment& deployment, const EpOptions& options) {
+  return options.deepep_between_nodes && is_wide_expert_parallelism(deployment, machine.kernels->device.node_devices);
+}
+
+/// How rows of a whole model reach experts, where nobody says: engines gather those of all replicas of attention;
+/// tensor-parallel ranks have them all, or each its part.
+ExchangeAlgorithm usual_exchange(const GpuMachine& machine, const Deployment& deployment, const EpOptions& options) {
   const bool told = options.dispatch || !options.kernel.empty() || options.chunks > 1 || options.batches > 1 ||
                     options.shadowed_experts > 0;
-  if (told || measured.nodes() > 1 || measured.ranks() < 2) return ExchangeAlgorithm::direct;
+  if (told || deployment.ep < 2 || by_deepep(machine, deployment, options)) return ExchangeAlgorithm::direct;
   if (deployment.dp == 1) return ExchangeAlgorithm::all_reduce;
-  return deployment.tp == 1 ? ExchangeAlgorithm::all_gather : ExchangeAlgorithm::direct;
+  const bool parts = deployment.tp == 1 || options.split_rows;
+  return parts ? ExchangeAlgorithm::all_gather : ExchangeAlgorithm::direct;
 }
 
 /// What a round of an exchange waits for the one before.
@@ -271,20 +277,17 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
   const double tokens_per_rank = tokens / ranks / options.batches;
   const PlacementSpec placement = placement_of(plan.deployment, options, topology);
   plan.exchange =
-      options.exchange.value_or(whole ? usual_exchange(plan.deployment, options, measured) : ExchangeAlgorithm::direct);
+      options.exchange.value_or(whole ? usual_exchange(machine, plan.deployment, options) : ExchangeAlgorithm::direct);
   const bool direct = plan.exchange == ExchangeAlgorithm::direct;
   if (!options.exchange && sees_all_rows(plan.exchange)) {
-    plan.notes.push_back(
-        fmt::format("rows reach experts by {}, as engines have it inside a node: --dispatch says otherwise",
-                    to_string(plan.exchange)));
+    plan.notes.push_back(fmt::format("rows reach experts by {}, as the engine has it: --dispatch says otherwise",
+                                     to_string(plan.exchange)));
   }
   plan.method = options.dispatch.value_or(direct ? usual_dispatch_method(*machine.kernels, measured, tokens_per_rank)
                                                  : DispatchMethod::nccl);
   if (asked.eager) plan.notes.emplace_back(kEagerNote);
   const bool deepep = plan.method == DispatchMethod::low_latency || plan.method == DispatchMethod::normal;
-  if (analytic != nullptr && deepep && !options.dispatch &&
-      !(options.deepep_between_nodes &&
-        is_wide_expert_parallelism(plan.deployment, machine.kernels->device.node_devices))) {
+  if (analytic != nullptr && deepep && !options.dispatch && !by_deepep(machine, plan.deployment, options)) {
     plan.notes.emplace_back(
         "rows travel by DeepEP; an engine that is not told to use it gathers them from all ranks, as the analytic "
         "engine says: --exchange all-gather");

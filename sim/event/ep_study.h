@@ -23,13 +23,14 @@ namespace moecast {
 struct EpOptions {
   int samples = 200;
   bool deepep_between_nodes = false;  ///< of the engine, as EngineSpec has it
+  bool split_rows = false;            ///< of the engine: EngineSpec::split_rows_to_experts
   bool constant_scales = false;       ///< of the engine's linear layers, as LinearLayerEngine has it
   std::uint64_t seed = 1;
   int threads = 1;  ///< of the simulation; the result does not depend on it
   /// nullopt: usual_dispatch_method; nccl where the exchange is not direct.
   std::optional<DispatchMethod> dispatch;
-  /// nullopt: inside a node as the engine does (all-gather between replicas of attention, all-reduce of tensor-parallel
-  /// ranks), else direct.
+  /// nullopt: of whole models as the engine does (all-gather between replicas of attention, all-reduce of
+  /// tensor-parallel ranks, DeepEP between nodes where the engine has it), else direct.
   std::optional<ExchangeAlgorithm> exchange;
   FlowModel flows = FlowModel::port;
   std::string kernel;  ///< of the experts; empty: the one measured nearest

@@ -102,7 +102,7 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
   around.warnings = whole.warnings;
   double waits_s = 0;
   for (const OperatorCost& op : whole.operators) {
-    if (op.name == kAgreement) {
+    if (op.name == kAgreement || op.name == kJoinedParts) {
       others_s += op.latency.value() / times;
       around.operators.push_back(op);
     }

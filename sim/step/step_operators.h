@@ -60,6 +60,8 @@ struct StepOperator {
 
 /// Operator by which replicas of attention tell each other how many rows each has.
 inline constexpr const char* kAgreement = "replicas.all_reduce";
+/// Tensor-parallel ranks that took a part of the rows to experts each join the results.
+inline constexpr const char* kJoinedParts = "experts.all_gather";
 
 /// How evenly experts are chosen.
 struct StepRouting {

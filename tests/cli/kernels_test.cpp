@@ -30,6 +30,19 @@ std::string table_of(const KernelSamples& samples) {
   return text.str();
 }
 
+/// What all_gather_perf would print on a link of 400 GB/s.
+std::string nccl_output(int ranks) {
+  std::ostringstream text;
+  text << "# Collective test starting: all_gather_perf\n# nThread 1 nGpus " << ranks << " graph: 1\n";
+  for (int rank = 0; rank < ranks; ++rank) text << "#  Rank  " << rank << " Group 0 Pid 1 on   host device  0\n";
+  text << "#       size         count      type   redop    root     time   algbw   busbw #wrong\n";
+  for (double bytes = 1024; bytes < 1e9; bytes *= 4) {
+    const double microseconds = 5 + ranks + bytes * (ranks - 1) / ranks / 4e5;
+    text << std::fixed << bytes << " " << bytes / 4 << " float none -1 " << microseconds << " 1 1 0\n";
+  }
+  return text.str();
+}
+
 const std::vector<std::string> kNewMachine{"--bandwidth", "4.8TB/s",           "--peak-bf16", "989TFLOP/s", "--cache",
                                            "50MB",        "--multiprocessors", "132",         "--system",   "made-up"};
 
@@ -158,6 +171,36 @@ TEST_F(KernelCommands, CalibratesByteForByte) {
   EXPECT_TRUE(bytes() == before);
 }
 
+TEST_F(KernelCommands, AProfileRemembersTheSisterWhoseKernelsItHolds) {
+  const std::string young = folder_ + "/young";
+  write_text(folder_ + "/nccl.txt", nccl_output(2) + nccl_output(4));
+  std::vector<std::string> words{
+      "import", "nccl-tests", folder_ + "/nccl.txt", "--version", "2.29.2", "--link", "450GB/s", "--out", young};
+  words.insert(words.end(), kNewMachine.begin(), kNewMachine.end() - 1);
+  words.emplace_back("young");
+  ASSERT_EQ(run_moecast(words).code, 0);
+  const auto kernels_after = [&](std::vector<std::string> more) {
+    std::vector<std::string> calibrate{"calibrate", young, "--format", "json"};
+    calibrate.insert(calibrate.end(), more.begin(), more.end());
+    const Finished finished = run_moecast(calibrate);
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return Json::parse(finished.out).size();
+  };
+  const std::size_t alone = kernels_after({});
+  EXPECT_EQ(kernels_after({"--sister", folder_ + "/made-up"}), alone + 1);
+  EXPECT_EQ(kernels_after({}), alone + 1) << "the flag is forgotten, the sister is not";
+  EXPECT_EQ(kernels_after({"--sister", "none"}), alone);
+  EXPECT_EQ(kernels_after({}), alone);
+  EXPECT_EQ(run_moecast({"calibrate", young, "--sister", young}).code, 2);
+  EXPECT_EQ(kernels_after({"--sister", folder_ + "/made-up"}), alone + 1);
+  std::filesystem::rename(folder_ + "/made-up", folder_ + "/elsewhere");
+  const Finished gone = run_moecast({"calibrate", young});
+  std::filesystem::rename(folder_ + "/elsewhere", folder_ + "/made-up");
+  EXPECT_EQ(gone.code, 3);
+  EXPECT_THAT(gone.err, HasSubstr("names a sister that is not here: made-up"));
+  EXPECT_THAT(gone.err, HasSubstr("--sister none"));
+}
+
 TEST_F(KernelCommands, AddedRowsSayHowFarTheyHadBeenMissed) {
   const std::string own = folder_ + "/own";
   std::filesystem::copy(folder_ + "/made-up", own, std::filesystem::copy_options::recursive);
@@ -223,19 +266,6 @@ TEST_F(KernelCommands, ADamagedCalibrationIsRefusedWithTheWayOut) {
                                          "--table", folder_ + "/new.csv", "--operator", "moe"});
   EXPECT_EQ(finished.code, 3);
   EXPECT_THAT(finished.err, HasSubstr("moecast calibrate"));
-}
-
-/// What all_gather_perf would print on a link of 400 GB/s.
-std::string nccl_output(int ranks) {
-  std::ostringstream text;
-  text << "# Collective test starting: all_gather_perf\n# nThread 1 nGpus " << ranks << " graph: 1\n";
-  for (int rank = 0; rank < ranks; ++rank) text << "#  Rank  " << rank << " Group 0 Pid 1 on   host device  0\n";
-  text << "#       size         count      type   redop    root     time   algbw   busbw #wrong\n";
-  for (double bytes = 1024; bytes < 1e9; bytes *= 4) {
-    const double microseconds = 5 + ranks + bytes * (ranks - 1) / ranks / 4e5;
-    text << std::fixed << bytes << " " << bytes / 4 << " float none -1 " << microseconds << " 1 1 0\n";
-  }
-  return text.str();
 }
 
 TEST(Collectives, NcclTestsBecomeAProfileThatPredictsOtherRankCounts) {

@@ -254,9 +254,10 @@ void add_calibrate_command(const Command& app, CommandLine& line) {
   add_text_option(command, "--backend", options->backend, "FRAMEWORK-VERSION",
                   "with --add: whose kernels these are (default: the file's name)");
   add_text_option(command, "--operator", options->layout, "KIND", "with --add: moe, gemm, ... (default: the columns)");
-  add_text_option(command, "--sister", options->sister, "NAME",
-                  "profile of the same generation: kernels with few or no rows learn from it where that helps; the profile "
-                  "remembers it (none: forget it)");
+  add_text_option(
+      command, "--sister", options->sister, "NAME",
+      "profile of the same generation: kernels with few or no rows learn from it where that helps; the profile "
+      "remembers it (none: forget it)");
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT", "table (default), md, csv, json, jsonl");
   command.footer(

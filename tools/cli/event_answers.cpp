@@ -119,6 +119,7 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, EventFlags flags, c
     const bool overlaps = around != nullptr && flags.batches.empty() && engine.two_batch_overlap;
     asked.constant_scales = engine.constant_scales;
     asked.deepep_between_nodes = engine.deepep_between_nodes;
+    asked.split_rows = engine.split_rows_to_experts;
     Prediction prediction =
         overlaps ? predict_ep_overlapped(machine, cluster, query.architecture, query.deployment, query.workload, asked,
                                          around)
