@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t kLeastPoints = 8;
 constexpr double kCoverage = 0.9;
+constexpr std::size_t kShapeFolds = 10;  ///< of shapes, left out in turn
 /// A band with fewer left-out points than this borrows those of all bands.
 constexpr std::size_t kLeastBandPoints = 12;
 
@@ -32,6 +33,58 @@ GemmTraits traits_of(const Profile& profile, const std::string& backend, DType d
   return gemm_traits(backend, dtype, threads, RowBucket::exact, WeightPacking::ahead);
 }
 
+struct FittedGemm {
+  GemmLaw law;
+  Kriging residual;
+  /// ln of measured over predicted.
+  [[nodiscard]] double error(const GemmCall& call, double seconds) const {
+    return std::log(seconds) - law.log_seconds(call) - residual.mean(law.features(call));
+  }
+};
+
+FittedGemm fit_gemm_law(const GemmTraits& traits, const std::vector<GemmCall>& calls, const Eigen::VectorXd& seconds) {
+  FittedGemm fit{GemmLaw::fit(traits, calls, seconds), {}};
+  Eigen::MatrixXd features(seconds.size(), GemmLaw::kFeatures);
+  Eigen::VectorXd residuals(seconds.size());
+  for (Eigen::Index i = 0; i < seconds.size(); ++i) {
+    const GemmCall& call = calls[static_cast<std::size_t>(i)];
+    features.row(i) = fit.law.features(call).transpose();
+    residuals(i) = std::log(seconds(i)) - fit.law.log_seconds(call);
+  }
+  Kriging::Options options;
+  options.prior_lengths = Eigen::VectorXd(GemmLaw::kFeatures);
+  options.prior_lengths << 2, 2, 2, 3, 2, 2, 2;
+  fit.residual = Kriging(features, residuals, options);
+  return fit;
+}
+
+/// |ln| errors of calls whose whole shape (columns, depth) neither law nor residual has seen.
+std::vector<double> left_out_shape_errors(const GemmTraits& traits, const std::vector<GemmCall>& calls,
+                                          const Eigen::VectorXd& seconds) {
+  std::map<std::pair<double, double>, std::size_t> shapes;
+  std::vector<std::size_t> fold_of;
+  for (const GemmCall& call : calls) {
+    fold_of.push_back(shapes.try_emplace({call.n, call.k}, shapes.size()).first->second % kShapeFolds);
+  }
+  std::vector<double> errors(calls.size());
+  for (std::size_t fold = 0; fold < kShapeFolds; ++fold) {
+    std::vector<GemmCall> kept;
+    std::vector<double> kept_s;
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      if (fold_of[i] == fold) continue;
+      kept.push_back(calls[i]);
+      kept_s.push_back(seconds(static_cast<Eigen::Index>(i)));
+    }
+    if (kept.size() < kLeastPoints || kept.size() == calls.size()) continue;
+    const FittedGemm fit =
+        fit_gemm_law(traits, kept, Eigen::Map<const Eigen::VectorXd>(kept_s.data(), std::ssize(kept_s)));
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      if (fold_of[i] == fold) errors[i] = std::abs(fit.error(calls[i], seconds(static_cast<Eigen::Index>(i))));
+    }
+  }
+  return errors;
+}
+
 GemmCalibration fit_gemms(const Profile& profile, const std::vector<Measurement>& points) {
   const KernelPoint& first = points.front().point;
   GemmCalibration fitted;
@@ -39,33 +92,21 @@ GemmCalibration fit_gemms(const Profile& profile, const std::vector<Measurement>
   fitted.dtype = first.dtype;
   fitted.threads = first.threads;
   fitted.points = static_cast<int>(points.size());
-  const auto count = static_cast<Eigen::Index>(points.size());
   std::vector<GemmCall> calls;
-  Eigen::VectorXd seconds(count);
+  Eigen::VectorXd seconds(std::ssize(points));
   for (std::size_t i = 0; i < points.size(); ++i) {
     calls.push_back(gemm_call(points[i].point));
     seconds(static_cast<Eigen::Index>(i)) = points[i].latency.value();
   }
   const GemmTraits traits = traits_of(profile, first.backend, first.dtype, first.threads);
-  fitted.law = GemmLaw::fit(traits, calls, seconds);
-  Eigen::MatrixXd features(count, GemmLaw::kFeatures);
-  Eigen::VectorXd residuals(count);
-  for (Eigen::Index i = 0; i < count; ++i) {
-    const GemmCall& call = calls[static_cast<std::size_t>(i)];
-    features.row(i) = fitted.law.features(call).transpose();
-    residuals(i) = std::log(seconds(i)) - fitted.law.log_seconds(call);
-  }
-  Kriging::Options options;
-  options.prior_lengths = Eigen::VectorXd(GemmLaw::kFeatures);
-  options.prior_lengths << 2, 2, 2, 3, 2, 2, 2;
-  fitted.residual = Kriging(features, residuals, options);
+  FittedGemm fit = fit_gemm_law(traits, calls, seconds);
+  fitted.law = std::move(fit.law);
+  fitted.residual = std::move(fit.residual);
 
+  const std::vector<double> all = left_out_shape_errors(traits, calls, seconds);
   std::array<std::vector<double>, kBands> errors;
-  std::vector<double> all;
-  for (Eigen::Index i = 0; i < count; ++i) {
-    const double error = std::abs(fitted.residual.left_out()(i));
-    errors[static_cast<std::size_t>(band_of(calls[static_cast<std::size_t>(i)].m))].push_back(error);
-    all.push_back(error);
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    errors[static_cast<std::size_t>(band_of(calls[i].m))].push_back(all[i]);
   }
   for (std::size_t band = 0; band < kBands; ++band) {
     const auto& own = errors[band].size() >= kLeastBandPoints ? errors[band] : all;

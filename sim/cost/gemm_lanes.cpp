@@ -54,9 +54,11 @@ GemmLanes::GemmLanes(const GemmCalibration& calibration)
   restream_depth_ = value(GemmLaw::kRestreamDepth);
   private_cache_ = value(GemmLaw::kPrivateCache);
   pack_ = inverse(GemmLaw::kPack);
+  pack_alias_ = value(GemmLaw::kPackAlias) * pack_;
   pack_reads_ = value(GemmLaw::kPackReads);
-  one_row_ = value(GemmLaw::kOneRow) - 1;
-  two_rows_ = value(GemmLaw::kTwoRows) - 1;
+  pack_depth_ = value(GemmLaw::kPackDepth);
+  one_row_ = value(GemmLaw::kOneRow);
+  two_rows_ = value(GemmLaw::kTwoRows);
   const double near = std::exp(-p(GemmLaw::kScalars + GemmLaw::kNearNode));
   const double far = std::exp(-p(GemmLaw::kScalars + GemmLaw::kFarNode));
   near_ = static_cast<float>(near);
@@ -190,7 +192,10 @@ void GemmLanes::physics(const Calls& c, Terms& t) const noexcept {
   for (int i = 0; i < kLanes; ++i) {
     const float streamed = busy[i] * times[i] * weights[i] * stream[i] * few[i];
     t.compute[i] *= busy[i];
-    t.memory[i] = t.packs[i] > 0 ? weights[i] * pack_ + pack_reads_ * streamed : streamed;
+    const float rows = c.k[i] * element * static_cast<float>(1 / GemmLaw::kAliasBytes);
+    const float packing = weights[i] * (rows == std::floor(rows) ? pack_alias_ : pack_);
+    const float packed = (packing + pack_reads_ * streamed) * (1 + pack_depth_ / c.k[i]);
+    t.memory[i] = t.packs[i] > 0 ? packed : streamed;
     t.row_traffic[i] = input[i] * (input_reads_ * first_input[i] + input_again_ * c.n[i] * next_input[i]) +
                        output[i] * (output_writes_ * first_output[i] + output_again_ * c.k[i] * next_output[i]);
   }

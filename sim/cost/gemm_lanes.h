@@ -43,9 +43,9 @@ class GemmLanes {
   [[nodiscard]] bool splits() const { return traits_.packing == WeightPacking::unless_small; }
 
   GemmTraits traits_;
-  float call_, per_flop_, rows0_, depth0_, columns0_, sharpness_, pack_, pack_reads_;
+  float call_, per_flop_, rows0_, depth0_, columns0_, sharpness_, pack_, pack_alias_, pack_reads_, pack_depth_;
   float restream_depth_, private_cache_;
-  float one_row_, two_rows_;  ///< factors less one
+  float one_row_, two_rows_;  ///< how much longer they wait
   float near_, inverse_far_;  ///< seconds a byte from a cache; one over how much longer from memory, 0: no longer
   float input_reads_, output_writes_, input_again_, output_again_;  ///< times as many seconds a byte as weights
   /// log2 of seconds per byte as a sum of hinges: first_ + sum slope (log2 F - node)+.

@@ -36,8 +36,10 @@ constexpr std::array<Prior, GemmLaw::kScalars> kPriors{{
     {"private_cache_bytes", 2e6, 0.7},
     {"pack_bytes_per_s", 12e9, 0.7},
     {"pack_read_factor", 1, 0.7},
-    {"one_row_memory_factor", 1, 0.3},
-    {"two_rows_memory_factor", 1, 0.3},
+    {"pack_alias_factor", 1.5, 0.7},
+    {"pack_depth_columns", 50, 1.0},
+    {"one_row_wait_ratio", 0.05, 1.5},
+    {"two_rows_wait_ratio", 0.05, 1.5},
 }};
 
 constexpr std::array<double, GemmLaw::kNodes> kBandwidthPrior{200e9, 150e9, 80e9, 50e9, 40e9, 35e9, 33e9, 30e9,
@@ -124,8 +126,8 @@ double GemmLaw::few_rows(double rows, double seconds_per_byte) const {
   if (far <= near) return 1;
   const double one = std::exp(parameters_(kOneRow));
   const double two = std::exp(parameters_(kTwoRows));
-  const double slower = rows <= 2 ? one + (two - one) * std::max(0.0, rows - 1) : two + (1 - two) * (rows - 2);
-  return 1 + (slower - 1) * std::clamp((seconds_per_byte - near) / (far - near), 0.0, 1.0);
+  const double waits = rows <= 2 ? one + (two - one) * std::max(0.0, rows - 1) : two * (3 - rows);
+  return 1 + waits * std::clamp((seconds_per_byte - near) / (far - near), 0.0, 1.0);
 }
 
 double GemmLaw::aliasing(double n) const {
@@ -161,7 +163,10 @@ GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
   const double busiest_thread = busiest(t.rows, call.n);
   t.compute *= busiest_thread;
   t.memory *= busiest_thread * passes(t.rows, call.k, t.weights);
-  if (t.packs) t.memory = t.weights / value(kPack) + value(kPackReads) * t.memory;
+  if (!t.packs) return t;
+  const bool aliased = std::fmod(call.k * traits_.element_bytes, kAliasBytes) == 0;
+  t.memory = (t.weights / value(kPack) * (aliased ? value(kPackAlias) : 1) + value(kPackReads) * t.memory) *
+             (1 + value(kPackDepth) / call.k);
   return t;
 }
 

@@ -37,20 +37,23 @@ struct GemmCall {
 
 /// Physics of one GEMM on a CPU:
 ///   comp = b 2 m n16 k / P (1 + m0/m) (1 + k0/k) (1 + n0/n16)
-///   mem  = b p W / BW(F') (1 + (s - 1) f),  F' = max(F, W) + m k b + 4 m n
+///   mem  = b p W / BW(F') (1 + s f),  F' = max(F, W) + m k b + 4 m n
 ///   f    = (1 / BW(F') - 1 / BW(4 MB)) / (1 / BW(2 GB) - 1 / BW(4 MB)), 0 to 1: what of the weights comes from memory
 ///   p    = 1 + (r + (q - 1) / (1 + (kr/k)^2)) / (1 + (L/W)^2)         passes over the weights
 ///   rows = m k b / (r BW(A)) + 4 m n / (w BW(O))
 ///   t    = t0 + (comp^q + mem^q)^(1/q) + rows                          weights packed ahead
-///   t    = t0 + comp + W (1/BP + g/BW(F')) + rows                      weights packed at every call
+///   t    = t0 + comp + W (a/BP + g/BW(F')) (1 + kp/k) + rows           weights packed at every call
 /// n16 = n rounded up to 16, W = bytes of the stored weights, A and O the footprints of input and result (at least
 /// their own bytes). Where a pass serves a block of rows only, m has q whole blocks and perhaps a rest (r = 1): shallow
 /// weights (k below kr) stay in the core's cache from one block to the next, and so do small ones (W below L).
-/// s is what kernels of one and of two rows take over those of more while weights come from memory (s = 1 from three
-/// rows on): on a Zen 4, oneDNN streams 16, 13 and 21 to 24 GB/s at one, two and more rows; in caches all are alike. b
-/// is what the busiest of t threads has to do, in even shares: 5 blocks of columns on 2 threads give b = 6/5. Packing
-/// reads the weights in short pieces and gets only 1/g of the streaming bandwidth; the product then reads what has just
-/// been packed. Source: measured on Xeon (AVX-512 and AMX); every coefficient is fitted to the machine at hand.
+/// s is how much longer kernels of one and of two rows wait for weights from memory than those of more rows, for
+/// which it is 0: on a Zen 4, oneDNN streams 16, 13 and 21 to 24 GB/s at one, two and more rows; in caches all are
+/// alike. b is what the busiest of t threads has to do, in even shares: 5 blocks of columns on 2 threads give b = 6/5.
+/// Packing reads the weights in short pieces and gets only 1/g of the streaming bandwidth; the product then reads what
+/// has just been packed. a is 1, but another where rows of weights start a multiple of kAliasBytes apart (k = 1024,
+/// 2048, ... in fp32): those that are packed together share a set of the first cache. Several rows are packed side by
+/// side, and each begins a stream of its own, k long. Source: measured on Xeon (AVX-512 and AMX); every coefficient is
+/// fitted to the machine at hand.
 class GemmLaw {
  public:
   static constexpr int kNodes = 15;
@@ -70,6 +73,8 @@ class GemmLaw {
     kPrivateCache,
     kPack,
     kPackReads,
+    kPackAlias,
+    kPackDepth,
     kOneRow,
     kTwoRows,
     kScalars
@@ -88,6 +93,8 @@ class GemmLaw {
   static constexpr double kPanelDepth = 512;
   /// Rows of the blocks that threads share out.
   static constexpr double kBlockRows = 64;
+  /// Rows of weights that are a multiple of this apart start in the same set of the first cache.
+  static constexpr double kAliasBytes = 4096;
   /// Rows of so many fp32 columns start in the same set of the first cache.
   static constexpr double kAliasColumns = 1024;
   static constexpr double kMostAliasing = 4;

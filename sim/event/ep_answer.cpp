@@ -103,6 +103,19 @@ void add_operators(const EpStudy& study, const Means& m, double slow, Prediction
   }
 }
 
+/// Weights of shadowed experts on their way to all ranks: of an exchange's links, so as sure as an exchange.
+void add_shadows(const EpStudy& study, const Means& m, Prediction& prediction, Interval& low, Interval& high) {
+  if (study.study.shadowed_experts == 0) return;
+  const auto exchange = std::ranges::find(study.pieces, "dispatch", &EpPiece::stage);
+  if (exchange == study.pieces.end()) return;
+  const double waited = std::max(0.0, m.step - m.kernels - m.dispatch - m.combine);
+  prediction.operators.push_back({std::string(to_string(OperatorKind::weight_transfer)),
+                                  study.name + ": shadowed experts sent to every rank", "shadow",
+                                  static_cast<double>(study.study.layers), Seconds(waited), exchange->origin});
+  low.add(waited, -exchange->log_low);
+  high.add(waited, exchange->log_high);
+}
+
 void add_around_warning(const StepAround& around, bool asked, Prediction& prediction) {
   if (!asked || !around.missing.empty()) {
     prediction.warnings.push_back(
@@ -315,6 +328,7 @@ Prediction predict_plan(const GpuMachine& machine, const Architecture& architect
       low.add(seconds, -study.pieces[p].log_low);
       high.add(seconds, study.pieces[p].log_high);
     }
+    add_shadows(study, m, prediction, low, high);
     const double parts = study.study.batches;
     const double before = study.study.costs.before_s * study.study.layers * parts;
     const double router = study.study.costs.router_s * study.study.layers * parts;

@@ -47,7 +47,7 @@ class CostMaker {
     }
     KernelRowValues row = layer.row;
     const auto answer = layer.known->at(row.set("m", rows));
-    parts_.add_piece(stage, *layer.known, answer, seconds / std::exp(answer.log_seconds));
+    parts_.add_piece(stage, *layer.known, answer, seconds / std::exp(answer.log_seconds), layer.in_bf16);
     return seconds;
   }
 
@@ -149,8 +149,10 @@ class CostMaker {
     const double tokens = std::max(1.0, parts_.layer.tokens_per_rank * parts_.ranks() / parts_.layer.chunks);
     const RankLoad even = uniform_load(tokens);
     const auto answer = law->best().at(law->row(tokens), even);
+    const std::vector<std::string> formats = table_formats(parts_.layer.dtype);
     parts_.add_piece("experts", law->best(), answer,
-                     parts_.layer.chunks * law->seconds(tokens, even.distinct, even) / std::exp(answer.log_seconds));
+                     parts_.layer.chunks * law->seconds(tokens, even.distinct, even) / std::exp(answer.log_seconds),
+                     std::ranges::find(formats, law->best().model.key.dtype) == formats.end());
     parts_.result.costs.experts_s = [law = *law, tokens](const RankLoad& load) {
       return law.seconds(tokens, load.distinct, load);
     };

@@ -12,6 +12,7 @@
 #include "sim/cost/kernel/expert_traffic.h"
 #include "sim/cost/kernel/unfitted_law.h"
 #include "sim/step/collective_cost.h"
+#include "sim/step/kernel_doubt.h"
 
 namespace moecast {
 namespace {
@@ -269,10 +270,12 @@ void EpCostParts::missing(std::string_view what) const {
 }
 
 void EpCostParts::add_piece(std::string_view stage, const ReadyKernelData& kernel, const CompiledKernel::Answer& answer,
-                            double factor) {
+                            double factor, bool stands_in) {
+  const double doubt = stands_in ? kOtherFormat : 0;
   result.pieces.push_back({std::string(stage), kernel.model.key.text(), kernel.substitution,
-                           std::exp(answer.log_seconds) * factor, answer.log_low - answer.log_seconds,
-                           answer.log_high - answer.log_seconds, answer.origin});
+                           std::exp(answer.log_seconds) * factor, answer.log_low - answer.log_seconds - doubt,
+                           answer.log_high - answer.log_seconds + doubt,
+                           stands_in ? weakest(answer.origin, Origin::extrapolated) : answer.origin});
 }
 
 void add_exchange_costs(EpCostParts& parts) { ExchangeMaker(parts).add(); }

@@ -58,7 +58,7 @@ struct MoeEventOptions {
 /// the sum of what the matrix sends over it; in the exact one every pair of ranks takes its share of its route.
 class MoeEvents {
  public:
-  enum Stream { kCompute, kDispatch, kCombine, kFetch };
+  enum Stream { kCompute, kDispatch, kCombine, kFetch, kHost };
 
   /// @param uniform_bound_s  seconds of the fullest link for uniform routing (imbalance 1).
   MoeEvents(EventGraph& graph, NetworkPorts& ports, int ranks, MoeEventOptions options, double uniform_bound_s);

@@ -171,6 +171,10 @@ void TraceWriter::add(const EventGraph& graph, const EventTimes& times, double o
   add_arrows(graph, times, offset_s);
 }
 
+void TraceWriter::add_host(int stream, std::string_view name, double start_s, double end_s) {
+  for (int rank = 0; rank < ranks_; ++rank) slice(stream_track(rank, stream), name, "host", start_s, end_s);
+}
+
 std::string TraceWriter::finish(std::string_view source) {
   constexpr double kNoise = 1e-9;  // of sums that should be zero, GB/s
   for (const auto& [counter, changes] : rates_) {

@@ -19,6 +19,8 @@ class TraceWriter {
   TraceWriter(int ranks, std::map<int, std::string> streams);
   /// Appends a graph that starts at `offset_s`. @param label  in front of the names of its tasks ("layer 3 ").
   void add(const EventGraph& graph, const EventTimes& times, double offset_s, std::string_view label);
+  /// What every rank's host does on its stream, seconds from the beginning.
+  void add_host(int stream, std::string_view name, double start_s, double end_s);
   /// The whole document. Call once.
   [[nodiscard]] std::string finish(std::string_view source);
   [[nodiscard]] std::int64_t events() const { return events_; }

@@ -12,9 +12,6 @@ namespace {
 
 /// Half width of ln seconds beyond the usual one, from which on it is said.
 constexpr double kNoticedDoubt = 0.05;
-/// Half width of ln seconds where the kernel is one of another format: formats next to each other take up to twice as
-/// long, by bytes and by rates alike.
-constexpr double kOtherFormat = 0.69;
 
 }  // namespace
 

@@ -16,6 +16,10 @@ inline constexpr double kUsualRows = 64;
 void doubt_far_kernel(const ReadyKernelData& kernel, const KernelRowValues& usual, StepOperator& op,
                       std::vector<std::string>& notes);
 
+/// Half width of ln seconds where the kernel is one of another format: formats next to each other take up to twice as
+/// long, by bytes and by rates alike.
+inline constexpr double kOtherFormat = 0.69;
+
 /// Notes in an operator that a kernel of another format stands for its own.
 void doubt_stand_in(StepOperator& op);
 

@@ -172,7 +172,7 @@ TEST(EventEngineCommand, EveryMechanismOfAScheduleChangesTheStep) {
   EXPECT_NEAR(latency({"--flows", "exact"}) / usual, 1, 0.01) << "every pair by itself";
   EXPECT_NEAR(latency({"--flows", "exact", "--background", "0.3"}) / latency({"--background", "0.3"}), 1, 0.01);
   for (const char* exchange : {"direct", "pairwise", "ring"}) EXPECT_NE(latency({"--exchange", exchange}), usual);
-  EXPECT_EQ(latency({"--exchange", "all-gather"}), usual) << "as engines have it inside a node";
+  EXPECT_EQ(latency({"--exchange", "all-gather"}), usual) << "as engines have it";
 }
 
 TEST(EventEngineCommand, MoreShadowsThanExpertsAreWrongUsage) {

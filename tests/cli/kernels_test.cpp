@@ -173,9 +173,10 @@ TEST_F(KernelCommands, CalibratesByteForByte) {
 
 TEST_F(KernelCommands, AProfileRemembersTheSisterWhoseKernelsItHolds) {
   const std::string young = folder_ + "/young";
-  write_text(folder_ + "/nccl.txt", nccl_output(2) + nccl_output(4));
-  std::vector<std::string> words{
-      "import", "nccl-tests", folder_ + "/nccl.txt", "--version", "2.29.2", "--link", "450GB/s", "--out", young};
+  write_text(folder_ + "/two", nccl_output(2));
+  write_text(folder_ + "/four", nccl_output(4));
+  std::vector<std::string> words{"import", "nccl-tests", folder_ + "/two", folder_ + "/four", "--version",
+                                 "2.29.2", "--link",     "450GB/s",        "--out",           young};
   words.insert(words.end(), kNewMachine.begin(), kNewMachine.end() - 1);
   words.emplace_back("young");
   ASSERT_EQ(run_moecast(words).code, 0);

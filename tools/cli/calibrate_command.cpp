@@ -73,7 +73,7 @@ std::string remembered_sister(const CalibrateOptions& options, const std::string
   if (std::filesystem::exists(beside + "/profile.json")) return beside;
   try {
     return profile_folder(find_data_folders(options.data), name);
-  } catch (const InputError& error) {
+  } catch (const Error&) {
     throw InputError(folder + "/profile.json", "names a sister that is not here: " + name,
                      "write --sister FOLDER, or --sister none to do without its kernels");
   }

@@ -114,12 +114,8 @@ std::vector<Answer> gpu_answers(const QueryOptions& options, EventFlags flags, c
       throw UsageError("--placement", "copies of experts are placed by popularity", "leave it out, or the copies");
     }
     const Predictor* around = is_lone_block(query.architecture) ? nullptr : &analytic();
-    const std::string& backend = query.deployment.backend;
-    const EngineSpec engine = backend.empty() ? EngineSpec{} : read_engine(folders.engines, backend);
+    const EngineSpec engine = take_engine(folders, query, asked);
     const bool overlaps = around != nullptr && flags.batches.empty() && engine.two_batch_overlap;
-    asked.constant_scales = engine.constant_scales;
-    asked.deepep_between_nodes = engine.deepep_between_nodes;
-    asked.split_rows = engine.split_rows_to_experts;
     Prediction prediction =
         overlaps ? predict_ep_overlapped(machine, cluster, query.architecture, query.deployment, query.workload, asked,
                                          around)

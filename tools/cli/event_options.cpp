@@ -150,6 +150,17 @@ Engine engine_of(const EventFlags& flags) {
   return Engine::analytic;
 }
 
+EngineSpec take_engine(const DataFolders& folders, const Query& query, EpOptions& options) {
+  const std::string& backend = query.deployment.backend;
+  const bool whole = !is_lone_block(query.architecture);
+  if (backend.empty() && !whole) return {};
+  EngineSpec engine = read_engine(folders.engines, backend.empty() ? std::string(kUsualEngine) : backend);
+  options.constant_scales = engine.constant_scales;
+  options.deepep_between_nodes = engine.deepep_between_nodes;
+  options.split_rows = engine.split_rows_to_experts;
+  return engine;
+}
+
 EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
   EpOptions options;
   options.seed = seed;

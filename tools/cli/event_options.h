@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "hwprofiles/cluster.h"
+#include "models/plan/engine.h"
 #include "models/plan/moe_system.h"
 #include "sim/event/ep_study.h"
 #include "sim/event/training_events.h"
@@ -47,6 +48,10 @@ Engine engine_of(const EventFlags& flags);
 
 /// @throws UsageError on a wrong value. @param seed  of the query.
 EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed);
+
+/// What the engine does where no flag says otherwise. @return the query's engine: where it names none the usual one of
+/// whole models, and none of a layer.
+EngineSpec take_engine(const DataFolders& folders, const Query& query, EpOptions& options);
 
 /// What --system names, and the flags that it stands for where they were not typed. @throws UsageError on a typo.
 std::optional<MoeSystem> apply_system(EventFlags& flags, const DataFolders& folders);

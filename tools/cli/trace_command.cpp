@@ -105,9 +105,7 @@ Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardwa
   if (query.workload.phase == Phase::train) return trace_training(options, query, machine, cluster);
   EpOptions asked = ep_options_of(options.events, query.workload.load.seed);
   asked.every_rank = true;
-  if (const std::string& backend = query.deployment.backend; !backend.empty()) {
-    asked.constant_scales = read_engine(folders.engines, backend).constant_scales;
-  }
+  take_engine(folders, query, asked);
   if (system) {
     query.architecture = run_by(*system, query.architecture);
     asked.row_block = system->row_block;
@@ -128,13 +126,24 @@ Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardwa
   TraceWriter writer(plan.deployment.ep, {{MoeEvents::kCompute, "compute"},
                                           {MoeEvents::kDispatch, "dispatch"},
                                           {MoeEvents::kCombine, "combine"},
-                                          {MoeEvents::kFetch, "fetch experts"}});
+                                          {MoeEvents::kFetch, "fetch experts"},
+                                          {MoeEvents::kHost, "host"}});
   Written written;
+  const double prepared = plan.around.prepared_s;
+  const double launch = plan.around.launched_s / static_cast<double>(plan.study_of.size());
+  if (prepared > 0) writer.add_host(MoeEvents::kHost, "prepare the step", 0, prepared);
+  written.seconds = prepared;
   std::int64_t layer = 0;
+  // The host runs ahead, but no layer begins before its launches do, nor ends before they have.
   const auto draw = [&](const EventGraph& graph, const EventTimes& times) {
-    writer.add(graph, times, written.seconds, fmt::format("layer {} ", layer));
+    const double launches = prepared + static_cast<double>(layer) * launch;
+    if (launch > 0) {
+      writer.add_host(MoeEvents::kHost, fmt::format("launch layer {}", layer), launches, launches + launch);
+    }
+    const double start = std::max(written.seconds, launches);
+    writer.add(graph, times, start, fmt::format("layer {} ", layer));
     refuse_large(writer.events());
-    written.seconds += times.makespan_s;
+    written.seconds = std::max(start + times.makespan_s, launches + launch);
     ++layer;
   };
   try {
@@ -143,9 +152,9 @@ Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardwa
     blame_flag(error, options.query.model);
   }
   written.notes = plan.notes;
-  if (plan.around.launched_s > 0) {
-    written.notes.push_back(fmt::format("launches of the host are not drawn: with them this step takes {} at least",
-                                        format_seconds(Seconds(plan.around.prepared_s + plan.around.launched_s))));
+  if (launch > 0) {
+    written.notes.push_back(fmt::format("the host's launches are drawn evenly over {} layers with experts: {} in all",
+                                        plan.study_of.size(), format_seconds(Seconds(plan.around.launched_s))));
   }
   if (!plan.around.missing.empty()) written.notes.push_back("MoE layers alone: " + plan.around.missing);
   written.text = writer.finish(fmt::format("moecast: layers of {} on {} ranks of {}, {}", query.architecture.name,

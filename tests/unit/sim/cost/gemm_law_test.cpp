@@ -14,7 +14,7 @@ GemmLaw simple_law(GemmTraits traits) {
   p.setConstant(std::log(10e9));
   p.head(GemmLaw::kScalars) << std::log(1e-6), std::log(100e9), std::log(1e-9), std::log(1e-9), std::log(1e-9),
       std::log(50.0), std::log(1e18), std::log(1e18), std::log(1e18), std::log(1e18), std::log(1000.0), std::log(2e6),
-      std::log(5e9), std::log(2.0);
+      std::log(5e9), std::log(2.0), std::log(3.0), std::log(1e-9), std::log(1e-9), std::log(1e-9);
   return {traits, p};
 }
 
@@ -29,8 +29,10 @@ TEST(GemmLaw, IsTheLargerOfComputeAndMemoryWhenSharp) {
 TEST(GemmLaw, AddsPackingWhereTheLibraryPacksAtEveryCall) {
   const GemmLaw law =
       simple_law(gemm_traits("openblas", DType::fp32, 1, RowBucket::exact, WeightPacking::unless_small));
-  // m 1, 2^20 > 10^6: 1 us + 21 us + 4.194 MB (1/5 + 2/10) per GB/s = 1677.7 us.
-  EXPECT_NEAR(std::exp(law.log_seconds({1, 1024, 1024, 0, 0})), (1 + 20.97 + 1677.7) * 1e-6, 1e-6);
+  // m 1, 1.05e6 > 10^6: 1 us + 21 us + 4.198 MB (1/5 + 2/10) per GB/s = 1679.4 us; 1,025 deep rows do not alias.
+  EXPECT_NEAR(std::exp(law.log_seconds({1, 1024, 1025, 0, 0})), (1 + 20.99 + 1679.4) * 1e-6, 1e-6);
+  // 1,024 deep, packing takes three times as long: 4.194 MB (3/5 + 2/10) per GB/s.
+  EXPECT_NEAR(std::exp(law.log_seconds({1, 1024, 1024, 0, 0})), (1 + 20.97 + 3355.4) * 1e-6, 2e-6);
   // 512 * 512 = 2.6e5 and 512 results: small, no packing: 1.0486 MB / 10 GB/s = 104.9 us.
   EXPECT_NEAR(std::exp(law.log_seconds({1, 512, 512, 0, 0})), 105.9e-6, 0.1e-6);
   // 2048 results are too many, and 24 deep is too shallow.
@@ -107,6 +109,25 @@ TEST(GemmLaw, NeverGetsFasterWithMoreRowsOrAColderFootprint) {
   EXPECT_LE(law.log_seconds({4, 256, 512, 1e6, 0}), law.log_seconds({4, 256, 512, 1e9, 1e9}) + 1e-12);
 }
 
+TEST(GemmLaw, ReadsWeightsFromMemoryAtAnotherRateForOneAndForTwoRows) {
+  const GemmTraits traits = gemm_traits("onednn", DType::fp32, 1, RowBucket::exact, WeightPacking::ahead);
+  Eigen::VectorXd p = simple_law(traits).log_parameters();
+  p(GemmLaw::kOneRow) = std::log(0.25);
+  p(GemmLaw::kTwoRows) = std::log(0.75);
+  // 100 GB/s up to 4 MB, 10 GB/s at 2 GB.
+  for (int i = 0; i <= GemmLaw::kNearNode; ++i) p(GemmLaw::kScalars + i) = std::log(100e9);
+  const GemmLaw law(traits, p);
+  const auto read = [&](double rows, double footprint) {
+    return law.memory_seconds({rows, 512, 512, footprint, 0, 0}) / law.memory_seconds({3, 512, 512, footprint, 0, 0});
+  };
+  EXPECT_NEAR(read(1, 3e9), 1.25, 1e-3);
+  EXPECT_NEAR(read(2, 3e9), 1.75, 1e-3);
+  EXPECT_NEAR(read(1.5, 3e9), 1.5, 1e-3) << "an expectation";
+  EXPECT_NEAR(read(2.5, 3e9), 1.375, 1e-3);
+  EXPECT_NEAR(read(16, 3e9), 1, 1e-3);
+  EXPECT_NEAR(read(2, 2e6), 1, 1e-3) << "in a cache";
+}
+
 TEST(GemmLaw, FitRecoversTheLawFromItsOwnNoisyTimes) {
   std::mt19937 generator(5);
   std::normal_distribution<double> noise(0, 0.02);
@@ -118,20 +139,25 @@ TEST(GemmLaw, FitRecoversTheLawFromItsOwnNoisyTimes) {
   p(5) = std::log(0.4);
   p(6) = std::log(1.2);
   p(7) = std::log(0.5);
+  p(GemmLaw::kOneRow) = std::log(0.2);
+  p(GemmLaw::kTwoRows) = std::log(0.5);
   for (int i = 0; i < GemmLaw::kNodes; ++i) p(GemmLaw::kScalars + i) = std::log(200e9) - 0.2 * i;
   truth = GemmLaw(traits, p);
   std::vector<GemmCall> calls;
-  Eigen::VectorXd seconds(250);
-  for (int i = 0; i < 250; ++i) {
+  constexpr int kCalls = 400;
+  Eigen::VectorXd seconds(kCalls);
+  for (int i = 0; i < kCalls; ++i) {
     const double footprint = std::exp(std::log(1e5) + u(generator) * 9.5);
-    calls.push_back({std::round(std::exp2(10 * u(generator))), std::round(std::exp2(6 + 6 * u(generator))),
-                     std::round(std::exp2(6 + 6 * u(generator))), footprint, footprint, footprint});
+    const double rows = i % 2 == 0 ? 1 + i / 2 % 4 : std::round(std::exp2(10 * u(generator)));
+    calls.push_back({rows, std::round(std::exp2(6 + 6 * u(generator))), std::round(std::exp2(6 + 6 * u(generator))),
+                     footprint, footprint, footprint});
     seconds(i) = std::exp(truth.log_seconds(calls.back()) + noise(generator));
   }
   const GemmLaw fitted = GemmLaw::fit(traits, calls, seconds);
   double error = 0;
-  for (const GemmCall& call : calls) error += std::abs(fitted.log_seconds(call) - truth.log_seconds(call)) / 250;
+  for (const GemmCall& call : calls) error += std::abs(fitted.log_seconds(call) - truth.log_seconds(call)) / kCalls;
   EXPECT_LT(error, 0.02);  // the noise of the data
+  EXPECT_NEAR(std::exp(fitted.log_parameters()(GemmLaw::kTwoRows)), 0.5, 0.2) << "0.05 is what nobody knows better";
 }
 
 }  // namespace

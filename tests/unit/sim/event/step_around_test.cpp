@@ -29,7 +29,11 @@ Workload decode(std::int64_t batch) {
   return w;
 }
 
-EpOptions few() { return samples_of(5); }
+EpOptions few() {
+  EpOptions options = samples_of(5);
+  options.deepep_between_nodes = true;  // as SGLang
+  return options;
+}
 
 TEST(StepAround, IsTheStepWithoutItsExperts) {
   const StepAround around = step_around(h200_analytic(), deepseek(), wide(32), decode(2048), 1, 58);
@@ -195,7 +199,7 @@ TEST(StepAround, SaysWhatItCannotSay) {
 
 /// Nothing overlaps and nothing is skewed between ranks: drawn routings make the closed form's step. What is left is
 /// that the law of few tokens is not a straight line over the experts that they touch, and the fullest of few ranks.
-TEST(StepAround, EventsAreTheClosedFormInsideANode) {
+TEST(StepAround, EventsAreTheClosedFormInsideAndBetweenNodes) {
   struct Case {
     const char* model;
     int tp, dp;
@@ -205,7 +209,9 @@ TEST(StepAround, EventsAreTheClosedFormInsideANode) {
   for (const Case& c : {Case{"qwen3-30b-a3b", 1, 1, 1, 1e-3}, Case{"qwen3-30b-a3b", 1, 1, 64, 3e-3},
                         Case{"qwen3-30b-a3b", 1, 1, 512, 1e-3}, Case{"qwen3-30b-a3b", 1, 4, 64, 5e-3},
                         Case{"qwen3-30b-a3b", 4, 1, 64, 5e-3}, Case{"qwen3-30b-a3b", 4, 1, 512, 5e-3},
-                        Case{"deepseek-v3", 8, 1, 64, 0.01}, Case{"deepseek-v3", 1, 8, 256, 0.01}}) {
+                        Case{"deepseek-v3", 8, 1, 64, 0.01}, Case{"deepseek-v3", 1, 8, 256, 0.01},
+                        Case{"qwen3-30b-a3b", 1, 16, 64, 5e-3}, Case{"qwen3-30b-a3b", 16, 1, 64, 5e-3},
+                        Case{"qwen3-30b-a3b", 4, 4, 64, 5e-3}}) {
     Deployment d;
     d.tp = c.tp;
     d.dp = c.dp;
@@ -218,7 +224,9 @@ TEST(StepAround, EventsAreTheClosedFormInsideANode) {
     w.load.parameter = 1;
     const Architecture model = zoo_model(c.model);
     const Prediction closed = h200_analytic().predict(model, d, w);
-    const Prediction drawn = predict_ep(h200_machine(), h200_rails(), model, d, w, samples_of(50), &h200_analytic());
+    EpOptions options = samples_of(50);
+    options.split_rows = true;  // as vLLM
+    const Prediction drawn = predict_ep(h200_machine(), h200_rails(), model, d, w, options, &h200_analytic());
     ASSERT_TRUE(closed.latency && drawn.latency) << c.model << closed.reason << drawn.reason;
     RecordProperty(
         std::string(c.model) + std::to_string(c.tp) + "_" + std::to_string(c.dp) + "_" + std::to_string(c.batch),
