@@ -81,6 +81,11 @@ void parse_parallelism(const JsonView& root, EngineSpec& engine) {
     engine.call_a_replica = exchange.at("call_a_replica").as_bool();
     engine.split_rows_to_experts = exchange.at("split_rows").as_bool();
   }
+  if (collectives.has("replica_prompts")) {
+    const JsonView prompts = collectives.at("replica_prompts");
+    prompts.refuse_unknown_keys({"wait_steps", "source"});
+    engine.prompts_wait_steps = static_cast<int>(prompts.at("wait_steps").as_int(0, 1'000'000));
+  }
   if (root.has("streams")) {
     const JsonView streams = root.at("streams");
     streams.refuse_unknown_keys({"shared_experts_up_to_rows", "source"});

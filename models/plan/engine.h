@@ -64,6 +64,9 @@ struct EngineSpec {
   bool call_a_replica = false;  ///< replicas with unequally many rows exchange each tensor by one call a replica
   /// Tensor-parallel ranks of replicas each take a part of the rows to experts that are spread over all ranks.
   bool split_rows_to_experts = false;
+  /// Steps for which replicas of attention hold back prompts until each of them has one; 0: prompts are computed as
+  /// they come, and those of one replica hold up the others.
+  int prompts_wait_steps = 0;
   bool two_batch_overlap = false;  ///< half of a batch computes while rows of the other half travel by DeepEP
   double shared_stream_rows = 0;   ///< rows of a step up to which shared experts run beside the routed ones; 0: never
   /// Linear layers in fp8 scale what comes in by constants of the checkpoint; the tables' computed each scale first.

@@ -166,6 +166,8 @@ ServedModel serve_model(const Architecture& architecture, const Deployment& aske
   Deployment deployment = asked;
   deployment.extra_layers = engine.pipeline.extra_layers;
   if (!size_cache(served, architecture, deployment, profile, load)) return served;
+  served.limits.prompts_together = deployment.dp;
+  served.limits.prompts_wait_steps = engine.prompts_wait_steps;
   if (const std::string problem = beyond_context(architecture, load.longest); !problem.empty()) {
     served.status = Status::outside_range;
     served.reason = problem;

@@ -88,6 +88,15 @@ void ServiceInstance::plan_running(ServiceStep& step, std::int64_t& budget, bool
   }
 }
 
+/// Whether prompts that wait are left for a later step. What others computed already only goes on.
+bool ServiceInstance::holds_back() {
+  const bool waits = limits_.prompts_together > 1 && !running_.empty() && !waiting_.empty() &&
+                     static_cast<std::int64_t>(waiting_.size()) < limits_.prompts_together &&
+                     jobs_[waiting_.front()].computed == 0 && held_steps_ < limits_.prompts_wait_steps;
+  held_steps_ = waits ? held_steps_ + 1 : 0;
+  return waits;
+}
+
 void ServiceInstance::plan_admission(ServiceStep& step, std::int64_t& budget) {
   while (!waiting_.empty() && budget > 0 && static_cast<std::int64_t>(running_.size()) < limits_.sequences) {
     const std::size_t next = waiting_.front();
@@ -118,7 +127,7 @@ ServiceStep ServiceInstance::plan() {
   if (!std::ranges::is_sorted(running_, first)) std::ranges::stable_sort(running_, first);
   plan_running(step, budget, preempted);
   // What was just thrown out would come back at once.
-  if (!preempted) plan_admission(step, budget);
+  if (!preempted && !holds_back()) plan_admission(step, budget);
   if (step.decodes > 0) step.context /= step.decodes;
   counts_.most_running = std::max(counts_.most_running, running_.size());
   return step;

@@ -50,6 +50,9 @@ struct ServiceLimits {
   std::int64_t block_tokens = 16;
   std::int64_t state_blocks = 0;  ///< of a sequence, whatever its length: constant states
   ServiceGuesses guesses{};
+  /// Prompts are held back until so many wait, one for each replica of attention, or for `prompts_wait_steps` steps.
+  std::int64_t prompts_together = 1;
+  std::int64_t prompts_wait_steps = 0;
   std::int64_t shared_prefix = 0;  ///< tokens that all prompts begin with: whole blocks are computed and held once
   /// Blocks that a sequence of so many KV entries takes, shared ones included.
   [[nodiscard]] std::int64_t blocks_of(std::int64_t entries) const;
@@ -120,6 +123,7 @@ class ServiceInstance {
   void take(ServiceJob& job, std::int64_t blocks);
   void plan_running(ServiceStep& step, std::int64_t& budget, bool& preempted);
   void plan_admission(ServiceStep& step, std::int64_t& budget);
+  bool holds_back();
   void schedule(ServiceJob& job, ServiceStep& step, std::int64_t& budget) const;
   void preempt_latest();
   void share_prefix(ServiceJob& job);
@@ -134,6 +138,7 @@ class ServiceInstance {
   std::vector<std::size_t> left_;
   std::int64_t used_blocks_ = 0;
   std::int64_t shared_blocks_ = 0;  ///< of the prefix, once it is there
+  std::int64_t held_steps_ = 0;     ///< since when prompts are held back
   ServiceCounts counts_;
   std::mt19937_64 random_;
 };

@@ -105,6 +105,28 @@ ServiceTerms terms_of(const StepModel& model, const ServiceLoad& load) {
 
 double stall_of(const ServiceTerms& t) { return t.stall_s.value_or(t.prefill_s); }
 
+double stalls_of(const ServiceTerms& t) { return t.stalls.value_or(t.requests - 1); }
+
+/// What prompts of others take of those that generate. Replicas of attention step together. Prompts come as requests
+/// end, `load.concurrency / load.output` a step in the mean, and those of one step are computed together; an engine may
+/// hold them back until every replica has one, for some steps at most.
+/// @param alone, together  a prompt on one replica, on all of them.
+void set_stalls(ServiceTerms& terms, const ServiceLoad& load, const StepModel& model, double alone, double together) {
+  const int dp = model.deployment().dp;
+  if (dp == 1) return;
+  const double arriving = load.concurrency / std::max(1.0, load.output);
+  double prompts = arriving / -std::expm1(-arriving);  // of a step that has any
+  if (const double most = model.engine().prompts_wait_steps; most > 0 && prompts < dp) {
+    const double held = std::min(most, (dp - 1) / arriving);
+    prompts = std::max(prompts, 1 + arriving * held);
+    // The first of them waits all of it, the others come meanwhile.
+    terms.held_steps = held * (1 + (prompts - 1) / 2) / prompts;
+  }
+  const double replicas = std::min<double>(prompts, dp);
+  terms.stall_s = std::max(1.0, prompts / dp) * (alone + (together - alone) * (replicas - 1) / (dp - 1));
+  terms.stalls = (std::max(1.0, load.concurrency) - 1) / prompts;
+}
+
 }  // namespace
 
 ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load) {
@@ -112,10 +134,10 @@ ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load) {
   const StepShape decode = decode_shape(load, terms.requests, model.deployment());
   // A prompt of its own; what stalls those that generate are prompts of all replicas.
   const StepShape prefill = prefill_shape(load, model.deployment(), 1);
-  const int dp = model.deployment().dp;
   terms.decode_s = sum(model.times(decode));
   terms.prefill_s = chunks_of(load) * sum(model.times(prefill));
-  if (dp > 1) terms.stall_s = chunks_of(load) * sum(model.times(prefill_shape(load, model.deployment(), dp)));
+  const StepShape together = prefill_shape(load, model.deployment(), model.deployment().dp);
+  set_stalls(terms, load, model, terms.prefill_s, chunks_of(load) * sum(model.times(together)));
   terms.decode_assumed_s = model.assumed_s(decode);
   terms.prefill_assumed_s = chunks_of(load) * model.assumed_s(prefill);
   return terms;
@@ -142,6 +164,7 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load
   const MicroBatchTimes stalling = times(prefill_shape(load, d, d.dp));
   terms.prefill_s = chunks_of(load) * pipeline_times({&chunk, 1}).longest_path_s;
   terms.stall_s = chunks_of(load) * std::ranges::max(stalling.stages);
+  set_stalls(terms, load, pipeline.front(), chunks_of(load) * std::ranges::max(chunk.stages), *terms.stall_s);
   terms.stages = static_cast<double>(pipeline.stages.size());
   terms.layers = terms.moe_layers = 0;
   const StepShape decode = decode_shape(load, terms.requests, d);
@@ -156,16 +179,18 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load
 
 double tpot_s(const ServiceTerms& t, const EngineService& law) {
   return law.kernel_factor * t.decode_s + law.layer_s * t.layers + law.step_s * t.stages +
-         law.stall_share * (t.requests - 1) / t.output * stall_of(t);
+         law.stall_share * stalls_of(t) / t.output * stall_of(t);
 }
 
 double ttft_s(const ServiceTerms& t, const EngineService& law) {
   const double ahead = law.queue_share * (t.requests - 1) / kQueue;
   return law.first_token_s * (t.moe_layers > 0 ? 1 : kDenseShare) +
-         law.prefill_factor * (t.prefill_s + ahead * stall_of(t)) + tpot_s(t, law);
+         law.prefill_factor * (t.prefill_s + ahead * stall_of(t)) + (1 + t.held_steps) * tpot_s(t, law);
 }
 
-double prefill_share(const ServiceTerms& t, double tpot) { return t.requests * stall_of(t) / (t.output * tpot); }
+double prefill_share(const ServiceTerms& t, double tpot) {
+  return (stalls_of(t) + 1) * stall_of(t) / (t.output * tpot);
+}
 
 std::map<std::string, EngineService> fit_services(std::span<const MeasuredService> measured) {
   const Values all = fit(measured, kPrior, kOfAll);

@@ -19,6 +19,8 @@ constexpr int kMostTensorRanks = 8;
 constexpr std::int64_t kMostConcurrency = 1 << 16;
 /// The largest load that meets the goals is found within this part of it.
 constexpr std::int64_t kLoadSteps = 16;
+/// Of the time that a request generates: from here on `serve` is said to know better.
+constexpr double kLongFirstToken = 0.1;
 
 /// Every way of an engine to use so many GPUs as one instance.
 std::vector<Deployment> deployments_of(int gpus, bool experts, const EngineSpec& engine, Deployment common,
@@ -101,10 +103,12 @@ class Search {
     if (std::ranges::any_of(all, [](const ServiceCandidate& c) { return c.deployment.pp * c.deployment.cp > 1; })) {
       notes_.insert("pipeline stages and context parallelism: no service with them was measured");
     }
-    if (std::ranges::any_of(all, [](const ServiceCandidate& c) { return c.deployment.dp > 1; })) {
+    if (std::ranges::any_of(all, [this](const ServiceCandidate& c) {
+          return c.ttft_s > kLongFirstToken * goals_.output * c.tpot_s;
+        })) {
       notes_.insert(
-          "a closed formula: ranks of attention that wait for each other's prompts are simulated by moecast serve "
-          "--concurrency, where TPOT comes out longer (6 to 15 % in three comparisons) and TTFT shorter");
+          "requests spend much of their time before their first token, and this closed formula takes all of them as "
+          "generating: moecast serve --concurrency simulates them, TPOT comes out shorter");
     }
     result_.notes.assign(notes_.begin(), notes_.end());
     return std::move(result_);
