@@ -103,9 +103,8 @@ class Search {
     if (std::ranges::any_of(all, [](const ServiceCandidate& c) { return c.deployment.pp * c.deployment.cp > 1; })) {
       notes_.insert("pipeline stages and context parallelism: no service with them was measured");
     }
-    if (std::ranges::any_of(all, [this](const ServiceCandidate& c) {
-          return c.ttft_s > kLongFirstToken * goals_.output * c.tpot_s;
-        })) {
+    if (std::ranges::any_of(
+            all, [this](const ServiceCandidate& c) { return c.ttft_s > kLongFirstToken * goals_.output * c.tpot_s; })) {
       notes_.insert(
           "requests spend much of their time before their first token, and this closed formula takes all of them as "
           "generating: moecast serve --concurrency simulates them, TPOT comes out shorter");
