@@ -12,6 +12,8 @@
 namespace moecast {
 namespace {
 
+constexpr std::size_t kLongestPath = 200;
+
 constexpr std::array<std::string_view, 7> kUnits{"B", "B/s", "FLOP/s", "s", "Hz", "W", "1"};
 constexpr std::array<Origin, 4> kStoredOrigins{Origin::measured, Origin::datasheet, Origin::fitted, Origin::assumed};
 constexpr std::array<RowBucket, 3> kRowBuckets{RowBucket::exact, RowBucket::multiple4, RowBucket::tile16};
@@ -156,6 +158,9 @@ Profile parse_profile_text(std::string_view text, const std::string& where) {
     for (std::size_t i = 0; i < notes.size(); ++i) profile.notes.push_back(notes.at(i).as_string());
   }
   profile.sister = root.find_string("sister").value_or("");
+  if (profile.sister.size() > kLongestPath) {
+    throw InputError(root.at("sister").where(), "is no name of a profile", "name a profile of the same generation");
+  }
   return profile;
 }
 

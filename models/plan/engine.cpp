@@ -84,6 +84,7 @@ void parse_parallelism(const JsonView& root, EngineSpec& engine) {
   if (collectives.has("replica_prompts")) {
     const JsonView prompts = collectives.at("replica_prompts");
     prompts.refuse_unknown_keys({"wait_steps", "source"});
+    static_cast<void>(prompts.at("source").as_string());
     engine.prompts_wait_steps = static_cast<int>(prompts.at("wait_steps").as_int(0, 1'000'000));
   }
   if (root.has("streams")) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <tuple>
 
 #include "models/core/error.h"
@@ -12,6 +13,8 @@ namespace {
 
 constexpr std::size_t kLeastPoints = 8;
 constexpr double kCoverage = 0.9;
+/// |ln| error of the next shape where only one is known: about a factor of two.
+constexpr double kUnknownShape = 0.69;
 constexpr std::size_t kShapeFolds = 10;  ///< of shapes, left out in turn
 /// A band with fewer left-out points than this borrows those of all bands.
 constexpr std::size_t kLeastBandPoints = 12;
@@ -58,15 +61,16 @@ FittedGemm fit_gemm_law(const GemmTraits& traits, const std::vector<GemmCall>& c
   return fit;
 }
 
-/// |ln| errors of calls whose whole shape (columns, depth) neither law nor residual has seen.
-std::vector<double> left_out_shape_errors(const GemmTraits& traits, const std::vector<GemmCall>& calls,
-                                          const Eigen::VectorXd& seconds) {
+/// |ln| errors of calls whose whole shape (columns, depth) neither law nor residual has seen; nullopt where too few
+/// other calls are left to fit to.
+std::vector<std::optional<double>> left_out_shape_errors(const GemmTraits& traits, const std::vector<GemmCall>& calls,
+                                                         const Eigen::VectorXd& seconds) {
   std::map<std::pair<double, double>, std::size_t> shapes;
   std::vector<std::size_t> fold_of;
   for (const GemmCall& call : calls) {
     fold_of.push_back(shapes.try_emplace({call.n, call.k}, shapes.size()).first->second % kShapeFolds);
   }
-  std::vector<double> errors(calls.size());
+  std::vector<std::optional<double>> errors(calls.size());
   for (std::size_t fold = 0; fold < kShapeFolds; ++fold) {
     std::vector<GemmCall> kept;
     std::vector<double> kept_s;
@@ -103,11 +107,15 @@ GemmCalibration fit_gemms(const Profile& profile, const std::vector<Measurement>
   fitted.law = std::move(fit.law);
   fitted.residual = std::move(fit.residual);
 
-  const std::vector<double> all = left_out_shape_errors(traits, calls, seconds);
+  const std::vector<std::optional<double>> left_out = left_out_shape_errors(traits, calls, seconds);
+  std::vector<double> all;
   std::array<std::vector<double>, kBands> errors;
   for (std::size_t i = 0; i < calls.size(); ++i) {
-    errors[static_cast<std::size_t>(band_of(calls[i].m))].push_back(all[i]);
+    if (!left_out[i]) continue;
+    errors[static_cast<std::size_t>(band_of(calls[i].m))].push_back(*left_out[i]);
+    all.push_back(*left_out[i]);
   }
+  if (all.empty()) all.push_back(kUnknownShape);
   for (std::size_t band = 0; band < kBands; ++band) {
     const auto& own = errors[band].size() >= kLeastBandPoints ? errors[band] : all;
     fitted.half_width[band] = conformal_quantile(own, kCoverage);

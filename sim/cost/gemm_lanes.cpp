@@ -54,7 +54,7 @@ GemmLanes::GemmLanes(const GemmCalibration& calibration)
   restream_depth_ = value(GemmLaw::kRestreamDepth);
   private_cache_ = value(GemmLaw::kPrivateCache);
   pack_ = inverse(GemmLaw::kPack);
-  pack_alias_ = value(GemmLaw::kPackAlias) * pack_;
+  pack_alias_ = (1 + value(GemmLaw::kPackAlias)) * pack_;
   pack_reads_ = value(GemmLaw::kPackReads);
   pack_depth_ = value(GemmLaw::kPackDepth);
   one_row_ = value(GemmLaw::kOneRow);

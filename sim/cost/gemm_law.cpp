@@ -36,7 +36,7 @@ constexpr std::array<Prior, GemmLaw::kScalars> kPriors{{
     {"private_cache_bytes", 2e6, 0.7},
     {"pack_bytes_per_s", 12e9, 0.7},
     {"pack_read_factor", 1, 0.7},
-    {"pack_alias_factor", 1.5, 0.7},
+    {"pack_alias_wait_ratio", 0.3, 1.5},
     {"pack_depth_columns", 50, 1.0},
     {"one_row_wait_ratio", 0.05, 1.5},
     {"two_rows_wait_ratio", 0.05, 1.5},
@@ -165,7 +165,7 @@ GemmLaw::Terms GemmLaw::terms(const GemmCall& call) const {
   t.memory *= busiest_thread * passes(t.rows, call.k, t.weights);
   if (!t.packs) return t;
   const bool aliased = std::fmod(call.k * traits_.element_bytes, kAliasBytes) == 0;
-  t.memory = (t.weights / value(kPack) * (aliased ? value(kPackAlias) : 1) + value(kPackReads) * t.memory) *
+  t.memory = (t.weights / value(kPack) * (aliased ? 1 + value(kPackAlias) : 1) + value(kPackReads) * t.memory) *
              (1 + value(kPackDepth) / call.k);
   return t;
 }

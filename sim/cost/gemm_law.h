@@ -42,7 +42,7 @@ struct GemmCall {
 ///   p    = 1 + (r + (q - 1) / (1 + (kr/k)^2)) / (1 + (L/W)^2)         passes over the weights
 ///   rows = m k b / (r BW(A)) + 4 m n / (w BW(O))
 ///   t    = t0 + (comp^q + mem^q)^(1/q) + rows                          weights packed ahead
-///   t    = t0 + comp + W (a/BP + g/BW(F')) (1 + kp/k) + rows           weights packed at every call
+///   t    = t0 + comp + ((1 + a) W/BP + g mem) (1 + kp/k) + rows         weights packed at every call
 /// n16 = n rounded up to 16, W = bytes of the stored weights, A and O the footprints of input and result (at least
 /// their own bytes). Where a pass serves a block of rows only, m has q whole blocks and perhaps a rest (r = 1): shallow
 /// weights (k below kr) stay in the core's cache from one block to the next, and so do small ones (W below L).
@@ -50,10 +50,10 @@ struct GemmCall {
 /// which it is 0: on a Zen 4, oneDNN streams 16, 13 and 21 to 24 GB/s at one, two and more rows; in caches all are
 /// alike. b is what the busiest of t threads has to do, in even shares: 5 blocks of columns on 2 threads give b = 6/5.
 /// Packing reads the weights in short pieces and gets only 1/g of the streaming bandwidth; the product then reads what
-/// has just been packed. a is 1, but another where rows of weights start a multiple of kAliasBytes apart (k = 1024,
-/// 2048, ... in fp32): those that are packed together share a set of the first cache. Several rows are packed side by
-/// side, and each begins a stream of its own, k long. Source: measured on Xeon (AVX-512 and AMX); every coefficient is
-/// fitted to the machine at hand.
+/// has just been packed. a is 0, but how much longer packing takes where rows of weights start a multiple of
+/// kAliasBytes apart (k = 1024, 2048, ... in fp32): those that are packed together share a set of the first cache.
+/// Several rows are packed side by side, and each begins a stream of its own, k long. Source: measured on Xeon (AVX-512
+/// and AMX); every coefficient is fitted to the machine at hand.
 class GemmLaw {
  public:
   static constexpr int kNodes = 15;

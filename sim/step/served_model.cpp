@@ -213,8 +213,9 @@ double front_seconds(const ServedModel& served, std::int64_t prompt, std::int64_
   const StepModel& steps = served.pipeline->front();
   const EngineSpec& engine = steps.engine();
   const double alone = steps.deployment().dp;
-  const ServiceTerms terms =
+  ServiceTerms terms =
       service_terms(*served.pipeline, {static_cast<double>(prompt), static_cast<double>(output), alone});
+  terms.held_steps = 0;  // a request that is alone waits for nobody; others are simulated
   double measured = ttft_s(terms, engine.service);
   if (end == IntervalEnd::low) measured *= std::exp(-engine.ttft_interval[0]);
   if (end == IntervalEnd::high) measured *= std::exp(engine.ttft_interval[1]);

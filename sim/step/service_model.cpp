@@ -116,14 +116,15 @@ void set_stalls(ServiceTerms& terms, const ServiceLoad& load, const StepModel& m
   if (dp == 1) return;
   const double arriving = load.concurrency / std::max(1.0, load.output);
   double prompts = arriving / -std::expm1(-arriving);  // of a step that has any
-  if (const double most = model.engine().prompts_wait_steps; most > 0 && prompts < dp) {
+  if (const double most = model.engine().prompts_wait_steps; most > 0 && prompts < dp && load.concurrency > 1) {
     const double held = std::min(most, (dp - 1) / arriving);
     prompts = std::max(prompts, 1 + arriving * held);
     // The first of them waits all of it, the others come meanwhile.
     terms.held_steps = held * (1 + (prompts - 1) / 2) / prompts;
   }
   const double replicas = std::min<double>(prompts, dp);
-  terms.stall_s = std::max(1.0, prompts / dp) * (alone + (together - alone) * (replicas - 1) / (dp - 1));
+  terms.ahead_s = alone + (together - alone) * (replicas - 1) / (dp - 1);
+  terms.stall_s = std::max(1.0, prompts / dp) * *terms.ahead_s;
   terms.stalls = (std::max(1.0, load.concurrency) - 1) / prompts;
 }
 
@@ -185,7 +186,8 @@ double tpot_s(const ServiceTerms& t, const EngineService& law) {
 double ttft_s(const ServiceTerms& t, const EngineService& law) {
   const double ahead = law.queue_share * (t.requests - 1) / kQueue;
   return law.first_token_s * (t.moe_layers > 0 ? 1 : kDenseShare) +
-         law.prefill_factor * (t.prefill_s + ahead * stall_of(t)) + (1 + t.held_steps) * tpot_s(t, law);
+         law.prefill_factor * (t.prefill_s + ahead * t.ahead_s.value_or(stall_of(t))) +
+         (1 + t.held_steps) * tpot_s(t, law);
 }
 
 double prefill_share(const ServiceTerms& t, double tpot) {

@@ -27,6 +27,7 @@ struct ServiceTerms {
   double stages = 1;                ///< of a pipeline, that each token passes
   std::optional<double> stall_s{};  ///< what a prompt takes of the slowest stage; nullopt: prefill_s, of one stage
   std::optional<double> stalls{};   ///< by prompts of others, while a request generates; nullopt: requests - 1
+  std::optional<double> ahead_s{};  ///< what a prompt ahead takes; nullopt: what stalls
   double held_steps = 0;            ///< for which a prompt waits until replicas of attention have one each
   double decode_assumed_s = 0;      ///< by which operators of physics alone may be off in decode_s, 90 %
   double prefill_assumed_s = 0;

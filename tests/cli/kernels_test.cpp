@@ -192,8 +192,9 @@ TEST_F(KernelCommands, AProfileRemembersTheSisterWhoseKernelsItHolds) {
   EXPECT_EQ(kernels_after({}), alone + 1) << "the flag is forgotten, the sister is not";
   EXPECT_EQ(kernels_after({"--sister", "none"}), alone);
   EXPECT_EQ(kernels_after({}), alone);
-  EXPECT_EQ(run_moecast({"calibrate", young, "--sister", young}).code, 2);
+  EXPECT_EQ(run_moecast({"calibrate", young, "--sister", young}).code, 3);
   EXPECT_EQ(kernels_after({"--sister", folder_ + "/made-up"}), alone + 1);
+  EXPECT_THAT(run_moecast({"calibrate", folder_ + "/made-up", "--sister", young}).err, HasSubstr("learns from this"));
   std::filesystem::rename(folder_ + "/made-up", folder_ + "/elsewhere");
   const Finished gone = run_moecast({"calibrate", young});
   std::filesystem::rename(folder_ + "/elsewhere", folder_ + "/made-up");

@@ -63,5 +63,31 @@ TEST(Recommend, IsServedAsItSaysWhereReplicasStepTogether) {
   expect_agreement("trtllm", "2048", 64);  // holds prompts back until every replica has one
 }
 
+TEST(Recommend, ALoneRequestWaitsForNoOtherReplica) {
+  const auto front = [](const std::string& output) {
+    return answer({"serve", "--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--backend", "trtllm", "--dp", "4", "--ep",
+                   "4", "--concurrency", "1", "--requests", "4", "--output", output, "--format", "json"})
+        .at("inputs")
+        .at("front_end_s")
+        .get<double>();
+  };
+  EXPECT_NEAR(front("2048") / front("64"), 1, 0.05);
+}
+
+TEST(Recommend, TheQueueForAFirstTokenGrowsAsTheLoad) {
+  const Json law = answer({"recommend", "--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--gpus", "4", "--pp", "1",
+                           "--prompt", "1024", "--output", "16", "--top", "100000", "--format", "json"});
+  double few = 0;
+  double many = 0;
+  for (const Json& d : law.at("deployments")) {
+    if (d.at("dp") != 4 || d.at("ep") != 4) continue;
+    if (d.at("concurrency") == 256) few = d.at("ttft_s");
+    if (d.at("concurrency") == 1024) many = d.at("ttft_s");
+  }
+  ASSERT_GT(few, 0);
+  EXPECT_GT(many, few);
+  EXPECT_LT(many, 5 * few);
+}
+
 }  // namespace
 }  // namespace moecast::test

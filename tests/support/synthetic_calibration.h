@@ -31,7 +31,7 @@ inline GemmLaw synthetic_law(const std::string& backend, DType dtype, int thread
     if (b.name == backend && b.dtype == dtype) traits = gemm_traits(backend, dtype, threads, b.row_bucket, b.packing);
   }
   Eigen::VectorXd p(GemmLaw::kParameters);
-  p.head(GemmLaw::kScalars) << 1e-6, 150e9, 1, 4, 4, 1.1, 1, 0.5, 3, 3, 1000, 2e6, 12e9, 1, 2, 40, 0.25, 0.7;
+  p.head(GemmLaw::kScalars) << 1e-6, 150e9, 1, 4, 4, 1.1, 1, 0.5, 3, 3, 1000, 2e6, 12e9, 1, 1, 40, 0.25, 0.7;
   for (int i = 0; i < GemmLaw::kNodes; ++i) {
     p(GemmLaw::kScalars + i) = 200e9 / (1 + std::pow(GemmLaw::kNodeBytes[static_cast<std::size_t>(i)] / 2e6, 0.4));
   }

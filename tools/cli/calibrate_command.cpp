@@ -67,49 +67,62 @@ std::string error_text(const std::optional<ErrorSummary>& errors) {
                      errors->coverage_90_ratio * errors->n, errors->n);
 }
 
-/// The sister that the profile names: beside it, else by its name.
-std::string remembered_sister(const CalibrateOptions& options, const std::string& folder, const std::string& name) {
+/// The sister that the profile names: beside it, else a folder or a known name. Empty: it is not here.
+std::string remembered_folder(const CalibrateOptions& options, const std::string& folder, const std::string& name) {
   const std::string beside = folder + "/../" + name;
-  if (std::filesystem::exists(beside + "/profile.json")) return beside;
+  std::error_code failed;
+  if (std::filesystem::exists(beside + "/profile.json", failed)) return beside;
   try {
     return profile_folder(find_data_folders(options.data), name);
   } catch (const Error&) {
-    throw InputError(folder + "/profile.json", "names a sister that is not here: " + name,
-                     "write --sister FOLDER, or --sister none to do without its kernels");
+    return "";
   }
 }
 
-/// The sister machine of --sister, else of the profile; what --sister says is kept there.
-std::optional<KernelCalibration> sister_calibration(const CalibrateOptions& options, const std::string& folder,
-                                                    Profile& profile) {
-  std::string sister_folder;
-  if (options.sister.empty()) {
-    if (profile.sister.empty()) return std::nullopt;
-    sister_folder = remembered_sister(options, folder, profile.sister);
-    note(fmt::format("beside {}, which the profile names as its sister", profile.sister));
-  } else if (options.sister != kNoSister) {
-    sister_folder = profile_folder(find_data_folders(options.data), options.sister);
+struct Sister {
+  std::string remembered;                        ///< what the profile will call it; empty: it has none
+  std::optional<KernelCalibration> calibration;  ///< kernels that were measured there
+};
+
+/// What profile.json will say, so that the same folder is found again.
+std::string name_of_sister(const CalibrateOptions& options, const std::string& folder, const std::string& sister) {
+  const std::string name = read_profile(sister).name;
+  const std::string found = remembered_folder(options, folder, name);
+  std::error_code failed;
+  const bool same = !found.empty() && std::filesystem::equivalent(found, sister, failed);
+  return same ? name : std::filesystem::absolute(sister).lexically_normal().string();
+}
+
+/// The sister machine of --sister, else of the profile.
+Sister find_sister(const CalibrateOptions& options, const std::string& folder, const Profile& profile) {
+  const bool typed = !options.sister.empty();
+  if (options.sister == kNoSister || (!typed && profile.sister.empty())) return {};
+  const std::string where = typed ? "--sister" : folder + "/profile.json: /sister";
+  const std::string how = "write --sister NAME or FOLDER, or --sister none to do without its kernels";
+  if (profile.device == "cpu") throw InputError(where, "is of GPUs, this is the profile of a CPU", "leave it out");
+  const std::string& name = typed ? options.sister : profile.sister;
+  const std::string found = remembered_folder(options, folder, name);
+  if (found.empty()) throw InputError(where, "names a sister that is not here: " + printable(name), how);
+  const Profile sister = read_profile(found);
+  if (sister.name == profile.name) throw InputError(where, "is the profile itself", "name another machine");
+  if (sister.device != profile.device) throw InputError(where, sister.name + " is no GPU", how);
+  if (sister.sister == profile.name) {
+    throw InputError(where, sister.name + " learns from this profile: its kernels are partly those of here", how);
   }
-  std::optional<KernelCalibration> sister;
-  std::string name;
-  if (!sister_folder.empty()) {
-    name = read_profile(sister_folder).name;
-    if (name == profile.name) throw UsageError("--sister", "is the profile itself", "name another machine");
-    sister = read_kernel_calibration(sister_folder, name);
-  }
-  if (profile.sister != name) {
-    profile.sister = name;
-    write_profile(folder, profile);
-  }
-  return sister;
+  Sister known{typed ? name_of_sister(options, folder, found) : profile.sister,
+               read_kernel_calibration(found, sister.name)};
+  // What it borrowed itself is not known from there.
+  std::erase_if(known.calibration->kernels, [](const KernelModel& model) { return model.inherited; });
+  if (!typed) note(fmt::format("beside {}, which the profile names as its sister", sister.name));
+  return known;
 }
 
 /// Kernels of tables: kernels.bin.
 /// @param added  what --add brought, in `samples` too.
 int calibrate_kernel_samples(const CalibrateOptions& options, const std::string& folder, Profile profile,
-                             const std::vector<KernelSamples>& samples, const std::vector<KernelSamples>& added) {
+                             const Sister& sister, const std::vector<KernelSamples>& samples,
+                             const std::vector<KernelSamples>& added) {
   const Format format = parse_format(options.format);
-  const std::optional<KernelCalibration> sister = sister_calibration(options, folder, profile);
   const std::optional<KernelCalibration> earlier = added.empty() ? std::nullopt : earlier_calibration(folder, profile);
   ProgressBar bar;
   const auto start = std::chrono::steady_clock::now();
@@ -120,10 +133,14 @@ int calibrate_kernel_samples(const CalibrateOptions& options, const std::string&
         bar.update("fitting kernels", static_cast<double>(done) / static_cast<double>(all),
                    Seconds(passed * static_cast<double>(all - done) / static_cast<double>(done)));
       },
-      sister ? &*sister : nullptr, read_backend_rules(folder));
+      sister.calibration ? &*sister.calibration : nullptr, read_backend_rules(folder));
   bar.clear();
   const std::string file = folder + "/" + std::string(kKernelCalibrationFile);
   write_file_atomically(file, kernel_calibration_text(calibration));
+  if (profile.sister != sister.remembered) {
+    profile.sister = sister.remembered;
+    write_profile(folder, profile);
+  }
   const std::vector<AddedRows> compared = compare_added_rows(added, earlier ? &*earlier : nullptr, calibration);
   Table table{{"kernel", "shapes", "rows", "median", "p90", "within 10 %", "in 90 %"}, {}};
   std::vector<Json> records;
@@ -208,10 +225,13 @@ int run_calibrate(const CalibrateOptions& options) {
                                    folders.own, chosen));
     }
     std::vector<KernelSamples> kernels = read_kernel_samples(chosen);
-    const std::vector<KernelSamples> added = add_tables(options, chosen, kernels);
     Profile profile = read_profile(chosen);
-    if (!kernels.empty() || !options.sister.empty() || !profile.sister.empty())
-      return calibrate_kernel_samples(options, chosen, std::move(profile), kernels, added);
+    const Sister sister = find_sister(options, chosen, profile);
+    const std::vector<KernelSamples> added = add_tables(options, chosen, kernels);
+    if (!kernels.empty() || sister.calibration || !profile.sister.empty())
+      return calibrate_kernel_samples(options, chosen, std::move(profile), sister, kernels, added);
+  } else if (!options.sister.empty()) {
+    throw UsageError("--sister", "is of GPUs", "name the profile: moecast calibrate my-gpu --sister h100-sxm");
   }
   const std::string folder = choose_hardware(options.profile, folders).folder;
   const Profile profile = read_profile(folder);

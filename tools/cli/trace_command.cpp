@@ -134,16 +134,16 @@ Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardwa
   if (prepared > 0) writer.add_host(MoeEvents::kHost, "prepare the step", 0, prepared);
   written.seconds = prepared;
   std::int64_t layer = 0;
-  // The host runs ahead, but no layer begins before its launches do, nor ends before they have.
+  // The host runs ahead, but no layer ends before its launches have.
   const auto draw = [&](const EventGraph& graph, const EventTimes& times) {
     const double launches = prepared + static_cast<double>(layer) * launch;
     if (launch > 0) {
       writer.add_host(MoeEvents::kHost, fmt::format("launch layer {}", layer), launches, launches + launch);
     }
-    const double start = std::max(written.seconds, launches);
+    const double start = std::max(written.seconds, launches + std::max(0.0, launch - times.makespan_s));
     writer.add(graph, times, start, fmt::format("layer {} ", layer));
     refuse_large(writer.events());
-    written.seconds = std::max(start + times.makespan_s, launches + launch);
+    written.seconds = start + times.makespan_s;
     ++layer;
   };
   try {
@@ -155,6 +155,10 @@ Written trace_gpu(TraceOptions options, Query query, const EventHardware& hardwa
   if (launch > 0) {
     written.notes.push_back(fmt::format("the host's launches are drawn evenly over {} layers with experts: {} in all",
                                         plan.study_of.size(), format_seconds(Seconds(plan.around.launched_s))));
+  }
+  if (plan.around.outside_s > 0) {
+    written.notes.push_back(fmt::format("not drawn: {} of the step outside of layers with experts (dense layers, head)",
+                                        format_seconds(Seconds(plan.around.outside_s))));
   }
   if (!plan.around.missing.empty()) written.notes.push_back("MoE layers alone: " + plan.around.missing);
   written.text = writer.finish(fmt::format("moecast: layers of {} on {} ranks of {}, {}", query.architecture.name,

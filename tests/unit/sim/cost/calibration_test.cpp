@@ -53,6 +53,19 @@ Profile machine_profile() {
   return profile;
 }
 
+TEST(Calibrate, OfOneShapeNothingIsKnownOfTheNext) {
+  std::vector<Measurement> rows;
+  for (int m = 1; m <= 1024; m *= 2) {
+    OperatorShape s;
+    s.m = m;
+    s.n = s.k = 512;
+    rows.push_back(timed(OperatorKind::gemm, s, 1e-6 + 2e-11 * m * 512 * 512));
+  }
+  for (const double half_width : calibrate(machine_profile(), rows).gemms.front().half_width) {
+    EXPECT_NEAR(half_width, std::log(2), 0.01) << "a factor of two; no row was left out";
+  }
+}
+
 TEST(Calibrate, PredictsShapesThatWereNotMeasured) {
   const auto calibration = std::make_shared<const Calibration>(calibrate(machine_profile(), machine()));
   const auto model = make_cost_model(calibration);

@@ -14,7 +14,7 @@ GemmLaw simple_law(GemmTraits traits) {
   p.setConstant(std::log(10e9));
   p.head(GemmLaw::kScalars) << std::log(1e-6), std::log(100e9), std::log(1e-9), std::log(1e-9), std::log(1e-9),
       std::log(50.0), std::log(1e18), std::log(1e18), std::log(1e18), std::log(1e18), std::log(1000.0), std::log(2e6),
-      std::log(5e9), std::log(2.0), std::log(3.0), std::log(1e-9), std::log(1e-9), std::log(1e-9);
+      std::log(5e9), std::log(2.0), std::log(2.0), std::log(1e-9), std::log(1e-9), std::log(1e-9);
   return {traits, p};
 }
 
