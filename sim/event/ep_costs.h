@@ -26,6 +26,7 @@ struct EpLayer {
   std::int64_t shared_width = 0;  ///< of a rank, of all shared experts together; 0: none
   bool shared_gate = false;       ///< each token weighs what they say
   double tokens_per_rank = 1;     ///< of one batch
+  double sent_rows = 0;           ///< that the rank with most sends to experts; 0: tokens_per_rank
   double own_rows = 0;            ///< that attention, router and shared experts of a rank see; 0: tokens_per_rank
   int chunks = 1;                 ///< parts in which experts compute a batch
   double load_variation = 0;      ///< coefficient of variation of the experts' popularity

@@ -59,9 +59,12 @@ class ExchangeMaker {
     return parts_.ranks() >= full ? 1 : (parts_.ranks() - 1) / parts_.ranks() / ((full - 1) / full);
   }
 
+  /// Of the rank that sends most, which all wait for.
+  [[nodiscard]] double sent_rows() const { return std::max(parts_.layer.tokens_per_rank, parts_.layer.sent_rows); }
+
   KernelRowValues deepep_row(const KernelLayout& layout, double nodes) const {
     KernelRowValues row(layout);
-    row.set("num_token", std::max(1.0, parts_.layer.tokens_per_rank))
+    row.set("num_token", std::max(1.0, sent_rows()))
         .set("hidden_size", static_cast<double>(parts_.layer.hidden))
         .set("num_topk", static_cast<double>(parts_.layer.top_k))
         .set("num_experts", static_cast<double>(parts_.layer.experts))
@@ -113,7 +116,7 @@ class ExchangeMaker {
     const KernelLayout& layout = *find_kernel_layout("wideep_deepep_ll");
     const double nodes = deepep_nodes();
     const KernelRowValues base = deepep_row(layout, nodes);
-    const double rows = parts_.layer.tokens_per_rank * static_cast<double>(parts_.layer.top_k) * fewer_ranks();
+    const double rows = sent_rows() * static_cast<double>(parts_.layer.top_k) * fewer_ranks();
     add_exchange(layout.name, [base, rows](double imbalance, bool /*back*/) {
       KernelRowValues row = base;
       return row.set(kSentRowsColumn, rows * imbalance);
@@ -140,7 +143,7 @@ class ExchangeMaker {
     const double nodes = deepep_nodes();
     KernelRowValues base = deepep_row(layout, nodes);
     base.set("dispatch_sms", kDispatchMultiprocessors);
-    const double tokens = parts_.layer.tokens_per_rank * fewer_ranks();
+    const double tokens = sent_rows() * fewer_ranks();
     const std::array<double, 2> notify{notify_s(layout, "dispatch_notify", base),
                                        notify_s(layout, "combine_notify", base)};
     add_exchange(
@@ -170,7 +173,7 @@ class ExchangeMaker {
     const double copies = distinct_groups(parts_.ranks(), static_cast<double>(parts_.layer.experts),
                                           static_cast<double>(parts_.layer.top_k));
     KernelRowValues base(layout);
-    base.set("tokens_per_rank", parts_.layer.tokens_per_rank)
+    base.set("tokens_per_rank", sent_rows())
         .set("hidden", hidden)
         .set("topk", static_cast<double>(parts_.layer.top_k))
         .set("num_experts", static_cast<double>(parts_.layer.experts))
@@ -218,7 +221,7 @@ class ExchangeMaker {
     const double copies = distinct_groups(parts_.ranks(), static_cast<double>(parts_.layer.experts),
                                           static_cast<double>(parts_.layer.top_k));
     const bool gathered = parts_.layer.exchange == ExchangeAlgorithm::all_gather;
-    const double elements = parts_.layer.tokens_per_rank * (gathered ? parts_.ranks() : copies) * hidden;
+    const double elements = (gathered ? parts_.layer.tokens_per_rank * parts_.ranks() : sent_rows() * copies) * hidden;
     KernelRowValues base(layout);
     base.set("num_gpus", parts_.ranks())
         .set("element_bytes", kElement)

@@ -18,8 +18,8 @@ class EpCostParts {
   /// nullptr where there is none; a collective's kernel on the links that are asked about.
   [[nodiscard]] ReadyKernel find(const KernelWanted& wanted, const KernelRowValues& row) const;
   [[noreturn]] void missing(std::string_view what) const;
-  /// Notes what a stage was predicted from. @param factor  on the answer's seconds. @param stands_in  a kernel of another
-  /// format.
+  /// Notes what a stage was predicted from. @param factor  on the answer's seconds. @param stands_in  a kernel of
+  /// another format.
   void add_piece(std::string_view stage, const ReadyKernelData& kernel, const CompiledKernel::Answer& answer,
                  double factor = 1, bool stands_in = false);
 

@@ -333,6 +333,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.tokens_per_rank = tokens_per_rank;
     layer.own_rows =
         (whole ? fullest_rows(workload, plan.deployment.dp) : tokens / plan.deployment.dp) / options.batches;
+    layer.sent_rows = layer.own_rows / plan.deployment.tp;  // sequences stay whole: some ranks may have none
     layer.chunks = options.chunks;
     layer.load_variation = mean_variation(workload, study.popularity, kind.count);
     layer.constant_scales = options.constant_scales;

@@ -236,6 +236,19 @@ TEST(StepAround, EventsAreTheClosedFormInsideAndBetweenNodes) {
   }
 }
 
+TEST(StepAround, BehindDeepEpTheRankWithMostRowsDecidesInBothEngines) {
+  for (const std::int64_t prompts : {8, 32}) {  // of 32 ranks
+    Workload w;
+    w.phase = Phase::prefill;
+    w.batch = prompts;
+    w.prompt = 2048;
+    const Prediction closed = h200_analytic().predict(deepseek(), wide(32), w);
+    const Prediction drawn = predict_ep(h200_machine(), h200_rails(), deepseek(), wide(32), w, few(), &h200_analytic());
+    ASSERT_TRUE(closed.latency && drawn.latency) << closed.reason << drawn.reason;
+    EXPECT_NEAR(*drawn.latency / *closed.latency, 1, 0.12) << prompts;
+  }
+}
+
 TEST(StepAround, PromptsThatDoNotDivideAreTheSameToBothEngines) {
   Deployment d;
   d.dp = d.ep = 8;
