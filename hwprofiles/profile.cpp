@@ -12,7 +12,7 @@
 namespace moecast {
 namespace {
 
-constexpr std::size_t kLongestPath = 200;
+constexpr std::size_t kLongestPath = 4096;
 
 constexpr std::array<std::string_view, 7> kUnits{"B", "B/s", "FLOP/s", "s", "Hz", "W", "1"};
 constexpr std::array<Origin, 4> kStoredOrigins{Origin::measured, Origin::datasheet, Origin::fitted, Origin::assumed};

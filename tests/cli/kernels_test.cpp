@@ -193,6 +193,7 @@ TEST_F(KernelCommands, AProfileRemembersTheSisterWhoseKernelsItHolds) {
   EXPECT_EQ(kernels_after({"--sister", "none"}), alone);
   EXPECT_EQ(kernels_after({}), alone);
   EXPECT_EQ(run_moecast({"calibrate", young, "--sister", young}).code, 3);
+  EXPECT_EQ(run_moecast({"calibrate", young, "--sister", std::string(300, 'x')}).code, 3) << "no file may be named so";
   EXPECT_EQ(kernels_after({"--sister", folder_ + "/made-up"}), alone + 1);
   EXPECT_THAT(run_moecast({"calibrate", folder_ + "/made-up", "--sister", young}).err, HasSubstr("learns from this"));
   std::filesystem::rename(folder_ + "/made-up", folder_ + "/elsewhere");

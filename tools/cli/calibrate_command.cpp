@@ -76,6 +76,8 @@ std::string remembered_folder(const CalibrateOptions& options, const std::string
     return profile_folder(find_data_folders(options.data), name);
   } catch (const Error&) {
     return "";
+  } catch (const std::filesystem::filesystem_error&) {  // no name that a file may have
+    return "";
   }
 }
 
