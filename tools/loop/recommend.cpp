@@ -109,9 +109,8 @@ class Search {
           return waits || static_cast<double>(c.concurrency) > kManyPrompts * goals_.output;
         })) {
       notes_.insert(
-          "many prompts: this closed formula takes every request as generating and its prompts one by one; moecast "
-          "serve "
-          "--concurrency simulates both, TPOT comes out shorter (10 to 20 % with 256 requests of 512 tokens)");
+          "many prompts: this closed formula takes every request as generating and prompts one by one; moecast serve "
+          "--concurrency simulates both: TPOT is shorter there (10 to 20 % with 256 requests of 512 tokens)");
     }
     result_.notes.assign(notes_.begin(), notes_.end());
     return std::move(result_);
