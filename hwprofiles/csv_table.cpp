@@ -41,7 +41,7 @@ double CsvRow::number_or(std::size_t column, double low, double high, double abs
 void read_csv_table(const std::string& path, std::span<const std::string_view> columns,
                     const std::function<void(const CsvRow&)>& row, std::int64_t most_rows) {
   CsvLine line;
-  std::vector<std::size_t> places;
+  std::vector<std::size_t> places;  // of a missing column: npos
   std::vector<std::string_view> cells(columns.size());
   std::size_t width = 0;
   std::int64_t rows = 0;
@@ -51,8 +51,14 @@ void read_csv_table(const std::string& path, std::span<const std::string_view> c
     const std::vector<std::string_view>& all = line.split(content);
     if (places.empty()) {
       width = all.size();
-      for (const std::string_view column : columns) {
+      for (const std::string_view asked : columns) {
+        const bool optional = asked.starts_with('?');
+        const std::string_view column = asked.substr(optional ? 1 : 0);
         const auto found = std::ranges::find(all, column);
+        if (found == all.end() && optional) {
+          places.push_back(std::string_view::npos);
+          continue;
+        }
         if (found == all.end()) throw InputError(where, fmt::format("has no column {}", column));
         if (std::ranges::count(all, column) > 1) {
           throw InputError(where, fmt::format("has the column {} twice", column), "keep one of them");
@@ -65,7 +71,9 @@ void read_csv_table(const std::string& path, std::span<const std::string_view> c
       throw InputError(where, fmt::format("has {} cells, the header {}", all.size(), width), "is the file cut short?");
     }
     if (++rows > most_rows) throw InputError(where, fmt::format("is beyond {} rows", most_rows));
-    for (std::size_t i = 0; i < places.size(); ++i) cells[i] = all[places[i]];
+    for (std::size_t i = 0; i < places.size(); ++i) {
+      cells[i] = places[i] == std::string_view::npos ? std::string_view() : all[places[i]];
+    }
     row(CsvRow(columns, cells, where));
   });
   if (rows == 0) throw InputError(path, "holds no row");

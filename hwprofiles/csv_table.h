@@ -25,7 +25,8 @@ class CsvRow {
   std::string where_;
 };
 
-/// Calls `row` for each line of a CSV file (gzip or not) whose header has these columns.
+/// Calls `row` for each line of a CSV file (gzip or not) whose header has these columns. Columns whose name begins with
+/// a question mark may be missing, and are empty then.
 /// @throws InputError naming the line: a missing column, a line with another number of cells, no row at all, more than
 /// `most_rows`.
 void read_csv_table(const std::string& path, std::span<const std::string_view> columns,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <set>
 #include <string_view>
@@ -32,6 +33,7 @@ enum Column {
   kEp,
   kTtft,
   kTpot,
+  kSource,
   kCount
 };
 constexpr std::array<std::string_view, kCount> kColumns{"backend",
@@ -50,9 +52,11 @@ constexpr std::array<std::string_view, kCount> kColumns{"backend",
                                                         "moe_tp_size",
                                                         "moe_ep_size",
                                                         "silicon_ttft_ms",
-                                                        "silicon_tpot_ms"};
+                                                        "silicon_tpot_ms",
+                                                        "?silicon_data_source"};
 constexpr double kMostServingRanks = 1e5;
 constexpr double kMostMilliseconds = 1e8;
+constexpr std::int64_t kMostRequests = 1'000'000'000;
 constexpr double kTwinRatio = 1.25;
 
 bool is_deepseek(const std::string& model) { return model.starts_with("deepseek"); }
@@ -63,6 +67,31 @@ std::string architecture_of(const ServingRow& row) { return is_deepseek(row.mode
 std::string load_of(const ServingRow& row) {
   return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}", architecture_of(row), row.system, row.engine, row.gemm_dtype,
                      row.expert_dtype, row.prompt, row.output, row.concurrency);
+}
+
+/// What follows "measured=" in the source, as far as it is a day.
+std::string date_of(std::string_view source) {
+  constexpr std::string_view kMark = "measured=";
+  constexpr std::string_view kDay = "2026-01-14";
+  const std::size_t at = source.find(kMark);
+  if (at == std::string_view::npos || source.size() < at + kMark.size() + kDay.size()) return "";
+  const std::string_view day = source.substr(at + kMark.size(), kDay.size());
+  for (std::size_t i = 0; i < kDay.size(); ++i) {
+    const bool digit = day[i] >= '0' && day[i] <= '9';
+    if (kDay[i] == '-' ? day[i] != '-' : !digit) return "";
+  }
+  return std::string(day);
+}
+
+/// What follows "silicon_concurrency=" in the source; 0 where nothing does.
+double stated_concurrency(std::string_view source) {
+  constexpr std::string_view kMark = "silicon_concurrency=";
+  const std::size_t at = source.find(kMark);
+  if (at == std::string_view::npos) return 0;
+  std::int64_t requests = 0;
+  const char* begin = source.data() + at + kMark.size();
+  const auto [end, error] = std::from_chars(begin, source.data() + source.size(), requests);
+  return error == std::errc() && requests > 0 && requests <= kMostRequests ? static_cast<double>(requests) : 0;
 }
 
 }  // namespace
@@ -81,6 +110,7 @@ ServingTable read_serving_table(const std::string& path) {
     row.system = cells.text(kSystem);
     row.engine = cells.text(kEngine);
     row.version = cells.text(kVersion);
+    row.date = date_of(cells.text(kSource));
     row.gemm_dtype = cells.text(kGemm);
     row.expert_dtype = cells.text(kMoe);
     row.prompt = cells.number(kIsl, 1, 1e9);
@@ -92,6 +122,7 @@ ServingTable read_serving_table(const std::string& path) {
     const bool no_dp = cells.text(kDp).empty();
     row.dp = static_cast<int>(cells.number_or(kDp, 1, kMostServingRanks, 1));
     row.concurrency = cells.number(kBatch, 1e-3, 1e9) * row.dp;
+    if (const double stated = stated_concurrency(cells.text(kSource)); stated > 0) row.concurrency = stated;
     // tp x ep stored as a product: "tp8 ep8" is eight devices.
     if (is_deepseek(row.model) && row.moe_tp == row.ep && row.moe_tp > 1) {
       (row.dp > 1 ? row.dp : row.tp) = row.moe_tp;

@@ -12,6 +12,7 @@ struct ServingRow {
   std::string system;   ///< "h200_sxm"
   std::string engine;   ///< "sglang"
   std::string version;  ///< may be empty
+  std::string date;     ///< of the run, "2026-01-14"; empty where the table does not say
   std::string gemm_dtype, expert_dtype;
   double prompt = 0;       ///< tokens of a prompt
   double output = 0;       ///< tokens generated for it
@@ -32,7 +33,8 @@ struct ServingTable {
 
 /// Reads end-to-end measurements (CSV, gzip or not). Columns: backend, backend_version, model_path, system, precision,
 /// isl, osl, gemm_quant_mode, moe_quant_mode, batch_size, tp_size, pp_size, attention_dp_size (may be empty),
-/// moe_tp_size, moe_ep_size, silicon_ttft_ms, silicon_tpot_ms.
+/// moe_tp_size, moe_ep_size, silicon_ttft_ms, silicon_tpot_ms; where there is one, silicon_data_source with
+/// "measured=2026-01-14" and "silicon_concurrency=32", which counts more than batch x replicas.
 ///
 /// Mended: rows where tp x ep was stored as a product, missing replicas of attention. Left out: the same run again
 /// under another id, or as both DeepSeek-R1 and V3.

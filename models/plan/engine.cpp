@@ -32,12 +32,11 @@ struct ServiceField {
   std::string_view name;
   double EngineService::* field;
 };
-constexpr std::array<ServiceField, 7> kService{{{"kernel_factor", &EngineService::kernel_factor},
+constexpr std::array<ServiceField, 6> kService{{{"kernel_factor", &EngineService::kernel_factor},
                                                 {"layer_s", &EngineService::layer_s},
                                                 {"step_s", &EngineService::step_s},
                                                 {"stall_share", &EngineService::stall_share},
                                                 {"prefill_factor", &EngineService::prefill_factor},
-                                                {"queue_share", &EngineService::queue_share},
                                                 {"first_token_s", &EngineService::first_token_s}}};
 
 /// [first, last, step] of captured sizes.

@@ -34,7 +34,6 @@ struct EngineService {
   double step_s = 0;          ///< host and sampler
   double stall_share = 1;     ///< of other requests' prefill that stalls decoding
   double prefill_factor = 1;  ///< on the kernel sum of prefill
-  double queue_share = 0;     ///< prompts ahead, a ten requests of a rank
   double first_token_s = 0;   ///< host part of a first token: of a model with experts; a quarter for others
 };
 

@@ -60,7 +60,6 @@ Kriging::Kriging(const Eigen::MatrixXd& features, const Eigen::VectorXd& residua
   for (int pass = 0; pass < options.winsorise_passes; ++pass) winsorise(smooth, options);
   invert();
   weights_ = inverse_ * smooth;
-  left_out_ = (inverse_ * residuals).cwiseQuotient(inverse_.diagonal());
 }
 
 Kriging::Kriging(Eigen::MatrixXd features, Eigen::VectorXd weights, Eigen::VectorXd lengths, double variance,

@@ -33,8 +33,6 @@ class Kriging {
   [[nodiscard]] double mean(const Eigen::Ref<const Eigen::VectorXd>& features) const { return evaluate(features).mean; }
   /// Standard deviation of the residual at a point, noise of one measurement included.
   [[nodiscard]] double deviation(const Eigen::VectorXd& features) const;
-  /// Residual of every training point predicted from the others (against the data as given, not as winsorised).
-  [[nodiscard]] const Eigen::VectorXd& left_out() const { return left_out_; }
 
   [[nodiscard]] bool empty() const { return features_.rows() == 0; }
   [[nodiscard]] const Eigen::MatrixXd& features() const { return features_; }  ///< [points, features]
@@ -56,8 +54,7 @@ class Kriging {
   Eigen::VectorXd lengths_;
   double variance_ = 0;
   double noise_ = 0;
-  Eigen::MatrixXd scaled_;  ///< [points, features], features over their lengths
-  Eigen::VectorXd left_out_;
+  Eigen::MatrixXd scaled_;           ///< [points, features], features over their lengths
   mutable Eigen::MatrixXd inverse_;  ///< built at construction from data, on first need after loading
   std::shared_ptr<std::once_flag> once_ = std::make_shared<std::once_flag>();
 };

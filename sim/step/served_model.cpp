@@ -13,6 +13,7 @@
 #include "models/plan/memory.h"
 #include "models/plan/speculation.h"
 #include "sim/cost/kernel/kernel_calibration.h"
+#include "sim/step/draft_passes.h"
 #include "sim/step/popularity.h"
 #include "sim/step/service_model.h"
 #include "sim/step/step_model.h"
@@ -122,33 +123,8 @@ bool size_cache(ServedModel& served, const Architecture& architecture, const Dep
 struct OwnedModel {
   KernelCalibration kernels;
   std::optional<StepPipeline> steps;
-  std::vector<StepModel> drafts;  ///< each module with every row of a step, then each with a row of a sequence
+  std::vector<DraftPass> drafts;
 };
-
-/// Modules that guess, one after another; the last one goes on.
-std::vector<StepFollower> add_drafts(const std::shared_ptr<OwnedModel>& owned, const Architecture& architecture,
-                                     const Deployment& deployment, const EngineSpec& engine,
-                                     const StepRouting& routing) {
-  const int guesses = deployment.draft_tokens;
-  const auto modules = static_cast<int>(draft_modules(architecture));
-  Deployment later = deployment;
-  later.draft_tokens = 0;
-  std::vector<std::pair<double, bool>> kinds;
-  for (int guess = 0; guess < guesses;) {
-    const int repeats = guess > 0 && guess + 1 >= modules ? guesses - guess : 1;
-    const Deployment& ranks = guess == 0 ? deployment : later;
-    owned->drafts.emplace_back(
-        make_step_operators(draft_stack(architecture, guess), ranks, engine, owned->kernels, routing, {.joins = true}),
-        engine, ranks, owned->kernels.device);
-    kinds.emplace_back(repeats, guess == 0);
-    guess += repeats;
-  }
-  std::vector<StepFollower> followers;
-  for (std::size_t i = 0; i < kinds.size(); ++i) {
-    followers.push_back({std::shared_ptr<const StepModel>(owned, &owned->drafts[i]), kinds[i].first, kinds[i].second});
-  }
-  return followers;
-}
 
 }  // namespace
 
@@ -182,7 +158,11 @@ ServedModel serve_model(const Architecture& architecture, const Deployment& aske
     served.reason = missing.front() + " is not supported yet on GPUs";
     return served;
   }
-  const std::vector<StepFollower> drafts = add_drafts(owned, architecture, deployment, engine, routing);
+  owned->drafts = make_draft_passes(architecture, deployment, engine, owned->kernels, routing);
+  std::vector<StepFollower> drafts;
+  for (const DraftPass& draft : owned->drafts) {
+    drafts.push_back({std::shared_ptr<const StepModel>(owned, &draft.model), draft.times, draft.first});
+  }
   const bool calibrated = deployment.draft_tokens == 0 && deployment.pp * deployment.cp == 1 &&
                           architecture.name == engine.calibrated_model && profile.name == engine.calibrated_system;
   add_warnings(served, *owned->steps, architecture, load.law);
@@ -215,8 +195,8 @@ double front_seconds(const ServedModel& served, std::int64_t prompt, std::int64_
   const double alone = steps.deployment().dp;
   ServiceTerms terms =
       service_terms(*served.pipeline, {static_cast<double>(prompt), static_cast<double>(output), alone});
-  terms.held_steps = 0;  // a request that is alone waits for nobody; others are simulated
-  double measured = ttft_s(terms, engine.service);
+  terms.prompts.wait_steps = 0;  // a request that is alone waits for nobody; others are simulated
+  double measured = service_times(terms, engine.service).ttft_s;
   if (end == IntervalEnd::low) measured *= std::exp(-engine.ttft_interval[0]);
   if (end == IntervalEnd::high) measured *= std::exp(engine.ttft_interval[1]);
   ServiceSetup setup;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string_view>
@@ -45,6 +46,19 @@ std::vector<ServiceRequest> poisson_requests(double rate_per_s, std::size_t coun
 
 std::vector<ServiceRequest> waiting_requests(std::size_t count, std::int64_t prompt, std::int64_t output) {
   return std::vector<ServiceRequest>(count, {0, prompt, output});
+}
+
+void draw_lengths(std::vector<ServiceRequest>& requests, double ratio, std::uint64_t seed) {
+  if (!(ratio >= 0) || ratio > 1) throw UsageError("range ratio", "is a share of the lengths: 0 to 1");
+  Random random(seed);
+  const auto draw = [&](std::int64_t& tokens) {
+    const double factor = 1 + ratio * (2 * random.uniform() - 1);
+    tokens = std::max<std::int64_t>(1, std::llround(factor * static_cast<double>(tokens)));
+  };
+  for (ServiceRequest& request : requests) {
+    draw(request.prompt);
+    draw(request.output);
+  }
 }
 
 void draw_urgent(std::vector<ServiceRequest>& requests, double share, std::uint64_t seed) {

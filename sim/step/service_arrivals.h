@@ -15,6 +15,10 @@ std::vector<ServiceRequest> poisson_requests(double rate_per_s, std::size_t coun
 /// Requests that all wait at the beginning.
 std::vector<ServiceRequest> waiting_requests(std::size_t count, std::int64_t prompt, std::int64_t output);
 
+/// Lengths of prompts and outputs, each drawn evenly between 1 - ratio and 1 + ratio of what it is; at least one token.
+/// Equal for equal seeds. @param ratio  0 to 1. @throws UsageError otherwise.
+void draw_lengths(std::vector<ServiceRequest>& requests, double ratio, std::uint64_t seed);
+
 /// Gives requests that are drawn one by one, so many of all on average, priority 1. Equal for equal seeds.
 /// @param share  0 to 1. @throws UsageError otherwise.
 void draw_urgent(std::vector<ServiceRequest>& requests, double share, std::uint64_t seed);

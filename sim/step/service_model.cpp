@@ -1,12 +1,10 @@
 #include "sim/step/service_model.h"
 
-#include <Eigen/Core>
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <vector>
 
-#include "sim/fit/least_squares.h"
+#include "models/plan/speculation.h"
 #include "sim/step/context_parallel.h"
 #include "sim/step/pipeline_schedule.h"
 
@@ -17,64 +15,17 @@ constexpr double kUsualChunk = 8192;  ///< tokens of a chunk of a prompt
 /// Host part of a first token: of a model without experts, over that of one with experts. It does not grow with layers:
 /// at few requests DeepSeek's 61 take 0.12 to 0.25 s beyond the kernels, Qwen3-235B's 94 take 0.11 to 0.20 s.
 constexpr double kDenseShare = 0.25;
-constexpr double kQueue = 10;  ///< requests that `queue_share` counts by
-constexpr int kParameters = 7;
-constexpr double kFirstTokenWeight = 0.3;
-constexpr double kEnoughRows = 200;
-constexpr std::size_t kLeastServingRows = 10;
-
-using Values = std::array<double, kParameters>;
-constexpr Values kPrior{1, 30e-6, 0.5e-3, 1, 1, 0.5, 0.12};
-/// Standard deviations of ln.
-constexpr Values kWidth{0.25, 1, 1, 0.5, 0.15, 0.3, 0.5};
-/// How far an engine may be from all, of the widths: kernels are much the same, hosts are its own.
-constexpr Values kOfAnEngine{0.3, 0.3, 1, 0.3, 0.3, 1, 1};
-constexpr Values kOfAll{1, 1, 1, 1, 1, 1, 1};
-
-EngineService law_of(const Values& v) { return {v[0], v[1], v[2], v[3], v[4], v[5], v[6]}; }
-
-Values fit(std::span<const MeasuredService> rows, const Values& prior, const Values& narrow) {
-  const double weight = std::sqrt(kEnoughRows / std::max(kEnoughRows, static_cast<double>(rows.size())));
-  const auto put = [&](const Eigen::VectorXd& q) {
-    Values values{};
-    for (int i = 0; i < kParameters; ++i) {
-      values[static_cast<std::size_t>(i)] = prior[static_cast<std::size_t>(i)] * std::exp(std::clamp(q(i), -8.0, 8.0));
-    }
-    return values;
-  };
-  LeastSquaresProblem problem;
-  problem.residuals = [&](const Eigen::VectorXd& q) {
-    const EngineService law = law_of(put(q));
-    Eigen::VectorXd r(2 * static_cast<Eigen::Index>(rows.size()));
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      const auto at = static_cast<Eigen::Index>(2 * i);
-      r(at) = weight * std::log(tpot_s(rows[i].terms, law) / rows[i].tpot_s);
-      r(at + 1) = kFirstTokenWeight * weight * std::log(ttft_s(rows[i].terms, law) / rows[i].ttft_s);
-    }
-    return r;
-  };
-  problem.penalties = [&](const Eigen::VectorXd& q) -> Eigen::VectorXd {
-    Eigen::VectorXd p(kParameters);
-    for (int i = 0; i < kParameters; ++i)
-      p(i) = q(i) / (kWidth[static_cast<std::size_t>(i)] * narrow[static_cast<std::size_t>(i)]);
-    return p;
-  };
-  problem.soft_scale = 0.15;
-  problem.most_evaluations = 80;
-  return put(fit_least_squares(problem, Eigen::VectorXd::Zero(kParameters)));
-}
-
-}  // namespace
-
-namespace {
+constexpr int kRounds = 100;
+constexpr double kCloseShare = 1e-12;  ///< of the time in which a request generates
 
 StepShape decode_shape(const ServiceLoad& load, double requests, const Deployment& d) {
   StepShape decode;
   decode.decodes = requests;
+  decode.checked = 1.0 + d.draft_tokens;
   decode.decode_kv = load.prompt + load.output / 2;
   decode = context_share(decode, d.cp);
-  decode.rows = requests;
-  decode.expert_rows = requests * d.dp;
+  decode.rows = requests * decode.checked;
+  decode.expert_rows = decode.rows * d.dp;
   return decode;
 }
 
@@ -96,49 +47,144 @@ double chunks_of(const ServiceLoad& load) { return std::ceil(load.prompt / kUsua
 
 ServiceTerms terms_of(const StepModel& model, const ServiceLoad& load) {
   ServiceTerms terms;
-  terms.requests = std::max(1.0, load.concurrency / model.deployment().dp);
+  const Deployment& d = model.deployment();
+  terms.requests = std::max(1.0, load.concurrency / d.dp);
   terms.output = load.output;
   terms.layers = model.operators().layers;
   terms.moe_layers = model.operators().moe_layers;
+  terms.tokens_a_step = tokens_per_step(d.draft_tokens, load.acceptance);
+  terms.wait_steps = load.wait_steps;
+  terms.burst = load.waves > 0 ? 1 / load.waves : 0;
+  terms.prompts.replicas = d.dp;
+  terms.prompts.in_flight = std::max(1.0, load.concurrency);
+  terms.prompts.wait_steps = model.engine().prompts_wait_steps;
+  terms.prompts.most = std::max(1.0, std::floor(kUsualChunk / load.prompt));
   return terms;
 }
 
+/// Kernels of a step, and of the passes that guess behind it.
+class StepKernels {
+ public:
+  StepKernels(const StepModel& model, std::span<const DraftPass> drafts) : model_(model), drafts_(drafts) {}
+
+  [[nodiscard]] double operator()(const StepShape& shape) const {
+    double seconds = sum(model_.times(shape));
+    for (const DraftPass& draft : drafts_) {
+      StepShape rows = shape;
+      if (!draft.first) {
+        rows = StepShape();
+        rows.decodes = rows.rows = shape.decodes + shape.prompts;
+        rows.decode_kv = shape.decodes > 0 ? shape.decode_kv : shape.context;
+        rows.expert_rows = rows.rows * model_.deployment().dp;
+      }
+      seconds += draft.times * sum(draft.model.times(rows));
+    }
+    return seconds;
+  }
+
+ private:
+  const StepModel& model_;
+  std::span<const DraftPass> drafts_;
+};
+
 double stall_of(const ServiceTerms& t) { return t.stall_s.value_or(t.prefill_s); }
 
-double stalls_of(const ServiceTerms& t) { return t.stalls.value_or(t.requests - 1); }
+/// Between half of the requests and all of them.
+template <class Decode>
+double request_s(const ServiceTerms& terms, const Decode& decode_s) {
+  const double half = std::max(1.0, std::round(terms.requests / 2));
+  return terms.requests > half ? (terms.decode_s - decode_s(half)) / (terms.requests - half) : 0;
+}
 
-/// What prompts of others take of those that generate. Replicas of attention step together. Prompts come as requests
-/// end, `load.concurrency / load.output` a step in the mean, and those of one step are computed together; an engine may
-/// hold them back until every replica has one, for some steps at most.
-/// @param alone, together  a prompt on one replica, on all of them.
-void set_stalls(ServiceTerms& terms, const ServiceLoad& load, const StepModel& model, double alone, double together) {
-  const int dp = model.deployment().dp;
-  if (dp == 1) return;
-  const double arriving = load.concurrency / std::max(1.0, load.output);
-  double prompts = arriving / -std::expm1(-arriving);  // of a step that has any
-  if (const double most = model.engine().prompts_wait_steps; most > 0 && prompts < dp && load.concurrency > 1) {
-    const double held = std::min(most, (dp - 1) / arriving);
-    prompts = std::max(prompts, 1 + arriving * held);
-    // The first of them waits all of it, the others come meanwhile.
-    terms.held_steps = held * (1 + (prompts - 1) / 2) / prompts;
+/// What a second prompt in the same step takes, of the first: weights are read once.
+template <class Seconds>
+double further_prompt(const ServiceLoad& load, const StepShape& prompt, const Seconds& seconds) {
+  if (2 * load.prompt > kUsualChunk) return 1;
+  StepShape two = prompt;
+  two.prompts *= 2;
+  two.context *= 2;
+  two.rows *= 2;
+  two.expert_rows += prompt.rows;
+  const double one = seconds(prompt);
+  return (seconds(two) - one) / one;
+}
+
+/// In flight, beside one.
+double others(const ServiceTerms& t) {
+  return std::max(0.0, (t.prompts.replicas > 1 ? t.prompts.in_flight : t.requests) - 1);
+}
+
+/// Steps with prompts and steps without.
+struct StepMix {
+  double prompts_a_second = 0;  ///< that come, on all replicas
+  double decode_s = 0;          ///< a step without prompts
+  double stall_s = 0;           ///< by which prompts lengthen a step
+
+  [[nodiscard]] double long_s() const { return decode_s + stall_s; }
+  /// Share of the steps that compute prompts: those before which some came.
+  [[nodiscard]] double with_prompts() const {
+    const double after_decode = -std::expm1(-prompts_a_second * decode_s);
+    return after_decode / (after_decode + std::exp(-prompts_a_second * long_s()));
   }
-  const double replicas = std::min<double>(prompts, dp);
-  terms.ahead_s = alone + (together - alone) * (replicas - 1) / (dp - 1);
-  terms.stall_s = std::max(1.0, prompts / dp) * *terms.ahead_s;
-  terms.stalls = (std::max(1.0, load.concurrency) - 1) / prompts;
+  /// Prompts of a step that computes any. One that does is longer, so more come meanwhile.
+  [[nodiscard]] double together() const {
+    const double share = with_prompts();
+    return share > 0 ? prompts_a_second * (stall_s + decode_s / share) : 1;
+  }
+  /// That a prompt waits for the end of the step in which it comes.
+  [[nodiscard]] double rest_s() const {
+    const double share = with_prompts();
+    const double mean = share * long_s() + (1 - share) * decode_s;
+    return (share * long_s() * long_s() + (1 - share) * decode_s * decode_s) / (2 * mean);
+  }
+};
+
+/// What prompts take of those that generate.
+struct Stalls {
+  double prompt_s = 0;    ///< of the prompts that are computed together, each time
+  double ahead_s = 0;     ///< that a prompt ahead takes
+  double together = 1;    ///< prompts, each time
+  double held_steps = 0;  ///< for which a prompt waits until replicas of attention have one each
+};
+
+/// Prompts come as requests end, and those of one step are computed together, as far as a step takes them; an engine
+/// may hold them back until every replica of attention has one, for some steps at most.
+Stalls stalls_of(const ServiceTerms& t, const StepMix& mix) {
+  Stalls stalls{stall_of(t), stall_of(t)};
+  const int dp = t.prompts.replicas;
+  stalls.together = std::min(mix.together(), dp * t.prompts.most);
+  if (t.prompts.wait_steps > 0 && stalls.together < dp && others(t) > 0) {
+    const double arriving = mix.prompts_a_second * mix.decode_s;
+    const double held = std::min(t.prompts.wait_steps, (dp - 1) / arriving);
+    stalls.together = std::max(stalls.together, 1 + arriving * held);
+    // The first of them waits all of it, the others come meanwhile.
+    stalls.held_steps = held * (1 + (stalls.together - 1) / 2) / stalls.together;
+  }
+  const double replicas = std::min<double>(stalls.together, dp);
+  if (dp > 1) stalls.ahead_s = stall_of(t) + (t.prompts.all_s - stall_of(t)) * (replicas - 1) / (dp - 1);
+  const double of_a_replica = std::max(1.0, stalls.together / dp);
+  stalls.prompt_s = stalls.ahead_s * (1 + (of_a_replica - 1) * t.prompts.further);
+  return stalls;
 }
 
 }  // namespace
 
-ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load) {
+ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load, std::span<const DraftPass> drafts) {
   ServiceTerms terms = terms_of(model, load);
-  const StepShape decode = decode_shape(load, terms.requests, model.deployment());
+  for (const DraftPass& draft : drafts) {
+    terms.layers += draft.times * draft.model.operators().layers;
+    terms.moe_layers += draft.times * draft.model.operators().moe_layers;
+  }
+  const StepKernels kernels(model, drafts);
+  const Deployment& d = model.deployment();
+  const StepShape decode = decode_shape(load, terms.requests, d);
   // A prompt of its own; what stalls those that generate are prompts of all replicas.
-  const StepShape prefill = prefill_shape(load, model.deployment(), 1);
-  terms.decode_s = sum(model.times(decode));
-  terms.prefill_s = chunks_of(load) * sum(model.times(prefill));
-  const StepShape together = prefill_shape(load, model.deployment(), model.deployment().dp);
-  set_stalls(terms, load, model, terms.prefill_s, chunks_of(load) * sum(model.times(together)));
+  const StepShape prefill = prefill_shape(load, d, 1);
+  terms.decode_s = kernels(decode);
+  terms.prefill_s = chunks_of(load) * kernels(prefill);
+  terms.request_s = request_s(terms, [&](double requests) { return kernels(decode_shape(load, requests, d)); });
+  terms.prompts.further = further_prompt(load, prefill, kernels);
+  if (d.dp > 1) terms.prompts.all_s = chunks_of(load) * kernels(prefill_shape(load, d, d.dp));
   terms.decode_assumed_s = model.assumed_s(decode);
   terms.prefill_assumed_s = chunks_of(load) * model.assumed_s(prefill);
   return terms;
@@ -154,18 +200,23 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load
     for (const StageLink& link : pipeline.links) batch.transfers.push_back(link.seconds(shape.rows));
     return batch;
   };
-  std::vector<MicroBatchTimes> schedule;
-  const std::int64_t requests = std::llround(terms.requests);
-  for (const MicroBatch& kind : split_batch(requests, 0, micro_batches_of(d, requests))) {
-    const MicroBatchTimes one = times(decode_shape(load, static_cast<double>(kind.decodes), d));
-    schedule.insert(schedule.end(), kind.places.size(), one);
-  }
-  terms.decode_s = pipeline_times(schedule).period_s;
+  const auto period_s = [&](double all) {
+    std::vector<MicroBatchTimes> schedule;
+    const std::int64_t requests = std::llround(all);
+    for (const MicroBatch& kind : split_batch(requests, 0, micro_batches_of(d, requests))) {
+      const MicroBatchTimes one = times(decode_shape(load, static_cast<double>(kind.decodes), d));
+      schedule.insert(schedule.end(), kind.places.size(), one);
+    }
+    return pipeline_times(schedule).period_s;
+  };
+  const auto slowest_s = [&](const StepShape& shape) { return std::ranges::max(times(shape).stages); };
+  terms.decode_s = period_s(terms.requests);
+  terms.request_s = request_s(terms, period_s);
   const MicroBatchTimes chunk = times(prefill_shape(load, d, 1));
-  const MicroBatchTimes stalling = times(prefill_shape(load, d, d.dp));
   terms.prefill_s = chunks_of(load) * pipeline_times({&chunk, 1}).longest_path_s;
-  terms.stall_s = chunks_of(load) * std::ranges::max(stalling.stages);
-  set_stalls(terms, load, pipeline.front(), chunks_of(load) * std::ranges::max(chunk.stages), *terms.stall_s);
+  terms.stall_s = chunks_of(load) * std::ranges::max(chunk.stages);
+  terms.prompts.further = further_prompt(load, prefill_shape(load, d, 1), slowest_s);
+  terms.prompts.all_s = chunks_of(load) * slowest_s(prefill_shape(load, d, d.dp));
   terms.stages = static_cast<double>(pipeline.stages.size());
   terms.layers = terms.moe_layers = 0;
   const StepShape decode = decode_shape(load, terms.requests, d);
@@ -178,31 +229,42 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load
   return terms;
 }
 
-double tpot_s(const ServiceTerms& t, const EngineService& law) {
-  return law.kernel_factor * t.decode_s + law.layer_s * t.layers + law.step_s * t.stages +
-         law.stall_share * stalls_of(t) / t.output * stall_of(t);
-}
-
-double ttft_s(const ServiceTerms& t, const EngineService& law) {
-  const double ahead = law.queue_share * (t.requests - 1) / kQueue;
-  return law.first_token_s * (t.moe_layers > 0 ? 1 : kDenseShare) +
-         law.prefill_factor * (t.prefill_s + ahead * t.ahead_s.value_or(stall_of(t))) +
-         (1 + t.held_steps) * tpot_s(t, law);
+ServiceTimes service_times(const ServiceTerms& t, const EngineService& law) {
+  ServiceTimes times;
+  Stalls stalls;
+  // Each round brings the share closer; a service that mostly reads prompts takes the most.
+  for (int i = 0; i < kRounds; ++i) {
+    const double generate = others(t) * times.generating;  // beside one
+    const double kernels = t.decode_s - t.request_s * (others(t) - generate) / t.prompts.replicas;
+    StepMix mix;
+    mix.decode_s = law.kernel_factor * kernels + law.layer_s * t.layers + law.step_s * t.stages;
+    mix.stall_s = law.stall_share * stalls.prompt_s;
+    const double in_flight_s =
+        i == 0 ? t.output * mix.decode_s / t.tokens_a_step : times.ttft_s + (t.output - 1) * times.tpot_s;
+    mix.prompts_a_second = (others(t) + 1) / in_flight_s;
+    stalls = stalls_of(t, mix);
+    mix.stall_s = law.stall_share * stalls.prompt_s;
+    times.tpot_s = mix.decode_s / t.tokens_a_step + generate / stalls.together / t.output * mix.stall_s;
+    // Who comes with all others waits for half of them, and for the steps that they take.
+    const double first_wave =
+        (t.requests - 1) / 2 * (stalls.ahead_s * t.prompts.further + mix.decode_s / t.prompts.most);
+    const double waits = (stalls.held_steps + t.wait_steps) * times.tpot_s * t.tokens_a_step;
+    times.ttft_s = law.first_token_s * (t.moe_layers > 0 ? 1 : kDenseShare) + waits +
+                   (others(t) > 0 ? mix.rest_s() : 0) + mix.decode_s +
+                   law.prefill_factor * (t.prefill_s + stalls.prompt_s - stalls.ahead_s + t.burst * first_wave);
+    const double generates = (t.output - 1) * times.tpot_s;
+    const double share = generates / (times.ttft_s + generates);
+    const bool found = std::abs(share - times.generating) < kCloseShare;
+    times.generating = share;
+    if (found) break;
+  }
+  return times;
 }
 
 double prefill_share(const ServiceTerms& t, double tpot) {
-  return (stalls_of(t) + 1) * stall_of(t) / (t.output * tpot);
-}
-
-std::map<std::string, EngineService> fit_services(std::span<const MeasuredService> measured) {
-  const Values all = fit(measured, kPrior, kOfAll);
-  std::map<std::string, std::vector<MeasuredService>> engines;
-  for (const MeasuredService& row : measured) engines[row.engine].push_back(row);
-  std::map<std::string, EngineService> laws{{"", law_of(all)}};
-  for (const auto& [engine, rows] : engines) {
-    laws[engine] = law_of(rows.size() >= kLeastServingRows ? fit(rows, all, kOfAnEngine) : all);
-  }
-  return laws;
+  const double in_flight = others(t) + 1;
+  const Stalls stalls = stalls_of(t, {in_flight / (t.output * tpot), t.decode_s, stall_of(t)});
+  return in_flight / stalls.together * stalls.prompt_s / (t.output * tpot);
 }
 
 }  // namespace moecast

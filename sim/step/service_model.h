@@ -1,60 +1,67 @@
 #pragma once
-#include <map>
 #include <optional>
 #include <span>
-#include <string>
-#include <vector>
 
 #include "models/plan/engine.h"
+#include "sim/step/draft_passes.h"
 #include "sim/step/step_pipeline.h"
 
 namespace moecast {
 
-/// Continuous batching of equal requests, as the service law sees it.
+/// Continuous batching of equal requests, as the service law sees it: one that ends is followed by the next.
 struct ServiceLoad {
   double prompt = 0;       ///< tokens
   double output = 0;       ///< tokens
   double concurrency = 1;  ///< requests in flight on all ranks
+  double waves = 0;       ///< requests in all, of those in flight; the first wave comes at once. 0: it has run for long
+  double wait_steps = 0;  ///< of the engine that a prompt waits for its scheduler, in the mean
+  double acceptance = 0;  ///< of guesses (Deployment::draft_tokens), 0 to 1
+};
+
+/// Prompts that are computed in one step.
+struct PromptsTogether {
+  int replicas = 1;       ///< of attention, which step together
+  double in_flight = 1;   ///< requests of all of them
+  double wait_steps = 0;  ///< for which a prompt waits at most, until every replica has one
+  double all_s = 0;       ///< what a prompt on every replica takes of the slowest stage, in chunks
+  double most = 1;        ///< that a replica computes in one step
+  double further = 1;     ///< what a second prompt of a replica in the same step takes, of the first
 };
 
 struct ServiceTerms {
-  double decode_s = 0;   ///< kernels between two tokens of a request, all decoding, halfway through their outputs
+  double decode_s = 0;   ///< kernels of a step in which all generate, halfway through their outputs
   double prefill_s = 0;  ///< kernels of one prompt, in chunks
   double layers = 0;
   double moe_layers = 0;
   double requests = 1;  ///< of a rank
   double output = 1;
   double stages = 1;                ///< of a pipeline, that each token passes
+  double request_s = 0;             ///< by which decode_s grows with a request more of a rank
+  double tokens_a_step = 1;         ///< of a request, with those that were guessed and right
+  double wait_steps = 0;            ///< that a prompt waits for the scheduler
+  double burst = 0;                 ///< share of the requests that come at once, in the beginning
   std::optional<double> stall_s{};  ///< what a prompt takes of the slowest stage; nullopt: prefill_s, of one stage
-  std::optional<double> stalls{};   ///< by prompts of others, while a request generates; nullopt: requests - 1
-  std::optional<double> ahead_s{};  ///< what a prompt ahead takes; nullopt: what stalls
-  double held_steps = 0;            ///< for which a prompt waits until replicas of attention have one each
-  double decode_assumed_s = 0;      ///< by which operators of physics alone may be off in decode_s, 90 %
+  PromptsTogether prompts{};
+  double decode_assumed_s = 0;  ///< by which operators of physics alone may be off in decode_s, 90 %
   double prefill_assumed_s = 0;
 };
 
-ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load);
+/// @param drafts  passes of the modules that guess.
+ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load, std::span<const DraftPass> drafts = {});
 /// Requests are dealt to as many micro-batches as there are stages, which follow each other without a pause.
 ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load);
 
-/// Seconds an output token: the decode step, what no table holds, and the share of (requests - 1) other prompts'
-/// prefill that falls on each generated token.
-double tpot_s(const ServiceTerms& terms, const EngineService& law);
-/// Seconds to the first token, below saturation: host, own prefill and prompts ahead, one decode step.
-double ttft_s(const ServiceTerms& terms, const EngineService& law);
+struct ServiceTimes {
+  double tpot_s = 0;      ///< the decode step, what no table holds, and what prompts of others take of it
+  double ttft_s = 0;      ///< mean, below saturation: host, the step that runs, the own prompt and those beside it
+  double generating = 1;  ///< share of the time in flight in which a request generates
+};
+
+/// Of the others in flight, a request that generates meets the share that generate too: so many decode beside it, and
+/// so many have had their prompt meanwhile.
+ServiceTimes service_times(const ServiceTerms& terms, const EngineService& law);
 /// Share of the time that prefill takes when requests follow each other without a pause: a queue grows from 1 on, and
 /// the time to the first token is a queue's length long before.
 double prefill_share(const ServiceTerms& terms, double tpot);
-
-struct MeasuredService {
-  ServiceTerms terms;
-  std::string engine;
-  double ttft_s = 0;
-  double tpot_s = 0;
-};
-
-/// One law an engine: all together near the usual values, then each near that. Engines with fewer than ten rows get
-/// what all have in common.
-std::map<std::string, EngineService> fit_services(std::span<const MeasuredService> measured);
 
 }  // namespace moecast

@@ -114,9 +114,8 @@ class CommunicationMaker {
     maker_.result.collectives += more_replica_calls(ranks) * layers;
     if (what_.splits_rows) {
       const int tp_nodes = (maker_.deployment.tp + node_devices() - 1) / node_devices();
-      add_collective(kJoinedParts,
-                     collective_cost(maker_.calibration, "all_gather", maker_.deployment.tp, tp_nodes), layers,
-                     &StepShape::rows, value(maker_.architecture.hidden));
+      add_collective(kJoinedParts, collective_cost(maker_.calibration, "all_gather", maker_.deployment.tp, tp_nodes),
+                     layers, &StepShape::rows, value(maker_.architecture.hidden));
     }
   }
 

@@ -1,4 +1,5 @@
-// Descriptions of clusters, of serving engines and of published systems, rules of backends, lists of events.
+// Descriptions of clusters, of serving engines, of published benchmarks and of published systems, rules of backends,
+// lists of events.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -6,6 +7,7 @@
 
 #include "hwprofiles/backend_rules.h"
 #include "hwprofiles/cluster.h"
+#include "hwprofiles/published_runs.h"
 #include "models/core/error.h"
 #include "models/plan/engine.h"
 #include "models/plan/moe_system.h"
@@ -33,6 +35,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   try {
     static_cast<void>(moecast::parse_engine_text(text, "fuzz").padded_rows(7));
+  } catch (const moecast::Error&) {
+  }
+  try {
+    moecast::ServingRow row;
+    row.model = "deepseek-ai/DeepSeek-V3";
+    row.engine = "trtllm";
+    static_cast<void>(moecast::PublishedRuns::parse(text, "fuzz").settings_of(row).wait_steps);
   } catch (const moecast::Error&) {
   }
   try {

@@ -59,6 +59,9 @@ void add_serve_options(const Command& command, ServeOptions& options) {
                   "of the requests, drawn at random, that go before the others (default 0)");
   add_text_option(command, "--prompt", options.prompt, "COUNT", "tokens of a prompt (default 1024)");
   add_text_option(command, "--output", options.output, "COUNT", "tokens generated for it (default 256)");
+  add_text_option(
+      command, "--range-ratio", options.range_ratio, "RATIO",
+      "lengths are drawn evenly between 1 - RATIO and 1 + RATIO of --prompt and --output (default 0: equal)");
   add_text_option(command, "--max-context", options.max_context, "COUNT",
                   "tokens that a sequence may have, where the model was stretched (default: what it is made for)");
   add_text_option(command, "--shared-prefix", options.shared_prefix, "COUNT",

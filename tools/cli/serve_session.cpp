@@ -58,6 +58,10 @@ void add_warnings(ServiceAnswer& answer) {
   }
 }
 
+std::int64_t longest_drawn(std::int64_t tokens, double range_ratio) {
+  return static_cast<std::int64_t>(std::ceil(static_cast<double>(tokens) * (1 + range_ratio)));
+}
+
 }  // namespace
 
 ServeSession::ServeSession(const ServeOptions& options) : options_(options), folders_(find_data_folders(options.data)) {
@@ -86,7 +90,7 @@ ServeSession::ServeSession(const ServeOptions& options) : options_(options), fol
   load.law = parse_step_law(options.step_law);
   if (!options.acceptance.empty()) load.acceptance = parse_number(options.acceptance, "--acceptance", 0, 1);
   load.seed = seed_;
-  load.longest = prompt_ + output_;
+  load.longest = longest_drawn(prompt_, range_ratio_) + longest_drawn(output_, range_ratio_);
   for (const ServiceRequest& request : recorded_) {
     load.longest = std::max(load.longest, request.prompt + request.output);
   }
@@ -152,11 +156,14 @@ void ServeSession::read_load() {
   output_ = options_.output.empty() ? 256 : parse_count(options_.output, "--output", 1, kMostServedTokens);
   if (!options_.requests.empty()) requests_ = parse_count(options_.requests, "--requests", 1, kMostRequests);
   if (!options_.urgent.empty()) urgent_ = parse_number(options_.urgent, "--urgent", 0, 1);
+  range_ratio_ = parse_number(options_.range_ratio, "--range-ratio", 0, 1);
   if (!options_.warmup.empty()) warmup_ = parse_count(options_.warmup, "--warmup", 0, kMostRequests);
   if (!options_.arrivals.empty()) {
     for (const auto& [flag, text] : {std::pair{"--prompt", options_.prompt}, {"--output", options_.output}}) {
       if (!text.empty()) throw UsageError(flag, "contradicts --arrivals, which says it", "leave one out");
     }
+    if (range_ratio_ > 0)
+      throw UsageError("--range-ratio", "contradicts --arrivals, which says lengths", "leave one out");
     recorded_ = read_requests(options_.arrivals);
     if (requests_ && *requests_ < static_cast<std::int64_t>(recorded_.size())) {
       recorded_.resize(static_cast<std::size_t>(*requests_));
@@ -269,6 +276,7 @@ std::size_t ServeSession::usual_requests(const Asked& asked) const {
 std::vector<ServiceRequest> ServeSession::requests_of(const Asked& asked, std::size_t count) const {
   std::vector<ServiceRequest> requests = equal_requests(asked, count);
   // Of other numbers than the arrivals.
+  if (range_ratio_ > 0) draw_lengths(requests, range_ratio_, seed_ ^ 0x6c656e677468ULL);
   if (urgent_ > 0) draw_urgent(requests, urgent_, seed_ ^ 0x75726765ULL);
   return requests;
 }

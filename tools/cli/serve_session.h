@@ -55,7 +55,7 @@ class ServeSession {
   std::vector<Asked> asked_;
   std::vector<ServiceRequest> recorded_;
   std::uint64_t seed_ = 1;
-  double urgent_ = 0;
+  double urgent_ = 0, range_ratio_ = 0;
   std::int64_t prompt_ = 0, output_ = 0;
   std::optional<std::int64_t> requests_, warmup_;
   Architecture architecture_;

@@ -62,8 +62,23 @@ Json law_json(const EngineService& law) {
           {"step_s", law.step_s},
           {"stall_share", law.stall_share},
           {"prefill_factor", law.prefill_factor},
-          {"queue_share", law.queue_share},
           {"first_token_s", law.first_token_s}};
+}
+
+std::string ranking_line(const DeploymentRanking& ranking) {
+  return fmt::format("  {:<22} {:.3f}  {:<5}  {}\n", ranking.model, ranking.kendall_tau, ranking.pairs,
+                     ranking.rerun_tau ? fmt::format("{:.3f}", *ranking.rerun_tau) : "-");
+}
+
+Json rankings_json(const std::vector<DeploymentRanking>& rankings) {
+  Json all = Json::array();
+  for (const DeploymentRanking& ranking : rankings) {
+    all.push_back({{"model", ranking.model},
+                   {"pairs", ranking.pairs},
+                   {"kendall_tau", ranking.kendall_tau},
+                   {"rerun_kendall_tau", ranking.rerun_tau ? Json(*ranking.rerun_tau) : Json()}});
+  }
+  return all;
 }
 
 std::string report_text(const ServingValidationReport& report, const ServingValidationOptions& options, Format format) {
@@ -85,10 +100,9 @@ std::string report_text(const ServingValidationReport& report, const ServingVali
   text +=
       "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs; a run by other runs of "
       "both):\n";
-  for (const DeploymentRanking& ranking : report.rankings) {
-    text += fmt::format("  {:<20} {:.3f}  {:<5}  {}\n", ranking.model, ranking.kendall_tau, ranking.pairs,
-                        ranking.rerun_tau ? fmt::format("{:.3f}", *ranking.rerun_tau) : "-");
-  }
+  for (const DeploymentRanking& ranking : report.rankings) text += ranking_line(ranking);
+  text += "without releases of an engine that later ones replaced:\n";
+  for (const DeploymentRanking& ranking : report.rankings_in_use) text += ranking_line(ranking);
   for (const auto& [reason, rows] : report.not_judged) text += fmt::format("not judged: {} rows: {}\n", rows, reason);
   for (const std::string& note : report.notes) text += "note: " + note + "\n";
   return text;
@@ -103,6 +117,7 @@ int run(const ServingValidationOptions& options) {
   ServingValidation request;
   request.table = options.table;
   request.engines = folders.engines;
+  request.benchmarks = folders.shipped + "/benchmarks";
   request.leave_out = options.leave_out;
   request.fit = options.fit;
   request.machine = [&](const std::string& system) { return find_machine(system, folders); };
@@ -121,13 +136,8 @@ int run(const ServingValidationOptions& options) {
     json["laws"] = Json::object();
     for (const auto& [engine, law] : report.laws) json["laws"][engine.empty() ? "all" : engine] = law_json(law);
     json["spread"] = {{"tpot", {report.tpot_low, report.tpot_high}}, {"ttft", {report.ttft_low, report.ttft_high}}};
-    json["rankings"] = Json::array();
-    for (const DeploymentRanking& ranking : report.rankings) {
-      json["rankings"].push_back({{"model", ranking.model},
-                                  {"pairs", ranking.pairs},
-                                  {"kendall_tau", ranking.kendall_tau},
-                                  {"rerun_kendall_tau", ranking.rerun_tau ? Json(*ranking.rerun_tau) : Json()}});
-    }
+    json["rankings"] = rankings_json(report.rankings);
+    json["rankings_in_use"] = rankings_json(report.rankings_in_use);
     json["not_judged"] = Json::object();
     for (const auto& [reason, rows] : report.not_judged) json["not_judged"][reason] = rows;
     json["notes"] = report.notes;

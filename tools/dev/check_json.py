@@ -18,6 +18,7 @@ SCHEMAS = [
     ("hwprofiles/*/profile.json", "hwprofiles/profile.schema.json"),
     ("hwprofiles/*/backends/*.json", "hwprofiles/backend_rules.schema.json"),
     ("hwprofiles/clusters/*.json", "hwprofiles/cluster.schema.json"),
+    ("hwprofiles/benchmarks/*.json", "hwprofiles/benchmark.schema.json"),
     ("models/zoo/*.schema.json", None),
     ("models/zoo/*.json", "models/architecture/architecture.schema.json"),
 ]

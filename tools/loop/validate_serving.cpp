@@ -9,9 +9,10 @@
 #include <optional>
 #include <set>
 
+#include "hwprofiles/published_runs.h"
 #include "models/core/error.h"
 #include "models/core/statistics.h"
-#include "sim/step/service_model.h"
+#include "sim/step/service_fit.h"
 
 namespace moecast {
 namespace {
@@ -64,9 +65,26 @@ class Machines {
   }
 
   /// Kernels of a deployment; compiled once.
-  const StepModel& steps(const ServingRow& row) {
-    const std::string key = fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
-                                        row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep);
+  ServiceTerms terms(const ServingRow& row, const RunSettings& settings) {
+    const Steps& found = steps(row, settings.draft_tokens);
+    ServiceLoad load{settings.length_ratio * row.prompt, settings.length_ratio * row.output, row.concurrency};
+    load.waves = settings.waves;
+    load.wait_steps = settings.wait_steps;
+    load.acceptance = settings.acceptance;
+    return service_terms(*found.model, load, found.drafts);
+  }
+  [[nodiscard]] const std::set<std::string>& notes() const { return notes_; }
+
+ private:
+  struct Steps {
+    std::unique_ptr<StepModel> model;
+    std::vector<DraftPass> drafts;
+  };
+
+  const Steps& steps(const ServingRow& row, int draft_tokens) {
+    const std::string key =
+        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
+                    row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep, draft_tokens);
     auto found = steps_.find(key);
     if (found == steps_.end()) {
       Architecture architecture = *model(row.model);
@@ -78,31 +96,33 @@ class Machines {
       deployment.ep = row.ep;
       deployment.moe_tp = row.moe_tp;
       deployment.backend = row.engine;
+      deployment.draft_tokens = draft_tokens;
       const KernelCalibration& calibration = *kernels(row.system);
       StepOperators operators = make_step_operators(architecture, deployment, *engine(row.engine), calibration);
       for (const std::string& note : operators.notes) notes_.insert(row.system + ": " + note);
-      found = steps_
-                  .emplace(key, std::make_unique<StepModel>(std::move(operators), *engine(row.engine), deployment,
-                                                            calibration.device))
-                  .first;
+      Steps made;
+      made.model =
+          std::make_unique<StepModel>(std::move(operators), *engine(row.engine), deployment, calibration.device);
+      made.drafts = make_draft_passes(architecture, deployment, *engine(row.engine), calibration);
+      found = steps_.emplace(key, std::move(made)).first;
     }
-    return *found->second;
+    return found->second;
   }
-  [[nodiscard]] const std::set<std::string>& notes() const { return notes_; }
 
- private:
   const ServingValidation& request_;
   std::map<std::string, std::unique_ptr<KernelCalibration>> known_;
   std::map<std::string, std::optional<Architecture>> models_;
   std::map<std::string, std::unique_ptr<EngineSpec>> engines_;
-  std::map<std::string, std::unique_ptr<StepModel>> steps_;
+  std::map<std::string, Steps> steps_;
   std::set<std::string> notes_;
 };
 
 struct Judged {
   ServingRow row;
   MeasuredService measured;
-  bool clean = true;  ///< no twin that differs, not bound by a host
+  RunSettings settings;
+  bool clean = true;    ///< no twin that differs, not bound by a host
+  bool teaches = true;  ///< a law: not bound by a host, of no release that was replaced
 };
 
 std::string architecture_of(const ServingRow& row) {
@@ -111,9 +131,9 @@ std::string architecture_of(const ServingRow& row) {
 
 std::string load_of(const ServingRow& row) { return fmt::format("{} {} {}", row.prompt, row.output, row.concurrency); }
 
-std::string deployment_of(const ServingRow& row) {
-  return fmt::format("{} {} {} {} tp{} dp{} moe_tp{} ep{}", row.system, row.engine, row.gemm_dtype, row.expert_dtype,
-                     row.tp, row.dp, row.moe_tp, row.ep);
+std::string deployment_of(const ServingRow& row, const RunSettings& settings) {
+  return fmt::format("{} {} {} {} tp{} dp{} moe_tp{} ep{} drafts{}", row.system, row.engine, row.gemm_dtype,
+                     row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep, settings.draft_tokens);
 }
 
 std::string group_of(const ServingRow& row, const std::string& leave_out) {
@@ -128,6 +148,7 @@ std::string group_of(const ServingRow& row, const std::string& leave_out) {
 std::vector<Judged> usable_rows(const ServingValidation& request, const ServingTable& table, Machines& machines,
                                 ServingValidationReport& report) {
   std::vector<Judged> rows;
+  const std::vector<PublishedRuns> known = PublishedRuns::read_all(request.benchmarks);
   for (const ServingRow& row : table.rows) {
     const auto skip = [&](const std::string& why) { ++report.not_judged[why]; };
     if (row.system == "gb200") {
@@ -142,8 +163,9 @@ std::vector<Judged> usable_rows(const ServingValidation& request, const ServingT
       skip("tensor parallelism that no node has");
     } else {
       try {
-        Judged judged{row, {}, !row.twin_differs && !is_host_bound(row)};
-        judged.measured.terms = service_terms(machines.steps(row), {row.prompt, row.output, row.concurrency});
+        Judged judged{row, {}, settings_of(known, row), !row.twin_differs && !is_host_bound(row)};
+        judged.teaches = !judged.settings.superseded && !is_host_bound(row);
+        judged.measured.terms = machines.terms(row, judged.settings);
         judged.measured.engine = row.engine;
         judged.measured.ttft_s = row.ttft_s;
         judged.measured.tpot_s = row.tpot_s;
@@ -166,7 +188,7 @@ std::vector<EngineService> laws_of(const ServingValidation& request, const std::
   const auto fitted = [&](const std::string& without) {
     std::vector<MeasuredService> measured;
     for (const Judged& judged : rows) {
-      if (is_host_bound(judged.row)) continue;
+      if (!judged.teaches) continue;
       if (!without.empty() && group_of(judged.row, request.leave_out) == without) continue;
       measured.push_back(judged.measured);
     }
@@ -206,14 +228,15 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   if (rows.empty()) throw InputError(request.table, "holds no row that can be judged");
   const std::vector<EngineService> laws = laws_of(request, rows, machines, report);
   Strata strata;
-  std::vector<RankedService> services, every;
+  std::vector<RankedService> services, every, in_use;
   std::array<std::vector<double>, 2> ratios;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const ServingRow& row = rows[i].row;
     const ServiceTerms& terms = rows[i].measured.terms;
     const EngineSpec& engine = *machines.engine(row.engine);
     Outcome tpot;
-    tpot.predicted_s = tpot_s(terms, laws[i]);
+    const ServiceTimes times = service_times(terms, laws[i]);
+    tpot.predicted_s = times.tpot_s;
     tpot.low_s = tpot.predicted_s * std::exp(-engine.tpot_interval[0]);
     tpot.high_s = tpot.predicted_s * std::exp(engine.tpot_interval[1]);
     tpot.measured_s = row.tpot_s;
@@ -224,11 +247,14 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
       strata.add(what + " model " + architecture_of(row), outcome);
       strata.add(what + " system " + row.system, outcome);
       strata.add(what + " engine " + row.engine, outcome);
+      if (rows[i].settings.draft_tokens > 0) strata.add(what + " guessed tokens", outcome);
     };
-    every.push_back({architecture_of(row), load_of(row), deployment_of(row), tpot.predicted_s, tpot.measured_s});
+    every.push_back(
+        {architecture_of(row), load_of(row), deployment_of(row, rows[i].settings), tpot.predicted_s, tpot.measured_s});
     if (rows[i].clean) {
       add("tpot", tpot);
       services.push_back(every.back());
+      if (!rows[i].settings.superseded) in_use.push_back(every.back());
       ratios[0].push_back(std::log(row.tpot_s / tpot.predicted_s));
     }
     const bool saturated = prefill_share(terms, row.tpot_s) >= kMostPrefillShare || row.ttft_s >= kSaturatedSeconds;
@@ -237,7 +263,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
       continue;
     }
     Outcome ttft;
-    ttft.predicted_s = ttft_s(terms, laws[i]);
+    ttft.predicted_s = times.ttft_s;
     ttft.low_s = ttft.predicted_s * std::exp(-engine.ttft_interval[0]);
     ttft.high_s = ttft.predicted_s * std::exp(engine.ttft_interval[1]);
     ttft.measured_s = row.ttft_s;
@@ -253,6 +279,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   spread(ratios[0], report.tpot_low, report.tpot_high);
   spread(ratios[1], report.ttft_low, report.ttft_high);
   report.rankings = rank_deployments(services, every);
+  report.rankings_in_use = rank_deployments(in_use);
   report.strata = strata.summaries(kOrder);
   report.notes.assign(machines.notes().begin(), machines.notes().end());
   return report;

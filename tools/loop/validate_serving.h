@@ -17,6 +17,7 @@ namespace moecast {
 struct ServingValidation {
   std::string table;
   std::string engines;                                            ///< folder
+  std::string benchmarks;                                         ///< folder: how published benchmarks were run
   std::function<std::string(const std::string& system)> machine;  ///< folder of a profile; empty: none
   /// Architecture of a model as the table calls it; nullopt: not known.
   std::function<std::optional<Architecture>(const std::string& model)> model;
@@ -29,6 +30,7 @@ struct ServingValidation {
 struct ServingValidationReport {
   std::vector<Stratum> strata;              ///< "tpot", "ttft", then each by model, system and engine; "tpot every row"
   std::vector<DeploymentRanking> rankings;  ///< by TPOT, of the clean rows
+  std::vector<DeploymentRanking> rankings_in_use;  ///< without releases of an engine that later ones replaced
   std::map<std::string, std::int64_t> not_judged;
   std::int64_t read = 0;
   std::map<std::string, EngineService> laws;  ///< with `fit`

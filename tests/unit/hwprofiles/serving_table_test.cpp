@@ -84,6 +84,25 @@ TEST_F(Tables, ServingDefectsAreMended) {
   EXPECT_TRUE(table.rows[3].twin_differs);
 }
 
+TEST_F(Tables, TheSourceOfAServingRowSaysWhenItRanAndUnderHowMany) {
+  std::string header = kServing;
+  header.insert(header.find('\n'), ",silicon_data_source");
+  const ServingTable table = read_serving_table(
+      write(header +
+            "sglang,1,deepseek-ai/V3,h200_sxm,fp8,1024,1024,fp8,fp8,32,1,1,64,8,8,100,10,"
+            "file=x; silicon_concurrency=32; measured=2026-01-14T22:26:21Z; wip=False\n"
+            "sglang,1,a/B,h200_sxm,fp8,1024,1024,fp8,fp8,4,8,1,1,8,1,100,11,silicon_concurrency=-3; measured=2026-1-4\n"
+            "sglang,1,a/B,h200_sxm,fp8,1024,1024,fp8,fp8,8,8,1,1,8,1,100,12,measured=\n"));
+  ASSERT_EQ(table.rows.size(), 3);
+  EXPECT_EQ(table.rows[0].date, "2026-01-14");
+  EXPECT_EQ(table.rows[0].concurrency, 32) << "not 32 x 64";
+  EXPECT_EQ(table.rows[1].date, "");
+  EXPECT_EQ(table.rows[1].concurrency, 4);
+  EXPECT_EQ(table.rows[2].date, "");
+  EXPECT_EQ(read_serving_table(write(kServing + "sglang,1,a/B,s,fp8,1,1,fp8,fp8,8,8,1,1,8,1,100,12\n")).rows[0].date,
+            "");
+}
+
 TEST_F(Tables, BrokenServingRowsAreRefused) {
   const auto why = [&](const std::string& rows) {
     return refusal([&] { read_serving_table(write(kServing + rows)); });

@@ -69,14 +69,17 @@ TEST(ServicePipeline, LongPromptsComeInChunks) {
 }
 
 TEST(ServicePipeline, EachStageOfATokenIsAStepOfTheEngine) {
-  EngineService law{1, 1e-5, 1e-3, 1, 1, 0.5, 1e-3};
-  ServiceTerms terms{0.010, 0.100, 10, 10, 11, 100};
-  const double one = tpot_s(terms, law);
-  const double first = ttft_s(terms, law) - one;
+  EngineService law{1, 1e-5, 1e-3, 1, 1, 1e-3};
+  ServiceTerms terms{0.010, 0.100, 10, 10, 1, 100};
+  const double one = service_times(terms, law).tpot_s;
   terms.stages = 2;
+  EXPECT_NEAR(service_times(terms, law).tpot_s, one + 1e-3, 1e-12);
+  terms.requests = 11;
+  const ServiceTimes whole = service_times(terms, law);
   terms.stall_s = 0.05;
-  EXPECT_NEAR(tpot_s(terms, law), one + 1e-3 - 10.0 / 100 * 0.05, 1e-12);
-  EXPECT_NEAR(ttft_s(terms, law) - tpot_s(terms, law), first - 0.5 * 10 / 10 * 0.05, 1e-12);
+  const ServiceTimes half = service_times(terms, law);
+  EXPECT_NEAR(half.tpot_s, one + 1e-3 + 10 * half.generating / 100 * 0.05, 1e-9);
+  EXPECT_LT(half.tpot_s, whole.tpot_s);
   EXPECT_NEAR(prefill_share(terms, 0.02), 11 * 0.05 / (100 * 0.02), 1e-12);
 }
 

@@ -107,6 +107,29 @@ TEST_P(DeterministicServer, WaitsAsTheClosedFormOfMD1_C8) {
 }
 INSTANTIATE_TEST_SUITE_P(Loads, DeterministicServer, testing::Values(0.3, 0.6, 0.8));
 
+TEST(ServiceRequests, LengthsAreDrawnEvenlyAroundWhatWasAsked) {
+  std::vector<ServiceRequest> requests = waiting_requests(20'000, 1000, 200);
+  draw_lengths(requests, 0.2, 3);
+  double prompts = 0;
+  std::int64_t least = 1000, most = 200;
+  for (const ServiceRequest& request : requests) {
+    prompts += static_cast<double>(request.prompt) / 20'000;
+    least = std::min(least, request.prompt);
+    most = std::max(most, request.output);
+  }
+  EXPECT_NEAR(prompts, 1000, 3);
+  EXPECT_NEAR(static_cast<double>(least), 800, 2);
+  EXPECT_NEAR(static_cast<double>(most), 240, 1);
+  std::vector<ServiceRequest> again = waiting_requests(20'000, 1000, 200);
+  draw_lengths(again, 0.2, 3);
+  EXPECT_EQ(again[17].output, requests[17].output);
+  std::vector<ServiceRequest> all = waiting_requests(1000, 1, 1);
+  draw_lengths(all, 1, 3);
+  for (const ServiceRequest& request : all) EXPECT_GE(std::min(request.prompt, request.output), 1);
+  EXPECT_THROW(draw_lengths(all, 1.5, 3), UsageError);
+  EXPECT_THROW(draw_lengths(all, -0.1, 3), UsageError);
+}
+
 TEST(ServiceSimulation, UrgentRequestsWaitAsTheClosedFormOfPriorities_D2) {
   const double load = 0.8;
   const double share = 0.3;

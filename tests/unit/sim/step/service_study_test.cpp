@@ -137,7 +137,7 @@ TEST(ServiceStepTimes, InterpolateTheStepModel) {
 
 TEST(ServiceStepTimes, TheLawOfServicesAddsDecodesAndPrompts) {
   EngineSpec engine;
-  engine.service = {0.9, 2e-5, 5e-4, 0.8, 1.1, 0, 0};
+  engine.service = {0.9, 2e-5, 5e-4, 0.8, 1.1, 0};
   StepOperators operators;
   operators.layers = 10;
   operators.operators.push_back(

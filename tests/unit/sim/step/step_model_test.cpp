@@ -8,7 +8,6 @@
 
 #include "models/core/error.h"
 #include "sim/step/distinct_experts.h"
-#include "sim/step/service_model.h"
 #include "sim/step/step_log_model.h"
 
 namespace moecast {
@@ -189,35 +188,6 @@ TEST(DistinctExperts, OneTokenTouchesItsChoiceAndManyTouchAll) {
   EXPECT_NEAR(even.at(8), 64 * (1 - std::pow(1 - 4.0 / 64, 8)), 0.5);
   EXPECT_GT(even.at(8), alone.at(8));
   EXPECT_THROW(DistinctExperts(64, 4, 7, 1.0), InputError);
-}
-
-TEST(Service, ATokenPaysForOtherPrompts) {
-  ServiceTerms terms{0.010, 0.100, 10, 10, 1, 100};
-  EngineService law{1, 1e-5, 1e-3, 1, 1, 0.5, 1e-3};
-  EXPECT_NEAR(tpot_s(terms, law), 0.010 + 1e-4 + 1e-3, 1e-12);
-  terms.requests = 11;
-  EXPECT_NEAR(tpot_s(terms, law), 0.010 + 1e-4 + 1e-3 + 10.0 / 100 * 0.1, 1e-12);
-  EXPECT_NEAR(ttft_s(terms, law), 1e-3 + 0.1 * (1 + 0.5 * 10 / 10) + tpot_s(terms, law), 1e-12);
-  terms.moe_layers = 0;
-  EXPECT_NEAR(ttft_s(terms, law), 1e-3 / 4 + 0.1 * (1 + 0.5 * 10 / 10) + tpot_s(terms, law), 1e-12);
-}
-
-TEST(Service, TheFitFindsTheLawThatMadeTheRows) {
-  const EngineService law{0.9, 4e-5, 4e-4, 1.1, 1.05, 0.6, 0.18};
-  std::vector<MeasuredService> rows;
-  for (int i = 0; i < 300; ++i) {
-    MeasuredService row;
-    row.terms = {0.004 + 0.0001 * (i % 60), 0.02 + 0.01 * (i % 7), 20.0 + 20 * (i % 4), 20, 1.0 + i % 30,
-                 100.0 + 100 * (i % 5)};
-    row.engine = "made-up";
-    row.tpot_s = tpot_s(row.terms, law);
-    row.ttft_s = ttft_s(row.terms, law);
-    rows.push_back(row);
-  }
-  const EngineService found = fit_services(rows).at("made-up");
-  double worst = 0;
-  for (const MeasuredService& row : rows) worst = std::max(worst, std::abs(tpot_s(row.terms, found) / row.tpot_s - 1));
-  EXPECT_LT(worst, 0.05);
 }
 
 }  // namespace
