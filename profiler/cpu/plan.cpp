@@ -32,6 +32,9 @@ class LowDiscrepancy {
   std::array<double, Dimensions> step_{};
 };
 
+/// Heads x keys x width of decoded attention: some 8 ms.
+constexpr std::int64_t kMostDecodeElements = std::int64_t{1} << 25;
+
 std::int64_t multiple(double value, std::int64_t step) {
   return std::max<std::int64_t>(step, std::llround(value / static_cast<double>(step)) * step);
 }
@@ -154,9 +157,10 @@ OperatorShape stage_shape(OperatorKind kind, const std::array<double, 6>& u) {
   s.kv_heads = between(0, 3, u[3]);
   s.heads = s.kv_heads * between(0, 2, u[5]);
   if (kind == OperatorKind::attention_decode) {
-    s.batch = between(0, 6, u[0]);
     s.query = 1;
     s.context = between(4, 12, u[1]);
+    const std::int64_t most = kMostDecodeElements / (s.context * s.heads * s.head_dim);
+    s.batch = std::clamp<std::int64_t>(between(0, 6, u[0]), 1, std::max<std::int64_t>(1, most));
   } else {
     s.batch = between(0, 2, u[0]);
     s.query = between(4, 9, u[1]);
@@ -176,7 +180,9 @@ OperatorShape only_columns(OperatorKind kind, const OperatorShape& all) {
 void add_stage(OperatorKind kind, DType dtype, int threads, bool gated, const PlanOptions& options,
                std::vector<KernelPoint>& points) {
   LowDiscrepancy<6> sequence(static_cast<double>(kind) * 17 + (gated ? 5 : 0));
-  for (int i = 0; i < options.stage_points; ++i) {
+  // Its law tells heads that are alone from heads side by side, in caches and in memory.
+  const int count = kind == OperatorKind::attention_decode ? 2 * options.stage_points : options.stage_points;
+  for (int i = 0; i < count; ++i) {
     const auto u = sequence.next();
     KernelPoint point;
     point.kind = kind;

@@ -14,7 +14,7 @@
 
 namespace moecast {
 
-inline constexpr int kCalibrationSchemaVersion = 2;
+inline constexpr int kCalibrationSchemaVersion = 3;
 
 /// Bands of rows (and of tokens) that errors and intervals are kept by: up to 16, 17 to 256, above.
 inline constexpr int kBands = 3;

@@ -22,41 +22,6 @@ double visible_keys(const OperatorShape& s) {
   return value(s.batch) * (value(s.query) * value(s.context) - value(s.query) * (value(s.query) - 1) / 2);
 }
 
-/// Work terms without the bytes: a constant, then what this kind counts.
-std::vector<double> work_terms(const KernelPoint& point) {
-  const OperatorShape& s = point.shape;
-  switch (point.kind) {
-    case OperatorKind::router:
-      return {1, value(s.tokens), value(s.tokens * s.experts), value(s.tokens * s.top_k),
-              value(s.tokens * s.top_k) * value(s.experts)};
-    case OperatorKind::permute:
-    case OperatorKind::unpermute: return {1, value(s.tokens * s.top_k)};
-    case OperatorKind::activation: return {1, value(s.m), value(s.m) * value(s.width)};
-    case OperatorKind::norm: return {1, value(s.m), value(s.m) * value(s.hidden)};
-    case OperatorKind::elementwise: return {1, value(s.m)};
-    case OperatorKind::attention_prefill:
-    case OperatorKind::attention_decode:
-      return {1, value(s.batch) * value(s.query) * value(s.heads), visible_keys(s) * value(s.heads),
-              visible_keys(s) * value(s.heads) * value(s.head_dim)};
-    default: return {1};
-  }
-}
-
-std::vector<std::string_view> work_names(OperatorKind kind) {
-  switch (kind) {
-    case OperatorKind::router: return {"call_s", "s_per_token", "s_per_score", "s_per_choice", "s_per_compared_score"};
-    case OperatorKind::permute:
-    case OperatorKind::unpermute: return {"call_s", "s_per_row"};
-    case OperatorKind::activation:
-    case OperatorKind::norm: return {"call_s", "s_per_row", "s_per_element"};
-    case OperatorKind::elementwise: return {"call_s", "s_per_row"};
-    case OperatorKind::attention_prefill:
-    case OperatorKind::attention_decode:
-      return {"call_s", "s_per_query_head", "s_per_visible_key_head", "s_per_visible_key_element"};
-    default: return {"call_s"};
-  }
-}
-
 /// Share of each node for a footprint: linear in ln F between two nodes, constant outside.
 std::array<double, StageLaw::kByteNodes> hats(double footprint) {
   std::array<double, StageLaw::kByteNodes> share{};
@@ -72,6 +37,72 @@ std::array<double, StageLaw::kByteNodes> hats(double footprint) {
     share[i] = part;
   }
   return share;
+}
+
+/// Rows of one head in a cache that holds several: read from memory in pieces that lie apart, each waits for itself.
+/// Keys and values of a head that is alone follow each other and are fetched ahead.
+struct Pieces {
+  double count = 0;  ///< as far as they come from memory
+  double bytes = 0;
+};
+
+Pieces pieces_of(const KernelPoint& point) {
+  const OperatorShape& s = point.shape;
+  if (point.kind != OperatorKind::attention_decode || s.kv_heads < 2) return {};
+  const auto share = hats(std::max(point.footprint.value(), stage_bytes(point).value()));
+  const double far = share[StageLaw::kByteNodes - 2] + share[StageLaw::kByteNodes - 1];
+  const double keys = s.visible > 0 ? value(s.visible) : value(s.context);
+  const double count = far * 2 * value(s.batch) * keys * value(s.kv_heads);
+  return {count, count * value(s.head_dim) * bytes_per_element(point.dtype)};
+}
+
+/// Work terms without the bytes: a constant, then what this kind counts.
+std::vector<double> work_terms(const KernelPoint& point) {
+  const OperatorShape& s = point.shape;
+  switch (point.kind) {
+    case OperatorKind::router:
+      return {1, value(s.tokens), value(s.tokens * s.experts), value(s.tokens * s.top_k),
+              value(s.tokens * s.top_k) * value(s.experts)};
+    case OperatorKind::permute:
+    case OperatorKind::unpermute: return {1, value(s.tokens * s.top_k)};
+    case OperatorKind::activation: return {1, value(s.m), value(s.m) * value(s.width)};
+    case OperatorKind::norm: return {1, value(s.m), value(s.m) * value(s.hidden)};
+    case OperatorKind::elementwise: return {1, value(s.m)};
+    case OperatorKind::attention_prefill:
+      return {1, value(s.batch) * value(s.query) * value(s.heads), visible_keys(s) * value(s.heads),
+              visible_keys(s) * value(s.heads) * value(s.head_dim)};
+    case OperatorKind::attention_decode: {
+      const Pieces pieces = pieces_of(point);
+      return {1,
+              value(s.batch) * value(s.query) * value(s.heads),
+              visible_keys(s) * value(s.heads),
+              visible_keys(s) * value(s.heads) * value(s.head_dim),
+              pieces.count,
+              pieces.bytes};
+    }
+    default: return {1};
+  }
+}
+
+std::vector<std::string_view> work_names(OperatorKind kind) {
+  switch (kind) {
+    case OperatorKind::router: return {"call_s", "s_per_token", "s_per_score", "s_per_choice", "s_per_compared_score"};
+    case OperatorKind::permute:
+    case OperatorKind::unpermute: return {"call_s", "s_per_row"};
+    case OperatorKind::activation:
+    case OperatorKind::norm: return {"call_s", "s_per_row", "s_per_element"};
+    case OperatorKind::elementwise: return {"call_s", "s_per_row"};
+    case OperatorKind::attention_prefill:
+      return {"call_s", "s_per_query_head", "s_per_visible_key_head", "s_per_visible_key_element"};
+    case OperatorKind::attention_decode:
+      return {"call_s",
+              "s_per_query_head",
+              "s_per_visible_key_head",
+              "s_per_visible_key_element",
+              "s_per_piece_from_memory",
+              "s_per_byte_in_pieces_from_memory"};
+    default: return {"call_s"};
+  }
 }
 
 Eigen::VectorXd terms(const KernelPoint& point) {
@@ -144,7 +175,8 @@ StageLaw StageLaw::fit(const std::vector<Measurement>& points) {
 Seconds StageLaw::seconds(const KernelPoint& point) const { return Seconds(terms(point).dot(coefficients_)); }
 
 Seconds StageLaw::memory_seconds(const KernelPoint& point) const {
-  return Seconds(terms(point).tail(kByteNodes).dot(coefficients_.tail(kByteNodes)));
+  const Eigen::Index from_memory = kByteNodes + (kind_ == OperatorKind::attention_decode ? kPieceTerms : 0);
+  return Seconds(terms(point).tail(from_memory).dot(coefficients_.tail(from_memory)));
 }
 
 }  // namespace moecast

@@ -16,11 +16,15 @@ Flops stage_flops(const KernelPoint& point);
 /// Linear law of everything on a CPU that is no GEMM: a sum of non-negative terms.
 ///
 ///   t = c0 + c1 rows + c2 elements + ... + sum over footprint nodes of bytes * hat(node) * s
+/// Decoding reads the rows of one head after another from a cache that holds those of all heads side by side: from
+/// memory every piece waits (20 to 50 ns on a Zen 4, where what lies in one piece streams at 24 GB/s).
 /// The coefficients of the bytes are inverse bandwidths at footprints of 1, 4, 16, 64 and 256 MB (hats linear in
 /// ln F), so no cache size is assumed. Fitted by non-negative least squares on relative error.
 class StageLaw {
  public:
   static constexpr int kByteNodes = 5;
+  /// Of attention_decode, right before the bytes: rows of a head that lie apart in memory, and their bytes.
+  static constexpr int kPieceTerms = 2;
   /// Footprints of the byte terms, in bytes.
   static constexpr std::array<double, kByteNodes> kNodeBytes{1e6, 4e6, 16e6, 64e6, 256e6};
 
