@@ -101,8 +101,8 @@ TEST_F(BadProfile, DamagedCalibrationSaysHowToMakeIt) {
   replace_in_file(file, "\"call_s\":", "\"call_s\":NaN,\"x\":");
   refused(readers_, "/calibration.json: line 1", "is not valid JSON", how);
   write_text(file, good);
-  replace_in_file(file, "\"schema_version\":2", "\"schema_version\":9");
-  refused(readers_, "/calibration.json: /schema_version", "is 9, this program reads 2", how);
+  replace_in_file(file, "\"schema_version\":3", "\"schema_version\":9");
+  refused(readers_, "/calibration.json: /schema_version", "is 9, this program reads 3", how);
   write_text(file, good);
   replace_in_file(file, "\"call_s\":", "\"call_s\":-1,\"x\":");
   refused(readers_, "/calibration.json: /gemms/0/law", "", how);
