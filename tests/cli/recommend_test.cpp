@@ -1,4 +1,5 @@
 // `recommend` (a closed formula) beside `serve` (simulated requests): the same loads of the same deployments.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -87,6 +88,51 @@ TEST(Recommend, TheQueueForAFirstTokenGrowsAsTheLoad) {
   ASSERT_GT(few, 0);
   EXPECT_GT(many, few);
   EXPECT_LT(many, 5 * few);
+}
+
+/// Of `serve` with lengths that vary, over what `recommend` says of eight GPUs of one tensor-parallel group.
+void expect_served(const std::vector<std::string>& question, std::int64_t concurrency, double tolerance) {
+  std::vector<std::string> asked{"recommend", "--gpus", "8", "--pp", "1", "--top", "100000", "--format", "json"};
+  asked.insert(asked.end(), question.begin(), question.end());
+  int compared = 0;
+  const Json law = answer(asked);
+  for (const Json& d : law.at("deployments")) {
+    if (d.at("concurrency") != concurrency || d.at("tp") != 8 || d.at("ep") != 8) continue;
+    ++compared;
+    std::vector<std::string> words{
+        "serve",         "--tp", "8",        "--ep", "8", "--concurrency", std::to_string(concurrency),
+        "--range-ratio", "0.2",  "--format", "json"};
+    words.insert(words.end(), question.begin(), question.end());
+    const Json served = answer(words);
+    EXPECT_NEAR(served.at("tpot_mean_s").get<double>() / d.at("tpot_s").get<double>(), 1, tolerance) << d.dump();
+    EXPECT_NEAR(served.at("ttft_mean_s").get<double>() / d.at("ttft_s").get<double>(), 1, 3 * tolerance) << d.dump();
+  }
+  EXPECT_EQ(compared, 1);
+}
+
+TEST(Recommend, IsServedAsItSaysWithManyPromptsAStep) {
+  const std::vector<std::string> short_ones{"--model",   "qwen3-235b-a22b", "--hw", "h200-sxm", "--dtype",
+                                            "fp8_block", "--prompt",        "128",  "--output", "64"};
+  expect_served(short_ones, 64, 0.06);
+  expect_served(short_ones, 256, 0.06);
+}
+
+TEST(Recommend, IsServedAsItSaysWithGuesses) {
+  const std::vector<std::string> guesses{"--model",      "deepseek-v3", "--hw",           "b200-sxm",
+                                         "--backend",    "trtllm",      "--draft-tokens", "3",
+                                         "--acceptance", "0.7",         "--output",       "512"};
+  expect_served(guesses, 16, 0.04);
+}
+
+TEST(Recommend, GuessesNeedLayersThatGuessAndHowOftenTheyAreRight) {
+  const Finished none = run_moecast(
+      {"recommend", "--model", "qwen3-235b-a22b", "--hw", "b200-sxm", "--draft-tokens", "3", "--acceptance", "0.7"});
+  EXPECT_EQ(none.code, 2);
+  EXPECT_THAT(none.err, testing::HasSubstr("no layers of multi-token prediction"));
+  const Finished unknown =
+      run_moecast({"recommend", "--model", "deepseek-v3", "--hw", "b200-sxm", "--draft-tokens", "3"});
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_THAT(unknown.err, testing::HasSubstr("--acceptance"));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/speculation.h"
 #include "tools/cli/command.h"
 #include "tools/cli/data_folders.h"
 #include "tools/cli/hardware_choice.h"
@@ -25,7 +26,7 @@ struct RecommendOptions {
   std::string pp = "1-8*2";
   std::string cp = "1";
   std::string backend = "vllm";
-  std::string dtype, max_context;
+  std::string dtype, max_context, draft_tokens = "0", acceptance;
   std::string prompt = "1024";
   std::string output = "1024";
   std::string ttft, tpot;
@@ -153,6 +154,17 @@ int run(const RecommendOptions& options) {
   goals.stages = degrees(options.pp, "--pp");
   goals.contexts = degrees(options.cp, "--cp");
   goals.sure = options.sure;
+  goals.draft_tokens = static_cast<int>(parse_count(options.draft_tokens, "--draft-tokens", 0, 64));
+  if (!options.acceptance.empty()) goals.acceptance = parse_number(options.acceptance, "--acceptance", 0, 1);
+  Deployment guesses;
+  guesses.draft_tokens = goals.draft_tokens;
+  Workload generates;
+  generates.acceptance = goals.acceptance;
+  try {
+    require_drafts(architecture, guesses, generates);
+  } catch (const InputError& error) {
+    blame_flag(error, options.model);
+  }
   const std::vector<std::string> names = split_list(options.hw, "--hw");
   const std::map<std::string, double> prices = parse_prices(options.price, names);
   std::vector<ServiceMachine> machines;
@@ -198,6 +210,8 @@ int run(const RecommendOptions& options) {
                         {"most_gpus", goals.most_gpus},
                         {"pp", goals.stages},
                         {"cp", goals.contexts},
+                        {"draft_tokens", goals.draft_tokens},
+                        {"acceptance", goals.acceptance ? Json(*goals.acceptance) : Json()},
                         {"sure", goals.sure}};
       write_stdout(render_records({json}, format, true));
     } else {
@@ -225,6 +239,10 @@ void add_recommend_command(const Command& app, CommandLine& line) {
                   "tokens that a sequence may have, where the model was stretched (default: what it is made for)");
   add_text_option(command, "--prompt", options->prompt, "COUNT", "tokens of a prompt (default 1024)");
   add_text_option(command, "--output", options->output, "COUNT", "tokens generated for it (default 1024)");
+  add_text_option(command, "--draft-tokens", options->draft_tokens, "COUNT",
+                  "that the model's layers of multi-token prediction guess ahead of each step (default 0)");
+  add_text_option(command, "--acceptance", options->acceptance, "P",
+                  "how often a guess is right where those before it were, 0 to 1");
   add_text_option(command, "--ttft", options->ttft, "TIME", "goal: time to the first token, e.g. 500ms");
   add_text_option(command, "--tpot", options->tpot, "TIME", "goal: time of an output token, e.g. 20ms");
   add_text_option(command, "--price", options->price, "NAME=PRICE,...", "of a GPU and hour: cost of a million tokens");

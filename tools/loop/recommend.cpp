@@ -9,6 +9,7 @@
 #include "models/plan/context_limit.h"
 #include "models/plan/deployment_rules.h"
 #include "models/plan/memory.h"
+#include "models/plan/speculation.h"
 #include "sim/step/served_model.h"
 #include "sim/step/step_pipeline.h"
 
@@ -63,8 +64,13 @@ class Search {
       return refuse(problem);
     }
     std::optional<StepPipeline> model;
+    std::vector<DraftPass> drafts;
     try {
+      Workload generates;
+      generates.acceptance = goals_.acceptance;
+      require_drafts(architecture_, deployment, generates);
       model = make_step_pipeline(architecture_, deployment, engine, kernels);
+      drafts = make_draft_passes(architecture_, deployment, engine, kernels);
       if (const auto missing = model->not_executed(); !missing.empty()) return refuse(missing.front());
       for (const std::string& note : model->notes()) notes_.insert(machine.name + ": " + note);
     } catch (const InputError& error) {
@@ -76,8 +82,8 @@ class Search {
     for (std::int64_t requests = 1; requests < missed;) {
       ++result_.examined;
       ServiceCandidate candidate;
-      const std::string problem =
-          try_load(machine, *model, deployment, requests * deployment.dp, kUsableMemory * capacity, candidate);
+      const std::string problem = try_load(machine, {*model, drafts}, deployment, requests * deployment.dp,
+                                           kUsableMemory * capacity, candidate);
       if (problem.empty()) {
         met = requests;
         result_.feasible.push_back(candidate);
@@ -115,12 +121,17 @@ class Search {
   }
 
  private:
+  /// Of a deployment.
+  struct Steps {
+    const StepPipeline& stages;
+    std::span<const DraftPass> drafts;
+  };
+
   void refuse(const std::string& why) { ++result_.refused[why]; }
 
   /// @return what is wrong with so many requests in flight; empty: goals are met.
-  [[nodiscard]] std::string try_load(const ServiceMachine& machine, const StepPipeline& model,
-                                     const Deployment& deployment, std::int64_t concurrency, double memory_limit,
-                                     ServiceCandidate& candidate) const {
+  [[nodiscard]] std::string try_load(const ServiceMachine& machine, const Steps& model, const Deployment& deployment,
+                                     std::int64_t concurrency, double memory_limit, ServiceCandidate& candidate) const {
     const double memory = memory_of(deployment, concurrency);
     if (memory > memory_limit) return "memory does not fit";
     candidate = predict(machine, model, deployment, concurrency, memory);
@@ -150,11 +161,14 @@ class Search {
            memory_per_rank(architecture_, deployment, held).kv_cache.value();
   }
 
-  [[nodiscard]] ServiceCandidate predict(const ServiceMachine& machine, const StepPipeline& model,
+  [[nodiscard]] ServiceCandidate predict(const ServiceMachine& machine, const Steps& model,
                                          const Deployment& deployment, std::int64_t concurrency, double memory) const {
     const auto in_flight = static_cast<double>(concurrency);
-    const ServiceTerms terms = service_terms(model, {goals_.prompt, goals_.output, in_flight});
-    const EngineSpec& engine = model.front().engine();
+    ServiceLoad load{goals_.prompt, goals_.output, in_flight};
+    load.acceptance = goals_.acceptance.value_or(0);
+    const ServiceTerms terms = model.drafts.empty() ? service_terms(model.stages, load)
+                                                    : service_terms(model.stages.front(), load, model.drafts);
+    const EngineSpec& engine = model.stages.front().engine();
     ServiceCandidate c;
     c.machine = machine.name;
     c.deployment = deployment;
@@ -223,6 +237,7 @@ Recommendation recommend(const Architecture& architecture, const std::optional<D
   Deployment common;
   common.dtype = dtype;
   common.backend = backend;
+  common.draft_tokens = goals.draft_tokens;
   for (const ServiceMachine& machine : machines) {
     const Profile profile = read_profile(machine.folder);
     const HardwareQuantity* capacity = profile.find("memory_capacity");

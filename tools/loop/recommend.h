@@ -22,6 +22,8 @@ struct ServiceGoals {
   std::int64_t most_gpus = 8;
   std::vector<int> stages{1, 2, 4, 8};  ///< of a pipeline, to examine
   std::vector<int> contexts{1};         ///< context-parallel ranks, to examine
+  int draft_tokens = 0;                 ///< that layers of multi-token prediction guess
+  std::optional<double> acceptance{};   ///< of guesses, 0 to 1
   /// Goals must hold at the upper end of the 90 % interval, not in the median only.
   bool sure = false;
 };
