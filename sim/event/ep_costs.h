@@ -39,6 +39,7 @@ struct EpLayer {
   DType shared_dtype = DType::bf16;
   DispatchMethod method = DispatchMethod::normal;
   ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;  ///< another one: of method nccl only
+  int tensor_ranks = 1;                                    ///< that are one replica of attention, of gather_reduce
 };
 
 /// What one piece of a layer was predicted from.

@@ -213,8 +213,61 @@ class ExchangeMaker {
     parts_.result.traffic.dispatch_row_bytes = static_cast<double>(parts_.layer.hidden) * kActivationBytes;
   }
 
+  struct SizedCollective {
+    CollectiveCost cost;
+    double elements = 0;
+  };
+
+  /// Collectives of the closed form: over replicas of attention, and inside each.
+  void add_gather_reduce() {
+    const int tp = parts_.layer.tensor_ranks;
+    const int replicas = parts_.topology.ranks() / tp;
+    if (replicas == 1) return add_all_reduce();
+    const auto hidden = static_cast<double>(parts_.layer.hidden);
+    const double all = parts_.layer.tokens_per_rank * parts_.ranks() * hidden;
+    const int nodes = std::min(replicas, parts_.topology.nodes());
+    const KernelCalibration& calibration = *parts_.calibration;
+    std::vector<SizedCollective> back{{collective_cost(calibration, "reduce_scatter", replicas, nodes), all}};
+    if (tp > 1) {
+      const int inside = (tp + parts_.topology.ranks_per_node() - 1) / parts_.topology.ranks_per_node();
+      back.push_back({inside == 1 ? engine_all_reduce_cost(calibration, parts_.framework, parts_.layer.version, tp)
+                                  : collective_cost(calibration, "all_reduce", tp, inside),
+                      all / replicas});
+    }
+    add_collectives("dispatch", {{collective_cost(calibration, "all_gather", replicas, nodes), all}},
+                    parts_.result.costs.dispatch_s, parts_.result.costs.dispatch_start_s);
+    add_collectives("combine", back, parts_.result.costs.combine_s, parts_.result.costs.combine_start_s);
+    parts_.result.traffic.dispatch_row_bytes = hidden * kActivationBytes;
+  }
+
+  /// One after another, as one piece.
+  void add_collectives(const std::string& stage, const std::vector<SizedCollective>& collectives,
+                       std::function<double(double)>& seconds, double& start_s) {
+    const auto scaled = [collectives](double scale) {
+      double sum = 0;
+      for (const SizedCollective& one : collectives) sum += one.cost.seconds(std::max(1.0, one.elements * scale));
+      return sum;
+    };
+    start_s = std::min(scaled(1 / std::max(1.0, parts_.layer.tokens_per_rank)), scaled(1));
+    EpPiece piece{stage, "", "", scaled(1)};
+    piece.origin = Origin::assumed;
+    for (const SizedCollective& one : collectives) {
+      if (!piece.kernel.empty()) piece.kernel += ", ";
+      piece.kernel += one.cost.kernel;
+      if (!one.cost.answer) continue;
+      const auto answer = one.cost.answer(one.elements);
+      const double share = std::exp(answer.log_seconds) / piece.seconds;
+      piece.log_low += share * (answer.log_low - answer.log_seconds);
+      piece.log_high += share * (answer.log_high - answer.log_seconds);
+      piece.origin = answer.origin;
+    }
+    parts_.result.pieces.push_back(std::move(piece));
+    seconds = scaled;
+  }
+
   void add_nccl() {
     if (parts_.layer.exchange == ExchangeAlgorithm::all_reduce && parts_.ranks() > 1) return add_all_reduce();
+    if (parts_.layer.exchange == ExchangeAlgorithm::gather_reduce && parts_.ranks() > 1) return add_gather_reduce();
     const KernelLayout& layout = *find_kernel_layout("nccl");
     const auto hidden = static_cast<double>(parts_.layer.hidden);
     constexpr double kElement = 2;

@@ -118,7 +118,7 @@ bool by_deepep(const GpuMachine& machine, const Deployment& deployment, const Ep
   return options.deepep_between_nodes && is_wide_expert_parallelism(deployment, machine.kernels->device.node_devices);
 }
 
-/// How rows of a whole model reach experts, where nobody says: engines gather those of all replicas of attention;
+/// How rows of a whole model reach experts, where nobody says: engines gather those of all replicas of attention, whose
 /// tensor-parallel ranks have them all, or each its part.
 ExchangeAlgorithm usual_exchange(const GpuMachine& machine, const Deployment& deployment, const EpOptions& options) {
   const bool told = options.dispatch || !options.kernel.empty() || options.chunks > 1 || options.batches > 1 ||
@@ -126,7 +126,7 @@ ExchangeAlgorithm usual_exchange(const GpuMachine& machine, const Deployment& de
   if (told || deployment.ep < 2 || by_deepep(machine, deployment, options)) return ExchangeAlgorithm::direct;
   if (deployment.dp == 1) return ExchangeAlgorithm::all_reduce;
   const bool parts = deployment.tp == 1 || options.split_rows;
-  return parts ? ExchangeAlgorithm::all_gather : ExchangeAlgorithm::direct;
+  return parts ? ExchangeAlgorithm::all_gather : ExchangeAlgorithm::gather_reduce;
 }
 
 /// What a round of an exchange waits for the one before.
@@ -344,6 +344,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.shared_dtype = plan.deployment.dtype.value_or(architecture.dtype);
     layer.method = plan.method;
     layer.exchange = plan.exchange;
+    layer.tensor_ranks = plan.deployment.tp;
     EpCosts costs = make_ep_costs(machine.kernels, layer, measured);
     study.policy = policy_of(block, workload, architecture.name);
     if (options.noise == RoutingNoise::none) add_noise_note(block, plan.notes);
@@ -363,6 +364,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     study.options.exchange = plan.exchange;
     study.options.flows = options.flows;
     study.options.ranks_per_node = topology.ranks_per_node();
+    study.options.tensor_ranks = plan.deployment.tp;
     if (!direct) study.options.round_s = round_start_s(topology, plan.notes);
     study.options.memory_bandwidth = machine.kernels->device.bandwidth;
     const double expert_bytes =

@@ -12,8 +12,8 @@
 namespace moecast {
 namespace {
 
-constexpr std::array<std::string_view, 6> kNames{"direct",       "pairwise",   "ring",
-                                                 "hierarchical", "all-gather", "all-reduce"};
+constexpr std::array<std::string_view, 7> kNames{"direct",     "pairwise",   "ring",         "hierarchical",
+                                                 "all-gather", "all-reduce", "gather-reduce"};
 
 std::size_t index(int at) { return static_cast<std::size_t>(at); }
 
@@ -46,6 +46,45 @@ ExchangeRounds ring_rounds(const ByteMatrix& bytes) {
     for (int from = 0; from < ranks; ++from) {
       const double amount = left[index((from - number + 1 + ranks) % ranks)][index(number)];
       if (amount > 0) round.push_back({from, (from + 1) % ranks, amount});
+    }
+    add(rounds, std::move(round));
+  }
+  return rounds;
+}
+
+/// The most that each rank has for anyone.
+std::vector<double> blocks_of(const ByteMatrix& bytes) {
+  std::vector<double> blocks(index(bytes.ranks()), 0);
+  for (int from = 0; from < bytes.ranks(); ++from) {
+    for (int to = 0; to < bytes.ranks(); ++to) {
+      if (from != to) blocks[index(from)] = std::max(blocks[index(from)], bytes.at(from, to));
+    }
+  }
+  return blocks;
+}
+
+/// Rows of each replica, which all of its tensor-parallel ranks have: what these would each have for others.
+std::vector<double> replica_blocks(const ByteMatrix& bytes, int tensor_ranks) {
+  if (tensor_ranks < 1 || bytes.ranks() % tensor_ranks != 0) {
+    throw InputError("exchange", fmt::format("{} ranks are no replicas of {}", bytes.ranks(), tensor_ranks));
+  }
+  std::vector<double> replicas(index(bytes.ranks() / tensor_ranks), 0);
+  const std::vector<double> blocks = blocks_of(bytes);
+  for (int rank = 0; rank < bytes.ranks(); ++rank) replicas[index(rank / tensor_ranks)] += blocks[index(rank)];
+  return replicas;
+}
+
+/// Around the ring of the ranks of one index, one in each replica; all rings at once.
+ExchangeRounds replica_gather_rounds(std::span<const double> blocks, int tensor_ranks) {
+  const int replicas = static_cast<int>(blocks.size());
+  ExchangeRounds rounds;
+  for (int number = 0; number < replicas - 1; ++number) {
+    ExchangeRound round;
+    for (int from = 0; from < replicas; ++from) {
+      const double amount = blocks[index((from - number + replicas) % replicas)];
+      for (int rank = 0; rank < tensor_ranks && amount > 0; ++rank) {
+        round.push_back({from * tensor_ranks + rank, (from + 1) % replicas * tensor_ranks + rank, amount});
+      }
     }
     add(rounds, std::move(round));
   }
@@ -111,7 +150,8 @@ ByteMatrix through_nodes(const ByteMatrix& bytes, int ranks_per_node) {
   return out;
 }
 
-ExchangeRounds all_to_all_rounds(ExchangeAlgorithm algorithm, const ByteMatrix& bytes, int ranks_per_node) {
+ExchangeRounds all_to_all_rounds(ExchangeAlgorithm algorithm, const ByteMatrix& bytes, int ranks_per_node,
+                                 int tensor_ranks) {
   check_node(ranks_per_node);
   const int ranks = bytes.ranks();
   ExchangeRounds rounds;
@@ -137,16 +177,13 @@ ExchangeRounds all_to_all_rounds(ExchangeAlgorithm algorithm, const ByteMatrix& 
     }
     case ExchangeAlgorithm::all_gather:
     case ExchangeAlgorithm::all_reduce: {
-      std::vector<double> blocks(index(ranks), 0);
-      for (int from = 0; from < ranks; ++from) {
-        for (int to = 0; to < ranks; ++to) {
-          if (from != to) blocks[index(from)] = std::max(blocks[index(from)], bytes.at(from, to));
-        }
-      }
+      const std::vector<double> blocks = blocks_of(bytes);
       if (algorithm == ExchangeAlgorithm::all_reduce) rounds = reduce_scatter_rounds(blocks);
       for (ExchangeRound& round : all_gather_rounds(blocks)) rounds.push_back(std::move(round));
       return rounds;
     }
+    case ExchangeAlgorithm::gather_reduce:
+      return replica_gather_rounds(replica_blocks(bytes, tensor_ranks), tensor_ranks);
   }
   return rounds;
 }
@@ -155,6 +192,23 @@ ExchangeRounds reversed(ExchangeRounds rounds) {
   std::ranges::reverse(rounds);
   for (ExchangeRound& round : rounds) {
     for (Transfer& transfer : round) std::swap(transfer.from, transfer.to);
+  }
+  return rounds;
+}
+
+ExchangeRounds way_back_rounds(ExchangeAlgorithm algorithm, const ByteMatrix& bytes, int ranks_per_node,
+                               int tensor_ranks) {
+  ExchangeRounds rounds = reversed(all_to_all_rounds(algorithm, bytes, ranks_per_node, tensor_ranks));
+  if (algorithm != ExchangeAlgorithm::gather_reduce || tensor_ranks == 1) return rounds;
+  const std::vector<double> blocks = replica_blocks(bytes, tensor_ranks);
+  for (int number = 0; number < 2 * (tensor_ranks - 1); ++number) {
+    ExchangeRound round;
+    for (int rank = 0; rank < bytes.ranks(); ++rank) {
+      const int first = rank / tensor_ranks * tensor_ranks;
+      const double amount = blocks[index(rank / tensor_ranks)] / tensor_ranks;
+      if (amount > 0) round.push_back({rank, first + (rank - first + 1) % tensor_ranks, amount});
+    }
+    add(rounds, std::move(round));
   }
   return rounds;
 }

@@ -16,10 +16,13 @@ namespace moecast {
 /// nodes first, to the rank of the sender's index there, then inside nodes. all_gather: every rank's block goes to all
 /// others around the ring, whoever wants it; the way back is a reduce-scatter of equal sums.
 /// all_reduce: every rank has all rows and sums what the experts of all made of them; nothing is dispatched.
-enum class ExchangeAlgorithm { direct, pairwise, ring, hierarchical, all_gather, all_reduce };
+/// gather_reduce: replicas of attention, each of several tensor-parallel ranks that have its rows: every rank gathers
+/// those of the other replicas; the way back is a reduce-scatter over replicas, then an all-reduce inside each.
+enum class ExchangeAlgorithm { direct, pairwise, ring, hierarchical, all_gather, all_reduce, gather_reduce };
 /// Every rank computes its experts' share of the rows of all.
 constexpr bool sees_all_rows(ExchangeAlgorithm algorithm) {
-  return algorithm == ExchangeAlgorithm::all_gather || algorithm == ExchangeAlgorithm::all_reduce;
+  return algorithm == ExchangeAlgorithm::all_gather || algorithm == ExchangeAlgorithm::all_reduce ||
+         algorithm == ExchangeAlgorithm::gather_reduce;
 }
 std::string_view to_string(ExchangeAlgorithm algorithm);
 std::optional<ExchangeAlgorithm> find_exchange_algorithm(std::string_view name);
@@ -33,11 +36,17 @@ using ExchangeRounds = std::vector<ExchangeRound>;
 /// @param ranks_per_node  at least 1; the last node may be smaller. @throws InputError otherwise.
 ByteMatrix through_nodes(const ByteMatrix& bytes, int ranks_per_node);
 
-/// Rounds without any bytes are left out. all_gather: the block of a rank is the most that it has for anyone.
-/// @throws InputError unless ranks_per_node is at least 1.
-ExchangeRounds all_to_all_rounds(ExchangeAlgorithm algorithm, const ByteMatrix& bytes, int ranks_per_node);
-/// The way back: every transfer turned round, the last round first. Of an all-gather it is the reduce-scatter.
+/// Rounds without any bytes are left out. all_gather, gather_reduce: the block of a rank is the most that it has for
+/// anyone.
+/// @param tensor_ranks  neighbours that are one replica, of gather_reduce.
+/// @throws InputError unless ranks_per_node is at least 1 and tensor_ranks divides the ranks.
+ExchangeRounds all_to_all_rounds(ExchangeAlgorithm algorithm, const ByteMatrix& bytes, int ranks_per_node,
+                                 int tensor_ranks = 1);
+/// Every transfer turned round, the last round first. Of an all-gather it is the reduce-scatter.
 ExchangeRounds reversed(ExchangeRounds rounds);
+/// The way back of all_to_all_rounds: reversed, and what gather_reduce does inside replicas.
+ExchangeRounds way_back_rounds(ExchangeAlgorithm algorithm, const ByteMatrix& bytes, int ranks_per_node,
+                               int tensor_ranks = 1);
 
 /// Around the ring. @param block_bytes  of each rank. @throws InputError on none, a negative or an infinite one.
 ExchangeRounds all_gather_rounds(std::span<const double> block_bytes);

@@ -136,13 +136,15 @@ int MoeEvents::exchange(TaskKind kind, const ByteMatrix& dispatched, double star
 /// As one exchange, link by link: what the law says of the fullest links of all rounds together is shared out by bytes.
 int MoeEvents::exchange_in_rounds(TaskKind kind, const ByteMatrix& dispatched, double start_s,
                                   const std::function<double(double)>& cost, double share, int stream) {
-  ExchangeRounds rounds = all_to_all_rounds(options_.exchange, dispatched, options_.ranks_per_node);
-  if (kind == TaskKind::combine) rounds = reversed(std::move(rounds));
+  const auto make = kind == TaskKind::combine ? way_back_rounds : all_to_all_rounds;
+  const ExchangeRounds rounds = make(options_.exchange, dispatched, options_.ranks_per_node, options_.tensor_ranks);
   const RoundsCost links = cost_of_rounds(ports_, rounds, options_.ranks_per_node, 0);
   const double bound = links.fullest_s;
   if (kind == TaskKind::dispatch) dispatch_bound_s_ += bound;
   if (bound <= 0) return graph_.add_task(kind, -1, stream, ranks_ > 1 ? start_s * share : 0, {}, after_);
-  const double whole = cost(links.healthy_s / (share * uniform_bound_s_));
+  // Whoever gathers all rows moves as many whatever the routing, and other bytes there than back.
+  const bool even = options_.exchange == ExchangeAlgorithm::gather_reduce;
+  const double whole = cost(even ? 1 : links.healthy_s / (share * uniform_bound_s_));
   const double flow = std::max(0.0, whole - start_s) * share;
   const std::vector<int> after = after_;
   // The law's own start holds the first round's, that of an all-gather all of its serial steps.

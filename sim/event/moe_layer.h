@@ -44,6 +44,7 @@ struct MoeEventOptions {
   double memory_bandwidth = 0;
   ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;  ///< of dispatch; combine is its way back
   int ranks_per_node = 1;                                  ///< of a hierarchical exchange
+  int tensor_ranks = 1;                                    ///< that are one replica, of gather_reduce
   FlowModel flows = FlowModel::port;
   double round_s = 0;         ///< between two rounds of an exchange, on top of its law
   double host_bandwidth = 0;  ///< B/s of a rank's link to its host; 0: nothing is fetched

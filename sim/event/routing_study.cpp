@@ -112,7 +112,7 @@ double uniform_bound_s(const RoutingStudy& study) {
   if (sees_all_rows(study.options.exchange)) {
     ByteMatrix gathered(ranks);
     gather_matrix(study.tokens / study.batches, options.dispatch_row_bytes, gathered);
-    const ExchangeRounds rounds = all_to_all_rounds(study.options.exchange, gathered, 1);
+    const ExchangeRounds rounds = all_to_all_rounds(study.options.exchange, gathered, 1, study.options.tensor_ranks);
     return cost_of_rounds(ports, rounds, 1, 0).fullest_s;
   }
   if (study.options.exchange == ExchangeAlgorithm::hierarchical) options.deduplication = Deduplication::per_rank;

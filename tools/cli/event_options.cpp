@@ -87,8 +87,8 @@ void add_event_options(const Command& command, EventFlags& flags, bool with_engi
        "deepep-low-latency, deepep-normal, nvlink-one-sided, nccl (default: by tokens and cluster)");
   text("--exchange", flags.exchange, "NAME",
        "direct, pairwise, ring, hierarchical, all-gather (and reduce-scatter), all-reduce (of rows that every rank "
-       "has): of "
-       "NCCL's kernels (default: of whole models inside a node as the engine does, else direct)");
+       "has), gather-reduce (over replicas of attention, and inside each): of NCCL's kernels (default: of whole models "
+       "as the engine does, else direct)");
   text("--flows", flags.flows, "MODEL",
        "port (default: links carry sums), exact (every pair takes its share of its route; up to 32 ranks)");
   text("--kernel", flags.kernel, "NAME",
@@ -172,9 +172,9 @@ EpOptions ep_options_of(const EventFlags& flags, std::uint64_t seed) {
                                                   {"deepep-low-latency", "deepep-normal", "nvlink-one-sided", "nccl"});
   }
   if (!flags.exchange.empty()) {
-    options.exchange =
-        known_word<ExchangeAlgorithm>(flags.exchange, "--exchange", find_exchange_algorithm,
-                                      {"direct", "pairwise", "ring", "hierarchical", "all-gather", "all-reduce"});
+    options.exchange = known_word<ExchangeAlgorithm>(
+        flags.exchange, "--exchange", find_exchange_algorithm,
+        {"direct", "pairwise", "ring", "hierarchical", "all-gather", "all-reduce", "gather-reduce"});
   }
   if (!flags.flows.empty()) {
     options.flows = known_word<FlowModel>(flags.flows, "--flows", find_flow_model, {"port", "exact"});

@@ -225,6 +225,44 @@ RC_GTEST_PROP(Exchange, TwoLevelsCarryNoMoreBetweenNodesThanFlat_B10, ()) {
   RC_ASSERT(std::ranges::equal(once.values(), twice.values()));
 }
 
+TEST(Exchange, ReplicasGatherAmongRanksOfOneIndexAndReduceInside) {
+  // Four replicas of two ranks; every rank has 10 bytes for each other: a replica 20.
+  ByteMatrix bytes(8);
+  for (int from = 0; from < 8; ++from) {
+    for (int to = 0; to < 8; ++to) bytes.at(from, to) = from == to ? 0 : 10;
+  }
+  const ExchangeRounds there = all_to_all_rounds(ExchangeAlgorithm::gather_reduce, bytes, 4, 2);
+  ASSERT_EQ(there.size(), 3U);
+  for (const ExchangeRound& round : there) {
+    ASSERT_EQ(round.size(), 8U);
+    for (const Transfer& t : round) {
+      EXPECT_EQ(t.to, (t.from + 2) % 8) << "the next replica, the same index";
+      EXPECT_EQ(t.bytes, 20);
+    }
+  }
+  const ExchangeRounds back = way_back_rounds(ExchangeAlgorithm::gather_reduce, bytes, 4, 2);
+  ASSERT_EQ(back.size(), 3U + 2U);
+  for (std::size_t i = 3; i < 5; ++i) {
+    ASSERT_EQ(back[i].size(), 8U);
+    for (const Transfer& t : back[i]) {
+      EXPECT_EQ(t.to / 2, t.from / 2) << "inside the replica";
+      EXPECT_NE(t.to, t.from);
+      EXPECT_EQ(t.bytes, 10);
+    }
+  }
+  const auto alike = [](const ExchangeRounds& a, const ExchangeRounds& b) {
+    return std::ranges::equal(a, b, [](const ExchangeRound& x, const ExchangeRound& y) {
+      return std::ranges::equal(x, y, [](const Transfer& s, const Transfer& t) {
+        return s.from == t.from && s.to == t.to && s.bytes == t.bytes;
+      });
+    });
+  };
+  EXPECT_TRUE(alike(all_to_all_rounds(ExchangeAlgorithm::gather_reduce, bytes, 4, 1),
+                    all_to_all_rounds(ExchangeAlgorithm::all_gather, bytes, 4)));
+  EXPECT_TRUE(all_to_all_rounds(ExchangeAlgorithm::gather_reduce, bytes, 4, 8).empty());
+  EXPECT_THROW(all_to_all_rounds(ExchangeAlgorithm::gather_reduce, bytes, 4, 3), InputError);
+}
+
 TEST(Exchange, TheWayBackOfAnAllGatherIsAReduceScatter) {
   const std::vector<double> blocks{1, 2, 3};
   const ExchangeRounds gather = all_gather_rounds(blocks);

@@ -205,18 +205,22 @@ TEST(StepAround, EventsAreTheClosedFormInsideAndBetweenNodes) {
     int tp, dp;
     std::int64_t batch;
     double tolerance;
+    const char* backend = "vllm";
   };
-  for (const Case& c : {Case{"qwen3-30b-a3b", 1, 1, 1, 1e-3}, Case{"qwen3-30b-a3b", 1, 1, 64, 3e-3},
-                        Case{"qwen3-30b-a3b", 1, 1, 512, 1e-3}, Case{"qwen3-30b-a3b", 1, 4, 64, 5e-3},
-                        Case{"qwen3-30b-a3b", 4, 1, 64, 5e-3}, Case{"qwen3-30b-a3b", 4, 1, 512, 5e-3},
-                        Case{"deepseek-v3", 8, 1, 64, 0.01}, Case{"deepseek-v3", 1, 8, 256, 0.01},
-                        Case{"qwen3-30b-a3b", 1, 16, 64, 5e-3}, Case{"qwen3-30b-a3b", 16, 1, 64, 5e-3},
-                        Case{"qwen3-30b-a3b", 4, 4, 64, 5e-3}}) {
+  for (const Case& c :
+       {Case{"qwen3-30b-a3b", 1, 1, 1, 1e-3}, Case{"qwen3-30b-a3b", 1, 1, 64, 3e-3},
+        Case{"qwen3-30b-a3b", 1, 1, 512, 1e-3}, Case{"qwen3-30b-a3b", 1, 4, 64, 5e-3},
+        Case{"qwen3-30b-a3b", 4, 1, 64, 5e-3}, Case{"qwen3-30b-a3b", 4, 1, 512, 5e-3},
+        Case{"deepseek-v3", 8, 1, 64, 0.01}, Case{"deepseek-v3", 1, 8, 256, 0.01},
+        Case{"qwen3-30b-a3b", 1, 16, 64, 5e-3}, Case{"qwen3-30b-a3b", 16, 1, 64, 5e-3},
+        Case{"qwen3-30b-a3b", 4, 4, 64, 5e-3}, Case{"qwen3-30b-a3b", 4, 4, 64, 5e-3, "sglang"},
+        Case{"qwen3-30b-a3b", 8, 2, 64, 5e-3, "sglang"}, Case{"deepseek-v3", 4, 4, 256, 0.01, "trtllm"},
+        Case{"deepseek-v3", 2, 8, 256, 0.01, "trtllm"}, Case{"deepseek-v3", 2, 4, 64, 0.01, "sglang"}}) {
     Deployment d;
     d.tp = c.tp;
     d.dp = c.dp;
     d.ep = c.tp * c.dp;
-    d.backend = "vllm";
+    d.backend = c.backend;
     Workload w;
     w.batch = c.batch;
     w.context = 1000;
@@ -225,14 +229,14 @@ TEST(StepAround, EventsAreTheClosedFormInsideAndBetweenNodes) {
     const Architecture model = zoo_model(c.model);
     const Prediction closed = h200_analytic().predict(model, d, w);
     EpOptions options = samples_of(50);
-    options.split_rows = true;  // as vLLM
+    options.split_rows = d.backend == "vllm";
     const Prediction drawn = predict_ep(h200_machine(), h200_rails(), model, d, w, options, &h200_analytic());
     ASSERT_TRUE(closed.latency && drawn.latency) << c.model << closed.reason << drawn.reason;
     RecordProperty(
         std::string(c.model) + std::to_string(c.tp) + "_" + std::to_string(c.dp) + "_" + std::to_string(c.batch),
         std::to_string(*drawn.latency / *closed.latency));
     EXPECT_NEAR(*drawn.latency / *closed.latency, 1, c.tolerance)
-        << c.model << " tp" << c.tp << " dp" << c.dp << " batch " << c.batch;
+        << c.backend << " " << c.model << " tp" << c.tp << " dp" << c.dp << " batch " << c.batch;
   }
 }
 
