@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "models/plan/speculation.h"
@@ -11,12 +12,14 @@
 namespace moecast {
 namespace {
 
-constexpr double kUsualChunk = 8192;  ///< tokens of a chunk of a prompt
+constexpr double kUsualChunk = 8192;  ///< tokens of prompts in a step
+constexpr double kLeastPart = 0.05;   ///< of a second prompt beside the first, that says what it takes
 /// Host part of a first token: of a model without experts, over that of one with experts. It does not grow with layers:
 /// at few requests DeepSeek's 61 take 0.12 to 0.25 s beyond the kernels, Qwen3-235B's 94 take 0.11 to 0.20 s.
 constexpr double kDenseShare = 0.25;
-constexpr int kRounds = 100;
-constexpr double kCloseShare = 1e-12;  ///< of the time in which a request generates
+constexpr int kRounds = 300;
+constexpr int kFreeRounds = 30;  ///< then half-way only, where rounds would go to and fro
+constexpr double kClose = 1e-10;
 
 StepShape decode_shape(const ServiceLoad& load, double requests, const Deployment& d) {
   StepShape decode;
@@ -29,13 +32,13 @@ StepShape decode_shape(const ServiceLoad& load, double requests, const Deploymen
   return decode;
 }
 
-/// The mean chunk of a prompt. @param replicas  of attention that are at a prompt; others generate.
-StepShape prefill_shape(const ServiceLoad& load, const Deployment& d, int replicas) {
-  const double chunk = std::min(load.prompt, kUsualChunk);
+/// A chunk of a prompt. @param prefix  tokens before it. @param replicas  of attention that are at one; others
+/// generate.
+StepShape chunk_shape(const ServiceLoad& load, const Deployment& d, int replicas, double chunk, double prefix) {
   StepShape prefill;
   prefill.context = chunk;
   prefill.prompts = 1;
-  prefill.prefix = (load.prompt - chunk) / 2;
+  prefill.prefix = prefix;
   prefill = context_share(prefill, d.cp);
   prefill.rows = prefill.context;
   const double generating = std::max(1.0, load.concurrency / d.dp);
@@ -43,7 +46,16 @@ StepShape prefill_shape(const ServiceLoad& load, const Deployment& d, int replic
   return prefill;
 }
 
-double chunks_of(const ServiceLoad& load) { return std::ceil(load.prompt / kUsualChunk); }
+/// Of a whole prompt: whole chunks, the mean one for all, and what is left over.
+template <class Seconds>
+double prompt_seconds(const ServiceLoad& load, const Deployment& d, int replicas, const Seconds& seconds) {
+  const double whole = std::floor(load.prompt / kUsualChunk);
+  const double rest = load.prompt - whole * kUsualChunk;
+  double sum = 0;
+  if (whole > 0) sum += whole * seconds(chunk_shape(load, d, replicas, kUsualChunk, (whole - 1) / 2 * kUsualChunk));
+  if (rest > 0) sum += seconds(chunk_shape(load, d, replicas, rest, whole * kUsualChunk));
+  return sum;
+}
 
 ServiceTerms terms_of(const StepModel& model, const ServiceLoad& load) {
   ServiceTerms terms;
@@ -58,7 +70,7 @@ ServiceTerms terms_of(const StepModel& model, const ServiceLoad& load) {
   terms.prompts.replicas = d.dp;
   terms.prompts.in_flight = std::max(1.0, load.concurrency);
   terms.prompts.wait_steps = model.engine().prompts_wait_steps;
-  terms.prompts.most = std::max(1.0, std::floor(kUsualChunk / load.prompt));
+  terms.prompts.most = std::max(1.0, kUsualChunk / load.prompt);
   return terms;
 }
 
@@ -89,24 +101,34 @@ class StepKernels {
 
 double stall_of(const ServiceTerms& t) { return t.stall_s.value_or(t.prefill_s); }
 
-/// Between half of the requests and all of them.
+/// Half of the requests, and an eighth: steps of few are bound by memory, of many by arithmetic.
 template <class Decode>
-double request_s(const ServiceTerms& terms, const Decode& decode_s) {
-  const double half = std::max(1.0, std::round(terms.requests / 2));
-  return terms.requests > half ? (terms.decode_s - decode_s(half)) / (terms.requests - half) : 0;
+std::array<FewerDecodes, 2> fewer_decodes(const ServiceTerms& terms, const Decode& decode_s) {
+  std::array<FewerDecodes, 2> fewer{};
+  double last = terms.requests;
+  for (std::size_t i = 0; i < fewer.size(); ++i) {
+    const double requests = std::max(1.0, std::round(terms.requests / (i == 0 ? 2 : 8)));
+    if (requests >= last) break;
+    fewer[i] = {requests, decode_s(requests)};
+    last = requests;
+  }
+  return fewer;
 }
 
-/// What a second prompt in the same step takes, of the first: weights are read once.
+/// What a second prompt of every replica in the same step takes, of the first: weights are read once. As much of it as
+/// the step takes.
 template <class Seconds>
-double further_prompt(const ServiceLoad& load, const StepShape& prompt, const Seconds& seconds) {
-  if (2 * load.prompt > kUsualChunk) return 1;
-  StepShape two = prompt;
-  two.prompts *= 2;
-  two.context *= 2;
-  two.rows *= 2;
-  two.expert_rows += prompt.rows;
-  const double one = seconds(prompt);
-  return (seconds(two) - one) / one;
+double further_prompt(const ServiceLoad& load, const Deployment& d, const Seconds& seconds) {
+  const double part = std::min(1.0, kUsualChunk / load.prompt - 1);
+  if (part < kLeastPart) return 1;
+  const StepShape one = chunk_shape(load, d, d.dp, load.prompt, 0);
+  StepShape more = one;
+  more.prompts *= 1 + part;
+  more.context *= 1 + part;
+  more.rows *= 1 + part;
+  more.expert_rows += part * one.rows * d.dp;
+  const double alone = seconds(one);
+  return (seconds(more) - alone) / (part * alone);
 }
 
 /// In flight, beside one.
@@ -139,6 +161,12 @@ struct StepMix {
   }
 };
 
+/// Of a step that is full of prompts.
+double full_stall_s(const ServiceTerms& t) {
+  const double prompt = t.prompts.replicas > 1 ? t.prompts.all_s : stall_of(t);
+  return prompt * (1 + (t.prompts.most - 1) * t.prompts.further);
+}
+
 /// What prompts take of those that generate.
 struct Stalls {
   double prompt_s = 0;    ///< of the prompts that are computed together, each time
@@ -146,6 +174,14 @@ struct Stalls {
   double together = 1;    ///< prompts, each time
   double held_steps = 0;  ///< for which a prompt waits until replicas of attention have one each
 };
+
+/// Of a request that generates: prompts of others lengthen as many steps as it takes to compute them, at most all.
+double mean_step_s(const ServiceTerms& t, const StepMix& mix, double together) {
+  const double others_a_second = mix.prompts_a_second * others(t) / (others(t) + 1);
+  const double come = others_a_second * mix.decode_s;
+  const double left = together - others_a_second * mix.stall_s;
+  return mix.decode_s + (left > come ? come / left : 1) * mix.stall_s;
+}
 
 /// Prompts come as requests end, and those of one step are computed together, as far as a step takes them; an engine
 /// may hold them back until every replica of attention has one, for some steps at most.
@@ -155,8 +191,8 @@ Stalls stalls_of(const ServiceTerms& t, const StepMix& mix) {
   stalls.together = std::min(mix.together(), dp * t.prompts.most);
   if (t.prompts.wait_steps > 0 && stalls.together < dp && others(t) > 0) {
     const double arriving = mix.prompts_a_second * mix.decode_s;
-    const double held = std::min(t.prompts.wait_steps, (dp - 1) / arriving);
-    stalls.together = std::max(stalls.together, 1 + arriving * held);
+    const double held = std::min(t.prompts.wait_steps, (dp - stalls.together) / arriving);
+    stalls.together += arriving * held;
     // The first of them waits all of it, the others come meanwhile.
     stalls.held_steps = held * (1 + (stalls.together - 1) / 2) / stalls.together;
   }
@@ -166,6 +202,111 @@ Stalls stalls_of(const ServiceTerms& t, const StepMix& mix) {
   stalls.prompt_s = stalls.ahead_s * (1 + (of_a_replica - 1) * t.prompts.further);
   return stalls;
 }
+
+/// From one request of a client to the next, without a pause: how long it is says how many prompts come a second, and
+/// these say how long it is.
+class Cycle {
+ public:
+  Cycle(const ServiceTerms& terms, const EngineService& law) : t_(terms), law_(law) {}
+
+  ServiceTimes solve() {
+    if (others(t_) <= 0) return at(std::numeric_limits<double>::infinity());
+    // Excess of what follows from a length over the length: falls as it grows. Illinois' method on its logarithm.
+    const auto excess = [this](double log_s, ServiceTimes& times) {
+      times = at(std::exp(log_s));
+      return std::log(times.ttft_s + (t_.output - 1) * times.tpot_s) - log_s;
+    };
+    ServiceTimes times;
+    double low = std::log(t_.prefill_s + (t_.output - 1) * (decode_s(0) / t_.tokens_a_step)) - 1;
+    double above = excess(low, times);
+    double high = low + std::max(1.0, above);
+    double below = excess(high, times);
+    while (below > 0) {
+      low = high;
+      above = below;
+      high += std::max(1.0, below);
+      below = excess(high, times);
+    }
+    int side = 0;
+    for (int round = 0; round < kRounds && high - low > kClose; ++round) {
+      const double middle = (low * below - high * above) / (below - above);
+      const double found = excess(middle, times);
+      if (std::abs(found) < kClose) break;
+      if (found > 0) {
+        low = middle;
+        above = found;
+        if (side > 0) below /= 2;
+        side = 1;
+      } else {
+        high = middle;
+        below = found;
+        if (side < 0) above /= 2;
+        side = -1;
+      }
+    }
+    return times;
+  }
+
+ private:
+  /// A step in which that share of the others generates too.
+  [[nodiscard]] double decode_s(double generating) const {
+    FewerDecodes above{t_.requests, t_.decode_s};
+    const double requests = t_.requests - others(t_) * (1 - generating) / t_.prompts.replicas;
+    double kernels = above.seconds;
+    for (const FewerDecodes& below : t_.fewer) {
+      if (requests >= above.requests || below.requests <= 0) break;
+      const double share = std::max(0.0, (requests - below.requests) / (above.requests - below.requests));
+      kernels = below.seconds + share * (above.seconds - below.seconds);
+      above = below;
+    }
+    return law_.kernel_factor * kernels + law_.layer_s * t_.layers + law_.step_s * t_.stages;
+  }
+
+  /// Of the others in flight, a request that generates meets the share that generate too.
+  ServiceTimes at(double cycle_s) {
+    ServiceTimes times;
+    times.generating = generating_;
+    StepMix mix;
+    mix.prompts_a_second = (others(t_) + 1) / cycle_s;
+    mix.stall_s = stall_s_;
+    Stalls stalls;
+    for (int round = 0; round < kRounds; ++round) {
+      const double before = mix.stall_s;
+      mix.decode_s = decode_s(times.generating);
+      stalls = stalls_of(t_, mix);
+      mix.stall_s = law_.stall_share * stalls.prompt_s;
+      times.tpot_s = mean_step_s(t_, mix, stalls.together) / t_.tokens_a_step;
+      const double share = others(t_) > 0 ? std::min(1.0, (t_.output - 1) * times.tpot_s / cycle_s) : 1;
+      const bool found =
+          std::abs(share - times.generating) < kClose && std::abs(before - mix.stall_s) < kClose * before;
+      times.generating = share;
+      if (found) break;
+    }
+    times.ttft_s = ttft_s(mix, stalls, times.tpot_s);
+    generating_ = times.generating;
+    stall_s_ = mix.stall_s;
+    return times;
+  }
+
+  [[nodiscard]] double ttft_s(const StepMix& mix, const Stalls& stalls, double tpot_s) const {
+    // Who comes with all others waits for half of them, and for the steps that they take.
+    const double first_wave =
+        (t_.requests - 1) / 2 * (stalls.ahead_s * t_.prompts.further + mix.decode_s / t_.prompts.most);
+    double seconds = law_.first_token_s * (t_.moe_layers > 0 ? 1 : kDenseShare) + mix.decode_s +
+                     law_.prefill_factor * (t_.prefill_s + stalls.prompt_s - stalls.ahead_s + t_.burst * first_wave);
+    if (others(t_) <= 0) return seconds;
+    seconds += mix.rest_s() + (stalls.held_steps + t_.wait_steps) * tpot_s * t_.tokens_a_step;
+    // Steps that are full of prompts take no more of them: whoever is in flight beyond that waits for the first token.
+    const double full_s = mix.decode_s + law_.stall_share * full_stall_s(t_);
+    const double least_s = (others(t_) + 1) * full_s / (t_.prompts.replicas * t_.prompts.most);
+    return std::max(seconds, least_s - (t_.output - 1) * tpot_s);
+  }
+
+  const ServiceTerms& t_;
+  const EngineService& law_;
+  double generating_ = 1;  ///< of the last length: the next one is near
+  double stall_s_ = 0;
+};
 
 }  // namespace
 
@@ -178,15 +319,13 @@ ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load, std:
   const StepKernels kernels(model, drafts);
   const Deployment& d = model.deployment();
   const StepShape decode = decode_shape(load, terms.requests, d);
-  // A prompt of its own; what stalls those that generate are prompts of all replicas.
-  const StepShape prefill = prefill_shape(load, d, 1);
   terms.decode_s = kernels(decode);
-  terms.prefill_s = chunks_of(load) * kernels(prefill);
-  terms.request_s = request_s(terms, [&](double requests) { return kernels(decode_shape(load, requests, d)); });
-  terms.prompts.further = further_prompt(load, prefill, kernels);
-  if (d.dp > 1) terms.prompts.all_s = chunks_of(load) * kernels(prefill_shape(load, d, d.dp));
+  terms.prefill_s = prompt_seconds(load, d, 1, kernels);
+  terms.fewer = fewer_decodes(terms, [&](double requests) { return kernels(decode_shape(load, requests, d)); });
+  terms.prompts.further = further_prompt(load, d, kernels);
+  if (d.dp > 1) terms.prompts.all_s = prompt_seconds(load, d, d.dp, kernels);
   terms.decode_assumed_s = model.assumed_s(decode);
-  terms.prefill_assumed_s = chunks_of(load) * model.assumed_s(prefill);
+  terms.prefill_assumed_s = prompt_seconds(load, d, 1, [&](const StepShape& shape) { return model.assumed_s(shape); });
   return terms;
 }
 
@@ -211,55 +350,28 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load
   };
   const auto slowest_s = [&](const StepShape& shape) { return std::ranges::max(times(shape).stages); };
   terms.decode_s = period_s(terms.requests);
-  terms.request_s = request_s(terms, period_s);
-  const MicroBatchTimes chunk = times(prefill_shape(load, d, 1));
-  terms.prefill_s = chunks_of(load) * pipeline_times({&chunk, 1}).longest_path_s;
-  terms.stall_s = chunks_of(load) * std::ranges::max(chunk.stages);
-  terms.prompts.further = further_prompt(load, prefill_shape(load, d, 1), slowest_s);
-  terms.prompts.all_s = chunks_of(load) * slowest_s(prefill_shape(load, d, d.dp));
+  terms.fewer = fewer_decodes(terms, period_s);
+  terms.prefill_s = prompt_seconds(load, d, 1, [&](const StepShape& shape) {
+    const MicroBatchTimes chunk = times(shape);
+    return pipeline_times({&chunk, 1}).longest_path_s;
+  });
+  terms.stall_s = prompt_seconds(load, d, 1, slowest_s);
+  terms.prompts.further = further_prompt(load, d, slowest_s);
+  terms.prompts.all_s = prompt_seconds(load, d, d.dp, slowest_s);
   terms.stages = static_cast<double>(pipeline.stages.size());
   terms.layers = terms.moe_layers = 0;
   const StepShape decode = decode_shape(load, terms.requests, d);
   for (const StepModel& stage : pipeline.stages) {
     terms.decode_assumed_s += stage.assumed_s(decode);
-    terms.prefill_assumed_s += chunks_of(load) * stage.assumed_s(prefill_shape(load, d, 1));
+    terms.prefill_assumed_s +=
+        prompt_seconds(load, d, 1, [&](const StepShape& shape) { return stage.assumed_s(shape); });
     terms.layers += stage.operators().layers;
     terms.moe_layers += stage.operators().moe_layers;
   }
   return terms;
 }
 
-ServiceTimes service_times(const ServiceTerms& t, const EngineService& law) {
-  ServiceTimes times;
-  Stalls stalls;
-  // Each round brings the share closer; a service that mostly reads prompts takes the most.
-  for (int i = 0; i < kRounds; ++i) {
-    const double generate = others(t) * times.generating;  // beside one
-    const double kernels = t.decode_s - t.request_s * (others(t) - generate) / t.prompts.replicas;
-    StepMix mix;
-    mix.decode_s = law.kernel_factor * kernels + law.layer_s * t.layers + law.step_s * t.stages;
-    mix.stall_s = law.stall_share * stalls.prompt_s;
-    const double in_flight_s =
-        i == 0 ? t.output * mix.decode_s / t.tokens_a_step : times.ttft_s + (t.output - 1) * times.tpot_s;
-    mix.prompts_a_second = (others(t) + 1) / in_flight_s;
-    stalls = stalls_of(t, mix);
-    mix.stall_s = law.stall_share * stalls.prompt_s;
-    times.tpot_s = mix.decode_s / t.tokens_a_step + generate / stalls.together / t.output * mix.stall_s;
-    // Who comes with all others waits for half of them, and for the steps that they take.
-    const double first_wave =
-        (t.requests - 1) / 2 * (stalls.ahead_s * t.prompts.further + mix.decode_s / t.prompts.most);
-    const double waits = (stalls.held_steps + t.wait_steps) * times.tpot_s * t.tokens_a_step;
-    times.ttft_s = law.first_token_s * (t.moe_layers > 0 ? 1 : kDenseShare) + waits +
-                   (others(t) > 0 ? mix.rest_s() : 0) + mix.decode_s +
-                   law.prefill_factor * (t.prefill_s + stalls.prompt_s - stalls.ahead_s + t.burst * first_wave);
-    const double generates = (t.output - 1) * times.tpot_s;
-    const double share = generates / (times.ttft_s + generates);
-    const bool found = std::abs(share - times.generating) < kCloseShare;
-    times.generating = share;
-    if (found) break;
-  }
-  return times;
-}
+ServiceTimes service_times(const ServiceTerms& t, const EngineService& law) { return Cycle(t, law).solve(); }
 
 double prefill_share(const ServiceTerms& t, double tpot) {
   const double in_flight = others(t) + 1;

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <optional>
 #include <span>
 
@@ -28,6 +29,12 @@ struct PromptsTogether {
   double further = 1;     ///< what a second prompt of a replica in the same step takes, of the first
 };
 
+/// Kernels of a step in which fewer generate.
+struct FewerDecodes {
+  double requests = 0;  ///< of a rank; 0: as many, as far as is known
+  double seconds = 0;
+};
+
 struct ServiceTerms {
   double decode_s = 0;   ///< kernels of a step in which all generate, halfway through their outputs
   double prefill_s = 0;  ///< kernels of one prompt, in chunks
@@ -35,12 +42,12 @@ struct ServiceTerms {
   double moe_layers = 0;
   double requests = 1;  ///< of a rank
   double output = 1;
-  double stages = 1;                ///< of a pipeline, that each token passes
-  double request_s = 0;             ///< by which decode_s grows with a request more of a rank
-  double tokens_a_step = 1;         ///< of a request, with those that were guessed and right
-  double wait_steps = 0;            ///< that a prompt waits for the scheduler
-  double burst = 0;                 ///< share of the requests that come at once, in the beginning
-  std::optional<double> stall_s{};  ///< what a prompt takes of the slowest stage; nullopt: prefill_s, of one stage
+  double stages = 1;                    ///< of a pipeline, that each token passes
+  std::array<FewerDecodes, 2> fewer{};  ///< fewest last
+  double tokens_a_step = 1;             ///< of a request, with those that were guessed and right
+  double wait_steps = 0;                ///< that a prompt waits for the scheduler
+  double burst = 0;                     ///< share of the requests that come at once, in the beginning
+  std::optional<double> stall_s{};      ///< what a prompt takes of the slowest stage; nullopt: prefill_s, of one stage
   PromptsTogether prompts{};
   double decode_assumed_s = 0;  ///< by which operators of physics alone may be off in decode_s, 90 %
   double prefill_assumed_s = 0;

@@ -75,19 +75,32 @@ TEST(Recommend, ALoneRequestWaitsForNoOtherReplica) {
   EXPECT_NEAR(front("2048") / front("64"), 1, 0.05);
 }
 
-TEST(Recommend, TheQueueForAFirstTokenGrowsAsTheLoad) {
+TEST(Recommend, TheQueueForAFirstTokenGrowsBeyondSaturationAndTokensDoNot) {
   const Json law = answer({"recommend", "--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--gpus", "4", "--pp", "1",
                            "--prompt", "1024", "--output", "16", "--top", "100000", "--format", "json"});
-  double few = 0;
-  double many = 0;
+  Json few;
+  Json many;
   for (const Json& d : law.at("deployments")) {
     if (d.at("dp") != 4 || d.at("ep") != 4) continue;
-    if (d.at("concurrency") == 256) few = d.at("ttft_s");
-    if (d.at("concurrency") == 1024) many = d.at("ttft_s");
+    if (d.at("concurrency") == 1024) few = d;
+    if (d.at("concurrency") == 4096) many = d;
   }
-  ASSERT_GT(few, 0);
-  EXPECT_GT(many, few);
-  EXPECT_LT(many, 5 * few);
+  ASSERT_FALSE(few.is_null() || many.is_null());
+  EXPECT_GT(many.at("ttft_s").get<double>(), 3 * few.at("ttft_s").get<double>());
+  EXPECT_NEAR(many.at("tokens_per_s").get<double>() / few.at("tokens_per_s").get<double>(), 1, 0.15);
+}
+
+TEST(Recommend, ATokenMoreThanAChunkIsNoChunkMore) {
+  const auto ttft = [](const std::string& prompt) {
+    const Json law = answer({"recommend", "--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--gpus", "1", "--prompt",
+                             prompt, "--output", "256", "--top", "100000", "--format", "json"});
+    for (const Json& d : law.at("deployments")) {
+      if (d.at("concurrency") == 32) return d.at("ttft_s").get<double>();
+    }
+    return 0.0;
+  };
+  EXPECT_NEAR(ttft("8193") / ttft("8192"), 1, 0.1);
+  EXPECT_NEAR(ttft("4097") / ttft("4096"), 1, 0.02);
 }
 
 /// Of `serve` with lengths that vary, over what `recommend` says of eight GPUs of one tensor-parallel group.

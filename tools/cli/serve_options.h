@@ -13,7 +13,7 @@ struct ServeOptions {
   std::string instances, prefill_instances, decode_instances, kv_link;
   std::string rate, arrivals, concurrency, requests, warmup, urgent;
   std::string max_context, prompt, output, range_ratio = "0", shared_prefix, seed = "1";
-  std::string batched_tokens = "8192", sequences = "256", block = "16", memory_ratio = "0.9";
+  std::string batched_tokens = "8192", sequences = "1024", block = "16", memory_ratio = "0.9";
   std::string load = "log-normal:1", step_law = "service";
   std::string ttft, tpot, price, front;
   std::string data, format = "table";

@@ -78,7 +78,7 @@ class Search {
     }
     // Requests a replica of attention: doubled while goals are met, then halfway between the last two.
     std::int64_t met = 0;
-    std::int64_t missed = kMostConcurrency / deployment.dp + 1;
+    std::int64_t missed = std::min(kMostConcurrency / deployment.dp, ServedLoad().sequences) + 1;
     for (std::int64_t requests = 1; requests < missed;) {
       ++result_.examined;
       ServiceCandidate candidate;

@@ -26,12 +26,22 @@ TEST(ServiceModel, ARequestThatIsAloneWaitsForNobody) {
   terms.moe_layers = 0;
   EXPECT_NEAR(service_times(terms, kLaw).ttft_s, 2e-3 / 4 + 0.100 + kStep, 1e-12);
   terms.wait_steps = 20;
-  EXPECT_NEAR(service_times(terms, kLaw).ttft_s, 2e-3 / 4 + 0.100 + 21 * kStep, 1e-12);
+  EXPECT_NEAR(service_times(terms, kLaw).ttft_s, 2e-3 / 4 + 0.100 + kStep, 1e-12) << "schedulers wait beside others";
+}
+
+TEST(ServiceModel, AWaitingSchedulerDelaysFirstTokensAlone) {
+  ServiceTerms terms = terms_of(2);
+  const ServiceTimes before = service_times(terms, kLaw);
+  terms.wait_steps = 20;
+  const ServiceTimes after = service_times(terms, kLaw);
+  EXPECT_NEAR(after.ttft_s - before.ttft_s, 20 * after.tpot_s, 0.1 * after.tpot_s);
+  EXPECT_LE(after.tpot_s, before.tpot_s);
 }
 
 TEST(ServiceModel, ATokenPaysForThePromptsOfThoseThatGenerateBesideIt) {
   const ServiceTimes times = service_times(terms_of(11), kLaw);
-  EXPECT_NEAR(times.tpot_s, kStep + 10 * times.generating / 100 * 0.100, 1e-9);
+  const double prompts_a_second = 10 / (times.ttft_s + 99 * times.tpot_s);  // of others
+  EXPECT_NEAR(times.tpot_s, kStep + prompts_a_second * times.tpot_s * 0.100, 1e-9);
   EXPECT_NEAR(times.generating, 99 * times.tpot_s / (times.ttft_s + 99 * times.tpot_s), 1e-9);
   EXPECT_LT(times.generating, 1);
   EXPECT_GT(times.generating, 0.8);
@@ -40,7 +50,7 @@ TEST(ServiceModel, ATokenPaysForThePromptsOfThoseThatGenerateBesideIt) {
 TEST(ServiceModel, FewerDecodeThanAreInFlight) {
   ServiceTerms terms = terms_of(11);
   const double before = service_times(terms, kLaw).tpot_s;
-  terms.request_s = 5e-4;  // 5 of the 10 ms
+  terms.fewer = {{{6, 0.0075}, {1, 0.005}}};  // 0.5 ms a request
   EXPECT_LT(service_times(terms, kLaw).tpot_s, before);
   EXPECT_GT(service_times(terms, kLaw).tpot_s, before - 5e-4 * 10);
 }
@@ -68,11 +78,37 @@ TEST(ServiceModel, ASecondPromptInTheStepIsCheaper) {
   EXPECT_LT(service_times(terms, kLaw).tpot_s, 0.9 * dear);
 }
 
-TEST(ServiceModel, AnOutputOfOneTokenNeverGenerates) {
-  ServiceTerms terms = terms_of(8);
-  terms.output = 1;
-  EXPECT_EQ(service_times(terms, kLaw).generating, 0);
-  EXPECT_TRUE(std::isfinite(service_times(terms, kLaw).ttft_s));
+TEST(ServiceModel, PromptsTakeTheirTimeHoweverShortOutputsAre) {
+  for (const double requests : {8.0, 64.0, 512.0}) {
+    for (const double output : {1.0, 2.0, 8.0, 64.0}) {
+      ServiceTerms terms = terms_of(requests);
+      terms.output = output;
+      const ServiceTimes times = service_times(terms, kLaw);
+      const double cycle = times.ttft_s + (output - 1) * times.tpot_s;
+      EXPECT_GE(cycle, requests * 0.100) << requests << " " << output;
+      EXPECT_LE(times.tpot_s, kStep + 0.100 + 1e-9) << "a token waits for one step";
+      EXPECT_NEAR(times.generating, (output - 1) * times.tpot_s / cycle, 1e-6);
+    }
+  }
+}
+
+TEST(ServiceModel, MoreRequestsNeverMakeAFirstTokenEarlier) {
+  for (const int replicas : {1, 8}) {
+    for (const double hold : {0.0, 60.0}) {
+      double last_ttft = 0;
+      double last_tpot = 0;
+      for (double in_flight = 64; in_flight <= 4096; in_flight *= 1.1) {
+        ServiceTerms terms = terms_of(in_flight / replicas);
+        terms.prompts = {replicas, in_flight, hold, 0.110, 4, 0.8};
+        const ServiceTimes times = service_times(terms, kLaw);
+        // Replicas that fill sooner are held for less: the first tokens of few may be later than those of more.
+        EXPECT_GE(times.ttft_s, (hold > 0 ? 0.8 : 1 - 1e-6) * last_ttft) << replicas << " " << in_flight;
+        EXPECT_GE(times.tpot_s, last_tpot * (1 - 1e-6)) << replicas << " " << hold << " " << in_flight;
+        last_ttft = times.ttft_s;
+        last_tpot = times.tpot_s;
+      }
+    }
+  }
 }
 
 /// 10 ms, 0.1 ms a decode, 20 us a token of a prompt.
@@ -97,7 +133,7 @@ TEST(ServiceModel, IsTheSimulationWhereClientsAreOutOfStep) {
     const auto b = static_cast<double>(load.clients);
     const double prompt_s = 2e-5 * static_cast<double>(load.prompt);
     ServiceTerms terms{0.01 + 1e-4 * b, prompt_s, 1, 1, b, static_cast<double>(load.output)};
-    terms.request_s = 1e-4;
+    terms.fewer = {{{b / 2, 0.01 + 1e-4 * b / 2}, {1, 0.0101}}};
     terms.prompts.most = std::floor(8192 / static_cast<double>(load.prompt));
     const ServiceTimes law = service_times(terms, {1, 0, 0, 1, 1, 0.05});
     EXPECT_NEAR(law.tpot_s / simulated.tpot->mean, 1, 0.05) << load.clients << " " << load.prompt << " " << load.output;

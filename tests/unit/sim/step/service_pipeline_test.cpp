@@ -63,9 +63,9 @@ TEST(ServicePipeline, TheSlowestStageSetsThePace) {
 }
 
 TEST(ServicePipeline, LongPromptsComeInChunks) {
-  // 20,000 tokens: three chunks of at most 8,192.
+  // 20,000 tokens: two chunks of 8,192, and what is left.
   const ServiceTerms terms = service_terms(two_stages(0), {20'000, 100, 1});
-  EXPECT_NEAR(terms.prefill_s, 3 * (2 * stage_s(8192) + kSend), 1e-12);
+  EXPECT_NEAR(terms.prefill_s, 2 * (2 * stage_s(8192) + kSend) + 2 * stage_s(20'000 - 2 * 8192) + kSend, 1e-12);
 }
 
 TEST(ServicePipeline, EachStageOfATokenIsAStepOfTheEngine) {
@@ -78,7 +78,7 @@ TEST(ServicePipeline, EachStageOfATokenIsAStepOfTheEngine) {
   const ServiceTimes whole = service_times(terms, law);
   terms.stall_s = 0.05;
   const ServiceTimes half = service_times(terms, law);
-  EXPECT_NEAR(half.tpot_s, one + 1e-3 + 10 * half.generating / 100 * 0.05, 1e-9);
+  EXPECT_NEAR(half.tpot_s, one + 1e-3 + 10 / (half.ttft_s + 99 * half.tpot_s) * half.tpot_s * 0.05, 1e-9);
   EXPECT_LT(half.tpot_s, whole.tpot_s);
   EXPECT_NEAR(prefill_share(terms, 0.02), 11 * 0.05 / (100 * 0.02), 1e-12);
 }
