@@ -13,6 +13,7 @@ namespace {
 constexpr std::int64_t kSchemaVersion = 1;
 constexpr double kMostSteps = 1e6;
 constexpr std::int64_t kMostDraftTokens = 64;
+constexpr std::size_t kMostRules = 10'000;
 
 std::vector<std::string> strings_of(const JsonView& json, std::string_view key) {
   std::vector<std::string> all;
@@ -64,7 +65,12 @@ PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
   static_cast<void>(json.at("source").as_string());
   Rule rule;
   rule.engine = json.at("engine").as_string();
-  rule.measured_from = json.find_string("measured_from").value_or("");
+  if (const auto day = json.find_string("measured_from")) {
+    if (!is_day(*day)) {
+      throw InputError(json.at("measured_from").where(), "\"" + *day + "\" is no day", "write 2026-01-14");
+    }
+    rule.measured_from = *day;
+  }
   rule.models = strings_of(json, "models");
   rule.systems = strings_of(json, "systems");
   rule.versions = strings_of(json, "versions");
@@ -83,7 +89,11 @@ PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
   rule.wait_steps = json.find_number("batch_wait_steps", 0, kMostSteps).value_or(0) +
                     json.find_number("receive_steps", 0, kMostSteps).value_or(0) / 2;
   rule.draft_tokens = static_cast<int>(json.find_int("draft_tokens", 0, kMostDraftTokens).value_or(0));
-  if (rule.draft_tokens > 0) rule.acceptance = json.at("acceptance").as_number(0, 1);
+  if (rule.draft_tokens > 0) {
+    rule.acceptance = json.at("acceptance").as_number(0, 1);
+  } else if (json.has("acceptance")) {
+    throw InputError(json.at("acceptance").where(), "is of guesses, and none are made", "write draft_tokens");
+  }
   rule.superseded = json.find_bool("superseded").value_or(false);
   return rule;
 }
@@ -106,6 +116,7 @@ PublishedRuns PublishedRuns::parse(std::string_view text, const std::string& whe
   waves.refuse_unknown_keys({"value", "source"});
   runs.usual_.waves = waves.at("value").as_number(1, 1e9);
   const JsonView rules = root.at("settings");
+  if (rules.size() > kMostRules) throw InputError(rules.where(), "holds too many rules");
   for (std::size_t i = 0; i < rules.size(); ++i) runs.rules_.push_back(parse_rule(rules.at(i)));
   return runs;
 }
@@ -128,7 +139,7 @@ RunSettings PublishedRuns::settings_of(const ServingRow& row) const {
   RunSettings settings = usual_;
   for (const Rule& rule : rules_) {
     if (!rule.holds(row)) continue;
-    settings.wait_steps += rule.wait_steps;
+    settings.wait_steps = std::max(settings.wait_steps, rule.wait_steps);
     if (rule.draft_tokens > 0) {
       settings.draft_tokens = rule.draft_tokens;
       settings.acceptance = rule.acceptance;

@@ -69,18 +69,15 @@ std::string load_of(const ServingRow& row) {
                      row.expert_dtype, row.prompt, row.output, row.concurrency);
 }
 
+constexpr std::string_view kDay = "2026-01-14";
+
 /// What follows "measured=" in the source, as far as it is a day.
 std::string date_of(std::string_view source) {
   constexpr std::string_view kMark = "measured=";
-  constexpr std::string_view kDay = "2026-01-14";
   const std::size_t at = source.find(kMark);
-  if (at == std::string_view::npos || source.size() < at + kMark.size() + kDay.size()) return "";
+  if (at == std::string_view::npos) return "";
   const std::string_view day = source.substr(at + kMark.size(), kDay.size());
-  for (std::size_t i = 0; i < kDay.size(); ++i) {
-    const bool digit = day[i] >= '0' && day[i] <= '9';
-    if (kDay[i] == '-' ? day[i] != '-' : !digit) return "";
-  }
-  return std::string(day);
+  return is_day(day) ? std::string(day) : "";
 }
 
 /// What follows "silicon_concurrency=" in the source; 0 where nothing does.
@@ -95,6 +92,16 @@ double stated_concurrency(std::string_view source) {
 }
 
 }  // namespace
+
+bool is_day(std::string_view text) {
+  if (text.size() != kDay.size()) return false;
+  for (std::size_t i = 0; i < kDay.size(); ++i) {
+    const bool digit = text[i] >= '0' && text[i] <= '9';
+    if (kDay[i] == '-' ? text[i] != '-' : !digit) return false;
+  }
+  const auto part = [&](std::size_t at) { return (text[at] - '0') * 10 + text[at + 1] - '0'; };
+  return part(5) >= 1 && part(5) <= 12 && part(8) >= 1 && part(8) <= 31;
+}
 
 ServingTable read_serving_table(const std::string& path) {
   ServingTable table;

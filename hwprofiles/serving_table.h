@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace moecast {
@@ -24,6 +25,9 @@ struct ServingRow {
   /// the table does not say differs.
   bool twin_differs = false;
 };
+
+/// Whether it is a day, as "2026-01-14": days compare as texts do.
+bool is_day(std::string_view text);
 
 struct ServingTable {
   std::vector<ServingRow> rows;

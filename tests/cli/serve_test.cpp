@@ -53,6 +53,28 @@ TEST(Serve, AnswersWithQuantilesThroughputAndCost_C8) {
   EXPECT_THAT(json.at("warnings").dump(), HasSubstr("steps of vllm"));
 }
 
+TEST(Serve, LengthsThatVaryAreSaidAndDrawnAgain) {
+  const std::vector<std::string> varied{"--concurrency", "64", "--prompt",      "128",
+                                        "--output",      "64", "--range-ratio", "0.2"};
+  const Json json = answer(varied);
+  EXPECT_EQ(json.at("inputs").at("range_ratio"), 0.2);
+  EXPECT_EQ(json.at("inputs").at("seed"), 1);
+  EXPECT_EQ(answer(varied).at("tpot_mean_s"), json.at("tpot_mean_s"));
+  std::vector<std::string> other = varied;
+  other.insert(other.end(), {"--seed", "2"});
+  EXPECT_NE(answer(other).at("tpot_mean_s"), json.at("tpot_mean_s"));
+  // Clients of equal lengths come in step, and stall each other less.
+  const Json equal = answer({"--concurrency", "64", "--prompt", "128", "--output", "64"});
+  EXPECT_LT(equal.at("tpot_mean_s").get<double>(), 0.95 * json.at("tpot_mean_s").get<double>());
+  EXPECT_EQ(equal.at("inputs").at("max_sequences"), 1024);
+  for (const char* ratio : {"1.1", "-0.1", "nan"}) {
+    EXPECT_EQ(run_moecast(serve({"--rate", "4", "--range-ratio", ratio})).code, 2) << ratio;
+  }
+  EXPECT_EQ(
+      run_moecast(serve({"--rate", "4", "--prompt", "1000", "--range-ratio", "0.5", "--shared-prefix", "600"})).code,
+      2);
+}
+
 TEST(Serve, UrgentRequestsGoFirst_D2) {
   const std::vector<std::string> busy{"--rate", "5.5", "--requests", "1000", "--max-sequences", "24"};
   const Json equal = answer(busy);

@@ -58,6 +58,10 @@ void add_warnings(ServiceAnswer& answer) {
   }
 }
 
+std::int64_t shortest_drawn(std::int64_t tokens, double range_ratio) {
+  return std::max<std::int64_t>(1, std::llround(static_cast<double>(tokens) * (1 - range_ratio)));
+}
+
 std::int64_t longest_drawn(std::int64_t tokens, double range_ratio) {
   return static_cast<std::int64_t>(std::ceil(static_cast<double>(tokens) * (1 + range_ratio)));
 }
@@ -262,7 +266,7 @@ void ServeSession::finish_setup() {
     setup_.split->bytes_per_sequence = served_.state_bytes;
   }
   if (options_.shared_prefix.empty()) return;
-  std::int64_t shortest = recorded_.empty() ? prompt_ : recorded_.front().prompt;
+  std::int64_t shortest = recorded_.empty() ? shortest_drawn(prompt_, range_ratio_) : recorded_.front().prompt;
   for (const ServiceRequest& request : recorded_) shortest = std::min(shortest, request.prompt);
   setup_.limits.shared_prefix = parse_count(options_.shared_prefix, "--shared-prefix", 0, shortest);
 }
@@ -364,9 +368,11 @@ std::vector<InputValue> ServeSession::inputs_of(const Asked& asked, const std::v
   if (recorded_.empty()) {
     add("prompt_tokens", prompt_, !o.prompt.empty());
     add("output_tokens", output_, !o.output.empty());
+    add("range_ratio", range_ratio_, o.range_ratio != usual.range_ratio);
   }
   add("shared_prefix_tokens", setup_.limits.shared_prefix, !o.shared_prefix.empty());
-  if (asked.rate || urgent_ > 0) add("seed", static_cast<std::int64_t>(seed_), o.seed != usual.seed);
+  if (asked.rate || urgent_ > 0 || range_ratio_ > 0)
+    add("seed", static_cast<std::int64_t>(seed_), o.seed != usual.seed);
   add("max_batched_tokens", setup_.limits.chunk_tokens, o.batched_tokens != usual.batched_tokens);
   add("max_sequences", setup_.limits.sequences / deployment_.dp, o.sequences != usual.sequences);
   add("kv_block_tokens", deployment_.kv_block_tokens, o.block != usual.block);

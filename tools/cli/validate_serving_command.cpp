@@ -66,17 +66,13 @@ Json law_json(const EngineService& law) {
 }
 
 std::string ranking_line(const DeploymentRanking& ranking) {
-  return fmt::format("  {:<22} {:.3f}  {:<5}  {}\n", ranking.model, ranking.kendall_tau, ranking.pairs,
-                     ranking.rerun_tau ? fmt::format("{:.3f}", *ranking.rerun_tau) : "-");
+  return fmt::format("  {:<22} {:.3f}  {}\n", ranking.model, ranking.kendall_tau, ranking.pairs);
 }
 
 Json rankings_json(const std::vector<DeploymentRanking>& rankings) {
   Json all = Json::array();
   for (const DeploymentRanking& ranking : rankings) {
-    all.push_back({{"model", ranking.model},
-                   {"pairs", ranking.pairs},
-                   {"kendall_tau", ranking.kendall_tau},
-                   {"rerun_kendall_tau", ranking.rerun_tau ? Json(*ranking.rerun_tau) : Json()}});
+    all.push_back({{"model", ranking.model}, {"pairs", ranking.pairs}, {"kendall_tau", ranking.kendall_tau}});
   }
   return all;
 }
@@ -97,9 +93,7 @@ std::string report_text(const ServingValidationReport& report, const ServingVali
   text += fmt::format("90 % of rows lie within x{:.2f} below and x{:.2f} above (tpot), x{:.2f} and x{:.2f} (ttft)\n",
                       std::exp(report.tpot_low), std::exp(report.tpot_high), std::exp(report.ttft_low),
                       std::exp(report.ttft_high));
-  text +=
-      "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs; a run by other runs of "
-      "both):\n";
+  text += "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs):\n";
   for (const DeploymentRanking& ranking : report.rankings) text += ranking_line(ranking);
   text += "without releases of an engine that later ones replaced:\n";
   for (const DeploymentRanking& ranking : report.rankings_in_use) text += ranking_line(ranking);

@@ -1,6 +1,5 @@
 #pragma once
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,16 +20,11 @@ struct DeploymentRanking {
   std::string model;  ///< "all": pairs of all models together
   std::int64_t pairs = 0;
   double kendall_tau = 0;  ///< (pairs in the measured order - pairs in the other) / pairs; -1 to 1
-  /// How well measurements put measurements in order: a run of each of two deployments, by the other runs of both.
-  /// What no prediction can be expected to surpass; nullopt: no two deployments were measured twice.
-  std::optional<double> rerun_tau{};
 };
 
 /// Of every pair of different deployments of a model under the same load, each the geometric mean of its runs (other
 /// versions, other days); pairs that measured the same, or are predicted the same, are left out. Models without a pair
 /// are left out. "all" comes last.
-/// @param every  run, those too whose repetitions disagree: for the order among reruns.
-std::vector<DeploymentRanking> rank_deployments(std::span<const RankedService> services,
-                                                std::span<const RankedService> every = {});
+std::vector<DeploymentRanking> rank_deployments(std::span<const RankedService> services);
 
 }  // namespace moecast

@@ -163,6 +163,9 @@ std::vector<Judged> usable_rows(const ServingValidation& request, const ServingT
       skip("tensor parallelism that no node has");
     } else {
       try {
+        if (std::ranges::none_of(known, [&](const PublishedRuns& runs) { return runs.ran(row); })) {
+          ++report.unknown_runs;
+        }
         Judged judged{row, {}, settings_of(known, row), !row.twin_differs && !is_host_bound(row)};
         judged.teaches = !judged.settings.superseded && !is_host_bound(row);
         judged.measured.terms = machines.terms(row, judged.settings);
@@ -278,10 +281,15 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   };
   spread(ratios[0], report.tpot_low, report.tpot_high);
   spread(ratios[1], report.ttft_low, report.ttft_high);
-  report.rankings = rank_deployments(services, every);
+  report.rankings = rank_deployments(services);
   report.rankings_in_use = rank_deployments(in_use);
   report.strata = strata.summaries(kOrder);
   report.notes.assign(machines.notes().begin(), machines.notes().end());
+  if (report.unknown_runs > 0) {
+    report.notes.push_back(fmt::format(
+        "{} rows of no benchmark that is known (hwprofiles/benchmarks): taken as ten waves of requests of equal length",
+        report.unknown_runs));
+  }
   return report;
 }
 

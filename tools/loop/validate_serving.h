@@ -33,6 +33,7 @@ struct ServingValidationReport {
   std::vector<DeploymentRanking> rankings_in_use;  ///< without releases of an engine that later ones replaced
   std::map<std::string, std::int64_t> not_judged;
   std::int64_t read = 0;
+  std::int64_t unknown_runs = 0;              ///< rows of no benchmark whose settings are known
   std::map<std::string, EngineService> laws;  ///< with `fit`
   /// ln(measured / predicted) of 90 % of the judged rows: below and above.
   double tpot_low = 0, tpot_high = 0, ttft_low = 0, ttft_high = 0;

@@ -86,6 +86,11 @@ TEST(PublishedRuns, BrokenFilesAreRefused) {
   EXPECT_EQ(why(R"({"engine": "trtllm", "source": "s"})"), "");
   EXPECT_THAT(why(R"({"engine": "trtllm"})"), ::testing::HasSubstr("source"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "draft_tokens": 3})"), ::testing::HasSubstr("acceptance"));
+  EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "acceptance": 0.5})"), ::testing::HasSubstr("none are made"));
+  EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "measured_from": "14.1.2026"})"),
+              ::testing::HasSubstr("no day"));
+  EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "measured_from": "2026-13-01"})"),
+              ::testing::HasSubstr("no day"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "tp": [8, 4]})"), ::testing::HasSubstr("goes down"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "tp": [8]})"), ::testing::HasSubstr("not [first, second]"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "models": []})"), ::testing::HasSubstr("no list"));

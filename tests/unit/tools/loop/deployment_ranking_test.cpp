@@ -29,20 +29,6 @@ TEST(DeploymentRanking, ComparesDeploymentsOfAModelUnderTheSameLoad) {
   EXPECT_TRUE(rank_deployments({}).empty());
 }
 
-TEST(DeploymentRanking, SaysHowWellRunsOrderRuns) {
-  std::vector<RankedService> runs{{"a", "x", "tp1", 1, 10},
-                                  {"a", "x", "tp1", 1, 30},
-                                  {"a", "x", "tp2", 2, 20},
-                                  {"a", "x", "tp2", 2, 21},
-                                  {"a", "x", "tp4", 3, 99}};  // tp4 ran once
-  // tp1 is before tp2 in one run and behind in the other, and its other run says the opposite each time.
-  ASSERT_TRUE(rank_deployments(runs, runs)[0].rerun_tau.has_value());
-  EXPECT_DOUBLE_EQ(*rank_deployments(runs, runs)[0].rerun_tau, -1);
-  runs[1].measured_s = 11;
-  EXPECT_DOUBLE_EQ(*rank_deployments(runs, runs)[0].rerun_tau, 1);
-  EXPECT_FALSE(rank_deployments(runs)[0].rerun_tau.has_value());
-}
-
 StepRecord step(double prompt_tokens, double decodes, double kv, double latency_s) {
   StepRecord record;
   record.context_tokens = prompt_tokens;
