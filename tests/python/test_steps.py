@@ -77,6 +77,9 @@ def test_loads_of_services():
     assert found["tpot"]["mape"] < 0.12
     assert found["ttft"]["median_ape"] < 0.20
     assert found["tpot guessed tokens"]["n"] == 39
+    used, replaced = found["tpot releases in use"], found["tpot replaced releases"]
+    assert used["n"] + replaced["n"] == found["tpot"]["n"]
+    assert used["median_ape"] < 0.08 < replaced["median_ape"]
     assert any("no benchmark that is known" in note for note in report["notes"])
     assert 0.86 < found["tpot"]["coverage_90_ratio"] < 0.94
     shipped = strata(run("validate", "serving", "--table", table))

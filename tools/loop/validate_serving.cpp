@@ -250,6 +250,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
       strata.add(what + " model " + architecture_of(row), outcome);
       strata.add(what + " system " + row.system, outcome);
       strata.add(what + " engine " + row.engine, outcome);
+      strata.add(what + (rows[i].settings.superseded ? " replaced releases" : " releases in use"), outcome);
       if (rows[i].settings.draft_tokens > 0) strata.add(what + " guessed tokens", outcome);
     };
     every.push_back(
