@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "models/core/dtype.h"
 #include "models/core/error.h"
 #include "models/core/file.h"
 #include "models/core/json.h"
@@ -61,7 +62,7 @@ bool PublishedRuns::Rule::holds(const ServingRow& row) const {
 PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
   json.refuse_unknown_keys({"engine", "models", "systems", "versions", "expert_dtypes", "lengths", "measured_from",
                             "tp", "dp", "concurrency", "batch_wait_steps", "receive_steps", "draft_tokens",
-                            "acceptance", "superseded", "source"});
+                            "acceptance", "superseded", "expert_kernels", "source"});
   static_cast<void>(json.at("source").as_string());
   Rule rule;
   rule.engine = json.at("engine").as_string();
@@ -93,6 +94,10 @@ PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
     rule.acceptance = json.at("acceptance").as_number(0, 1);
   } else if (json.has("acceptance")) {
     throw InputError(json.at("acceptance").where(), "is of guesses, and none are made", "write draft_tokens");
+  }
+  rule.expert_kernels = json.find_string("expert_kernels").value_or("");
+  if (!rule.expert_kernels.empty() && !parse_dtype(rule.expert_kernels)) {
+    throw InputError(json.at("expert_kernels").where(), "\"" + rule.expert_kernels + "\" is no format");
   }
   rule.superseded = json.find_bool("superseded").value_or(false);
   return rule;
@@ -144,6 +149,7 @@ RunSettings PublishedRuns::settings_of(const ServingRow& row) const {
       settings.draft_tokens = rule.draft_tokens;
       settings.acceptance = rule.acceptance;
     }
+    if (!rule.expert_kernels.empty()) settings.expert_dtype = rule.expert_kernels;
     settings.superseded = settings.superseded || rule.superseded;
   }
   return settings;

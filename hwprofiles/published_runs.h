@@ -14,12 +14,13 @@ class JsonView;
 
 /// What is known of a run beside the columns of its table.
 struct RunSettings {
-  double length_ratio = 1;  ///< mean tokens of prompts and outputs, of those that the table says
-  double waves = 10;        ///< requests in all, of those in flight; the first wave comes at once
-  double wait_steps = 0;    ///< of the engine that a prompt waits for its scheduler, in the mean
-  int draft_tokens = 0;     ///< that layers of multi-token prediction guess
-  double acceptance = 0;    ///< of guesses
-  bool superseded = false;  ///< a later release of the engine replaced it, in another configuration
+  double length_ratio = 1;   ///< mean tokens of prompts and outputs, of those that the table says
+  double waves = 10;         ///< requests in all, of those in flight; the first wave comes at once
+  double wait_steps = 0;     ///< of the engine that a prompt waits for its scheduler, in the mean
+  int draft_tokens = 0;      ///< that layers of multi-token prediction guess
+  double acceptance = 0;     ///< of guesses
+  bool superseded = false;   ///< a later release of the engine replaced it, in another configuration
+  std::string expert_dtype;  ///< of the measured kernels that are nearest to those that ran; empty: the checkpoint's
 };
 
 /// How a benchmark was run, as its own scripts say: tables of its results leave settings out.
@@ -52,6 +53,7 @@ class PublishedRuns {
     int draft_tokens = 0;
     double acceptance = 0;
     bool superseded = false;
+    std::string expert_kernels;
     [[nodiscard]] bool holds(const ServingRow& row) const;
   };
   static Rule parse_rule(const JsonView& json);

@@ -73,8 +73,9 @@ def test_loads_of_services():
     report = run("validate", "serving", "--table", table, "--leave-out", "model,system")
     found = strata(report)
     assert found["tpot"]["n"] == 852
-    assert found["tpot"]["median_ape"] < 0.09
-    assert found["tpot"]["mape"] < 0.12
+    assert found["tpot"]["median_ape"] < 0.085
+    assert found["tpot"]["mape"] < 0.115
+    assert found["tpot every row"]["mape"] < 0.14
     assert found["ttft"]["median_ape"] < 0.20
     assert found["tpot guessed tokens"]["n"] == 52
     used, replaced = found["tpot releases in use"], found["tpot replaced releases"]

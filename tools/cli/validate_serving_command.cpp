@@ -42,7 +42,10 @@ std::string zoo_name(std::string model) {
 
 std::optional<Architecture> find_model(const std::string& model, const DataFolders& folders) {
   try {
-    return load_model(zoo_name(model), folders);
+    Architecture found = load_model(zoo_name(model), folders);
+    // Qwen's published FP8 checkpoints hold a scale for every 128 x 128 block (weight_block_size of their config.json).
+    if (model.starts_with("Qwen/") && model.ends_with("-FP8")) found.dtype = DType::fp8_block;
+    return found;
   } catch (const UsageError&) {
     return std::nullopt;
   }

@@ -66,7 +66,7 @@ class Machines {
 
   /// Kernels of a deployment; compiled once.
   ServiceTerms terms(const ServingRow& row, const RunSettings& settings) {
-    const Steps& found = steps(row, settings.draft_tokens);
+    const Steps& found = steps(row, settings);
     ServiceLoad load{settings.length_ratio * row.prompt, settings.length_ratio * row.output, row.concurrency};
     load.waves = settings.waves;
     load.wait_steps = settings.wait_steps;
@@ -81,22 +81,24 @@ class Machines {
     std::vector<DraftPass> drafts;
   };
 
-  const Steps& steps(const ServingRow& row, int draft_tokens) {
+  const Steps& steps(const ServingRow& row, const RunSettings& settings) {
     const std::string key =
-        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
-                    row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep, draft_tokens);
+        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
+                    row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep, settings.draft_tokens, settings.expert_dtype);
     auto found = steps_.find(key);
     if (found == steps_.end()) {
       Architecture architecture = *model(row.model);
-      architecture.dtype = parse_dtype(row.gemm_dtype).value_or(architecture.dtype);
-      architecture.expert_dtype = parse_dtype(row.expert_dtype);
+      const DType checkpoint = architecture.dtype;
+      architecture.dtype = told(row.gemm_dtype, checkpoint).value_or(checkpoint);
+      architecture.expert_dtype =
+          settings.expert_dtype.empty() ? told(row.expert_dtype, checkpoint) : parse_dtype(settings.expert_dtype);
       Deployment deployment;
       deployment.tp = row.tp;
       deployment.dp = row.dp;
       deployment.ep = row.ep;
       deployment.moe_tp = row.moe_tp;
       deployment.backend = row.engine;
-      deployment.draft_tokens = draft_tokens;
+      deployment.draft_tokens = settings.draft_tokens;
       const KernelCalibration& calibration = *kernels(row.system);
       StepOperators operators = make_step_operators(architecture, deployment, *engine(row.engine), calibration);
       for (const std::string& note : operators.notes) notes_.insert(row.system + ": " + note);
@@ -107,6 +109,12 @@ class Machines {
       found = steps_.emplace(key, std::move(made)).first;
     }
     return found->second;
+  }
+
+  /// A table's "fp8" does not tell one scale a tensor from scales of blocks: the checkpoint does.
+  static std::optional<DType> told(const std::string& label, DType checkpoint) {
+    const std::optional<DType> dtype = parse_dtype(label);
+    return dtype == DType::fp8 && checkpoint == DType::fp8_block ? checkpoint : dtype;
   }
 
   const ServingValidation& request_;

@@ -62,6 +62,28 @@ TEST(PublishedRuns, TheDayOfARunTellsWhetherItGuessed) {
   EXPECT_EQ(settings_of(known, deepseek).draft_tokens, 1);
 }
 
+TEST(PublishedRuns, WhereOnlyRunsThatGuessWentTheyGuess) {
+  const std::vector<PublishedRuns> known = PublishedRuns::read_all(kFolder);
+  ServingRow deepseek = row("sglang", "deepseek-ai/DeepSeek-R1", "b200_sxm", 128);
+  deepseek.version = "0.5.9";
+  EXPECT_EQ(settings_of(known, deepseek).draft_tokens, 2);
+  deepseek.concurrency = 64;
+  EXPECT_EQ(settings_of(known, deepseek).draft_tokens, 0);
+  deepseek.prompt = 8192;
+  EXPECT_EQ(settings_of(known, deepseek).draft_tokens, 2);
+  deepseek.concurrency = 4;
+  EXPECT_EQ(settings_of(known, deepseek).draft_tokens, 0);
+}
+
+TEST(PublishedRuns, AKernelThatNobodyMeasuredHasTheNearestOne) {
+  const std::vector<PublishedRuns> known = PublishedRuns::read_all(kFolder);
+  ServingRow deepseek = row("trtllm", "deepseek-ai/DeepSeek-R1", "b200_sxm", 16);
+  deepseek.version = "1.2.0rc6.post2";
+  EXPECT_EQ(settings_of(known, deepseek).expert_dtype, "fp8");
+  deepseek.version = "1.1.0rc2.post2";
+  EXPECT_EQ(settings_of(known, deepseek).expert_dtype, "") << "DeepGEMM: the checkpoint's format";
+}
+
 TEST(PublishedRuns, OthersAreAsSuchBenchmarksAre) {
   const std::vector<PublishedRuns> known = PublishedRuns::read_all(kFolder);
   const RunSettings other = settings_of(known, row("trtllm", "Qwen/Qwen3-235B-A22B-FP8", "h100_sxm", 16));
@@ -86,6 +108,7 @@ TEST(PublishedRuns, BrokenFilesAreRefused) {
   EXPECT_EQ(why(R"({"engine": "trtllm", "source": "s"})"), "");
   EXPECT_THAT(why(R"({"engine": "trtllm"})"), ::testing::HasSubstr("source"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "draft_tokens": 3})"), ::testing::HasSubstr("acceptance"));
+  EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "expert_kernels": "fp7"})"), ::testing::HasSubstr("fp7"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "acceptance": 0.5})"), ::testing::HasSubstr("none are made"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "measured_from": "14.1.2026"})"),
               ::testing::HasSubstr("no day"));
