@@ -26,7 +26,7 @@ constexpr std::array kRows{
     Row{DType::nvfp4, "nvfp4", 0.5 + 1.0 / 16, 0.5},
 };
 
-constexpr std::array<std::pair<std::string_view, DType>, 12> kSynonyms{{
+constexpr std::array<std::pair<std::string_view, DType>, 13> kSynonyms{{
     {"float32", DType::fp32},
     {"f32", DType::fp32},
     {"float", DType::fp32},
@@ -38,6 +38,7 @@ constexpr std::array<std::pair<std::string_view, DType>, 12> kSynonyms{{
     {"float8_e4m3fn", DType::fp8},
     {"int4_wo", DType::int4},
     {"w4a16_mxfp4", DType::mxfp4},
+    {"w4a8_mxfp4_mxfp8", DType::mxfp4},
     {"fp4", DType::nvfp4},
 }};
 

@@ -114,6 +114,7 @@ class Machines {
   /// A table's "fp8" does not tell one scale a tensor from scales of blocks: the checkpoint does.
   static std::optional<DType> told(const std::string& label, DType checkpoint) {
     const std::optional<DType> dtype = parse_dtype(label);
+    if (!dtype && !label.empty()) throw InputError("serving table", fmt::format("no format is called \"{}\"", label));
     return dtype == DType::fp8 && checkpoint == DType::fp8_block ? checkpoint : dtype;
   }
 

@@ -33,6 +33,7 @@ TEST(PublishedRuns, SayWhatATableLeavesOut) {
   EXPECT_EQ(settings_of(known, llama).wait_steps, 20);
   llama.output = 8192;
   EXPECT_EQ(settings_of(known, llama).wait_steps, 0);
+  EXPECT_NEAR(settings_of(known, row("vllm", "openai/gpt-oss-120b", "b200_sxm", 16)).length_ratio, 0.9, 1e-12);
 }
 
 TEST(PublishedRuns, ASchedulerThatPollsTakesHalfOfItsInterval) {
