@@ -60,7 +60,7 @@ void add_warnings(ServedModel& served, const StepPipeline& pipeline, const Archi
     served.warnings.emplace_back("eager: no service was measured so; what launches add is the engine's host law");
   }
   if (steps.deployment().draft_tokens > 0) {
-    served.warnings.emplace_back("guessed tokens: services that guess were measured with DeepSeek on TensorRT-LLM alone");
+    served.warnings.emplace_back("guessed tokens: services that guess were measured with DeepSeek alone");
   } else if (!architecture.multi_token_prediction.empty()) {
     served.warnings.emplace_back("the layers of multi-token prediction are not part of the step (--draft-tokens)");
   }

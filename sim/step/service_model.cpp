@@ -18,7 +18,7 @@ constexpr double kLeastPart = 0.05;   ///< of a second prompt beside the first, 
 /// at few requests DeepSeek's 61 take 0.12 to 0.25 s beyond the kernels, Qwen3-235B's 94 take 0.11 to 0.20 s.
 constexpr double kDenseShare = 0.25;
 constexpr int kRounds = 300;
-constexpr int kFreeRounds = 30;  ///< then half-way only, where rounds would go to and fro
+constexpr int kFreeRounds = 30;  ///< then half-way only, where rounds would go back and forth
 constexpr double kClose = 1e-10;
 
 StepShape decode_shape(const ServiceLoad& load, double requests, const Deployment& d) {

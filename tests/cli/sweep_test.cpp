@@ -348,8 +348,8 @@ TEST(SweepParquet, RowsStayWhereTheyAreUntilTheyAreConverted) {
   const std::vector<std::string> calls = lines(content(folder + "/calls"));
   ASSERT_EQ(calls.size(), 4U);
   EXPECT_EQ(calls[3], "-m moecast.parquet " + file + ".part " + file +
-                          " --text status,reason,bottleneck,origin,warnings --whole hidden,experts,tokens --question " + file +
-                          ".part.json");
+                          " --text status,reason,bottleneck,origin,warnings --whole hidden,experts,tokens --question " +
+                          file + ".part.json");
 }
 
 TEST(SweepCommand, RefusesWhatCannotBeSwept) {

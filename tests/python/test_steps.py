@@ -95,9 +95,9 @@ def test_loads_of_services():
 def test_formats_of_services_are_known_or_said(tmp_path):
     """A label that nobody knows is no reason to take another format: the row is left out, with its reason."""
     table = tmp_path / "services.csv"
-    columns = ("id,silicon_data_source,backend,backend_version,model_path,system,precision,mode,isl,osl,gemm_quant_mode,"
-               "moe_quant_mode,batch_size,tp_size,pp_size,attention_dp_size,moe_tp_size,moe_ep_size,silicon_ttft_ms,"
-               "silicon_tpot_ms")
+    columns = ("id,silicon_data_source,backend,backend_version,model_path,system,precision,mode,isl,osl,"
+               "gemm_quant_mode,moe_quant_mode,batch_size,tp_size,pp_size,attention_dp_size,moe_tp_size,moe_ep_size,"
+               "silicon_ttft_ms,silicon_tpot_ms")
     row = "{},x,vllm,0.13,openai/gpt-oss-120b,b200_sxm,fp4,agg,1024,1024,bfloat16,{},16,1,1,1,1,1,60,6"
     table.write_text("\n".join([columns, row.format("a", "w4a8_mxfp4_mxfp8"), row.format("b", "w9a9")]) + "\n")
     report = run("validate", "serving", "--table", table)
