@@ -34,6 +34,7 @@ std::vector<std::array<double, 2>> lengths_of(const JsonView& json) {
   std::vector<std::array<double, 2>> all;
   if (!json.has("lengths")) return all;
   const JsonView list = json.at("lengths");
+  if (!list.is_array() || list.size() == 0) throw InputError(list.where(), "is no list of [prompt, output]");
   for (std::size_t i = 0; i < list.size(); ++i) all.push_back(pair_of(list.at(i)));
   return all;
 }
@@ -95,9 +96,10 @@ PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
   } else if (json.has("acceptance")) {
     throw InputError(json.at("acceptance").where(), "is of guesses, and none are made", "write draft_tokens");
   }
-  rule.expert_kernels = json.find_string("expert_kernels").value_or("");
-  if (!rule.expert_kernels.empty() && !parse_dtype(rule.expert_kernels)) {
-    throw InputError(json.at("expert_kernels").where(), "\"" + rule.expert_kernels + "\" is no format");
+  if (const auto kernels = json.find_string("expert_kernels")) {
+    if (!parse_dtype(*kernels))
+      throw InputError(json.at("expert_kernels").where(), "\"" + *kernels + "\" is no format");
+    rule.expert_kernels = *kernels;
   }
   rule.superseded = json.find_bool("superseded").value_or(false);
   return rule;
@@ -111,6 +113,8 @@ PublishedRuns PublishedRuns::parse(std::string_view text, const std::string& whe
   static_cast<void>(root.at("source").as_string());
   PublishedRuns runs;
   runs.name_ = root.at("name").as_string();
+  static_cast<void>(root.at("models"));  // without them it would have run everything
+  static_cast<void>(root.at("lengths"));
   runs.models_ = strings_of(root, "models");
   runs.lengths_ = lengths_of(root);
   const JsonView drawn = root.at("range");
@@ -121,6 +125,7 @@ PublishedRuns PublishedRuns::parse(std::string_view text, const std::string& whe
   waves.refuse_unknown_keys({"value", "source"});
   runs.usual_.waves = waves.at("value").as_number(1, 1e9);
   const JsonView rules = root.at("settings");
+  if (!rules.is_array()) throw InputError(rules.where(), "is no list of rules");
   if (rules.size() > kMostRules) throw InputError(rules.where(), "holds too many rules");
   for (std::size_t i = 0; i < rules.size(); ++i) runs.rules_.push_back(parse_rule(rules.at(i)));
   return runs;

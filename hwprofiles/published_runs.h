@@ -20,7 +20,7 @@ struct RunSettings {
   int draft_tokens = 0;      ///< that layers of multi-token prediction guess
   double acceptance = 0;     ///< of guesses
   bool superseded = false;   ///< a later release of the engine replaced it, in another configuration
-  std::string expert_dtype;  ///< of the measured kernels that are nearest to those that ran; empty: the checkpoint's
+  std::string expert_dtype;  ///< of the measured kernels that are nearest to those that ran; empty: as the table has it
 };
 
 /// How a benchmark was run, as its own scripts say: tables of its results leave settings out.

@@ -99,7 +99,7 @@ std::string report_text(const ServingValidationReport& report, const ServingVali
   text += "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs):\n";
   for (const DeploymentRanking& ranking : report.rankings) text += ranking_line(ranking);
   text += "without releases of an engine that later ones replaced:\n";
-  for (const DeploymentRanking& ranking : report.rankings_in_use) text += ranking_line(ranking);
+  for (const DeploymentRanking& ranking : report.rankings_not_replaced) text += ranking_line(ranking);
   for (const auto& [reason, rows] : report.not_judged) text += fmt::format("not judged: {} rows: {}\n", rows, reason);
   for (const std::string& note : report.notes) text += "note: " + note + "\n";
   return text;
@@ -134,7 +134,7 @@ int run(const ServingValidationOptions& options) {
     for (const auto& [engine, law] : report.laws) json["laws"][engine.empty() ? "all" : engine] = law_json(law);
     json["spread"] = {{"tpot", {report.tpot_low, report.tpot_high}}, {"ttft", {report.ttft_low, report.ttft_high}}};
     json["rankings"] = rankings_json(report.rankings);
-    json["rankings_in_use"] = rankings_json(report.rankings_in_use);
+    json["rankings_not_replaced"] = rankings_json(report.rankings_not_replaced);
     json["not_judged"] = Json::object();
     for (const auto& [reason, rows] : report.not_judged) json["not_judged"][reason] = rows;
     json["notes"] = report.notes;

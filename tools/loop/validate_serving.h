@@ -30,7 +30,7 @@ struct ServingValidation {
 struct ServingValidationReport {
   std::vector<Stratum> strata;              ///< "tpot", "ttft", then each by model, system and engine; "tpot every row"
   std::vector<DeploymentRanking> rankings;  ///< by TPOT, of the clean rows
-  std::vector<DeploymentRanking> rankings_in_use;  ///< without releases of an engine that later ones replaced
+  std::vector<DeploymentRanking> rankings_not_replaced;  ///< without releases of an engine that later ones replaced
   std::map<std::string, std::int64_t> not_judged;
   std::int64_t read = 0;
   std::int64_t unknown_runs = 0;              ///< rows of no benchmark whose settings are known

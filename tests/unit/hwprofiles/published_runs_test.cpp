@@ -110,6 +110,13 @@ TEST(PublishedRuns, BrokenFilesAreRefused) {
   EXPECT_THAT(why(R"({"engine": "trtllm"})"), ::testing::HasSubstr("source"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "draft_tokens": 3})"), ::testing::HasSubstr("acceptance"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "expert_kernels": "fp7"})"), ::testing::HasSubstr("fp7"));
+  EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "lengths": {}})"), ::testing::HasSubstr("lengths"));
+  EXPECT_THROW(PublishedRuns::parse(
+                   R"({"schema_version": 1, "name": "x", "source": "y", "range": {"least": 1, "most": 1, "source": "s"},
+        "waves": {"value": 1, "source": "s"}, "settings": []})",
+                   "all.json"),
+               InputError)
+      << "a benchmark of every model and length";
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "acceptance": 0.5})"), ::testing::HasSubstr("none are made"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "measured_from": "14.1.2026"})"),
               ::testing::HasSubstr("no day"));
