@@ -244,7 +244,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   if (rows.empty()) throw InputError(request.table, "holds no row that can be judged");
   const std::vector<EngineService> laws = laws_of(request, rows, machines, report);
   Strata strata;
-  std::vector<RankedService> services, every, not_replaced;
+  std::vector<RankedService> services, not_replaced;
   std::array<std::vector<double>, 2> ratios;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const ServingRow& row = rows[i].row;
@@ -266,12 +266,11 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
       strata.add(what + (rows[i].settings.superseded ? " replaced releases" : " other releases"), outcome);
       if (rows[i].settings.draft_tokens > 0) strata.add(what + " guessed tokens", outcome);
     };
-    every.push_back(
-        {architecture_of(row), load_of(row), deployment_of(row, rows[i].settings), tpot.predicted_s, tpot.measured_s});
     if (rows[i].clean) {
       add("tpot", tpot);
-      services.push_back(every.back());
-      if (!rows[i].settings.superseded) not_replaced.push_back(every.back());
+      services.push_back({architecture_of(row), load_of(row), deployment_of(row, rows[i].settings), tpot.predicted_s,
+                          tpot.measured_s});
+      if (!rows[i].settings.superseded) not_replaced.push_back(services.back());
       ratios[0].push_back(std::log(row.tpot_s / tpot.predicted_s));
     }
     const bool saturated = prefill_share(terms, row.tpot_s) >= kMostPrefillShare || row.ttft_s >= kSaturatedSeconds;

@@ -28,7 +28,8 @@ struct ServingValidation {
 };
 
 struct ServingValidationReport {
-  std::vector<Stratum> strata;              ///< "tpot", "ttft", then each by model, system and engine; "tpot every row"
+  /// "tpot", "ttft", then each by model, system, engine, releases (replaced, other) and guesses; "tpot every row".
+  std::vector<Stratum> strata;
   std::vector<DeploymentRanking> rankings;  ///< by TPOT, of the clean rows
   std::vector<DeploymentRanking> rankings_not_replaced;  ///< without releases of an engine that later ones replaced
   std::map<std::string, std::int64_t> not_judged;
