@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <optional>
 #include <set>
 #include <string_view>
 
@@ -80,15 +81,16 @@ std::string date_of(std::string_view source) {
   return is_day(day) ? std::string(day) : "";
 }
 
-/// What follows "silicon_concurrency=" in the source; 0 where nothing does.
-double stated_concurrency(std::string_view source) {
+/// What follows "silicon_concurrency=" in the source; nullopt where no number of requests does.
+std::optional<double> stated_concurrency(std::string_view source) {
   constexpr std::string_view kMark = "silicon_concurrency=";
   const std::size_t at = source.find(kMark);
-  if (at == std::string_view::npos) return 0;
+  if (at == std::string_view::npos) return std::nullopt;
   std::int64_t requests = 0;
   const char* begin = source.data() + at + kMark.size();
   const auto [end, error] = std::from_chars(begin, source.data() + source.size(), requests);
-  return error == std::errc() && requests > 0 && requests <= kMostRequests ? static_cast<double>(requests) : 0;
+  if (error != std::errc() || requests < 1 || requests > kMostRequests) return std::nullopt;
+  return static_cast<double>(requests);
 }
 
 }  // namespace
@@ -128,8 +130,8 @@ ServingTable read_serving_table(const std::string& path) {
     row.ep = ranks(kEp);
     const bool no_dp = cells.text(kDp).empty();
     row.dp = static_cast<int>(cells.number_or(kDp, 1, kMostServingRanks, 1));
-    row.concurrency = cells.number(kBatch, 1e-3, 1e9) * row.dp;
-    if (const double stated = stated_concurrency(cells.text(kSource)); stated > 0) row.concurrency = stated;
+    const double batch = cells.number(kBatch, 1e-3, 1e9);
+    row.concurrency = stated_concurrency(cells.text(kSource)).value_or(batch * row.dp);
     // tp x ep stored as a product: "tp8 ep8" is eight devices.
     if (is_deepseek(row.model) && row.moe_tp == row.ep && row.moe_tp > 1) {
       (row.dp > 1 ? row.dp : row.tp) = row.moe_tp;
