@@ -111,8 +111,8 @@ PublishedRuns PublishedRuns::parse(std::string_view text, const std::string& whe
   root.refuse_unknown_keys({"schema_version", "name", "source", "models", "lengths", "range", "waves", "settings"});
   static_cast<void>(root.at("schema_version").as_int(kSchemaVersion, kSchemaVersion));
   static_cast<void>(root.at("source").as_string());
+  static_cast<void>(root.at("name").as_string());
   PublishedRuns runs;
-  runs.name_ = root.at("name").as_string();
   static_cast<void>(root.at("models"));  // without them it would have run everything
   static_cast<void>(root.at("lengths"));
   runs.models_ = strings_of(root, "models");

@@ -34,7 +34,6 @@ class PublishedRuns {
   [[nodiscard]] bool ran(const ServingRow& row) const;
   /// Of a row that it ran.
   [[nodiscard]] RunSettings settings_of(const ServingRow& row) const;
-  [[nodiscard]] const std::string& name() const { return name_; }
 
  private:
   using Lengths = std::vector<std::array<double, 2>>;
@@ -58,7 +57,6 @@ class PublishedRuns {
   };
   static Rule parse_rule(const JsonView& json);
 
-  std::string name_;
   std::vector<std::string> models_;  ///< what names of models begin with
   Lengths lengths_;
   RunSettings usual_;
