@@ -195,21 +195,9 @@ class ExchangeMaker {
         parts_.topology.nodes() == 1
             ? engine_all_reduce_cost(*parts_.calibration, parts_.framework, parts_.layer.version, count)
             : collective_cost(*parts_.calibration, "all_reduce", count, parts_.topology.nodes());
-    const auto seconds = [each = reduce.seconds, elements](double imbalance) {
-      return each(std::max(1.0, elements * imbalance));
-    };
     parts_.result.costs.dispatch_s = [](double) { return 0.0; };
-    parts_.result.costs.combine_s = seconds;
-    parts_.result.costs.combine_start_s =
-        std::min(seconds(1 / std::max(1.0, parts_.layer.tokens_per_rank)), seconds(1));
-    EpPiece piece{"combine", reduce.kernel, "", seconds(1)};
-    if (reduce.answer) {
-      const auto answer = reduce.answer(elements);
-      piece.log_low = answer.log_low - answer.log_seconds;
-      piece.log_high = answer.log_high - answer.log_seconds;
-      piece.origin = answer.origin;
-    }
-    parts_.result.pieces.push_back(std::move(piece));
+    add_collectives("combine", {{reduce, elements}}, parts_.result.costs.combine_s,
+                    parts_.result.costs.combine_start_s);
     parts_.result.traffic.dispatch_row_bytes = static_cast<double>(parts_.layer.hidden) * kActivationBytes;
   }
 
@@ -250,16 +238,19 @@ class ExchangeMaker {
     };
     start_s = std::min(scaled(1 / std::max(1.0, parts_.layer.tokens_per_rank)), scaled(1));
     EpPiece piece{stage, "", "", scaled(1)};
-    piece.origin = Origin::assumed;
+    piece.origin = Origin::measured;
     for (const SizedCollective& one : collectives) {
       if (!piece.kernel.empty()) piece.kernel += ", ";
       piece.kernel += one.cost.kernel;
-      if (!one.cost.answer) continue;
+      if (!one.cost.answer) {
+        piece.origin = Origin::assumed;
+        continue;
+      }
       const auto answer = one.cost.answer(one.elements);
       const double share = std::exp(answer.log_seconds) / piece.seconds;
       piece.log_low += share * (answer.log_low - answer.log_seconds);
       piece.log_high += share * (answer.log_high - answer.log_seconds);
-      piece.origin = answer.origin;
+      piece.origin = weakest(piece.origin, answer.origin);
     }
     parts_.result.pieces.push_back(std::move(piece));
     seconds = scaled;
