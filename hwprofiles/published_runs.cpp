@@ -61,9 +61,10 @@ bool PublishedRuns::Rule::holds(const ServingRow& row) const {
 }
 
 PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
-  json.refuse_unknown_keys({"engine", "models", "systems", "versions", "expert_dtypes", "lengths", "measured_from",
-                            "tp", "dp", "concurrency", "batch_wait_steps", "receive_steps", "draft_tokens",
-                            "acceptance", "superseded", "expert_kernels", "source"});
+  json.refuse_unknown_keys({"engine",           "models",         "systems",      "versions",   "expert_dtypes",
+                            "lengths",          "measured_from",  "tp",           "dp",         "concurrency",
+                            "batch_wait_steps", "receive_steps",  "draft_tokens", "acceptance", "superseded",
+                            "defective",        "expert_kernels", "kv_dtype",     "all_reduce", "source"});
   static_cast<void>(json.at("source").as_string());
   Rule rule;
   rule.engine = json.at("engine").as_string();
@@ -96,12 +97,17 @@ PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
   } else if (json.has("acceptance")) {
     throw InputError(json.at("acceptance").where(), "is of guesses, and none are made", "write draft_tokens");
   }
-  if (const auto kernels = json.find_string("expert_kernels")) {
-    if (!parse_dtype(*kernels))
-      throw InputError(json.at("expert_kernels").where(), "\"" + *kernels + "\" is no format");
-    rule.expert_kernels = *kernels;
-  }
+  const auto format = [&](std::string_view key, std::string& into) {
+    const auto name = json.find_string(key);
+    if (!name) return;
+    if (!parse_dtype(*name)) throw InputError(json.at(key).where(), "\"" + *name + "\" is no format");
+    into = *name;
+  };
+  format("expert_kernels", rule.expert_kernels);
+  format("kv_dtype", rule.kv_dtype);
+  rule.all_reduce = json.find_string("all_reduce").value_or("");
   rule.superseded = json.find_bool("superseded").value_or(false);
+  rule.defective = json.find_bool("defective").value_or(false);
   return rule;
 }
 
@@ -155,7 +161,10 @@ RunSettings PublishedRuns::settings_of(const ServingRow& row) const {
       settings.acceptance = rule.acceptance;
     }
     if (!rule.expert_kernels.empty()) settings.expert_dtype = rule.expert_kernels;
+    if (!rule.kv_dtype.empty()) settings.kv_dtype = rule.kv_dtype;
+    if (!rule.all_reduce.empty()) settings.all_reduce = rule.all_reduce;
     settings.superseded = settings.superseded || rule.superseded;
+    settings.defective = settings.defective || rule.defective;
   }
   return settings;
 }

@@ -20,7 +20,10 @@ struct RunSettings {
   int draft_tokens = 0;      ///< that layers of multi-token prediction guess
   double acceptance = 0;     ///< of guesses
   bool superseded = false;   ///< a later release of the engine replaced it, in another configuration
+  bool defective = false;    ///< the release has a defect there that was reported
   std::string expert_dtype;  ///< of the measured kernels that are nearest to those that ran; empty: as the table has it
+  std::string kv_dtype;      ///< of the KV cache; empty: as the model has it
+  std::string all_reduce;  ///< framework whose measured all-reduce is nearest to the one that ran; empty: the engine's
 };
 
 /// How a benchmark was run, as its own scripts say: tables of its results leave settings out.
@@ -51,8 +54,8 @@ class PublishedRuns {
     double wait_steps = 0;
     int draft_tokens = 0;
     double acceptance = 0;
-    bool superseded = false;
-    std::string expert_kernels;
+    bool superseded = false, defective = false;
+    std::string expert_kernels, kv_dtype, all_reduce;
     [[nodiscard]] bool holds(const ServingRow& row) const;
   };
   static Rule parse_rule(const JsonView& json);

@@ -32,8 +32,9 @@ struct ServiceField {
   std::string_view name;
   double EngineService::* field;
 };
-constexpr std::array<ServiceField, 6> kService{{{"kernel_factor", &EngineService::kernel_factor},
+constexpr std::array<ServiceField, 7> kService{{{"kernel_factor", &EngineService::kernel_factor},
                                                 {"layer_s", &EngineService::layer_s},
+                                                {"request_s", &EngineService::request_s},
                                                 {"step_s", &EngineService::step_s},
                                                 {"stall_share", &EngineService::stall_share},
                                                 {"prefill_factor", &EngineService::prefill_factor},
@@ -85,6 +86,25 @@ void parse_parallelism(const JsonView& root, EngineSpec& engine) {
     prompts.refuse_unknown_keys({"wait_steps", "source"});
     static_cast<void>(prompts.at("source").as_string());
     engine.prompts_wait_steps = static_cast<int>(prompts.at("wait_steps").as_int(0, 1'000'000));
+  }
+  if (collectives.has("all_reduce")) {
+    const JsonView reduce = collectives.at("all_reduce");
+    reduce.refuse_unknown_keys({"framework", "source"});
+    static_cast<void>(reduce.at("source").as_string());
+    engine.all_reduce_framework = reduce.at("framework").as_string();
+  }
+  if (root.has("mixed_steps")) {
+    const JsonView mixed = root.at("mixed_steps");
+    mixed.refuse_unknown_keys({"mixes", "source"});
+    static_cast<void>(mixed.at("source").as_string());
+    engine.mixes_prompts = mixed.at("mixes").as_bool();
+  }
+  if (root.has("admission")) {
+    const JsonView admission = root.at("admission");
+    admission.refuse_unknown_keys({"reserves_outputs", "cache_share_of", "source"});
+    static_cast<void>(admission.at("source").as_string());
+    engine.reserves_outputs = admission.at("reserves_outputs").as_bool();
+    engine.caches_free_memory = parse_choice(admission.at("cache_share_of"), "free_memory", true, "memory", false);
   }
   if (root.has("streams")) {
     const JsonView streams = root.at("streams");
@@ -138,8 +158,8 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   const Json json = parse_json(text, where);
   const JsonView root(json, where);
   root.refuse_unknown_keys({"schema_version", "name", "graph_rows", "largest_prefill_graph", "mixed_expert_parallelism",
-                            "streams", "activation_scales", "collectives", "pipeline", "context_parallel", "host",
-                            "interval", "service"});
+                            "mixed_steps", "admission", "streams", "activation_scales", "collectives", "pipeline",
+                            "context_parallel", "host", "interval", "service"});
   static_cast<void>(root.at("schema_version").as_int(kSchemaVersion, kSchemaVersion));
   EngineSpec engine;
   engine.name = root.at("name").as_string();

@@ -35,6 +35,7 @@ struct EngineService {
   double stall_share = 1;     ///< of other requests' prefill that stalls decoding
   double prefill_factor = 1;  ///< on the kernel sum of prefill
   double first_token_s = 0;   ///< host part of a first token: of a model with experts; a quarter for others
+  double request_s = 0;       ///< of a request that generates: sampler and host
 };
 
 /// Whose kernels and host answer where nobody names an engine.
@@ -66,6 +67,13 @@ struct EngineSpec {
   /// Steps for which replicas of attention hold back prompts until each of them has one; 0: prompts are computed as
   /// they come, and those of one replica hold up the others.
   int prompts_wait_steps = 0;
+  /// Whose measured all-reduce runs inside a node (a framework of the kernel tables); empty: the engine's own.
+  std::string all_reduce_framework;
+  /// A step that generates computes prompts too, which reads the weights once; else prompts have steps of their own.
+  bool mixes_prompts = true;
+  bool reserves_outputs = false;  ///< a request is admitted when the cache has room for all that it may generate
+  /// What the engine may use of a device's memory is a share of what weights and workspace leave free, not of all.
+  bool caches_free_memory = false;
   bool two_batch_overlap = false;  ///< half of a batch computes while rows of the other half travel by DeepEP
   double shared_stream_rows = 0;   ///< rows of a step up to which shared experts run beside the routed ones; 0: never
   /// Linear layers in fp8 scale what comes in by constants of the checkpoint; the tables' computed each scale first.

@@ -30,6 +30,13 @@ CollectiveCost measured_cost(const ReadyKernel& kernel, const KernelRowValues& r
           [=](double elements) { return kernel->at(at(elements)); }};
 }
 
+ReadyKernel own_all_reduce(const KernelCalibration& calibration, std::string_view framework, std::string_view version,
+                           int ranks) {
+  const KernelLayout& layout = *find_kernel_layout("custom_allreduce");
+  const KernelWanted wanted{layout.name, "all_reduce", "", framework, version, {}};
+  return find_ready_kernel(calibration, wanted, row_of(layout, ranks, 1));
+}
+
 }  // namespace
 
 bool stage_crosses_nodes(std::int64_t stage, std::int64_t ranks, std::int64_t node_devices) {
@@ -59,14 +66,16 @@ CollectiveCost collective_cost(const KernelCalibration& calibration, std::string
   return {"physics", [=](double elements) { return kUsualStart + share * elements * kActivationBytes / rate; }};
 }
 
+bool has_all_reduce(const KernelCalibration& calibration, std::string_view framework, int ranks) {
+  return own_all_reduce(calibration, framework, "", ranks) != nullptr;
+}
+
 CollectiveCost engine_all_reduce_cost(const KernelCalibration& calibration, std::string_view framework,
                                       std::string_view version, int ranks) {
-  const KernelLayout& layout = *find_kernel_layout("custom_allreduce");
-  const KernelRowValues row = row_of(layout, ranks, 1);
-  const KernelWanted wanted{layout.name, "all_reduce", "", framework, version, {}};
-  const ReadyKernel kernel = find_ready_kernel(calibration, wanted, row);
+  const ReadyKernel kernel = own_all_reduce(calibration, framework, version, ranks);
   if (!kernel) return collective_cost(calibration, "all_reduce", ranks, 1);
-  return measured_cost(kernel, row, layout.column("message_size"), 1);
+  const KernelLayout& layout = *find_kernel_layout("custom_allreduce");
+  return measured_cost(kernel, row_of(layout, ranks, 1), layout.column("message_size"), 1);
 }
 
 }  // namespace moecast

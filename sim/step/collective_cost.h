@@ -29,6 +29,9 @@ bool stage_crosses_nodes(std::int64_t stage, std::int64_t ranks, std::int64_t no
 CollectiveCost collective_cost(const KernelCalibration& calibration, std::string_view operation, int ranks,
                                double nodes);
 
+/// Whether the machine's tables hold an all-reduce of the framework's own.
+bool has_all_reduce(const KernelCalibration& calibration, std::string_view framework, int ranks);
+
 /// The all-reduce that an engine has of its own inside a node, from the machine's tables; NCCL's where they hold none.
 CollectiveCost engine_all_reduce_cost(const KernelCalibration& calibration, std::string_view framework,
                                       std::string_view version, int ranks);

@@ -9,8 +9,8 @@
 #include "hwprofiles/profile.h"
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/cache_room.h"
 #include "models/plan/context_limit.h"
-#include "models/plan/memory.h"
 #include "models/plan/speculation.h"
 #include "sim/cost/kernel/kernel_calibration.h"
 #include "sim/step/draft_passes.h"
@@ -20,30 +20,6 @@
 
 namespace moecast {
 namespace {
-
-/// Cache of one sequence of so many tokens on a rank.
-double cache_bytes(const Architecture& architecture, const Deployment& deployment, std::int64_t tokens) {
-  Workload workload;
-  workload.batch = deployment.dp;
-  workload.context = tokens - 1;
-  return memory_per_rank(architecture, deployment, workload).kv_cache.value();
-}
-
-struct CacheSize {
-  double token = 0;  ///< bytes
-  double state = 0;  ///< bytes of a sequence, whatever its length
-};
-
-/// A straight line through a block and the longest request: exact unless attention has windows.
-CacheSize cache_size(const Architecture& architecture, const Deployment& deployment, std::int64_t longest) {
-  const std::int64_t block = deployment.kv_block_tokens;
-  const std::int64_t most = std::max<std::int64_t>(2, (longest + block - 1) / block) * block;
-  const double least_bytes = cache_bytes(architecture, deployment, block);
-  CacheSize size;
-  size.token = (cache_bytes(architecture, deployment, most) - least_bytes) / static_cast<double>(most - block);
-  size.state = std::max(0.0, least_bytes - size.token * static_cast<double>(block));
-  return size;
-}
 
 void add_warnings(ServedModel& served, const StepPipeline& pipeline, const Architecture& architecture, StepLaw law) {
   const StepModel& steps = pipeline.front();
@@ -68,18 +44,13 @@ void add_warnings(ServedModel& served, const StepPipeline& pipeline, const Archi
 
 /// Fills in limits and memory. @return false where the weights leave no room for one request.
 bool size_cache(ServedModel& served, const Architecture& architecture, const Deployment& deployment,
-                const Profile& profile, const ServedLoad& load) {
+                const EngineSpec& engine, const Profile& profile, const ServedLoad& load) {
   const HardwareQuantity* capacity = profile.find("memory_capacity");
   if (capacity == nullptr) {
     throw InputError(profile.name, "says no memory capacity", "add the quantity memory_capacity to profile.json");
   }
-  Workload step;
-  step.phase = Phase::prefill;
-  step.batch = deployment.dp;
-  step.prompt = load.batched_tokens;
-  const MemoryBreakdown needed = memory_per_rank(architecture, deployment, step);
-  const double rest =
-      load.memory_ratio * capacity->value - (needed.weights + needed.activations + needed.workspace).value();
+  const MemoryBreakdown needed = memory_beside_cache(architecture, deployment, load.batched_tokens);
+  const double rest = cache_room(engine, capacity->value, load.memory_ratio, needed);
   served.memory = {needed.weights, Bytes(std::max(0.0, rest)), needed.activations, needed.workspace,
                    Bytes(capacity->value)};
   const CacheSize size = cache_size(architecture, deployment, load.longest);
@@ -96,14 +67,15 @@ bool size_cache(ServedModel& served, const Architecture& architecture, const Dep
     served.reason =
         rest <= 0
             ? fmt::format("weights, activations and workspace need {} of the {} that the engine may use of a rank",
-                          format_bytes(needed.weights + needed.activations + needed.workspace),
-                          format_bytes(Bytes(load.memory_ratio * capacity->value)))
+                          format_bytes(needed.total()),
+                          format_bytes(Bytes((engine.caches_free_memory ? 1 : load.memory_ratio) * capacity->value)))
             : fmt::format("a request of {} tokens needs {} of cache on a rank, {} are there", load.longest,
                           format_bytes(Bytes(static_cast<double>(longest) * block)),
                           format_bytes(Bytes(rest / deployment.pp)));
     return false;
   }
   limits.kv_blocks = of_rank * deployment.dp;
+  limits.reserves_outputs = engine.reserves_outputs;
   limits.batched_tokens = load.batched_tokens * deployment.dp;
   limits.chunk_tokens = load.batched_tokens;
   limits.sequences = load.sequences * deployment.dp;
@@ -141,7 +113,7 @@ ServedModel serve_model(const Architecture& architecture, const Deployment& aske
   EngineSpec engine = read_engine(engines, asked.backend);
   Deployment deployment = asked;
   deployment.extra_layers = engine.pipeline.extra_layers;
-  if (!size_cache(served, architecture, deployment, profile, load)) return served;
+  if (!size_cache(served, architecture, deployment, engine, profile, load)) return served;
   served.limits.prompts_together = deployment.dp;
   served.limits.prompts_wait_steps = engine.prompts_wait_steps;
   if (const std::string problem = beyond_context(architecture, load.longest); !problem.empty()) {

@@ -11,20 +11,20 @@
 namespace moecast {
 namespace {
 
-constexpr int kParameters = 6;
+constexpr int kParameters = 7;
 constexpr double kFirstTokenWeight = 0.3;
 constexpr double kEnoughRows = 200;
 constexpr std::size_t kLeastServingRows = 10;
 
 using Values = std::array<double, kParameters>;
-constexpr Values kPrior{1, 30e-6, 0.5e-3, 1, 1, 0.12};
+constexpr Values kPrior{1, 30e-6, 0.5e-3, 1, 1, 0.12, 10e-6};
 /// Standard deviations of ln.
-constexpr Values kWidth{0.25, 1, 1, 0.5, 0.15, 0.5};
+constexpr Values kWidth{0.25, 1, 1, 0.5, 0.15, 0.5, 1};
 /// How far an engine may be from all, of the widths: kernels are much the same, hosts are its own.
-constexpr Values kOfAnEngine{0.3, 0.3, 1, 0.3, 0.3, 1};
-constexpr Values kOfAll{1, 1, 1, 1, 1, 1};
+constexpr Values kOfAnEngine{0.3, 0.3, 1, 0.3, 0.3, 1, 1};
+constexpr Values kOfAll{1, 1, 1, 1, 1, 1, 1};
 
-EngineService law_of(const Values& v) { return {v[0], v[1], v[2], v[3], v[4], v[5]}; }
+EngineService law_of(const Values& v) { return {v[0], v[1], v[2], v[3], v[4], v[5], v[6]}; }
 
 Values fit(std::span<const MeasuredService> rows, const Values& prior, const Values& narrow) {
   const double weight = std::sqrt(kEnoughRows / std::max(kEnoughRows, static_cast<double>(rows.size())));

@@ -105,7 +105,9 @@ void ServiceInstance::plan_admission(ServiceStep& step, std::int64_t& budget) {
     const std::int64_t shared =
         job.computed > 0 ? 0 : std::min(shared_blocks_, (job.to_prefill - 1) / limits_.block_tokens);
     const bool decodes = job.computed >= job.to_prefill;
-    const std::int64_t needed = limits_.blocks_of(decodes ? job.computed + next_tokens(job) : job.to_prefill) - shared;
+    std::int64_t entries = decodes ? job.computed + next_tokens(job) : job.to_prefill;
+    if (limits_.reserves_outputs && role_ != Role::prefill) entries = std::max(entries, job.prompt + job.output);
+    const std::int64_t needed = limits_.blocks_of(entries) - shared;
     if (!has_room(needed)) return;
     waiting_.pop_front();
     running_.push_back(next);

@@ -47,6 +47,7 @@ struct ServiceLimits {
   std::int64_t chunk_tokens = 8192;         ///< of one prompt in a step
   std::int64_t sequences = 256;             ///< in the batch
   std::optional<std::int64_t> kv_blocks{};  ///< of the cache; nullopt = more than is ever needed
+  bool reserves_outputs = false;            ///< a request takes blocks for all that it may generate when it is admitted
   std::int64_t block_tokens = 16;
   std::int64_t state_blocks = 0;  ///< of a sequence, whatever its length: constant states
   ServiceGuesses guesses{};

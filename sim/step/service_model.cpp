@@ -46,6 +46,17 @@ StepShape chunk_shape(const ServiceLoad& load, const Deployment& d, int replicas
   return prefill;
 }
 
+/// A step that generates, and computes that chunk too.
+StepShape mixed_shape(const StepShape& decode, const StepShape& chunk) {
+  StepShape mixed = decode;
+  mixed.context = chunk.context;
+  mixed.prompts = chunk.prompts;
+  mixed.prefix = chunk.prefix;
+  mixed.rows += chunk.rows;
+  mixed.expert_rows += chunk.rows;
+  return mixed;
+}
+
 /// Of a whole prompt: whole chunks, the mean one for all, and what is left over.
 template <class Seconds>
 double prompt_seconds(const ServiceLoad& load, const Deployment& d, int replicas, const Seconds& seconds) {
@@ -57,12 +68,19 @@ double prompt_seconds(const ServiceLoad& load, const Deployment& d, int replicas
   return sum;
 }
 
+/// Those that are served at once; the others wait.
+ServiceLoad admitted_load(const ServiceLoad& load, const Deployment& d) {
+  ServiceLoad served = load;
+  if (load.admitted) served.concurrency = std::min(load.concurrency, std::max<double>(d.dp, *load.admitted));
+  return served;
+}
+
 ServiceTerms terms_of(const StepModel& model, const ServiceLoad& load) {
   ServiceTerms terms;
   const Deployment& d = model.deployment();
   terms.requests = std::max(1.0, load.concurrency / d.dp);
   terms.output = load.output;
-  terms.layers = model.operators().layers;
+  terms.layers = model.operators().launching_layers();
   terms.moe_layers = model.operators().moe_layers;
   terms.tokens_a_step = tokens_per_step(d.draft_tokens, load.acceptance);
   terms.wait_steps = load.wait_steps;
@@ -259,7 +277,8 @@ class Cycle {
       kernels = below.seconds + share * (above.seconds - below.seconds);
       above = below;
     }
-    return law_.kernel_factor * kernels + law_.layer_s * t_.layers + law_.step_s * t_.stages;
+    return law_.kernel_factor * kernels + law_.layer_s * t_.layers + law_.step_s * t_.stages +
+           law_.request_s * requests;
   }
 
   /// Of the others in flight, a request that generates meets the share that generate too.
@@ -274,7 +293,7 @@ class Cycle {
       const double before = mix.stall_s;
       mix.decode_s = decode_s(times.generating);
       stalls = stalls_of(t_, mix);
-      mix.stall_s = law_.stall_share * stalls.prompt_s;
+      mix.stall_s = law_.stall_share * (stalls.prompt_s - t_.shared_s);
       times.tpot_s = mean_step_s(t_, mix, stalls.together) / t_.tokens_a_step;
       const double share = others(t_) > 0 ? std::min(1.0, (t_.output - 1) * times.tpot_s / cycle_s) : 1;
       const bool found =
@@ -297,7 +316,7 @@ class Cycle {
     if (others(t_) <= 0) return seconds;
     seconds += mix.rest_s() + (stalls.held_steps + t_.wait_steps) * tpot_s * t_.tokens_a_step;
     // Steps that are full of prompts take no more of them: whoever is in flight beyond that waits for the first token.
-    const double full_s = mix.decode_s + law_.stall_share * full_stall_s(t_);
+    const double full_s = mix.decode_s + law_.stall_share * (full_stall_s(t_) - t_.shared_s);
     const double least_s = (others(t_) + 1) * full_s / (t_.prompts.replicas * t_.prompts.most);
     return std::max(seconds, least_s - (t_.output - 1) * tpot_s);
   }
@@ -310,10 +329,12 @@ class Cycle {
 
 }  // namespace
 
-ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load, std::span<const DraftPass> drafts) {
+ServiceTerms service_terms(const StepModel& model, const ServiceLoad& offered, std::span<const DraftPass> drafts) {
+  const ServiceLoad load = admitted_load(offered, model.deployment());
   ServiceTerms terms = terms_of(model, load);
+  terms.queued = offered.concurrency - load.concurrency;
   for (const DraftPass& draft : drafts) {
-    terms.layers += draft.times * draft.model.operators().layers;
+    terms.layers += draft.times * draft.model.operators().launching_layers();
     terms.moe_layers += draft.times * draft.model.operators().moe_layers;
   }
   const StepKernels kernels(model, drafts);
@@ -324,15 +345,22 @@ ServiceTerms service_terms(const StepModel& model, const ServiceLoad& load, std:
   terms.fewer = fewer_decodes(terms, [&](double requests) { return kernels(decode_shape(load, requests, d)); });
   terms.prompts.further = further_prompt(load, d, kernels);
   if (d.dp > 1) terms.prompts.all_s = prompt_seconds(load, d, d.dp, kernels);
+  if (model.engine().mixes_prompts && load.concurrency > d.dp) {
+    const double added = prompt_seconds(
+        load, d, 1, [&](const StepShape& chunk) { return kernels(mixed_shape(decode, chunk)) - terms.decode_s; });
+    terms.shared_s = std::clamp(terms.prefill_s - added, 0.0, terms.prefill_s);
+  }
   terms.decode_assumed_s = model.assumed_s(decode);
   terms.prefill_assumed_s = prompt_seconds(load, d, 1, [&](const StepShape& shape) { return model.assumed_s(shape); });
   return terms;
 }
 
-ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load) {
+ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& offered) {
   const Deployment& d = pipeline.front().deployment();
-  if (pipeline.stages.size() == 1) return service_terms(pipeline.front(), load);
+  if (pipeline.stages.size() == 1) return service_terms(pipeline.front(), offered);
+  const ServiceLoad load = admitted_load(offered, d);
   ServiceTerms terms = terms_of(pipeline.front(), load);
+  terms.queued = offered.concurrency - load.concurrency;
   const auto times = [&](const StepShape& shape) {
     MicroBatchTimes batch;
     for (const StepModel& stage : pipeline.stages) batch.stages.push_back(sum(stage.times(shape)));
@@ -365,13 +393,18 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& load
     terms.decode_assumed_s += stage.assumed_s(decode);
     terms.prefill_assumed_s +=
         prompt_seconds(load, d, 1, [&](const StepShape& shape) { return stage.assumed_s(shape); });
-    terms.layers += stage.operators().layers;
+    terms.layers += stage.operators().launching_layers();
     terms.moe_layers += stage.operators().moe_layers;
   }
   return terms;
 }
 
-ServiceTimes service_times(const ServiceTerms& t, const EngineService& law) { return Cycle(t, law).solve(); }
+ServiceTimes service_times(const ServiceTerms& t, const EngineService& law) {
+  ServiceTimes times = Cycle(t, law).solve();
+  // Little's law: whoever waits for room in the cache is served as others leave.
+  if (t.queued > 0) times.ttft_s += t.queued / (others(t) + 1) * (times.ttft_s + (t.output - 1) * times.tpot_s);
+  return times;
+}
 
 double prefill_share(const ServiceTerms& t, double tpot) {
   const double in_flight = others(t) + 1;

@@ -17,6 +17,7 @@ struct ServiceLoad {
   double waves = 0;       ///< requests in all, of those in flight; the first wave comes at once. 0: it has run for long
   double wait_steps = 0;  ///< of the engine that a prompt waits for its scheduler, in the mean
   double acceptance = 0;  ///< of guesses (Deployment::draft_tokens), 0 to 1
+  std::optional<double> admitted{};  ///< requests that the cache has room for, of all replicas; nullopt: all
 };
 
 /// Prompts that are computed in one step.
@@ -38,7 +39,7 @@ struct FewerDecodes {
 struct ServiceTerms {
   double decode_s = 0;   ///< kernels of a step in which all generate, halfway through their outputs
   double prefill_s = 0;  ///< kernels of one prompt, in chunks
-  double layers = 0;
+  double layers = 0;     ///< StepOperators::launching_layers
   double moe_layers = 0;
   double requests = 1;  ///< of a rank
   double output = 1;
@@ -46,7 +47,9 @@ struct ServiceTerms {
   std::array<FewerDecodes, 2> fewer{};  ///< fewest last
   double tokens_a_step = 1;             ///< of a request, with those that were guessed and right
   double wait_steps = 0;                ///< that a prompt waits for the scheduler
+  double queued = 0;                    ///< requests on all replicas for which the cache has no room
   double burst = 0;                     ///< share of the requests that come at once, in the beginning
+  double shared_s = 0;                  ///< of a prompt: weights that the step reads anyhow, where it generates too
   std::optional<double> stall_s{};      ///< what a prompt takes of the slowest stage; nullopt: prefill_s, of one stage
   PromptsTogether prompts{};
   double decode_assumed_s = 0;  ///< by which operators of physics alone may be off in decode_s, 90 %

@@ -262,7 +262,9 @@ double ServiceStepTimes::follower_seconds(const StepShape& step) const {
     const EngineSpec& engine = follower.model->engine();
     const double layer_s = law_ == StepLaw::service ? engine.service.layer_s : engine.host.layer_kernels_s;
     const double factor = law_ == StepLaw::service ? engine.service.kernel_factor : 1;
-    seconds += follower.times * (factor * sum(follower_grids_[i]->times(shape)) + layer_s * operators.layers);
+    seconds +=
+        follower.times * (factor * sum(follower_grids_[i]->times(shape)) +
+                          layer_s * (law_ == StepLaw::service ? operators.launching_layers() : operators.layers));
   }
   return seconds;
 }
@@ -302,28 +304,34 @@ double ServiceStepTimes::eager_seconds(const StepShape& shape) const {
   return std::max(0.0, model_->cost(terms).seconds - usual);
 }
 
-/// Decodes and prompts one after the other, as the law was fitted.
+/// As ServiceTimes has it, step by step.
 double ServiceStepTimes::service_seconds(const StepShape& shape, IntervalEnd end) const {
   const EngineSpec& engine = model_->engine();
   const EngineService& law = engine.service;
   const double dp = model_->deployment().dp;
-  double seconds = law.layer_s * model_->operators().layers + law.step_s;
+  StepShape together = shape;
+  together.rows = new_tokens(shape);
+  double seconds = law.layer_s * model_->operators().launching_layers() + law.step_s + law.request_s * shape.decodes;
+  double decodes_s = 0;
   if (shape.decodes > 0) {
     StepShape decodes = shape;
     decodes.context = decodes.prompts = decodes.prefix = 0;
     decodes.rows = new_tokens(decodes);
     decodes.expert_rows = decodes.rows * dp;
-    seconds += law.kernel_factor * sum(times_of(decodes));
+    decodes_s = sum(times_of(decodes));
+    seconds += law.kernel_factor * decodes_s;
   }
   if (shape.prompts > 0) {
     StepShape prompts = shape;
     prompts.decodes = prompts.decode_kv = 0;
     prompts.rows = shape.context;
     prompts.expert_rows = shape.expert_rows - shape.decodes * shape.checked * dp;
-    seconds += (shape.decodes > 0 ? law.stall_share : law.prefill_factor) * sum(times_of(prompts));
+    double added_s = sum(times_of(prompts));
+    if (shape.decodes > 0 && engine.mixes_prompts) {
+      added_s = std::clamp(sum(times_of(together)) - decodes_s, 0.0, added_s);
+    }
+    seconds += (shape.decodes > 0 ? law.stall_share : law.prefill_factor) * added_s;
   }
-  StepShape together = shape;
-  together.rows = new_tokens(shape);
   seconds += follower_seconds(together) + eager_seconds(together);
   if (end == IntervalEnd::middle) return seconds;
   const double assumed = model_->assumed_s(together) / seconds;

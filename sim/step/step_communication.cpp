@@ -56,14 +56,24 @@ class CommunicationMaker {
         [seconds = cost.seconds, rows, columns](const StepShape& shape) { return seconds(shape.*rows * columns); });
   }
 
+  [[nodiscard]] CollectiveCost node_all_reduce() {
+    const int tp = maker_.deployment.tp;
+    const std::string& other = maker_.engine.all_reduce_framework;
+    if (!other.empty() && has_all_reduce(maker_.calibration, other, tp)) {
+      return engine_all_reduce_cost(maker_.calibration, other, "", tp);
+    }
+    if (!other.empty())
+      maker_.note("all_reduce: that of " + other + " was not measured; the engine's own stands for it");
+    return engine_all_reduce_cost(maker_.calibration, maker_.framework, maker_.version, tp);
+  }
+
   /// Ranks of a tensor-parallel group are neighbours.
   void add_tensor_parallel() {
     const int tp = maker_.deployment.tp;
     const double hidden = value(maker_.architecture.hidden);
     const int nodes = (tp + node_devices() - 1) / node_devices();
-    const CollectiveCost reduce = nodes == 1
-                                      ? engine_all_reduce_cost(maker_.calibration, maker_.framework, maker_.version, tp)
-                                      : collective_cost(maker_.calibration, "all_reduce", tp, nodes);
+    const CollectiveCost reduce =
+        nodes == 1 ? node_all_reduce() : collective_cost(maker_.calibration, "all_reduce", tp, nodes);
     add_collective("all_reduce", reduce, what_.all_reduces + (what_.embeds ? 1 : 0), &StepShape::rows, hidden);
     for (const NarrowReduce& narrow : maker_.narrow_reduces) {
       add_collective(narrow.name, reduce, narrow.count, &StepShape::rows, narrow.columns);

@@ -84,6 +84,9 @@ struct StepOperators {
   std::vector<std::string> notes;
   double layers = 0;
   double moe_layers = 0;
+  /// Layers by the kernels that no table holds. Norms (2), rotary with the cache's new entries, activation and residual
+  /// are in each; choosing experts and adding up what they give only where experts are.
+  [[nodiscard]] double launching_layers() const { return moe_layers + 5.0 / 7.0 * (layers - moe_layers); }
   double hidden = 0;
   double collectives = 0;  ///< of a step
   /// Rows up to which shared experts run in a stream of their own, beside the routed ones; 0: never.

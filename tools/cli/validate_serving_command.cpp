@@ -60,11 +60,9 @@ std::string find_machine(std::string system, const DataFolders& folders) {
 }
 
 Json law_json(const EngineService& law) {
-  return {{"kernel_factor", law.kernel_factor},
-          {"layer_s", law.layer_s},
-          {"step_s", law.step_s},
-          {"stall_share", law.stall_share},
-          {"prefill_factor", law.prefill_factor},
+  return {{"kernel_factor", law.kernel_factor}, {"layer_s", law.layer_s},
+          {"request_s", law.request_s},         {"step_s", law.step_s},
+          {"stall_share", law.stall_share},     {"prefill_factor", law.prefill_factor},
           {"first_token_s", law.first_token_s}};
 }
 
@@ -98,8 +96,8 @@ std::string report_text(const ServingValidationReport& report, const ServingVali
                       std::exp(report.ttft_high));
   text += "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs):\n";
   for (const DeploymentRanking& ranking : report.rankings) text += ranking_line(ranking);
-  text += "without releases of an engine that later ones replaced:\n";
-  for (const DeploymentRanking& ranking : report.rankings_not_replaced) text += ranking_line(ranking);
+  text += "of runs that are both of current releases, both of replaced ones, or both of one with a reported defect:\n";
+  for (const DeploymentRanking& ranking : report.rankings_comparable) text += ranking_line(ranking);
   for (const auto& [reason, rows] : report.not_judged) text += fmt::format("not judged: {} rows: {}\n", rows, reason);
   for (const std::string& note : report.notes) text += "note: " + note + "\n";
   return text;
@@ -134,7 +132,7 @@ int run(const ServingValidationOptions& options) {
     for (const auto& [engine, law] : report.laws) json["laws"][engine.empty() ? "all" : engine] = law_json(law);
     json["spread"] = {{"tpot", {report.tpot_low, report.tpot_high}}, {"ttft", {report.ttft_low, report.ttft_high}}};
     json["rankings"] = rankings_json(report.rankings);
-    json["rankings_not_replaced"] = rankings_json(report.rankings_not_replaced);
+    json["rankings_comparable"] = rankings_json(report.rankings_comparable);
     json["not_judged"] = Json::object();
     for (const auto& [reason, rows] : report.not_judged) json["not_judged"][reason] = rows;
     json["notes"] = report.notes;

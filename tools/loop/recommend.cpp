@@ -6,6 +6,7 @@
 #include <set>
 
 #include "models/core/error.h"
+#include "models/plan/cache_room.h"
 #include "models/plan/context_limit.h"
 #include "models/plan/deployment_rules.h"
 #include "models/plan/memory.h"
@@ -82,8 +83,8 @@ class Search {
     for (std::int64_t requests = 1; requests < missed;) {
       ++result_.examined;
       ServiceCandidate candidate;
-      const std::string problem = try_load(machine, {*model, drafts}, deployment, requests * deployment.dp,
-                                           kUsableMemory * capacity, candidate);
+      const std::string problem =
+          try_load(machine, {*model, drafts}, deployment, requests * deployment.dp, capacity, candidate);
       if (problem.empty()) {
         met = requests;
         result_.feasible.push_back(candidate);
@@ -132,9 +133,12 @@ class Search {
 
   /// @return what is wrong with so many requests in flight; empty: goals are met.
   [[nodiscard]] std::string try_load(const ServiceMachine& machine, const Steps& model, const Deployment& deployment,
-                                     std::int64_t concurrency, double memory_limit, ServiceCandidate& candidate) const {
-    const double memory = memory_of(deployment, concurrency);
-    if (memory > memory_limit) return "memory does not fit";
+                                     std::int64_t concurrency, double capacity, ServiceCandidate& candidate) const {
+    const EngineSpec& engine = model.stages.front().engine();
+    const MemoryBreakdown beside = memory_beside_cache(architecture_, deployment, ServedLoad().batched_tokens);
+    const double cache = cache_of(deployment, concurrency);
+    if (cache > cache_room(engine, capacity, kUsableMemory, beside)) return "memory does not fit";
+    const double memory = beside.total().value() + cache;
     candidate = predict(machine, model, deployment, concurrency, memory);
     const auto late = [&](const std::optional<double>& goal, double median, double high) {
       return goal && (goals_.sure ? high : median) > *goal;
@@ -148,18 +152,12 @@ class Search {
     return "";
   }
 
-  /// Weights and what a chunk of prompts takes, as `serve` keeps them free, beside the cache of whole requests.
-  [[nodiscard]] double memory_of(const Deployment& deployment, std::int64_t concurrency) const {
+  /// Of whole requests, in bytes of a rank.
+  [[nodiscard]] double cache_of(const Deployment& deployment, std::int64_t concurrency) const {
     Workload held;
     held.batch = concurrency;
     held.context = static_cast<std::int64_t>(goals_.prompt + goals_.output) - 1;
-    Workload chunk;
-    chunk.phase = Phase::prefill;
-    chunk.batch = deployment.dp;
-    chunk.prompt = ServedLoad().batched_tokens;
-    const MemoryBreakdown step = memory_per_rank(architecture_, deployment, chunk);
-    return (step.weights + step.activations + step.workspace).value() +
-           memory_per_rank(architecture_, deployment, held).kv_cache.value();
+    return memory_per_rank(architecture_, deployment, held).kv_cache.value();
   }
 
   [[nodiscard]] ServiceCandidate predict(const ServiceMachine& machine, const Steps& model,

@@ -12,6 +12,8 @@
 #include "hwprofiles/published_runs.h"
 #include "models/core/error.h"
 #include "models/core/statistics.h"
+#include "models/plan/cache_room.h"
+#include "sim/step/served_model.h"
 #include "sim/step/service_fit.h"
 
 namespace moecast {
@@ -37,7 +39,9 @@ class Machines {
     if (found == known_.end()) {
       std::unique_ptr<KernelCalibration> calibration;
       if (const std::string folder = request_.machine(system); !folder.empty()) {
-        calibration = std::make_unique<KernelCalibration>(read_kernel_calibration(folder, read_profile(folder).name));
+        const Profile profile = read_profile(folder);
+        calibration = std::make_unique<KernelCalibration>(read_kernel_calibration(folder, profile.name));
+        capacities_[system] = profile.find("memory_capacity")->value;
       }
       found = known_.emplace(system, std::move(calibration)).first;
     }
@@ -72,6 +76,14 @@ class Machines {
     load.waves = settings.waves;
     load.wait_steps = settings.wait_steps;
     load.acceptance = settings.acceptance;
+    // Where less is left than what engines leave to others, the run says that there was more.
+    const EngineSpec& spec = *engine(row.engine);
+    const double memory = capacities_.at(row.system);
+    const double room = cache_room(spec, memory, kUsableMemory, found.beside);
+    if (room > (1 - kUsableMemory) * memory) {
+      const double length = load.prompt + (spec.reserves_outputs ? load.output : load.output / 2);
+      load.admitted = sequences_in_cache(found.architecture, found.deployment, room, length);
+    }
     return service_terms(*found.model, load, found.drafts);
   }
   [[nodiscard]] const std::set<std::string>& notes() const { return notes_; }
@@ -80,12 +92,16 @@ class Machines {
   struct Steps {
     std::unique_ptr<StepModel> model;
     std::vector<DraftPass> drafts;
+    Architecture architecture;
+    Deployment deployment;
+    MemoryBreakdown beside;  ///< the cache
   };
 
   const Steps& steps(const ServingRow& row, const RunSettings& settings) {
     const std::string key =
-        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
-                    row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep, settings.draft_tokens, settings.expert_dtype);
+        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
+                    row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep, settings.draft_tokens, settings.expert_dtype,
+                    settings.kv_dtype, settings.all_reduce);
     auto found = steps_.find(key);
     if (found == steps_.end()) {
       Architecture architecture = *model(row.model);
@@ -101,13 +117,18 @@ class Machines {
       deployment.moe_tp = row.moe_tp;
       deployment.backend = row.engine;
       deployment.draft_tokens = settings.draft_tokens;
+      if (!settings.kv_dtype.empty()) deployment.kv_dtype = parse_dtype(settings.kv_dtype);
+      EngineSpec spec = *engine(row.engine);
+      if (!settings.all_reduce.empty()) spec.all_reduce_framework = settings.all_reduce;
       const KernelCalibration& calibration = *kernels(row.system);
-      StepOperators operators = make_step_operators(architecture, deployment, *engine(row.engine), calibration);
+      StepOperators operators = make_step_operators(architecture, deployment, spec, calibration);
       for (const std::string& note : operators.notes) notes_.insert(row.system + ": " + note);
       Steps made;
-      made.model =
-          std::make_unique<StepModel>(std::move(operators), *engine(row.engine), deployment, calibration.device);
-      made.drafts = make_draft_passes(architecture, deployment, *engine(row.engine), calibration);
+      made.model = std::make_unique<StepModel>(std::move(operators), spec, deployment, calibration.device);
+      made.drafts = make_draft_passes(architecture, deployment, spec, calibration);
+      made.beside = memory_beside_cache(architecture, deployment, ServedLoad().batched_tokens);
+      made.architecture = architecture;
+      made.deployment = deployment;
       found = steps_.emplace(key, std::move(made)).first;
     }
     return found->second;
@@ -124,6 +145,7 @@ class Machines {
 
   const ServingValidation& request_;
   std::map<std::string, std::unique_ptr<KernelCalibration>> known_;
+  std::map<std::string, double> capacities_;  ///< bytes
   std::map<std::string, std::optional<Architecture>> models_;
   std::map<std::string, std::unique_ptr<EngineSpec>> engines_;
   std::map<std::string, Steps> steps_;
@@ -147,6 +169,12 @@ std::string load_of(const ServingRow& row) { return fmt::format("{} {} {}", row.
 std::string deployment_of(const ServingRow& row, const RunSettings& settings) {
   return fmt::format("{} {} {} {} tp{} dp{} moe_tp{} ep{} drafts{}", row.system, row.engine, row.gemm_dtype,
                      row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep, settings.draft_tokens);
+}
+
+/// Runs of one kind differ by what was deployed, not by what was mended meanwhile.
+std::string release_of(const RunSettings& settings) {
+  if (settings.defective) return "reported defects";
+  return settings.superseded ? "replaced releases" : "other releases";
 }
 
 std::string group_of(const ServingRow& row, const std::string& leave_out) {
@@ -180,7 +208,7 @@ std::vector<Judged> usable_rows(const ServingValidation& request, const ServingT
           ++report.unknown_runs;
         }
         Judged judged{row, {}, settings_of(known, row), !row.twin_differs && !is_host_bound(row)};
-        judged.teaches = !judged.settings.superseded && !is_host_bound(row);
+        judged.teaches = !judged.settings.superseded && !judged.settings.defective && !is_host_bound(row);
         judged.measured.terms = machines.terms(row, judged.settings);
         judged.measured.engine = row.engine;
         judged.measured.ttft_s = row.ttft_s;
@@ -244,7 +272,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   if (rows.empty()) throw InputError(request.table, "holds no row that can be judged");
   const std::vector<EngineService> laws = laws_of(request, rows, machines, report);
   Strata strata;
-  std::vector<RankedService> services, not_replaced;
+  std::vector<RankedService> services, comparable;
   std::array<std::vector<double>, 2> ratios;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const ServingRow& row = rows[i].row;
@@ -263,14 +291,15 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
       strata.add(what + " model " + architecture_of(row), outcome);
       strata.add(what + " system " + row.system, outcome);
       strata.add(what + " engine " + row.engine, outcome);
-      strata.add(what + (rows[i].settings.superseded ? " replaced releases" : " other releases"), outcome);
+      strata.add(fmt::format("{} {}", what, release_of(rows[i].settings)), outcome);
       if (rows[i].settings.draft_tokens > 0) strata.add(what + " guessed tokens", outcome);
     };
     if (rows[i].clean) {
       add("tpot", tpot);
       services.push_back({architecture_of(row), load_of(row), deployment_of(row, rows[i].settings), tpot.predicted_s,
                           tpot.measured_s});
-      if (!rows[i].settings.superseded) not_replaced.push_back(services.back());
+      comparable.push_back(services.back());
+      comparable.back().load = fmt::format("{} {}", load_of(row), release_of(rows[i].settings));
       ratios[0].push_back(std::log(row.tpot_s / tpot.predicted_s));
     }
     const bool saturated = prefill_share(terms, row.tpot_s) >= kMostPrefillShare || row.ttft_s >= kSaturatedSeconds;
@@ -295,7 +324,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   spread(ratios[0], report.tpot_low, report.tpot_high);
   spread(ratios[1], report.ttft_low, report.ttft_high);
   report.rankings = rank_deployments(services);
-  report.rankings_not_replaced = rank_deployments(not_replaced);
+  report.rankings_comparable = rank_deployments(comparable);
   report.strata = strata.summaries(kOrder);
   report.notes.assign(machines.notes().begin(), machines.notes().end());
   if (report.unknown_runs > 0) {

@@ -28,10 +28,12 @@ struct ServingValidation {
 };
 
 struct ServingValidationReport {
-  /// "tpot", "ttft", then each by model, system, engine, releases (replaced, other) and guesses; "tpot every row".
+  /// "tpot", "ttft", then each by model, system, engine, releases (replaced, defects, other) and guesses; "tpot every
+  /// row".
   std::vector<Stratum> strata;
   std::vector<DeploymentRanking> rankings;  ///< by TPOT, of the clean rows
-  std::vector<DeploymentRanking> rankings_not_replaced;  ///< without releases of an engine that later ones replaced
+  /// The same, of runs that are both of current releases, both of replaced ones, or both of one with a reported defect.
+  std::vector<DeploymentRanking> rankings_comparable;
   std::map<std::string, std::int64_t> not_judged;
   std::int64_t read = 0;
   std::int64_t unknown_runs = 0;              ///< rows of no benchmark whose settings are known

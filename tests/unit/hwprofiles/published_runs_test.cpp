@@ -85,6 +85,22 @@ TEST(PublishedRuns, AKernelThatNobodyMeasuredHasTheNearestOne) {
   EXPECT_EQ(settings_of(known, deepseek).expert_dtype, "") << "DeepGEMM: the checkpoint's format";
 }
 
+TEST(PublishedRuns, ScriptsSayTheFormatOfTheCacheAndTheAllReduce) {
+  const std::vector<PublishedRuns> known = PublishedRuns::read_all(kFolder);
+  ServingRow llama = row("vllm", "meta-llama/Llama-3.1-70B", "h200_sxm", 16);
+  EXPECT_EQ(settings_of(known, llama).kv_dtype, "fp8");
+  EXPECT_EQ(settings_of(known, llama).all_reduce, "");
+  llama.system = "b200_sxm";
+  EXPECT_EQ(settings_of(known, llama).all_reduce, "trtllm") << "FlashInfer's, fused with the norm";
+  const ServingRow hopper = row("sglang", "deepseek-ai/DeepSeek-R1", "h200_sxm", 16);
+  EXPECT_EQ(settings_of(known, hopper).kv_dtype, "");
+  ServingRow blackwell = row("sglang", "deepseek-ai/DeepSeek-R1", "b300_sxm", 16);
+  EXPECT_EQ(settings_of(known, blackwell).kv_dtype, "fp8");
+  EXPECT_FALSE(settings_of(known, blackwell).defective);
+  blackwell.version = "0.5.10.post1";
+  EXPECT_TRUE(settings_of(known, blackwell).defective);
+}
+
 TEST(PublishedRuns, OthersAreAsSuchBenchmarksAre) {
   const std::vector<PublishedRuns> known = PublishedRuns::read_all(kFolder);
   const RunSettings other = settings_of(known, row("trtllm", "Qwen/Qwen3-235B-A22B-FP8", "h100_sxm", 16));
@@ -110,6 +126,7 @@ TEST(PublishedRuns, BrokenFilesAreRefused) {
   EXPECT_THAT(why(R"({"engine": "trtllm"})"), ::testing::HasSubstr("source"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "draft_tokens": 3})"), ::testing::HasSubstr("acceptance"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "expert_kernels": "fp7"})"), ::testing::HasSubstr("fp7"));
+  EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "kv_dtype": "fp7"})"), ::testing::HasSubstr("fp7"));
   EXPECT_THAT(why(R"({"engine": "trtllm", "source": "s", "lengths": {}})"), ::testing::HasSubstr("lengths"));
   EXPECT_THROW(PublishedRuns::parse(
                    R"({"schema_version": 1, "name": "x", "source": "y", "range": {"least": 1, "most": 1, "source": "s"},

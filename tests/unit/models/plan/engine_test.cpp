@@ -41,6 +41,27 @@ TEST(Engine, SaysWhetherItComputesScalesOfActivations) {
   EXPECT_THROW(parse_engine_text(text, "engine.json"), InputError);
 }
 
+TEST(Engine, SaysWhoIsAdmittedAndWhetherPromptsShareSteps) {
+  const EngineSpec trtllm = read_engine(kFolder, "trtllm");
+  EXPECT_TRUE(trtllm.reserves_outputs);
+  EXPECT_TRUE(trtllm.caches_free_memory);
+  EXPECT_TRUE(trtllm.mixes_prompts);
+  EXPECT_FALSE(read_engine(kFolder, "vllm").reserves_outputs);
+  EXPECT_FALSE(read_engine(kFolder, "vllm").caches_free_memory);
+  EXPECT_FALSE(read_engine(kFolder, "sglang").mixes_prompts);
+  std::string text = read_text_file(kFolder + "/trtllm.json");
+  text.replace(text.find("\"free_memory\""), 13, "\"all_memory\"");
+  EXPECT_THROW(parse_engine_text(text, "engine.json"), InputError);
+}
+
+TEST(Engine, SaysWhoseAllReduceRuns) {
+  std::string text = read_text_file(kFolder + "/vllm.json");
+  EXPECT_EQ(parse_engine_text(text, "engine.json").all_reduce_framework, "");
+  const std::string before = "\"tensor_parallel\"";
+  text.insert(text.find(before), R"("all_reduce": {"framework": "trtllm", "source": "fused with the norm"}, )");
+  EXPECT_EQ(parse_engine_text(text, "engine.json").all_reduce_framework, "trtllm");
+}
+
 TEST(Engine, BrokenFilesAreRefusedWithTheirPointer) {
   const std::string good = read_text_file(kFolder + "/vllm.json");
   const auto why = [](std::string text, const std::string& from, const std::string& to) {

@@ -78,6 +78,33 @@ TEST(ServiceModel, ASecondPromptInTheStepIsCheaper) {
   EXPECT_LT(service_times(terms, kLaw).tpot_s, 0.9 * dear);
 }
 
+TEST(ServiceModel, WeightsThatAStepReadsAnywayStallNobody) {
+  ServiceTerms terms = terms_of(11);
+  const ServiceTimes apart = service_times(terms, kLaw);
+  terms.shared_s = 0.040;
+  const ServiceTimes times = service_times(terms, kLaw);
+  const double prompts_a_second = 10 / (times.ttft_s + 99 * times.tpot_s);
+  EXPECT_NEAR(times.tpot_s, kStep + prompts_a_second * times.tpot_s * 0.060, 1e-9);
+  EXPECT_LT(times.tpot_s, apart.tpot_s);
+}
+
+TEST(ServiceModel, ARequestCostsTheHost) {
+  EngineService law = kLaw;
+  law.request_s = 1e-4;
+  EXPECT_NEAR(service_times(terms_of(1), law).tpot_s, kStep + 1e-4, 1e-12);
+  EXPECT_GT(service_times(terms_of(41), law).tpot_s, service_times(terms_of(41), kLaw).tpot_s + 30 * 1e-4);
+}
+
+TEST(ServiceModel, WhomTheCacheHasNoRoomForWaits_LittlesLaw) {
+  ServiceTerms terms = terms_of(10);
+  const ServiceTimes served = service_times(terms, kLaw);
+  terms.queued = 30;
+  const ServiceTimes queued = service_times(terms, kLaw);
+  EXPECT_EQ(queued.tpot_s, served.tpot_s) << "who waits takes nothing of the others";
+  const double cycle = served.ttft_s + 99 * served.tpot_s;
+  EXPECT_NEAR((queued.ttft_s + 99 * queued.tpot_s) / 40, cycle / 10, 1e-9) << "as many requests a second";
+}
+
 TEST(ServiceModel, PromptsTakeTheirTimeHoweverShortOutputsAre) {
   for (const double requests : {8.0, 64.0, 512.0}) {
     for (const double output : {1.0, 2.0, 8.0, 64.0}) {
@@ -142,7 +169,7 @@ TEST(ServiceModel, IsTheSimulationWhereClientsAreOutOfStep) {
 }
 
 TEST(ServiceFit, FindsTheLawThatMadeTheRows) {
-  const EngineService law{0.9, 4e-5, 4e-4, 1.1, 1.05, 0.18};
+  const EngineService law{0.9, 4e-5, 4e-4, 1.1, 1.05, 0.18, 2e-5};
   std::vector<MeasuredService> rows;
   for (int i = 0; i < 300; ++i) {
     MeasuredService row;

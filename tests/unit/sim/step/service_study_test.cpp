@@ -137,9 +137,9 @@ TEST(ServiceStepTimes, InterpolateTheStepModel) {
 
 TEST(ServiceStepTimes, TheLawOfServicesAddsDecodesAndPrompts) {
   EngineSpec engine;
-  engine.service = {0.9, 2e-5, 5e-4, 0.8, 1.1, 0};
+  engine.service = {0.9, 2e-5, 5e-4, 0.8, 1.1, 0, 3e-6};
   StepOperators operators;
-  operators.layers = 10;
+  operators.layers = operators.moe_layers = 10;
   operators.operators.push_back(
       {"made up", "made up", StepGroup::gemm, 10, [](const StepShape& s) { return 1e-6 * s.rows; }});
   Deployment deployment;
@@ -148,11 +148,37 @@ TEST(ServiceStepTimes, TheLawOfServicesAddsDecodesAndPrompts) {
                                StepLaw::service);
   const double fixed = 10 * 2e-5 + 5e-4;
   // Eight sequences on two ranks: four rows of 10 us.
-  EXPECT_NEAR(times.seconds({8, 100, 0, 0, 0, 0, false}, IntervalEnd::middle), fixed + 0.9 * 4e-5, 1e-9);
+  EXPECT_NEAR(times.seconds({8, 100, 0, 0, 0, 0, false}, IntervalEnd::middle), fixed + 0.9 * 4e-5 + 4 * 3e-6, 1e-9);
   // A prompt of 1024 tokens on one of them: the other waits.
   EXPECT_NEAR(times.seconds({0, 0, 1024, 1, 0, 1024, false}, IntervalEnd::middle), fixed + 1.1 * 1.024e-2, 1e-5);
   EXPECT_NEAR(times.seconds({8, 100, 1024, 1, 0, 1024, false}, IntervalEnd::middle),
-              fixed + 0.9 * 4e-5 + 0.8 * 1.024e-2, 1e-5);
+              fixed + 0.9 * 4e-5 + 4 * 3e-6 + 0.8 * 1.024e-2, 1e-5);
+}
+
+TEST(ServiceStepTimes, AStepThatGeneratesReadsTheWeightsOfItsPromptsOnce) {
+  EngineSpec engine;
+  engine.service = {1, 0, 0, 1, 1, 0};
+  StepOperators operators;
+  operators.layers = 1;
+  operators.operators.push_back(
+      {"made up", "made up", StepGroup::gemm, 1, [](const StepShape& s) { return 4e-3 + 1e-6 * s.rows; }});
+  const auto seconds = [&](bool mixes, const ServiceStep& step) {
+    engine.mixes_prompts = mixes;
+    return ServiceStepTimes(std::make_shared<const StepModel>(operators, engine, Deployment{}, DeviceLimits{}), false,
+                            StepLaw::service)
+        .seconds(step, IntervalEnd::middle);
+  };
+  const ServiceStep mixed{8, 100, 1024, 1, 0, 1024, false};
+  EXPECT_NEAR(seconds(true, mixed), 4e-3 + 1.032e-3, 1e-5);
+  EXPECT_NEAR(seconds(false, mixed), 8e-3 + 1.032e-3, 1e-5);
+  EXPECT_NEAR(seconds(true, {0, 0, 1024, 1, 0, 1024, false}), 4e-3 + 1.024e-3, 1e-5);
+}
+
+TEST(StepOperators, ALayerWithoutExpertsLaunchesFewerSmallKernels) {
+  StepOperators operators;
+  operators.layers = 24;
+  operators.moe_layers = 10;
+  EXPECT_NEAR(operators.launching_layers(), 10 + 14 * 5.0 / 7, 1e-12);
 }
 
 class RecordedRequests : public testing::Test {
