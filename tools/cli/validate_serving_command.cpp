@@ -91,9 +91,11 @@ std::string report_text(const ServingValidationReport& report, const ServingVali
   for (const auto& [engine, law] : report.laws) {
     text += fmt::format("  {:<8} {}\n", engine.empty() ? "all" : engine, dump_json_line(law_json(law)));
   }
-  text += fmt::format("90 % of rows lie within x{:.2f} below and x{:.2f} above (tpot), x{:.2f} and x{:.2f} (ttft)\n",
-                      std::exp(report.tpot_low), std::exp(report.tpot_high), std::exp(report.ttft_low),
-                      std::exp(report.ttft_high));
+  text += "90 % of rows lie within (measured over predicted, below and above):\n";
+  for (const auto& [engine, spread] : report.spreads) {
+    text += fmt::format("  {:<8} tpot x{:.2f}, x{:.2f}, ttft x{:.2f}, x{:.2f}\n", engine, std::exp(-spread.tpot[0]),
+                        std::exp(spread.tpot[1]), std::exp(-spread.ttft[0]), std::exp(spread.ttft[1]));
+  }
   text += "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs):\n";
   for (const DeploymentRanking& ranking : report.rankings) text += ranking_line(ranking);
   text += "of runs that are both of current releases, both of replaced ones, or both of one with a reported defect:\n";
@@ -130,7 +132,10 @@ int run(const ServingValidationOptions& options) {
     json["passed"] = nullptr;
     json["laws"] = Json::object();
     for (const auto& [engine, law] : report.laws) json["laws"][engine.empty() ? "all" : engine] = law_json(law);
-    json["spread"] = {{"tpot", {report.tpot_low, report.tpot_high}}, {"ttft", {report.ttft_low, report.ttft_high}}};
+    json["spread"] = Json::object();
+    for (const auto& [engine, spread] : report.spreads) {
+      json["spread"][engine] = {{"tpot", spread.tpot}, {"ttft", spread.ttft}};
+    }
     json["rankings"] = rankings_json(report.rankings);
     json["rankings_comparable"] = rankings_json(report.rankings_comparable);
     json["not_judged"] = Json::object();

@@ -116,7 +116,7 @@ class Search {
           "many prompts a step: clients are taken to be out of step, as with lengths that vary; beside moecast serve "
           "--range-ratio 0.2 tokens/s lie within 15 %, and where outputs are 256 and longer TPOT within 20 %, with a "
           "TTFT "
-          "up to half too short; equal requests fall in step and stall each other less");
+          "up to half too short; equal requests fall in step, which a mean does not know");
     }
     result_.notes.assign(notes_.begin(), notes_.end());
     return std::move(result_);

@@ -260,6 +260,11 @@ std::vector<EngineService> laws_of(const ServingValidation& request, const std::
   return laws;
 }
 
+std::array<double, 2> spread_of(const std::vector<double>& logarithms) {
+  if (logarithms.empty()) return {};
+  return {std::max(0.0, -quantile(logarithms, 0.05)), std::max(0.0, quantile(logarithms, 0.95))};
+}
+
 }  // namespace
 
 ServingValidationReport validate_serving(const ServingValidation& request) {
@@ -273,7 +278,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   const std::vector<EngineService> laws = laws_of(request, rows, machines, report);
   Strata strata;
   std::vector<RankedService> services, comparable;
-  std::array<std::vector<double>, 2> ratios;
+  std::map<std::string, std::array<std::vector<double>, 2>> ratios;  // by engine: tpot, ttft
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const ServingRow& row = rows[i].row;
     const ServiceTerms& terms = rows[i].measured.terms;
@@ -300,7 +305,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
                           tpot.measured_s});
       comparable.push_back(services.back());
       comparable.back().load = fmt::format("{} {}", load_of(row), release_of(rows[i].settings));
-      ratios[0].push_back(std::log(row.tpot_s / tpot.predicted_s));
+      ratios[row.engine][0].push_back(std::log(row.tpot_s / tpot.predicted_s));
     }
     const bool saturated = prefill_share(terms, row.tpot_s) >= kMostPrefillShare || row.ttft_s >= kSaturatedSeconds;
     if (saturated) {
@@ -314,15 +319,9 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
     ttft.measured_s = row.ttft_s;
     ttft.roofline_s = terms.prefill_s;
     add("ttft", ttft);
-    ratios[1].push_back(std::log(row.ttft_s / ttft.predicted_s));
+    ratios[row.engine][1].push_back(std::log(row.ttft_s / ttft.predicted_s));
   }
-  const auto spread = [](const std::vector<double>& values, double& low, double& high) {
-    if (values.empty()) return;
-    low = std::max(0.0, -quantile(values, 0.05));
-    high = std::max(0.0, quantile(values, 0.95));
-  };
-  spread(ratios[0], report.tpot_low, report.tpot_high);
-  spread(ratios[1], report.ttft_low, report.ttft_high);
+  for (const auto& [engine, values] : ratios) report.spreads[engine] = {spread_of(values[0]), spread_of(values[1])};
   report.rankings = rank_deployments(services);
   report.rankings_comparable = rank_deployments(comparable);
   report.strata = strata.summaries(kOrder);

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <functional>
 #include <map>
 #include <optional>
@@ -27,6 +28,11 @@ struct ServingValidation {
   std::function<void(double done)> progress;
 };
 
+/// ln(measured / predicted) of 90 % of the judged rows: how far below (positive) and above.
+struct ServiceSpread {
+  std::array<double, 2> tpot{}, ttft{};
+};
+
 struct ServingValidationReport {
   /// "tpot", "ttft", then each by model, system, engine, releases (replaced, defects, other) and guesses; "tpot every
   /// row".
@@ -36,10 +42,9 @@ struct ServingValidationReport {
   std::vector<DeploymentRanking> rankings_comparable;
   std::map<std::string, std::int64_t> not_judged;
   std::int64_t read = 0;
-  std::int64_t unknown_runs = 0;              ///< rows of no benchmark whose settings are known
-  std::map<std::string, EngineService> laws;  ///< with `fit`
-  /// ln(measured / predicted) of 90 % of the judged rows: below and above.
-  double tpot_low = 0, tpot_high = 0, ttft_low = 0, ttft_high = 0;
+  std::int64_t unknown_runs = 0;                 ///< rows of no benchmark whose settings are known
+  std::map<std::string, EngineService> laws;     ///< with `fit`
+  std::map<std::string, ServiceSpread> spreads;  ///< by engine
   std::vector<std::string> notes;
 };
 
