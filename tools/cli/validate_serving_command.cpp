@@ -93,8 +93,9 @@ std::string report_text(const ServingValidationReport& report, const ServingVali
   }
   text += "90 % of rows lie within (measured over predicted, below and above):\n";
   for (const auto& [engine, spread] : report.spreads) {
-    text += fmt::format("  {:<8} tpot x{:.2f}, x{:.2f}, ttft x{:.2f}, x{:.2f}\n", engine, std::exp(-spread.tpot[0]),
-                        std::exp(spread.tpot[1]), std::exp(-spread.ttft[0]), std::exp(spread.ttft[1]));
+    text += fmt::format("  {:<8} tpot x{:.2f}, x{:.2f}, ttft x{:.2f}, x{:.2f}\n", engine.empty() ? "all" : engine,
+                        std::exp(-spread.tpot[0]), std::exp(spread.tpot[1]), std::exp(-spread.ttft[0]),
+                        std::exp(spread.ttft[1]));
   }
   text += "deployments of a model under the same load, put in order by TPOT (Kendall's tau, pairs):\n";
   for (const DeploymentRanking& ranking : report.rankings) text += ranking_line(ranking);
@@ -134,7 +135,7 @@ int run(const ServingValidationOptions& options) {
     for (const auto& [engine, law] : report.laws) json["laws"][engine.empty() ? "all" : engine] = law_json(law);
     json["spread"] = Json::object();
     for (const auto& [engine, spread] : report.spreads) {
-      json["spread"][engine] = {{"tpot", spread.tpot}, {"ttft", spread.ttft}};
+      json["spread"][engine.empty() ? "all" : engine] = {{"tpot", spread.tpot}, {"ttft", spread.ttft}};
     }
     json["rankings"] = rankings_json(report.rankings);
     json["rankings_comparable"] = rankings_json(report.rankings_comparable);

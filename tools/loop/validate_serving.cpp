@@ -279,6 +279,7 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
   Strata strata;
   std::vector<RankedService> services, comparable;
   std::map<std::string, std::array<std::vector<double>, 2>> ratios;  // by engine: tpot, ttft
+  std::map<std::string, std::set<std::string>> served_models;        // by engine, of clean rows
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const ServingRow& row = rows[i].row;
     const ServiceTerms& terms = rows[i].measured.terms;
@@ -305,7 +306,10 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
                           tpot.measured_s});
       comparable.push_back(services.back());
       comparable.back().load = fmt::format("{} {}", load_of(row), release_of(rows[i].settings));
-      ratios[row.engine][0].push_back(std::log(row.tpot_s / tpot.predicted_s));
+      served_models[row.engine].insert(architecture_of(row));
+      for (const std::string& of : {row.engine, std::string()}) {
+        ratios[of][0].push_back(std::log(row.tpot_s / tpot.predicted_s));
+      }
     }
     const bool saturated = prefill_share(terms, row.tpot_s) >= kMostPrefillShare || row.ttft_s >= kSaturatedSeconds;
     if (saturated) {
@@ -319,9 +323,15 @@ ServingValidationReport validate_serving(const ServingValidation& request) {
     ttft.measured_s = row.ttft_s;
     ttft.roofline_s = terms.prefill_s;
     add("ttft", ttft);
-    ratios[row.engine][1].push_back(std::log(row.ttft_s / ttft.predicted_s));
+    for (const std::string& of : {row.engine, std::string()}) {
+      ratios[of][1].push_back(std::log(row.ttft_s / ttft.predicted_s));
+    }
   }
-  for (const auto& [engine, values] : ratios) report.spreads[engine] = {spread_of(values[0]), spread_of(values[1])};
+  for (const auto& [engine, values] : ratios) {
+    if (engine.empty() || served_models[engine].size() > 1) {
+      report.spreads[engine] = {spread_of(values[0]), spread_of(values[1])};
+    }
+  }
   report.rankings = rank_deployments(services);
   report.rankings_comparable = rank_deployments(comparable);
   report.strata = strata.summaries(kOrder);

@@ -44,7 +44,8 @@ struct ServingValidationReport {
   std::int64_t read = 0;
   std::int64_t unknown_runs = 0;                 ///< rows of no benchmark whose settings are known
   std::map<std::string, EngineService> laws;     ///< with `fit`
-  std::map<std::string, ServiceSpread> spreads;  ///< by engine
+  /// By engine, where it served several models: of one alone nobody knows what another is like. "": of all.
+  std::map<std::string, ServiceSpread> spreads;
   std::vector<std::string> notes;
 };
 
