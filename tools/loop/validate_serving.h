@@ -42,8 +42,8 @@ struct ServingValidationReport {
   std::vector<DeploymentRanking> rankings_comparable;
   std::map<std::string, std::int64_t> not_judged;
   std::int64_t read = 0;
-  std::int64_t unknown_runs = 0;                 ///< rows of no benchmark whose settings are known
-  std::map<std::string, EngineService> laws;     ///< with `fit`
+  std::int64_t unknown_runs = 0;              ///< rows of no benchmark whose settings are known
+  std::map<std::string, EngineService> laws;  ///< with `fit`
   /// By engine, where it served several models: of one alone nobody knows what another is like. "": of all.
   std::map<std::string, ServiceSpread> spreads;
   std::vector<std::string> notes;
