@@ -36,7 +36,7 @@ void add_deployment_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--max-sequences", options.sequences, "COUNT", "sequences in a rank's batch (default 1024)");
   add_text_option(command, "--kv-block", options.block, "TOKENS", "of a block of the cache (default 16)");
   add_text_option(command, "--memory-ratio", options.memory_ratio, "RATIO",
-                  "of the GPU's memory that the engine uses (default 0.9)");
+                  "that the engine uses of the GPU's memory (trtllm: of what weights leave free; default 0.9)");
   add_text_option(command, "--front-end", options.front, "TIME",
                   "of a request outside of steps before its first token (default: as measured services)");
   add_text_option(command, "--step-law", options.step_law, "LAW",

@@ -43,6 +43,21 @@ TEST(ServiceReplicas, APromptWaitsForOthersButNotForEver) {
   EXPECT_EQ(step().prompts, 0);
 }
 
+TEST(ServiceInstance, WhoReservesOutputsIsNeverThrownOut) {
+  // Ten blocks of 16: two prompts of 32 fit at once, one whole request of 96.
+  std::vector<ServiceRequest> requests(8, {0, 32, 64});
+  const auto served = [&](bool reserves) {
+    ServiceSetup setup;
+    setup.limits.kv_blocks = 10;
+    setup.limits.reserves_outputs = reserves;
+    return simulate_service(requests, setup, [](const ServiceStep&) { return 0.01; });
+  };
+  EXPECT_EQ(served(true).counts.preemptions, 0);
+  EXPECT_EQ(served(true).counts.most_running, 1);
+  EXPECT_GT(served(false).counts.preemptions, 0);
+  EXPECT_GT(served(false).counts.most_running, 1);
+}
+
 TEST(ServiceReplicas, WaitingCostsFirstTokensAndSparesTheOthers) {
   // A prompt takes as long on one replica as on all.
   const auto seconds = [](const ServiceStep& step) { return 0.01 + (step.prompts > 0 ? 0.05 : 0.0); };
