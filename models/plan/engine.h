@@ -51,6 +51,9 @@ struct EnginePipeline {
 /// How context-parallel ranks come to the keys and values of each other's tokens of a prompt.
 enum class ContextExchange { all_gather, ring };
 
+/// Tokens of a step and rank, decodes and chunks of prompts together, that engines take unless told otherwise.
+inline constexpr int kUsualBatchedTokens = 8192;
+
 /// models/plan/engines/<name>.json: what an engine issues, and what its host costs.
 struct EngineSpec {
   std::string name;

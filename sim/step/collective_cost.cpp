@@ -67,7 +67,8 @@ CollectiveCost collective_cost(const KernelCalibration& calibration, std::string
 }
 
 bool has_all_reduce(const KernelCalibration& calibration, std::string_view framework, int ranks) {
-  return own_all_reduce(calibration, framework, "", ranks) != nullptr;
+  const ReadyKernel kernel = own_all_reduce(calibration, framework, "", ranks);
+  return kernel && kernel->model.key.framework == framework;
 }
 
 CollectiveCost engine_all_reduce_cost(const KernelCalibration& calibration, std::string_view framework,

@@ -18,11 +18,11 @@ namespace moecast {
 
 /// What an instance is to serve.
 struct ServedLoad {
-  std::int64_t batched_tokens = 8192;   ///< of a step and rank
-  std::int64_t sequences = 1024;        ///< in the batch of a rank
-  std::int64_t longest = 2048;          ///< tokens of the longest request, prompt and output
-  double memory_ratio = kUsableMemory;  ///< of the device's memory that the engine may use
-  ExpertLoad experts;                   ///< popularity of experts
+  std::int64_t batched_tokens = kUsualBatchedTokens;  ///< of a step and rank
+  std::int64_t sequences = 1024;                      ///< in the batch of a rank
+  std::int64_t longest = 2048;                        ///< tokens of the longest request, prompt and output
+  double memory_ratio = kUsableMemory;                ///< of the device's memory that the engine may use
+  ExpertLoad experts;                                 ///< popularity of experts
   StepLaw law = StepLaw::service;
   std::optional<double> acceptance{};  ///< with Deployment::draft_tokens: of guesses, 0 to 1
   std::uint64_t seed = 1;              ///< of which guesses are right

@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "models/plan/engine.h"
+
 namespace moecast {
 
 /// What a client asks of a service.
@@ -43,11 +45,11 @@ struct ServiceGuesses {
 
 /// What an instance may hold and do at once.
 struct ServiceLimits {
-  std::int64_t batched_tokens = 8192;       ///< of a step: decode tokens and chunks of prompts
-  std::int64_t chunk_tokens = 8192;         ///< of one prompt in a step
-  std::int64_t sequences = 256;             ///< in the batch
-  std::optional<std::int64_t> kv_blocks{};  ///< of the cache; nullopt = more than is ever needed
-  bool reserves_outputs = false;            ///< a request takes blocks for all that it may generate when it is admitted
+  std::int64_t batched_tokens = kUsualBatchedTokens;  ///< of a step: decode tokens and chunks of prompts
+  std::int64_t chunk_tokens = kUsualBatchedTokens;    ///< of one prompt in a step
+  std::int64_t sequences = 256;                       ///< in the batch
+  std::optional<std::int64_t> kv_blocks{};            ///< of the cache; nullopt = more than is ever needed
+  bool reserves_outputs = false;  ///< a request takes blocks for all that it may generate when it is admitted
   std::int64_t block_tokens = 16;
   std::int64_t state_blocks = 0;  ///< of a sequence, whatever its length: constant states
   ServiceGuesses guesses{};

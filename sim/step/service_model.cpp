@@ -12,8 +12,8 @@
 namespace moecast {
 namespace {
 
-constexpr double kUsualChunk = 8192;  ///< tokens of prompts in a step
-constexpr double kLeastPart = 0.05;   ///< of a second prompt beside the first, that says what it takes
+constexpr double kUsualChunk = kUsualBatchedTokens;  ///< tokens of prompts in a step
+constexpr double kLeastPart = 0.05;                  ///< of a second prompt beside the first, that says what it takes
 /// Host part of a first token: of a model without experts, over that of one with experts. It does not grow with layers:
 /// at few requests DeepSeek's 61 take 0.12 to 0.25 s beyond the kernels, Qwen3-235B's 94 take 0.11 to 0.20 s.
 constexpr double kDenseShare = 0.25;
@@ -46,14 +46,14 @@ StepShape chunk_shape(const ServiceLoad& load, const Deployment& d, int replicas
   return prefill;
 }
 
-/// A step that generates, and computes that chunk too.
-StepShape mixed_shape(const StepShape& decode, const StepShape& chunk) {
+/// A step that generates, and computes that chunk on so many replicas too.
+StepShape mixed_shape(const StepShape& decode, const StepShape& chunk, int replicas) {
   StepShape mixed = decode;
   mixed.context = chunk.context;
   mixed.prompts = chunk.prompts;
   mixed.prefix = chunk.prefix;
   mixed.rows += chunk.rows;
-  mixed.expert_rows += chunk.rows;
+  mixed.expert_rows += chunk.rows * replicas;
   return mixed;
 }
 
@@ -133,20 +133,42 @@ std::array<FewerDecodes, 2> fewer_decodes(const ServiceTerms& terms, const Decod
   return fewer;
 }
 
-/// What a second prompt of every replica in the same step takes, of the first: weights are read once. As much of it as
+/// What further prompts of every replica in the same step take, of the first: weights are read once. Up to as many as
 /// the step takes.
 template <class Seconds>
-double further_prompt(const ServiceLoad& load, const Deployment& d, const Seconds& seconds) {
-  const double part = std::min(1.0, kUsualChunk / load.prompt - 1);
-  if (part < kLeastPart) return 1;
-  const StepShape one = chunk_shape(load, d, d.dp, load.prompt, 0);
-  StepShape more = one;
-  more.prompts *= 1 + part;
-  more.context *= 1 + part;
-  more.rows *= 1 + part;
-  more.expert_rows += part * one.rows * d.dp;
-  const double alone = seconds(one);
-  return (seconds(more) - alone) / (part * alone);
+void add_further_prompts(const ServiceLoad& load, const Deployment& d, const Seconds& seconds,
+                         PromptsTogether& prompts) {
+  const double most = kUsualChunk / load.prompt;
+  const double second = std::min(1.0, most - 1);
+  if (second < kLeastPart) return;
+  const auto together = [&](double more) {
+    StepShape shape = chunk_shape(load, d, d.dp, load.prompt, 0);
+    const double rows = shape.rows;
+    shape.prompts *= 1 + more;
+    shape.context *= 1 + more;
+    shape.rows *= 1 + more;
+    shape.expert_rows += more * rows * d.dp;
+    return seconds(shape);
+  };
+  const double alone = together(0);
+  const double two = together(second);
+  prompts.further = std::max(0.0, (two - alone) / (second * alone));
+  prompts.later = most > 2 ? std::max(0.0, (together(most - 1) - two) / ((most - 2) * alone)) : prompts.further;
+}
+
+/// What prompts need not wait for where the step reads the weights anyhow.
+template <class Seconds>
+void add_shared(ServiceTerms& terms, const ServiceLoad& load, const Deployment& d, const StepShape& decode,
+                const Seconds& seconds) {
+  const double decode_s = seconds(decode);
+  const auto shared = [&](int replicas, double alone_s) {
+    const double added_s = prompt_seconds(load, d, replicas, [&](const StepShape& chunk) {
+      return seconds(mixed_shape(decode, chunk, replicas)) - decode_s;
+    });
+    return std::clamp(alone_s - added_s, 0.0, alone_s);
+  };
+  terms.shared_s = shared(1, stall_of(terms));
+  if (d.dp > 1) terms.prompts.shared_s = shared(d.dp, terms.prompts.all_s);
 }
 
 /// In flight, beside one.
@@ -182,13 +204,16 @@ struct StepMix {
 /// Of a step that is full of prompts.
 double full_stall_s(const ServiceTerms& t) {
   const double prompt = t.prompts.replicas > 1 ? t.prompts.all_s : stall_of(t);
-  return prompt * (1 + (t.prompts.most - 1) * t.prompts.further);
+  return prompt * t.prompts.of_several(t.prompts.most);
 }
+
+double full_shared_s(const ServiceTerms& t) { return t.prompts.replicas > 1 ? t.prompts.shared_s : t.shared_s; }
 
 /// What prompts take of those that generate.
 struct Stalls {
   double prompt_s = 0;    ///< of the prompts that are computed together, each time
   double ahead_s = 0;     ///< that a prompt ahead takes
+  double shared_s = 0;    ///< of that: weights that the step reads anyhow
   double together = 1;    ///< prompts, each time
   double held_steps = 0;  ///< for which a prompt waits until replicas of attention have one each
 };
@@ -215,9 +240,10 @@ Stalls stalls_of(const ServiceTerms& t, const StepMix& mix) {
     stalls.held_steps = held * (1 + (stalls.together - 1) / 2) / stalls.together;
   }
   const double replicas = std::min<double>(stalls.together, dp);
-  if (dp > 1) stalls.ahead_s = stall_of(t) + (t.prompts.all_s - stall_of(t)) * (replicas - 1) / (dp - 1);
-  const double of_a_replica = std::max(1.0, stalls.together / dp);
-  stalls.prompt_s = stalls.ahead_s * (1 + (of_a_replica - 1) * t.prompts.further);
+  const double spread = dp > 1 ? (replicas - 1) / (dp - 1) : 0;
+  if (dp > 1) stalls.ahead_s = stall_of(t) + (t.prompts.all_s - stall_of(t)) * spread;
+  stalls.shared_s = t.shared_s + (t.prompts.shared_s - t.shared_s) * spread;
+  stalls.prompt_s = stalls.ahead_s * t.prompts.of_several(std::max(1.0, stalls.together / dp));
   return stalls;
 }
 
@@ -293,7 +319,7 @@ class Cycle {
       const double before = mix.stall_s;
       mix.decode_s = decode_s(times.generating);
       stalls = stalls_of(t_, mix);
-      mix.stall_s = law_.stall_share * (stalls.prompt_s - t_.shared_s);
+      mix.stall_s = law_.stall_share * (stalls.prompt_s - stalls.shared_s);
       times.tpot_s = mean_step_s(t_, mix, stalls.together) / t_.tokens_a_step;
       const double share = others(t_) > 0 ? std::min(1.0, (t_.output - 1) * times.tpot_s / cycle_s) : 1;
       const bool found =
@@ -309,14 +335,15 @@ class Cycle {
 
   [[nodiscard]] double ttft_s(const StepMix& mix, const Stalls& stalls, double tpot_s) const {
     // Who comes with all others waits for half of them, and for the steps that they take.
-    const double first_wave =
-        (t_.requests - 1) / 2 * (stalls.ahead_s * t_.prompts.further + mix.decode_s / t_.prompts.most);
+    const double first_wave = (t_.requests - 1) / 2 *
+                              (stalls.ahead_s * t_.prompts.of_several(t_.prompts.most) + mix.decode_s) /
+                              t_.prompts.most;
     double seconds = law_.first_token_s * (t_.moe_layers > 0 ? 1 : kDenseShare) + mix.decode_s +
                      law_.prefill_factor * (t_.prefill_s + stalls.prompt_s - stalls.ahead_s + t_.burst * first_wave);
     if (others(t_) <= 0) return seconds;
     seconds += mix.rest_s() + (stalls.held_steps + t_.wait_steps) * tpot_s * t_.tokens_a_step;
     // Steps that are full of prompts take no more of them: whoever is in flight beyond that waits for the first token.
-    const double full_s = mix.decode_s + law_.stall_share * (full_stall_s(t_) - t_.shared_s);
+    const double full_s = mix.decode_s + law_.stall_share * (full_stall_s(t_) - full_shared_s(t_));
     const double least_s = (others(t_) + 1) * full_s / (t_.prompts.replicas * t_.prompts.most);
     return std::max(seconds, least_s - (t_.output - 1) * tpot_s);
   }
@@ -343,13 +370,9 @@ ServiceTerms service_terms(const StepModel& model, const ServiceLoad& offered, s
   terms.decode_s = kernels(decode);
   terms.prefill_s = prompt_seconds(load, d, 1, kernels);
   terms.fewer = fewer_decodes(terms, [&](double requests) { return kernels(decode_shape(load, requests, d)); });
-  terms.prompts.further = further_prompt(load, d, kernels);
+  add_further_prompts(load, d, kernels, terms.prompts);
   if (d.dp > 1) terms.prompts.all_s = prompt_seconds(load, d, d.dp, kernels);
-  if (model.engine().mixes_prompts && load.concurrency > d.dp) {
-    const double added = prompt_seconds(
-        load, d, 1, [&](const StepShape& chunk) { return kernels(mixed_shape(decode, chunk)) - terms.decode_s; });
-    terms.shared_s = std::clamp(terms.prefill_s - added, 0.0, terms.prefill_s);
-  }
+  if (model.engine().mixes_prompts) add_shared(terms, load, d, decode, kernels);
   terms.decode_assumed_s = model.assumed_s(decode);
   terms.prefill_assumed_s = prompt_seconds(load, d, 1, [&](const StepShape& shape) { return model.assumed_s(shape); });
   return terms;
@@ -384,9 +407,14 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& offe
     return pipeline_times({&chunk, 1}).longest_path_s;
   });
   terms.stall_s = prompt_seconds(load, d, 1, slowest_s);
-  terms.prompts.further = further_prompt(load, d, slowest_s);
+  add_further_prompts(load, d, slowest_s, terms.prompts);
   terms.prompts.all_s = prompt_seconds(load, d, d.dp, slowest_s);
   terms.stages = static_cast<double>(pipeline.stages.size());
+  if (pipeline.front().engine().mixes_prompts) {
+    // A stage computes a prompt beside the decodes of one micro-batch.
+    const auto batches = static_cast<double>(micro_batches_of(d, std::llround(terms.requests)));
+    add_shared(terms, load, d, decode_shape(load, terms.requests / batches, d), slowest_s);
+  }
   terms.layers = terms.moe_layers = 0;
   const StepShape decode = decode_shape(load, terms.requests, d);
   for (const StepModel& stage : pipeline.stages) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <span>
@@ -28,6 +29,13 @@ struct PromptsTogether {
   double all_s = 0;       ///< what a prompt on every replica takes of the slowest stage, in chunks
   double most = 1;        ///< that a replica computes in one step
   double further = 1;     ///< what a second prompt of a replica in the same step takes, of the first
+  double later = 1;       ///< what each one beyond the second takes
+  double shared_s = 0;    ///< of all_s, as ServiceTerms::shared_s
+
+  /// What so many prompts of a replica take in the same step, of one.
+  [[nodiscard]] double of_several(double count) const {
+    return 1 + std::clamp(count - 1, 0.0, 1.0) * further + std::max(0.0, count - 2) * later;
+  }
 };
 
 /// Kernels of a step in which fewer generate.

@@ -304,7 +304,7 @@ double ServiceStepTimes::eager_seconds(const StepShape& shape) const {
   return std::max(0.0, model_->cost(terms).seconds - usual);
 }
 
-/// As ServiceTimes has it, step by step.
+/// The law of ServiceTimes, of one step: prompts take what they add to one that generates.
 double ServiceStepTimes::service_seconds(const StepShape& shape, IntervalEnd end) const {
   const EngineSpec& engine = model_->engine();
   const EngineService& law = engine.service;

@@ -27,10 +27,15 @@ struct StepShape {
   double source = 0;       ///< encoded tokens of a sequence, which cross attention sees; those of prompts are new
 };
 
-/// Kernels of one kind share their error over all layers of a step.
+/// Of a layer, that no table holds: norms (2), rotary with the cache's new entries, activation, residual.
+inline constexpr double kSmallKernels = 5;
+/// Where experts are: those, their choice, and the sum of what they give.
+inline constexpr double kSmallMoeKernels = 7;
+
 /// Tokens of a rank, not padded.
 constexpr double new_tokens(const StepShape& shape) { return shape.decodes * shape.checked + shape.context; }
 
+/// Kernels of one kind share their error over all layers of a step.
 enum class StepGroup { gemm, shared, experts, recurrent, attention, head, communication };
 inline constexpr std::size_t kStepGroups = 7;
 std::string_view to_string(StepGroup group);
@@ -84,9 +89,10 @@ struct StepOperators {
   std::vector<std::string> notes;
   double layers = 0;
   double moe_layers = 0;
-  /// Layers by the kernels that no table holds. Norms (2), rotary with the cache's new entries, activation and residual
-  /// are in each; choosing experts and adding up what they give only where experts are.
-  [[nodiscard]] double launching_layers() const { return moe_layers + 5.0 / 7.0 * (layers - moe_layers); }
+  /// Layers by the kernels that no table holds, one with experts as the unit.
+  [[nodiscard]] double launching_layers() const {
+    return moe_layers + kSmallKernels / kSmallMoeKernels * (layers - moe_layers);
+  }
   double hidden = 0;
   double collectives = 0;  ///< of a step
   /// Rows up to which shared experts run in a stream of their own, beside the routed ones; 0: never.

@@ -130,6 +130,49 @@ TEST(Recommend, IsServedAsItSaysWithManyPromptsAStep) {
   expect_served(short_ones, 256, 0.06);
 }
 
+TEST(Recommend, IsServedAsItSaysWhereReplicasAndStagesShareWeights) {
+  struct Case {
+    std::string backend, tp, dp, pp, ep, prompt, output;
+    std::int64_t concurrency;
+  };
+  for (const Case& c :
+       {Case{"vllm", "2", "4", "1", "8", "512", "512", 4096}, Case{"vllm", "1", "8", "1", "8", "64", "128", 1024},
+        Case{"trtllm", "1", "8", "1", "8", "64", "128", 4096}, Case{"vllm", "4", "1", "2", "4", "16", "512", 1024}}) {
+    const std::vector<std::string> question{
+        "--model",  "qwen3-235b-a22b", "--hw",     "b200-sxm", "--dtype",  "fp8_block", "--backend", c.backend,
+        "--prompt", c.prompt,          "--output", c.output,   "--format", "json",      "--pp",      c.pp};
+    std::vector<std::string> asked{"recommend", "--gpus", "8", "--top", "100000"};
+    asked.insert(asked.end(), question.begin(), question.end());
+    std::vector<std::string> served{"serve",
+                                    "--tp",
+                                    c.tp,
+                                    "--dp",
+                                    c.dp,
+                                    "--ep",
+                                    c.ep,
+                                    "--range-ratio",
+                                    "0.2",
+                                    "--concurrency",
+                                    std::to_string(c.concurrency)};
+    served.insert(served.end(), question.begin(), question.end());
+    const double tpot = answer(served).at("tpot_mean_s").get<double>();
+    std::map<std::int64_t, double> law;
+    const Json recommended = answer(asked);
+    for (const Json& d : recommended.at("deployments")) {
+      if (number(d, "tp") == c.tp && number(d, "dp") == c.dp && number(d, "ep") == c.ep) {
+        law[d.at("concurrency").get<std::int64_t>()] = d.at("tpot_s").get<double>();
+      }
+    }
+    ASSERT_TRUE(law.contains(c.concurrency)) << c.backend << c.dp;
+    EXPECT_NEAR(law[c.concurrency] / tpot, 1, 0.12) << c.backend << " dp " << c.dp << " pp " << c.pp;
+    double last = 0;
+    for (const auto& [requests, seconds] : law) {
+      EXPECT_GE(seconds, 0.95 * last) << c.backend << " dp " << c.dp << ": " << requests << " requests";
+      last = seconds;
+    }
+  }
+}
+
 TEST(Recommend, IsServedAsItSaysWithGuesses) {
   const std::vector<std::string> guesses{"--model",      "deepseek-v3", "--hw",           "b200-sxm",
                                          "--backend",    "trtllm",      "--draft-tokens", "3",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -93,6 +94,25 @@ def test_loads_of_services():
     assert comparable["all"]["kendall_tau"] > 0.87
     assert all(ranking["kendall_tau"] > 0.8 for ranking in comparable.values())
     assert every["all"]["kendall_tau"] > 0.825
+
+
+def test_a_profile_without_a_memory_capacity_is_said(tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(ROOT / "hwprofiles/h100-sxm", data / "hwprofiles/h100-sxm")
+    (data / "models").symlink_to(ROOT / "models")
+    path = data / "hwprofiles/h100-sxm/profile.json"
+    profile = json.loads(path.read_text())
+    del profile["quantities"]["memory_capacity"]
+    path.write_text(json.dumps(profile))
+    table = tmp_path / "services.csv"
+    table.write_text("id,silicon_data_source,backend,backend_version,model_path,system,precision,mode,isl,osl,"
+                     "gemm_quant_mode,moe_quant_mode,batch_size,tp_size,pp_size,attention_dp_size,moe_tp_size,"
+                     "moe_ep_size,silicon_ttft_ms,silicon_tpot_ms\n"
+                     "a,x,vllm,0.13,meta-llama/Llama-3.1-70B,h100_sxm,fp8,agg,1024,1024,fp8,fp8,4,4,1,1,1,1,80,12\n")
+    done = subprocess.run([MOECAST, "validate", "serving", "--table", table, "--data", data], capture_output=True,
+                          text=True)
+    assert done.returncode == 3, done.stderr
+    assert "memory_capacity" in done.stderr
 
 
 def test_formats_of_services_are_known_or_said(tmp_path):

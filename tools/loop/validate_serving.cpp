@@ -41,7 +41,11 @@ class Machines {
       if (const std::string folder = request_.machine(system); !folder.empty()) {
         const Profile profile = read_profile(folder);
         calibration = std::make_unique<KernelCalibration>(read_kernel_calibration(folder, profile.name));
-        capacities_[system] = profile.find("memory_capacity")->value;
+        const HardwareQuantity* capacity = profile.find("memory_capacity");
+        if (capacity == nullptr) {
+          throw InputError(folder, "says no memory capacity", "add the quantity memory_capacity to profile.json");
+        }
+        capacities_[system] = capacity->value;
       }
       found = known_.emplace(system, std::move(calibration)).first;
     }
@@ -76,7 +80,8 @@ class Machines {
     load.waves = settings.waves;
     load.wait_steps = settings.wait_steps;
     load.acceptance = settings.acceptance;
-    // Where less is left than what engines leave to others, the run says that there was more.
+    // How much an engine leaves to others is known as badly as that is much: less room than that says nothing of a
+    // limit.
     const EngineSpec& spec = *engine(row.engine);
     const double memory = capacities_.at(row.system);
     const double room = cache_room(spec, memory, kUsableMemory, found.beside);

@@ -74,7 +74,7 @@ TEST(ServiceModel, ASecondPromptInTheStepIsCheaper) {
   ServiceTerms terms = terms_of(64);
   terms.prompts.most = 8;
   const double dear = service_times(terms, kLaw).tpot_s;
-  terms.prompts.further = 0.2;
+  terms.prompts.further = terms.prompts.later = 0.2;
   EXPECT_LT(service_times(terms, kLaw).tpot_s, 0.9 * dear);
 }
 
@@ -86,6 +86,27 @@ TEST(ServiceModel, WeightsThatAStepReadsAnywayStallNobody) {
   const double prompts_a_second = 10 / (times.ttft_s + 99 * times.tpot_s);
   EXPECT_NEAR(times.tpot_s, kStep + prompts_a_second * times.tpot_s * 0.060, 1e-9);
   EXPECT_LT(times.tpot_s, apart.tpot_s);
+}
+
+TEST(ServiceModel, APromptOnAllReplicasSharesAsMuchAsThatOneDoes) {
+  ServiceTerms terms = terms_of(64);
+  terms.prompts = {8, 512, 0, 0.050, 4, 0.1, 0.1};
+  terms.shared_s = 0.090;  // more than a prompt on all of them takes
+  terms.prompts.shared_s = 0.045;
+  const ServiceTimes shared = service_times(terms, kLaw);
+  EXPECT_GE(shared.tpot_s, kStep) << "prompts never make a step shorter";
+  EXPECT_GE(shared.ttft_s, kLaw.first_token_s + kStep);
+  terms.shared_s = terms.prompts.shared_s = 0;
+  EXPECT_GT(service_times(terms, kLaw).tpot_s, shared.tpot_s);
+}
+
+TEST(ServiceModel, TheSecondPromptOfAStepIsNotTheEighth) {
+  PromptsTogether prompts;
+  prompts.further = 0.1;
+  prompts.later = 0.5;
+  EXPECT_NEAR(prompts.of_several(1), 1, 1e-12);
+  EXPECT_NEAR(prompts.of_several(1.5), 1.05, 1e-12);
+  EXPECT_NEAR(prompts.of_several(8), 1.1 + 6 * 0.5, 1e-12);
 }
 
 TEST(ServiceModel, ARequestCostsTheHost) {
@@ -126,7 +147,7 @@ TEST(ServiceModel, MoreRequestsNeverMakeAFirstTokenEarlier) {
       double last_tpot = 0;
       for (double in_flight = 64; in_flight <= 4096; in_flight *= 1.1) {
         ServiceTerms terms = terms_of(in_flight / replicas);
-        terms.prompts = {replicas, in_flight, hold, 0.110, 4, 0.8};
+        terms.prompts = {replicas, in_flight, hold, 0.110, 4, 0.8, 0.8};
         const ServiceTimes times = service_times(terms, kLaw);
         // Replicas that fill sooner are held for less: the first tokens of few may be later than those of more.
         EXPECT_GE(times.ttft_s, (hold > 0 ? 0.8 : 1 - 1e-6) * last_ttft) << replicas << " " << in_flight;

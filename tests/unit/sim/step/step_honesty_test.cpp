@@ -82,6 +82,16 @@ TEST(TensorParallelism, ReducesOverNodesByTheirLaw) {
   EXPECT_GT(across.latency.value(), 2 * inside.latency.value());
 }
 
+TEST(TensorParallelism, AnAllReduceOfAnotherFrameworkHasToBeMeasured) {
+  const KernelCalibration b200 = kernels("b200-sxm");
+  EXPECT_TRUE(has_all_reduce(b200, "trtllm", 8));
+  EXPECT_TRUE(has_all_reduce(b200, "vllm", 8));
+  EXPECT_FALSE(has_all_reduce(b200, "trtlm", 8));
+  const double sixteen_rows = 16.0 * 8192;
+  EXPECT_LT(engine_all_reduce_cost(b200, "trtllm", "", 8).seconds(sixteen_rows),
+            0.5 * engine_all_reduce_cost(b200, "vllm", "", 8).seconds(sixteen_rows));
+}
+
 TEST(TensorParallelism, TheSamplerGathersAllLogitsOfASequence) {
   const auto h200 = machine("h200-sxm");
   const Architecture model = zoo("qwen3-30b-a3b");
