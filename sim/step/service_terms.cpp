@@ -148,10 +148,10 @@ void add_further_prompts(const ServiceLoad& load, const Deployment& d, const Sec
 }
 
 /// What prompts need not wait for where the step reads the weights anyhow.
+/// @param decode_s  of the step alone.
 template <class Seconds>
 void add_shared(ServiceTerms& terms, const ServiceLoad& load, const Deployment& d, const StepShape& decode,
-                const Seconds& seconds) {
-  const double decode_s = seconds(decode);
+                double decode_s, const Seconds& seconds) {
   const auto shared = [&](int replicas, double alone_s) {
     const double added_s = prompt_seconds(load, d, replicas, [&](const StepShape& chunk) {
       return seconds(mixed_shape(decode, chunk, replicas)) - decode_s;
@@ -180,7 +180,7 @@ ServiceTerms service_terms(const StepModel& model, const ServiceLoad& offered, s
   terms.fewer = fewer_decodes(terms, [&](double requests) { return kernels(decode_shape(load, requests, d)); });
   add_further_prompts(load, d, kernels, terms.prompts);
   if (d.dp > 1) terms.prompts.all_s = prompt_seconds(load, d, d.dp, kernels);
-  if (model.engine().mixes_prompts) add_shared(terms, load, d, decode, kernels);
+  if (model.engine().mixes_prompts) add_shared(terms, load, d, decode, terms.decode_s, kernels);
   terms.decode_assumed_s = model.assumed_s(decode);
   terms.prefill_assumed_s = prompt_seconds(load, d, 1, [&](const StepShape& shape) { return model.assumed_s(shape); });
   return terms;
@@ -221,7 +221,8 @@ ServiceTerms service_terms(const StepPipeline& pipeline, const ServiceLoad& offe
   if (pipeline.front().engine().mixes_prompts) {
     // A stage computes a prompt beside the decodes of one micro-batch.
     const auto batches = static_cast<double>(micro_batches_of(d, std::llround(terms.requests)));
-    add_shared(terms, load, d, decode_shape(load, terms.requests / batches, d), slowest_s);
+    const StepShape beside = decode_shape(load, terms.requests / batches, d);
+    add_shared(terms, load, d, beside, slowest_s(beside), slowest_s);
   }
   terms.layers = terms.moe_layers = 0;
   const StepShape decode = decode_shape(load, terms.requests, d);

@@ -77,14 +77,15 @@ class Search {
     } catch (const InputError& error) {
       return refuse(error.where() + " " + error.problem());
     }
+    const MemoryBreakdown beside = memory_beside_cache(architecture_, deployment, ServedLoad().batched_tokens);
+    const Steps steps{*model, drafts, beside.total().value(), cache_room(engine, capacity, kUsableMemory, beside)};
     // Requests a replica of attention: doubled while goals are met, then halfway between the last two.
     std::int64_t met = 0;
     std::int64_t missed = std::min(kMostConcurrency / deployment.dp, ServedLoad().sequences) + 1;
     for (std::int64_t requests = 1; requests < missed;) {
       ++result_.examined;
       ServiceCandidate candidate;
-      const std::string problem =
-          try_load(machine, {*model, drafts}, deployment, requests * deployment.dp, capacity, candidate);
+      const std::string problem = try_load(machine, steps, deployment, requests * deployment.dp, candidate);
       if (problem.empty()) {
         met = requests;
         result_.feasible.push_back(candidate);
@@ -129,19 +130,18 @@ class Search {
   struct Steps {
     const StepPipeline& stages;
     std::span<const DraftPass> drafts;
+    double beside;  ///< bytes of a rank that are not the cache's
+    double room;    ///< bytes that are
   };
 
   void refuse(const std::string& why) { ++result_.refused[why]; }
 
   /// @return what is wrong with so many requests in flight; empty: goals are met.
   [[nodiscard]] std::string try_load(const ServiceMachine& machine, const Steps& model, const Deployment& deployment,
-                                     std::int64_t concurrency, double capacity, ServiceCandidate& candidate) const {
-    const EngineSpec& engine = model.stages.front().engine();
-    const MemoryBreakdown beside = memory_beside_cache(architecture_, deployment, ServedLoad().batched_tokens);
+                                     std::int64_t concurrency, ServiceCandidate& candidate) const {
     const double cache = cache_of(deployment, concurrency);
-    if (cache > cache_room(engine, capacity, kUsableMemory, beside)) return "memory does not fit";
-    const double memory = beside.total().value() + cache;
-    candidate = predict(machine, model, deployment, concurrency, memory);
+    if (cache > model.room) return "memory does not fit";
+    candidate = predict(machine, model, deployment, concurrency, model.beside + cache);
     const auto late = [&](const std::optional<double>& goal, double median, double high) {
       return goal && (goals_.sure ? high : median) > *goal;
     };
