@@ -61,10 +61,27 @@ bool PublishedRuns::Rule::holds(const ServingRow& row) const {
 }
 
 PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
-  json.refuse_unknown_keys({"engine",           "models",         "systems",      "versions",   "expert_dtypes",
-                            "lengths",          "measured_from",  "tp",           "dp",         "concurrency",
-                            "batch_wait_steps", "receive_steps",  "draft_tokens", "acceptance", "superseded",
-                            "defective",        "expert_kernels", "kv_dtype",     "all_reduce", "source"});
+  json.refuse_unknown_keys({"engine",
+                            "models",
+                            "systems",
+                            "versions",
+                            "expert_dtypes",
+                            "lengths",
+                            "measured_from",
+                            "tp",
+                            "dp",
+                            "concurrency",
+                            "batch_wait_steps",
+                            "receive_steps",
+                            "draft_tokens",
+                            "acceptance",
+                            "superseded",
+                            "defective",
+                            "expert_kernels",
+                            "kv_dtype",
+                            "all_reduce",
+                            "all_reduce_norms",
+                            "source"});
   static_cast<void>(json.at("source").as_string());
   Rule rule;
   rule.engine = json.at("engine").as_string();
@@ -106,6 +123,7 @@ PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
   format("expert_kernels", rule.expert_kernels);
   format("kv_dtype", rule.kv_dtype);
   rule.all_reduce = json.find_string("all_reduce").value_or("");
+  rule.all_reduce_norms = json.find_bool("all_reduce_norms").value_or(false);
   rule.superseded = json.find_bool("superseded").value_or(false);
   rule.defective = json.find_bool("defective").value_or(false);
   return rule;
@@ -163,6 +181,7 @@ RunSettings PublishedRuns::settings_of(const ServingRow& row) const {
     if (!rule.expert_kernels.empty()) settings.expert_dtype = rule.expert_kernels;
     if (!rule.kv_dtype.empty()) settings.kv_dtype = rule.kv_dtype;
     if (!rule.all_reduce.empty()) settings.all_reduce = rule.all_reduce;
+    settings.all_reduce_norms = settings.all_reduce_norms || rule.all_reduce_norms;
     settings.superseded = settings.superseded || rule.superseded;
     settings.defective = settings.defective || rule.defective;
   }

@@ -65,6 +65,20 @@ Choice parse_choice(const JsonView& text, std::string_view a, Choice if_a, std::
                    "write \"" + std::string(a) + "\" or \"" + std::string(b) + "\"");
 }
 
+void parse_fusion(const JsonView& fusion, EngineSpec& engine) {
+  fusion.refuse_unknown_keys({"fp8_inputs", "all_reduce_norms", "shared_experts_in", "source"});
+  static_cast<void>(fusion.at("source").as_string());
+  if (fusion.has("fp8_inputs")) {
+    engine.fp8_inputs = parse_choice(fusion.at("fp8_inputs"), "constant_scales", Fp8Inputs::constant_scales,
+                                     "quantised_before", Fp8Inputs::quantised_before);
+  }
+  engine.all_reduce_norms = fusion.find_bool("all_reduce_norms").value_or(false);
+  if (!fusion.has("shared_experts_in")) return;
+  const JsonView kernels = fusion.at("shared_experts_in");
+  if (!kernels.is_array()) throw InputError(kernels.where(), "is no list of kernels");
+  for (std::size_t i = 0; i < kernels.size(); ++i) engine.shared_expert_kernels.push_back(kernels.at(i).as_string());
+}
+
 void parse_parallelism(const JsonView& root, EngineSpec& engine) {
   if (const auto exchange = root.at("collectives").find_string("experts_between_nodes")) {
     if (*exchange != "deepep") {
@@ -111,11 +125,7 @@ void parse_parallelism(const JsonView& root, EngineSpec& engine) {
     streams.refuse_unknown_keys({"shared_experts_up_to_rows", "source"});
     engine.shared_stream_rows = static_cast<double>(streams.at("shared_experts_up_to_rows").as_int(1, 1 << 20));
   }
-  if (root.has("activation_scales")) {
-    const JsonView scales = root.at("activation_scales");
-    scales.refuse_unknown_keys({"fp8", "source"});
-    engine.constant_scales = parse_choice(scales.at("fp8"), "constant", true, "computed", false);
-  }
+  if (root.has("fusion")) parse_fusion(root.at("fusion"), engine);
   engine.two_batch_overlap = collectives.has("two_batch_overlap") && collectives.at("two_batch_overlap").as_bool();
   const JsonView pipeline = root.at("pipeline");
   pipeline.refuse_unknown_keys({"extra_layers", "tensors", "sliced", "source"});
@@ -158,7 +168,7 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   const Json json = parse_json(text, where);
   const JsonView root(json, where);
   root.refuse_unknown_keys({"schema_version", "name", "graph_rows", "largest_prefill_graph", "mixed_expert_parallelism",
-                            "mixed_steps", "admission", "streams", "activation_scales", "collectives", "pipeline",
+                            "mixed_steps", "admission", "streams", "fusion", "collectives", "pipeline",
                             "context_parallel", "host", "interval", "service"});
   static_cast<void>(root.at("schema_version").as_int(kSchemaVersion, kSchemaVersion));
   EngineSpec engine;

@@ -51,6 +51,13 @@ struct EnginePipeline {
 /// How context-parallel ranks come to the keys and values of each other's tokens of a prompt.
 enum class ContextExchange { all_gather, ring };
 
+/// What linear layers in fp8 do with what comes in; those of the tables compute a scale of it, then quantise it.
+enum class Fp8Inputs {
+  as_measured,
+  constant_scales,  ///< the checkpoint holds the scales
+  quantised_before  ///< by the kernel before, and the checkpoint holds the scales
+};
+
 /// Tokens of a step and rank, decodes and chunks of prompts together, that engines take unless told otherwise.
 inline constexpr int kUsualBatchedTokens = 8192;
 
@@ -79,8 +86,11 @@ struct EngineSpec {
   bool caches_free_memory = false;
   bool two_batch_overlap = false;  ///< half of a batch computes while rows of the other half travel by DeepEP
   double shared_stream_rows = 0;   ///< rows of a step up to which shared experts run beside the routed ones; 0: never
-  /// Linear layers in fp8 scale what comes in by constants of the checkpoint; the tables' computed each scale first.
-  bool constant_scales = false;
+  Fp8Inputs fp8_inputs = Fp8Inputs::as_measured;
+  bool all_reduce_norms =
+      false;  ///< an all-reduce inside a node adds the residual and norms: no kernel of its own does
+  /// Kernels of experts that take one more, which every token chooses: a shared one as wide as the others.
+  std::vector<std::string> shared_expert_kernels;
   EnginePipeline pipeline;
   ContextExchange context_exchange = ContextExchange::all_gather;
   EngineHost host;

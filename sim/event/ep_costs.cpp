@@ -35,7 +35,7 @@ class CostMaker {
   /// Seconds of a linear layer; noted as a piece of the stage.
   double add_gemm(std::string_view stage, double n, double k, DType format) {
     const LinearLayer layer =
-        find_linear_layer(*parts_.calibration, {parts_.framework, parts_.layer.version, parts_.layer.constant_scales},
+        find_linear_layer(*parts_.calibration, {parts_.framework, parts_.layer.version, parts_.layer.fp8_inputs},
                           static_cast<std::int64_t>(n), static_cast<std::int64_t>(k), format);
     const double rows =
         std::max(1.0, std::round(parts_.layer.own_rows > 0 ? parts_.layer.own_rows : parts_.layer.tokens_per_rank));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hwprofiles/cluster.h"
+#include "models/plan/engine.h"
 #include "models/routing/traffic.h"
 #include "sim/cost/kernel/kernel_calibration.h"
 #include "sim/event/dispatch_method.h"
@@ -31,11 +32,11 @@ struct EpLayer {
   int chunks = 1;                 ///< parts in which experts compute a batch
   double load_variation = 0;      ///< coefficient of variation of the experts' popularity
   double popularity_sigma = 0;    ///< of ln(popularity of an expert)
-  bool constant_scales = false;   ///< of linear layers in fp8, as LinearLayerEngine has it
-  std::string version;            ///< of the framework's kernels; empty: the newest
-  std::string framework;          ///< "vllm"; empty: the one whose tables hold the dispatch
-  std::string kernel;             ///< of the experts; empty: the one measured nearest to the shape
-  DType dtype = DType::bf16;      ///< of the routed experts
+  Fp8Inputs fp8_inputs = Fp8Inputs::as_measured;  ///< of linear layers
+  std::string version;                            ///< of the framework's kernels; empty: the newest
+  std::string framework;                          ///< "vllm"; empty: the one whose tables hold the dispatch
+  std::string kernel;                             ///< of the experts; empty: the one measured nearest to the shape
+  DType dtype = DType::bf16;                      ///< of the routed experts
   DType shared_dtype = DType::bf16;
   DispatchMethod method = DispatchMethod::normal;
   ExchangeAlgorithm exchange = ExchangeAlgorithm::direct;  ///< another one: of method nccl only

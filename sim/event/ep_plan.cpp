@@ -336,7 +336,7 @@ EpPlan plan_ep(const GpuMachine& machine, const Cluster& cluster, const Architec
     layer.sent_rows = layer.own_rows / plan.deployment.tp;  // sequences stay whole: some ranks may have none
     layer.chunks = options.chunks;
     layer.load_variation = mean_variation(workload, study.popularity, kind.count);
-    layer.constant_scales = options.constant_scales;
+    layer.fp8_inputs = options.fp8_inputs;
     layer.popularity_sigma = popularity_sigma(architecture, workload.load);
     std::tie(layer.framework, layer.version) = split_backend(plan.deployment.backend);
     layer.kernel = options.kernel;

@@ -22,9 +22,9 @@ namespace moecast {
 /// How the MoE layers of a step are asked about, beyond deployment and workload.
 struct EpOptions {
   int samples = 200;
-  bool deepep_between_nodes = false;  ///< of the engine, as EngineSpec has it
-  bool split_rows = false;            ///< of the engine: EngineSpec::split_rows_to_experts
-  bool constant_scales = false;       ///< of the engine's linear layers, as LinearLayerEngine has it
+  bool deepep_between_nodes = false;              ///< of the engine, as EngineSpec has it
+  bool split_rows = false;                        ///< of the engine: EngineSpec::split_rows_to_experts
+  Fp8Inputs fp8_inputs = Fp8Inputs::as_measured;  ///< of the engine's linear layers
   std::uint64_t seed = 1;
   int threads = 1;  ///< of the simulation; the result does not depend on it
   /// nullopt: usual_dispatch_method; nccl where the exchange is not direct.

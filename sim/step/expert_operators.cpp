@@ -70,6 +70,12 @@ class ExpertMaker {
     return made;
   }
 
+  [[nodiscard]] std::string kernel() {
+    std::vector<std::string> notes;
+    const std::vector<ReadyKernel> found = find_some(even_row(), notes);
+    return found.empty() ? std::string() : found.front()->model.key.kernel;
+  }
+
   /// nullopt where the machine has no expert kernel.
   std::optional<WholeLayerExperts> whole_layer(std::vector<std::string>& notes) {
     const KernelRowValues even = even_row();
@@ -81,11 +87,12 @@ class ExpertMaker {
 
  private:
   [[nodiscard]] std::function<StepWork(const StepShape&)> work() const {
-    return [distinct = distinct_experts(), share = call_.share, rows_per_token = value(call_.top_k) / ep_,
+    return [distinct = distinct_experts(), share = call_.share, rows_per_token = value(call_.top_k) / ep_ + shared(),
+            shared = shared(),
             weights = value(call_.expert.gated ? 3 : 2) * value(call_.width) * value(call_.expert.width) / moe_tp_,
             bytes = bytes_per_weight(call_.dtype)](const StepShape& shape) {
       const double rows = share * shape.expert_rows;
-      return StepWork{bytes * distinct(rows) * weights, 2 * rows * rows_per_token * weights};
+      return StepWork{bytes * (distinct(rows) + shared) * weights, 2 * rows * rows_per_token * weights};
     };
   }
 
@@ -173,6 +180,8 @@ class ExpertMaker {
     const std::int64_t experts = call_.count % ep_ == 0 ? call_.count : places_;
     return row.set("topk", call_.top_k).set("num_experts", value(experts)).set("moe_ep_size", ep_);
   }
+
+  [[nodiscard]] double shared() const { return value(call_.shared); }
 
   [[nodiscard]] double local_top_k() const { return value(std::min<std::int64_t>(call_.top_k, places_ / ep_)); }
 
@@ -262,9 +271,16 @@ class ExpertMaker {
     std::function<RankLoad(double)> fullest = call_.fullest;
     if (call_.placed) fullest = [placed = call_.placed](double rows) { return placed->at(rows); };
     return [law = law(std::move(few), even), fullest = std::move(fullest), distinct = distinct_experts(),
-            part = call_.share](const StepShape& shape) {
+            part = call_.share, shared = shared(), more = 1 + shared() / call_.top_k](const StepShape& shape) {
       const double rows = std::max(1.0, part * shape.expert_rows);
-      return law.seconds(rows, distinct(rows), fullest ? std::optional(fullest(rows)) : std::nullopt);
+      std::optional<RankLoad> load;
+      if (fullest) load = fullest(rows);
+      if (load && shared > 0) {
+        load->rows += shared * rows;
+        load->distinct += shared;
+        load->fullest = std::max(load->fullest, rows);
+      }
+      return law.seconds(more * rows, distinct(rows) + shared, load);
     };
   }
 
@@ -291,6 +307,10 @@ std::int64_t divide_over(std::int64_t what, int ranks, const std::string& name, 
 void add_experts(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration,
                  StepOperators& operators) {
   operators.operators.push_back(ExpertMaker(call, deployment, calibration).make(operators.notes));
+}
+
+std::string expert_kernel(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration) {
+  return ExpertMaker(call, deployment, calibration).kernel();
 }
 
 std::optional<WholeLayerExperts> whole_layer_experts(const ExpertCall& call, const Deployment& deployment,

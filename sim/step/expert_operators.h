@@ -30,6 +30,7 @@ struct ExpertCall {
   bool recorded = false;          ///< popularity is not log-normal: what ranks touch is in `fullest` too
   std::vector<RankLoad> loads{};  ///< of each rank, exactly; empty: by popularity
   GroupLimit limit{};             ///< of the router's choice
+  int shared = 0;                 ///< experts of the same kernel that every token takes beside those it chooses
 };
 
 /// Adds the experts' kernels: of few tokens at the experts that they touch, of many at the fullest rank's load, the
@@ -38,6 +39,9 @@ struct ExpertCall {
 /// @throws InputError when ranks do not divide the experts or their width, or the profile has no expert kernel at all.
 void add_experts(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration,
                  StepOperators& operators);
+
+/// Of the kernel that the engine runs first; empty: none is known.
+std::string expert_kernel(const ExpertCall& call, const Deployment& deployment, const KernelCalibration& calibration);
 
 /// The law alone of experts that see the rows of all ranks, for whoever draws their loads. nullopt where the profile
 /// has no expert kernel at all. @param notes  what stands in for what.

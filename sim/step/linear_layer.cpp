@@ -1,6 +1,7 @@
 #include "sim/step/linear_layer.h"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -11,8 +12,8 @@
 namespace moecast {
 namespace {
 
-/// Least share of a table's linear layer that is left when the computation of its scales is taken out: both were timed
-/// alone, and a launch of each may overlap.
+/// Least share of a table's linear layer that is left when what its inputs took is taken out: all were timed alone, and
+/// their launches may overlap.
 constexpr double kLeastOfGemm = 0.3;
 /// Rows from which on per-tensor kernels stand for others: on Blackwell a single row takes 14 us longer in them than
 /// two do, whatever the shape, which is no work of the device.
@@ -29,23 +30,46 @@ LinearLayer physics_layer(const KernelCalibration& calibration, std::int64_t n, 
   return {"physics", seconds, nullptr, KernelRowValues(*find_kernel_layout("gemm"))};
 }
 
-/// What is left of an fp8 linear layer's time where the engine does not compute scales; empty: all of it.
-std::function<double(double rows, double seconds)> without_scales(const KernelCalibration& calibration,
+/// What is left of an fp8 linear layer's time without what its inputs took in the tables and not in the engine; empty:
+/// all of it.
+std::function<double(double rows, double seconds)> without_inputs(const KernelCalibration& calibration,
                                                                   const LinearLayerEngine& engine,
                                                                   const ReadyKernelData& gemm, std::int64_t k) {
-  if (!engine.constant_scales || gemm.model.key.dtype != "fp8") return nullptr;
-  const KernelLayout& layout = *find_kernel_layout("computescale");
-  KernelRowValues row(layout);
-  row.set("m", 1).set("k", value(k));
-  const KernelKey& key = gemm.model.key;
-  const ReadyKernel scale =
-      find_ready_kernel(calibration, {"computescale", "", "", key.framework, key.version, {"fp8"}, true}, row);
-  if (!scale || scale->model.key.framework != key.framework) return nullptr;
-  return [scale, row, m = layout.column("m")](double rows, double seconds) {
-    KernelRowValues asked = row;
-    asked.set(m, std::max(1.0, rows));
-    return std::max(seconds - scale->seconds(asked), kLeastOfGemm * seconds);
+  if (engine.fp8_inputs == Fp8Inputs::as_measured || gemm.model.key.dtype != "fp8") return nullptr;
+  struct Part {
+    ReadyKernel kernel;
+    KernelRowValues row;
+    std::size_t m;
   };
+  std::vector<Part> parts;
+  const auto add = [&](std::string_view table) {
+    const KernelLayout& layout = *find_kernel_layout(table);
+    KernelRowValues row(layout);
+    row.set("m", 1).set("k", value(k));
+    const KernelKey& key = gemm.model.key;
+    ReadyKernel kernel =
+        find_ready_kernel(calibration, {table, "", "", key.framework, key.version, {"fp8"}, true}, row);
+    if (kernel && kernel->model.key.framework == key.framework) {
+      parts.push_back({std::move(kernel), row, layout.column("m")});
+    }
+  };
+  add("computescale");
+  if (engine.fp8_inputs == Fp8Inputs::quantised_before) add("scale_matrix");
+  if (parts.empty()) return nullptr;
+  return [parts = std::move(parts)](double rows, double seconds) {
+    double left = seconds;
+    for (const Part& part : parts) {
+      KernelRowValues asked = part.row;
+      asked.set(part.m, std::max(1.0, rows));
+      left -= part.kernel->seconds(asked);
+    }
+    return std::max(left, kLeastOfGemm * seconds);
+  };
+}
+
+std::string_view described(Fp8Inputs inputs) {
+  return inputs == Fp8Inputs::quantised_before ? " less scales and quantisation of its inputs"
+                                               : " less its computation of scales";
 }
 
 }  // namespace
@@ -73,8 +97,8 @@ LinearLayer find_linear_layer(const KernelCalibration& calibration, const Linear
     in_bf16 = true;
   }
   const std::size_t m = layout.column("m");
-  auto rest = without_scales(calibration, engine, *kernel, k);
-  const std::string named = kernel->described() + (rest ? " less its computation of scales" : "");
+  auto rest = without_inputs(calibration, engine, *kernel, k);
+  const std::string named = kernel->described() + std::string(rest ? described(engine.fp8_inputs) : "");
   return {named,
           [kernel, other, row, m, rest = std::move(rest)](double rows) {
             KernelRowValues asked = row;

@@ -3,6 +3,7 @@
 #include <functional>
 #include <string>
 
+#include "models/plan/engine.h"
 #include "sim/cost/kernel/ready_kernel.h"
 
 namespace moecast {
@@ -19,8 +20,7 @@ struct LinearLayer {
 /// Whose linear layers.
 struct LinearLayerEngine {
   std::string framework, version;
-  /// Linear layers in fp8 scale what comes in by constants of the checkpoint; the tables' computed each scale first.
-  bool constant_scales = false;
+  Fp8Inputs fp8_inputs = Fp8Inputs::as_measured;
 };
 
 /// @param n  columns. @param k  depth. @param wanted  format of the weights.

@@ -64,7 +64,7 @@ ReadyKernel OperatorMaker::find_first(std::string_view layout, std::initializer_
 }
 
 LinearLayer OperatorMaker::gemm_kernel(const std::string& name, std::int64_t n, std::int64_t k, DType wanted) {
-  LinearLayer layer = find_linear_layer(calibration, {framework, version, engine.constant_scales}, n, k, wanted);
+  LinearLayer layer = find_linear_layer(calibration, {framework, version, engine.fp8_inputs}, n, k, wanted);
   if (layer.in_bf16) note(fmt::format("{}: no {} kernel, bf16 stands for it", name, to_string(wanted)));
   return layer;
 }

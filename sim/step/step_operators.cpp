@@ -58,6 +58,9 @@ class Maker {
       maker_.add_gemm("head", StepGroup::head, vocabulary_of_rank(), architecture_.hidden, 1, StepRows::sequences,
                       DType::bf16);
     }
+    if (engine_.all_reduce_norms && deployment_.tp <= calibration_.device.node_devices) {
+      maker_.result.fused_norms = all_reduces_;
+    }
     add_communication({all_reduces_, stage_.embeds, routed_, is_wide(), splits_rows()}, maker_);
     note_version();
     note_physics();
@@ -136,7 +139,8 @@ class Maker {
       maker_.add_gemm("latent.in", StepGroup::gemm, inner, architecture_.hidden, count);
       maker_.add_gemm("latent.out", StepGroup::gemm, architecture_.hidden, inner, count);
     }
-    if (block.shared.count > 0) {
+    const bool shares_kernel = has_shared_among_routed(block, inner);
+    if (block.shared.count > 0 && !shares_kernel) {
       add_ffn("shared", StepGroup::shared, block.shared.expert, block.shared.count, count);
       if (block.shared.gate) maker_.add_gemm("shared.gate", StepGroup::shared, 1, architecture_.hidden, count);
     }
@@ -144,14 +148,19 @@ class Maker {
     if (block.expert_count() > kMostExperts) return maker_.refuse("a layer of more than 131,072 experts");
     routed_.push_back({count, value(inner), value(block.expert_count()), value(block.router.top_k),
                        is_wide() ? place(chosen_of(block, block.expert_count())) : nullptr});
-    if (!modal) return add_routed("experts", block, block.experts.front(), 1, inner, count);
+    if (!modal) {
+      ExpertCall call = routed("experts", block, block.experts.front(), 1, inner, count);
+      if (shares_kernel) call.shared = 1;
+      return add_experts(call, deployment_, calibration_, maker_.result);
+    }
     // Tokens of a modality run the kernel of its experts.
     Workload workload;
     workload.modalities = routing_.modalities;
     for (const TokenClass& tokens : token_classes(block, workload)) {
       for (const ExpertGroup& group : block.experts) {
         if (group.modality == tokens.name) {
-          add_routed("experts." + tokens.name, block, group, tokens.share, inner, count);
+          add_experts(routed("experts." + tokens.name, block, group, tokens.share, inner, count), deployment_,
+                      calibration_, maker_.result);
         }
       }
     }
@@ -180,13 +189,37 @@ class Maker {
   }
 
   /// @param share  of the rows that these experts see.
-  void add_routed(const std::string& name, const MoeBlock& block, const ExpertGroup& group, double share,
-                  std::int64_t width, double layers) {
-    add_experts({name, group.expert, group.count, block.router.top_k, width, share, layers, expert_dtype_,
-                 routing_.sigma, is_wide(), maker_.framework, maker_.version, place(chosen_of(block, group.count)),
-                 fullest(chosen_of(block, group.count)), routing_.load.has_value(), exact_loads(group.count),
-                 chosen_of(block, group.count).limit},
-                deployment_, calibration_, maker_.result);
+  ExpertCall routed(const std::string& name, const MoeBlock& block, const ExpertGroup& group, double share,
+                    std::int64_t width, double layers) {
+    return {name,
+            group.expert,
+            group.count,
+            block.router.top_k,
+            width,
+            share,
+            layers,
+            expert_dtype_,
+            routing_.sigma,
+            is_wide(),
+            maker_.framework,
+            maker_.version,
+            place(chosen_of(block, group.count)),
+            fullest(chosen_of(block, group.count)),
+            routing_.load.has_value(),
+            exact_loads(group.count),
+            chosen_of(block, group.count).limit};
+  }
+
+  /// One more expert of the routed ones' kernel, as fusion has it.
+  bool has_shared_among_routed(const MoeBlock& block, std::int64_t inner) {
+    const std::vector<std::string>& kernels = engine_.shared_expert_kernels;
+    if (kernels.empty() || block.shared.count != 1 || block.shared.gate || deployment_.ep > 1 || is_wide() ||
+        block.experts.size() != 1 || !routing_.rows.empty() || block.latent_width > 0) {
+      return false;
+    }
+    if (block.shared.expert.width != block.experts.front().expert.width) return false;
+    const ExpertCall call = routed("experts", block, block.experts.front(), 1, inner, 1);
+    return std::ranges::find(kernels, expert_kernel(call, deployment_, calibration_)) != kernels.end();
   }
 
   /// Of every rank, where the rows of each expert are said; experts lie in their order.

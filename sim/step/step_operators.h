@@ -91,8 +91,9 @@ struct StepOperators {
   double moe_layers = 0;
   /// Layers by the kernels that no table holds, one with experts as the unit.
   [[nodiscard]] double launching_layers() const {
-    return moe_layers + kSmallKernels / kSmallMoeKernels * (layers - moe_layers);
+    return moe_layers + (kSmallKernels * (layers - moe_layers) - fused_norms) / kSmallMoeKernels;
   }
+  double fused_norms = 0;  ///< of a step, that all-reduces compute
   double hidden = 0;
   double collectives = 0;  ///< of a step
   /// Rows up to which shared experts run in a stream of their own, beside the routed ones; 0: never.

@@ -155,7 +155,7 @@ EngineSpec take_engine(const DataFolders& folders, const Query& query, EpOptions
   const bool whole = !is_lone_block(query.architecture);
   if (backend.empty() && !whole) return {};
   EngineSpec engine = read_engine(folders.engines, backend.empty() ? std::string(kUsualEngine) : backend);
-  options.constant_scales = engine.constant_scales;
+  options.fp8_inputs = engine.fp8_inputs;
   options.deepep_between_nodes = engine.deepep_between_nodes;
   options.split_rows = engine.split_rows_to_experts;
   return engine;

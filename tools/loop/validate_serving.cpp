@@ -104,9 +104,9 @@ class Machines {
 
   const Steps& steps(const ServingRow& row, const RunSettings& settings) {
     const std::string key =
-        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
+        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
                     row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep, settings.draft_tokens, settings.expert_dtype,
-                    settings.kv_dtype, settings.all_reduce);
+                    settings.kv_dtype, settings.all_reduce, settings.all_reduce_norms);
     auto found = steps_.find(key);
     if (found == steps_.end()) {
       Architecture architecture = *model(row.model);
@@ -125,6 +125,7 @@ class Machines {
       if (!settings.kv_dtype.empty()) deployment.kv_dtype = parse_dtype(settings.kv_dtype);
       EngineSpec spec = *engine(row.engine);
       if (!settings.all_reduce.empty()) spec.all_reduce_framework = settings.all_reduce;
+      spec.all_reduce_norms = spec.all_reduce_norms || settings.all_reduce_norms;
       const KernelCalibration& calibration = *kernels(row.system);
       StepOperators operators = make_step_operators(architecture, deployment, spec, calibration);
       for (const std::string& note : operators.notes) notes_.insert(row.system + ": " + note);

@@ -90,8 +90,10 @@ TEST(PublishedRuns, ScriptsSayTheFormatOfTheCacheAndTheAllReduce) {
   ServingRow llama = row("vllm", "meta-llama/Llama-3.1-70B", "h200_sxm", 16);
   EXPECT_EQ(settings_of(known, llama).kv_dtype, "fp8");
   EXPECT_EQ(settings_of(known, llama).all_reduce, "");
+  EXPECT_FALSE(settings_of(known, llama).all_reduce_norms);
   llama.system = "b200_sxm";
   EXPECT_EQ(settings_of(known, llama).all_reduce, "trtllm") << "FlashInfer's, fused with the norm";
+  EXPECT_TRUE(settings_of(known, llama).all_reduce_norms);
   const ServingRow hopper = row("sglang", "deepseek-ai/DeepSeek-R1", "h200_sxm", 16);
   EXPECT_EQ(settings_of(known, hopper).kv_dtype, "");
   ServingRow blackwell = row("sglang", "deepseek-ai/DeepSeek-R1", "b300_sxm", 16);

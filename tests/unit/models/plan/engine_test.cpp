@@ -33,12 +33,31 @@ TEST(Engine, SaysHowItSplitsLayersAndSharesContexts) {
   EXPECT_FALSE(read_engine(kFolder, "vllm").deepep_between_nodes);
 }
 
-TEST(Engine, SaysWhetherItComputesScalesOfActivations) {
-  EXPECT_TRUE(read_engine(kFolder, "trtllm").constant_scales);
-  EXPECT_FALSE(read_engine(kFolder, "vllm").constant_scales);
-  std::string text = read_text_file(kFolder + "/trtllm.json");
-  text.replace(text.find("\"constant\""), 10, "\"none\"");
-  EXPECT_THROW(parse_engine_text(text, "engine.json"), InputError);
+TEST(Engine, SaysWhichKernelsItFuses) {
+  const EngineSpec trtllm = read_engine(kFolder, "trtllm");
+  EXPECT_EQ(trtllm.fp8_inputs, Fp8Inputs::quantised_before);
+  EXPECT_TRUE(trtllm.all_reduce_norms);
+  EXPECT_TRUE(trtllm.shared_expert_kernels.empty());
+  const EngineSpec vllm = read_engine(kFolder, "vllm");
+  EXPECT_EQ(vllm.fp8_inputs, Fp8Inputs::as_measured);
+  EXPECT_FALSE(vllm.all_reduce_norms);
+  EXPECT_EQ(read_engine(kFolder, "sglang").shared_expert_kernels, std::vector<std::string>{"sglang_fused_moe_triton"});
+  const std::string text = read_text_file(kFolder + "/trtllm.json");
+  const auto with = [&](const std::string& word) {
+    std::string changed = text;
+    changed.replace(changed.find("\"quantised_before\""), 18, word);
+    return changed;
+  };
+  EXPECT_EQ(parse_engine_text(with("\"constant_scales\""), "engine.json").fp8_inputs, Fp8Inputs::constant_scales);
+  for (const char* word : {"\"none\"", "true", "[]"}) {
+    EXPECT_THROW(parse_engine_text(with(word), "engine.json"), InputError) << word;
+  }
+  for (const char* kernels : {"\"sglang_fused_moe_triton\"", "[1]", "{}"}) {
+    std::string changed = text;
+    const std::string norms = "\"all_reduce_norms\": true";
+    changed.replace(changed.find(norms), norms.size(), std::string("\"shared_experts_in\": ") + kernels);
+    EXPECT_THROW(parse_engine_text(changed, "engine.json"), InputError) << kernels;
+  }
 }
 
 TEST(Engine, SaysWhoIsAdmittedAndWhetherPromptsShareSteps) {
