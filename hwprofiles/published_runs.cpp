@@ -137,6 +137,7 @@ PublishedRuns PublishedRuns::parse(std::string_view text, const std::string& whe
   static_cast<void>(root.at("source").as_string());
   static_cast<void>(root.at("name").as_string());
   PublishedRuns runs;
+  runs.where_ = where;
   static_cast<void>(root.at("models"));  // without them it would have run everything
   static_cast<void>(root.at("lengths"));
   runs.models_ = strings_of(root, "models");
@@ -189,10 +190,16 @@ RunSettings PublishedRuns::settings_of(const ServingRow& row) const {
 }
 
 RunSettings settings_of(const std::vector<PublishedRuns>& known, const ServingRow& row) {
+  const PublishedRuns* found = nullptr;
   for (const PublishedRuns& runs : known) {
-    if (runs.ran(row)) return runs.settings_of(row);
+    if (!runs.ran(row)) continue;
+    if (found != nullptr) {
+      throw InputError(runs.where(), "says that it ran " + row.model + ", as does " + found->where(),
+                       "narrow models or lengths of one of them");
+    }
+    found = &runs;
   }
-  return {};
+  return found == nullptr ? RunSettings() : found->settings_of(row);
 }
 
 }  // namespace moecast

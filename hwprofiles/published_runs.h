@@ -36,6 +36,7 @@ class PublishedRuns {
   static std::vector<PublishedRuns> read_all(const std::string& folder);
 
   [[nodiscard]] bool ran(const ServingRow& row) const;
+  [[nodiscard]] const std::string& where() const { return where_; }
   /// Of a row that it ran.
   [[nodiscard]] RunSettings settings_of(const ServingRow& row) const;
 
@@ -61,13 +62,14 @@ class PublishedRuns {
   };
   static Rule parse_rule(const JsonView& json);
 
+  std::string where_;
   std::vector<std::string> models_;  ///< what names of models begin with
   Lengths lengths_;
   RunSettings usual_;
   std::vector<Rule> rules_;
 };
 
-/// Of the benchmark that ran it; where none did, as such benchmarks usually are.
+/// Of the benchmark that ran it; where none did, as such benchmarks usually are. @throws InputError when two say so.
 RunSettings settings_of(const std::vector<PublishedRuns>& known, const ServingRow& row);
 
 }  // namespace moecast

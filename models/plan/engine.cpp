@@ -17,11 +17,12 @@ constexpr std::size_t kMostSizes = 100'000;
 struct HostField {
   std::string_view name;
   double EngineHost::* field;
+  std::string_view unit = "s";
 };
 constexpr std::array<HostField, EngineHost::kCount> kHost{{{"layer_kernels_s", &EngineHost::layer_kernels_s},
                                                            {"prepare_s", &EngineHost::prepare_s},
                                                            {"eager_gap_s", &EngineHost::eager_gap_s},
-                                                           {"token_bytes", &EngineHost::token_bytes},
+                                                           {"token_bytes", &EngineHost::token_bytes, "B"},
                                                            {"piece_launch_s", &EngineHost::piece_launch_s},
                                                            {"eager_launch_s", &EngineHost::eager_launch_s},
                                                            {"wake_s", &EngineHost::wake_s},
@@ -31,13 +32,14 @@ constexpr std::array<HostField, EngineHost::kCount> kHost{{{"layer_kernels_s", &
 struct ServiceField {
   std::string_view name;
   double EngineService::* field;
+  std::string_view unit = "s";
 };
-constexpr std::array<ServiceField, 7> kService{{{"kernel_factor", &EngineService::kernel_factor},
+constexpr std::array<ServiceField, 7> kService{{{"kernel_factor", &EngineService::kernel_factor, "1"},
                                                 {"layer_s", &EngineService::layer_s},
                                                 {"request_s", &EngineService::request_s},
                                                 {"step_s", &EngineService::step_s},
-                                                {"stall_share", &EngineService::stall_share},
-                                                {"prefill_factor", &EngineService::prefill_factor},
+                                                {"stall_share", &EngineService::stall_share, "1"},
+                                                {"prefill_factor", &EngineService::prefill_factor, "1"},
                                                 {"first_token_s", &EngineService::first_token_s}}};
 
 /// [first, last, step] of captured sizes.
@@ -53,6 +55,14 @@ void add_sizes(const JsonView& range, std::vector<double>& sizes) {
     }
     sizes.push_back(static_cast<double>(size));
   }
+}
+
+double parse_constant(const JsonView& constant, std::string_view unit, double most) {
+  if (const std::string said = constant.at("unit").as_string(); said != unit) {
+    throw InputError(constant.at("unit").where(), "\"" + said + "\" is not the unit of this constant",
+                     "write it in \"" + std::string(unit) + "\"");
+  }
+  return constant.at("value").as_number(0, most);
 }
 
 /// One of two words.
@@ -180,7 +190,7 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   parse_parallelism(root, engine);
   const JsonView host = root.at("host");
   for (const HostField& field : kHost) {
-    engine.host.*field.field = host.at(field.name).at("value").as_number(0, 1e6);
+    engine.host.*field.field = parse_constant(host.at(field.name), field.unit, 1e6);
   }
   engine.host_source = host.at("source").as_string();
   const JsonView interval = root.at("interval");
@@ -199,7 +209,7 @@ EngineSpec parse_engine_text(std::string_view text, const std::string& where) {
   engine.ttft_interval = pair("ttft");
   const JsonView service = root.at("service");
   for (const ServiceField& field : kService) {
-    engine.service.*field.field = service.at(field.name).at("value").as_number(0, 1e3);
+    engine.service.*field.field = parse_constant(service.at(field.name), field.unit, 1e3);
   }
   return engine;
 }

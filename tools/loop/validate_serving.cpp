@@ -209,11 +209,12 @@ std::vector<Judged> usable_rows(const ServingValidation& request, const ServingT
     } else if (row.tp > 8 || (row.tp & (row.tp - 1)) != 0) {
       skip("tensor parallelism that no node has");
     } else {
+      const RunSettings settings = settings_of(known, row);
       try {
         if (std::ranges::none_of(known, [&](const PublishedRuns& runs) { return runs.ran(row); })) {
           ++report.unknown_runs;
         }
-        Judged judged{row, {}, settings_of(known, row), !row.twin_differs && !is_host_bound(row)};
+        Judged judged{row, {}, settings, !row.twin_differs && !is_host_bound(row)};
         judged.teaches = !judged.settings.superseded && !judged.settings.defective && !is_host_bound(row);
         judged.measured.terms = machines.terms(row, judged.settings);
         judged.measured.engine = row.engine;

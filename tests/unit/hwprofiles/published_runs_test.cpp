@@ -103,6 +103,15 @@ TEST(PublishedRuns, ScriptsSayTheFormatOfTheCacheAndTheAllReduce) {
   EXPECT_TRUE(settings_of(known, blackwell).defective);
 }
 
+TEST(PublishedRuns, TwoThatClaimOneRowAreAnError) {
+  std::vector<PublishedRuns> known = PublishedRuns::read_all(kFolder);
+  const ServingRow llama = row("vllm", "meta-llama/Llama-3.1-70B", "h200_sxm", 16);
+  EXPECT_NO_THROW(settings_of(known, llama));
+  known.push_back(known.front());
+  EXPECT_THROW(settings_of(known, llama), InputError);
+  EXPECT_NO_THROW(settings_of(known, row("trtllm", "Qwen/Qwen3-235B-A22B-FP8", "h100_sxm", 16))) << "of neither";
+}
+
 TEST(PublishedRuns, OthersAreAsSuchBenchmarksAre) {
   const std::vector<PublishedRuns> known = PublishedRuns::read_all(kFolder);
   const RunSettings other = settings_of(known, row("trtllm", "Qwen/Qwen3-235B-A22B-FP8", "h100_sxm", 16));

@@ -3,10 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
 #include "models/core/error.h"
 #include "models/core/file.h"
+#include "models/core/json.h"
 
 namespace moecast {
 namespace {
@@ -31,6 +34,18 @@ TEST(Engine, SaysHowItSplitsLayersAndSharesContexts) {
   EXPECT_EQ(read_engine(kFolder, "trtllm").context_exchange, ContextExchange::ring);
   EXPECT_TRUE(read_engine(kFolder, "sglang").deepep_between_nodes);
   EXPECT_FALSE(read_engine(kFolder, "vllm").deepep_between_nodes);
+}
+
+TEST(Engine, ConstantsAreInTheirUnits) {
+  const std::string file = kFolder + "/vllm.json";
+  for (const auto& [group, name] : {std::pair{"host", "wake_s"}, std::pair{"host", "token_bytes"},
+                                    std::pair{"service", "layer_s"}, std::pair{"service", "stall_share"}}) {
+    Json json = read_json_file(file);
+    json[group][name]["unit"] = "us";
+    EXPECT_THROW(parse_engine_text(dump_json_line(json), file), InputError) << name;
+    json[group][name].erase("unit");
+    EXPECT_THROW(parse_engine_text(dump_json_line(json), file), InputError) << name;
+  }
 }
 
 TEST(Engine, SaysWhichKernelsItFuses) {
