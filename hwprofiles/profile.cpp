@@ -17,7 +17,8 @@ constexpr std::size_t kLongestPath = 4096;
 constexpr std::array<std::string_view, 7> kUnits{"B", "B/s", "FLOP/s", "s", "Hz", "W", "1"};
 constexpr std::array<Origin, 4> kStoredOrigins{Origin::measured, Origin::datasheet, Origin::fitted, Origin::assumed};
 constexpr std::array<RowBucket, 3> kRowBuckets{RowBucket::exact, RowBucket::multiple4, RowBucket::tile16};
-constexpr std::array<WeightPacking, 4> kPackings{WeightPacking::ahead, WeightPacking::none, WeightPacking::every_call,
+constexpr std::array<WeightPacking, 5> kPackings{WeightPacking::unless_one_row, WeightPacking::ahead,
+                                                 WeightPacking::none, WeightPacking::every_call,
                                                  WeightPacking::unless_small};
 
 template <class Range>
@@ -118,6 +119,7 @@ std::string_view to_string(WeightPacking rule) {
     case WeightPacking::ahead: return "ahead";
     case WeightPacking::none: return "none";
     case WeightPacking::every_call: return "every_call";
+    case WeightPacking::unless_one_row: return "unless_one_row";
     case WeightPacking::unless_small: return "unless_small";
   }
   return "ahead";

@@ -6,6 +6,7 @@
 #include "models/core/dtype.h"
 #include "models/core/error.h"
 #include "models/core/file.h"
+#include "models/core/framework.h"
 #include "models/core/json.h"
 
 namespace moecast {
@@ -61,27 +62,10 @@ bool PublishedRuns::Rule::holds(const ServingRow& row) const {
 }
 
 PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
-  json.refuse_unknown_keys({"engine",
-                            "models",
-                            "systems",
-                            "versions",
-                            "expert_dtypes",
-                            "lengths",
-                            "measured_from",
-                            "tp",
-                            "dp",
-                            "concurrency",
-                            "batch_wait_steps",
-                            "receive_steps",
-                            "draft_tokens",
-                            "acceptance",
-                            "superseded",
-                            "defective",
-                            "expert_kernels",
-                            "kv_dtype",
-                            "all_reduce",
-                            "all_reduce_norms",
-                            "source"});
+  json.refuse_unknown_keys({"engine",           "models",         "systems",      "versions",   "expert_dtypes",
+                            "lengths",          "measured_from",  "tp",           "dp",         "concurrency",
+                            "batch_wait_steps", "receive_steps",  "draft_tokens", "acceptance", "superseded",
+                            "defective",        "expert_kernels", "kv_dtype",     "all_reduce", "source"});
   static_cast<void>(json.at("source").as_string());
   Rule rule;
   rule.engine = json.at("engine").as_string();
@@ -122,8 +106,9 @@ PublishedRuns::Rule PublishedRuns::parse_rule(const JsonView& json) {
   };
   format("expert_kernels", rule.expert_kernels);
   format("kv_dtype", rule.kv_dtype);
-  rule.all_reduce = json.find_string("all_reduce").value_or("");
-  rule.all_reduce_norms = json.find_bool("all_reduce_norms").value_or(false);
+  if (const auto name = json.find_string("all_reduce")) {
+    rule.all_reduce = framework_named(*name, json.at("all_reduce").where());
+  }
   rule.superseded = json.find_bool("superseded").value_or(false);
   rule.defective = json.find_bool("defective").value_or(false);
   return rule;
@@ -182,7 +167,6 @@ RunSettings PublishedRuns::settings_of(const ServingRow& row) const {
     if (!rule.expert_kernels.empty()) settings.expert_dtype = rule.expert_kernels;
     if (!rule.kv_dtype.empty()) settings.kv_dtype = rule.kv_dtype;
     if (!rule.all_reduce.empty()) settings.all_reduce = rule.all_reduce;
-    settings.all_reduce_norms = settings.all_reduce_norms || rule.all_reduce_norms;
     settings.superseded = settings.superseded || rule.superseded;
     settings.defective = settings.defective || rule.defective;
   }

@@ -24,7 +24,6 @@ struct RunSettings {
   std::string expert_dtype;  ///< of the measured kernels that are nearest to those that ran; empty: as the table has it
   std::string kv_dtype;      ///< of the KV cache; empty: as the model has it
   std::string all_reduce;  ///< framework whose measured all-reduce is nearest to the one that ran; empty: the engine's
-  bool all_reduce_norms = false;  ///< all-reduces add the residual and norm
 };
 
 /// How a benchmark was run, as its own scripts say: tables of its results leave settings out.
@@ -56,7 +55,7 @@ class PublishedRuns {
     double wait_steps = 0;
     int draft_tokens = 0;
     double acceptance = 0;
-    bool superseded = false, defective = false, all_reduce_norms = false;
+    bool superseded = false, defective = false;
     std::string expert_kernels, kv_dtype, all_reduce;
     [[nodiscard]] bool holds(const ServingRow& row) const;
   };

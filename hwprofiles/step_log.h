@@ -15,11 +15,12 @@ struct StepRecord {
   double decode_kv = 0;  ///< mean KV entries of a decode
   double latency_s = 0;  ///< between two results of the engine
   bool after_idle = false;
+  std::string segment;  ///< of the run, as the table calls it (workload_segment); empty: it does not say
 };
 
 /// Reads a table of steps (CSV, gzip or not) in the order in which they were recorded.
 /// Columns: phase, counter_id, ctx_tokens, ctx_requests, ctx_kv_tokens, decode_tokens, mean_decode_kv_tokens,
-/// latency_ms. A gap in counter_id is an idle period.
+/// latency_ms; workload_segment may be missing. A gap in counter_id is an idle period.
 /// @throws InputError naming line and column: a missing column, text where a number must be, a number below zero, a
 /// step without tokens, a latency that is not above zero.
 std::vector<StepRecord> read_step_log(const std::string& path);

@@ -53,6 +53,8 @@ struct Deployment {
   KernelStrategy strategy = KernelStrategy::sorted_grouped;
   std::optional<DType> dtype;     ///< of weights; overrides the architecture's
   std::optional<DType> kv_dtype;  ///< of the KV cache; nullopt: see cache_dtype
+  /// Framework whose all-reduce, which adds the residual and norms, runs inside a node (GPUs); empty: the engine's.
+  std::string all_reduce;
   std::int64_t kv_block_tokens = 16;
   int cp = 1;                        ///< context-parallel ranks: share the new tokens of prompts, and the KV cache
   std::optional<int> micro_batches;  ///< that a step passes through the stages in; nullopt: one a stage

@@ -6,6 +6,7 @@
 
 #include "models/core/error.h"
 #include "models/core/file.h"
+#include "models/core/framework.h"
 #include "models/core/json.h"
 
 namespace moecast {
@@ -115,7 +116,7 @@ void parse_parallelism(const JsonView& root, EngineSpec& engine) {
     const JsonView reduce = collectives.at("all_reduce");
     reduce.refuse_unknown_keys({"framework", "source"});
     static_cast<void>(reduce.at("source").as_string());
-    engine.all_reduce_framework = reduce.at("framework").as_string();
+    engine.all_reduce_framework = framework_named(reduce.at("framework").as_string(), reduce.at("framework").where());
   }
   if (root.has("mixed_steps")) {
     const JsonView mixed = root.at("mixed_steps");

@@ -66,10 +66,11 @@ Rule read_rule(const JsonView& view, std::initializer_list<Rule> rules) {
 }
 
 GemmTraits read_traits(const JsonView& view, const std::string& backend, DType dtype, int threads) {
-  return gemm_traits(backend, dtype, threads,
-                     read_rule(view.at("row_bucket"), {RowBucket::exact, RowBucket::multiple4, RowBucket::tile16}),
-                     read_rule(view.at("packing"), {WeightPacking::ahead, WeightPacking::none,
-                                                    WeightPacking::every_call, WeightPacking::unless_small}));
+  return gemm_traits(
+      backend, dtype, threads,
+      read_rule(view.at("row_bucket"), {RowBucket::exact, RowBucket::multiple4, RowBucket::tile16}),
+      read_rule(view.at("packing"), {WeightPacking::ahead, WeightPacking::none, WeightPacking::every_call,
+                                     WeightPacking::unless_small, WeightPacking::unless_one_row}));
 }
 
 Json gemm_json(const GemmCalibration& gemm) {

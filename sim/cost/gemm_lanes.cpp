@@ -13,7 +13,7 @@ constexpr auto kLog2e = static_cast<float>(std::numbers::log2e);
 
 /// Ranges of the residual's table: generous, for queries outside are exact but slow.
 std::vector<KrigingTable::Axis> axes(const GemmTraits& traits) {
-  const bool splits = traits.packing == WeightPacking::unless_small;
+  const bool splits = packs_some(traits.packing);
   return {{0, 14, 0}, {0, 16, 0}, {4, 15, 0}, {12, 36, 0}, {0, 1, 0}, {0, 1, 0}, {0, splits ? 2.0F : 1.0F, 1}};
 }
 

@@ -40,7 +40,7 @@ class GemmLanes {
   /// As GemmLaw::few_rows.
   void few_rows(const Lane& rows, const Lane& seconds_per_byte, Lane& factor) const noexcept;
   void physics(const Calls& calls, Terms& terms) const noexcept;
-  [[nodiscard]] bool splits() const { return traits_.packing == WeightPacking::unless_small; }
+  [[nodiscard]] bool splits() const { return packs_some(traits_.packing); }
 
   GemmTraits traits_;
   float call_, per_flop_, rows0_, depth0_, columns0_, sharpness_, pack_, pack_alias_, pack_reads_, pack_depth_;

@@ -189,7 +189,7 @@ Eigen::VectorXd GemmLaw::features(const GemmCall& call) const {
   const Terms t = terms(call);
   Eigen::VectorXd x(kFeatures);
   // Two octaves apart where the library takes another path.
-  const bool splits = traits_.packing == WeightPacking::unless_small;
+  const bool splits = packs_some(traits_.packing);
   const double path = splits ? (t.packs ? 2.0 : 0.0) : aliasing(call.n);
   x << std::log2(t.rows), std::log2(call.n), std::log2(call.k), std::log2(t.footprint),
       coldness(call.input_footprint_bytes), coldness(call.output_footprint_bytes), path;

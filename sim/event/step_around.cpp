@@ -90,8 +90,11 @@ StepAround step_around(const Predictor& analytic, const Architecture& architectu
   }
   double layers_s = 0;
   double others_s = 0;
+  const auto small = std::ranges::find(whole.operators, kSmallKernelsPart, &OperatorCost::name);
   for (OperatorCost op : rest.operators) {
     if (is_launch(op)) continue;
+    // Layers without experts launch fewer of them.
+    if (op.name == kSmallKernelsPart && small != whole.operators.end()) op.latency = small->latency;
     (op.kind == "head" || is_dense_layer(op) ? others_s : layers_s) += op.latency.value();
     op.count *= times;
     op.latency = op.latency * times;

@@ -15,6 +15,8 @@ namespace {
 /// Least share of a table's linear layer that is left when what its inputs took is taken out: all were timed alone, and
 /// their launches may overlap.
 constexpr double kLeastOfGemm = 0.3;
+/// Of whose linear layers every machine's tables have scales and quantisation too.
+constexpr const char* kWithInputs = "vllm";
 /// Rows from which on per-tensor kernels stand for others: on Blackwell a single row takes 14 us longer in them than
 /// two do, whatever the shape, which is no work of the device.
 constexpr double kLeastStandInRows = 2;
@@ -30,12 +32,16 @@ LinearLayer physics_layer(const KernelCalibration& calibration, std::int64_t n, 
   return {"physics", seconds, nullptr, KernelRowValues(*find_kernel_layout("gemm"))};
 }
 
+bool takes_inputs_out(const LinearLayerEngine& engine, const ReadyKernelData& gemm) {
+  return engine.fp8_inputs != Fp8Inputs::as_measured && gemm.model.key.dtype == "fp8";
+}
+
 /// What is left of an fp8 linear layer's time without what its inputs took in the tables and not in the engine; empty:
 /// all of it.
 std::function<double(double rows, double seconds)> without_inputs(const KernelCalibration& calibration,
                                                                   const LinearLayerEngine& engine,
                                                                   const ReadyKernelData& gemm, std::int64_t k) {
-  if (engine.fp8_inputs == Fp8Inputs::as_measured || gemm.model.key.dtype != "fp8") return nullptr;
+  if (!takes_inputs_out(engine, gemm)) return nullptr;
   struct Part {
     ReadyKernel kernel;
     KernelRowValues row;
@@ -81,6 +87,7 @@ LinearLayer find_linear_layer(const KernelCalibration& calibration, const Linear
                              row);
   };
   bool in_bf16 = false;
+  std::string stands;
   const KernelLayout& layout = *find_kernel_layout("gemm");
   KernelRowValues row(layout);
   row.set("m", 1).set("n", value(std::max(n, kNarrowestPart))).set("k", value(k));
@@ -98,7 +105,18 @@ LinearLayer find_linear_layer(const KernelCalibration& calibration, const Linear
   }
   const std::size_t m = layout.column("m");
   auto rest = without_inputs(calibration, engine, *kernel, k);
-  const std::string named = kernel->described() + std::string(rest ? described(engine.fp8_inputs) : "");
+  if (!rest && takes_inputs_out(engine, *kernel)) {
+    // What its inputs took was not measured here: the product is that of a framework of which it was.
+    if (ReadyKernel bare = find_ready_kernel(calibration, {"gemm", "", "", kWithInputs, "", {"fp8"}, true}, row);
+        bare && bare->model.key.framework == kWithInputs) {
+      if (auto left = without_inputs(calibration, engine, *bare, k)) {
+        stands = " (stands for " + engine.framework + ", whose inputs were not measured apart)";
+        kernel = std::move(bare);
+        rest = std::move(left);
+      }
+    }
+  }
+  const std::string named = kernel->described() + std::string(rest ? described(engine.fp8_inputs) : "") + stands;
   return {named,
           [kernel, other, row, m, rest = std::move(rest)](double rows) {
             KernelRowValues asked = row;

@@ -263,8 +263,7 @@ double ServiceStepTimes::follower_seconds(const StepShape& step) const {
     const double layer_s = law_ == StepLaw::service ? engine.service.layer_s : engine.host.layer_kernels_s;
     const double factor = law_ == StepLaw::service ? engine.service.kernel_factor : 1;
     seconds +=
-        follower.times * (factor * sum(follower_grids_[i]->times(shape)) +
-                          layer_s * (law_ == StepLaw::service ? operators.launching_layers() : operators.layers));
+        follower.times * (factor * sum(follower_grids_[i]->times(shape)) + layer_s * operators.launching_layers());
   }
   return seconds;
 }

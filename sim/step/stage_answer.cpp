@@ -159,7 +159,7 @@ StageAnswer answer_stage(const StepModel& model, const StepModel* even, const Mi
     described.half_width = half_width;
     answer.operators.push_back(std::move(described));
   };
-  add("norms, rotary, gates, sampler", cost.other_s, widths.other);
+  add(kSmallKernelsPart, cost.other_s, widths.other);
   add("elementwise kernels of prompts", cost.elementwise_s, widths.elementwise);
   add(kPreparation, cost.seconds - terms.kernels_s - cost.other_s - cost.elementwise_s - cost.waits_s, widths.host);
   add(kLaunchWait, cost.waits_s, widths.host);

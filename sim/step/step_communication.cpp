@@ -58,7 +58,8 @@ class CommunicationMaker {
 
   [[nodiscard]] CollectiveCost node_all_reduce() {
     const int tp = maker_.deployment.tp;
-    const std::string& other = maker_.engine.all_reduce_framework;
+    const std::string& said = maker_.deployment.all_reduce;
+    const std::string& other = said.empty() ? maker_.engine.all_reduce_framework : said;
     if (!other.empty() && has_all_reduce(maker_.calibration, other, tp)) {
       return engine_all_reduce_cost(maker_.calibration, other, "", tp);
     }

@@ -79,7 +79,7 @@ StepLaunch StepModel::usual_launch_of(double tokens, bool prefill) const {
 StepCost StepModel::cost(const StepTerms& terms, const EngineHost& host) const {
   const double layers = operators_.layers;
   StepCost cost;
-  cost.other_s = host.layer_kernels_s * layers;
+  cost.other_s = host.layer_kernels_s * operators_.launching_layers();
   double device = terms.kernels_s + cost.other_s;
   if (terms.launch == StepLaunch::graph) {
     cost.host_s = host.graph_step_s;

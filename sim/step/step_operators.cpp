@@ -58,7 +58,8 @@ class Maker {
       maker_.add_gemm("head", StepGroup::head, vocabulary_of_rank(), architecture_.hidden, 1, StepRows::sequences,
                       DType::bf16);
     }
-    if (engine_.all_reduce_norms && deployment_.tp <= calibration_.device.node_devices) {
+    if ((engine_.all_reduce_norms || !deployment_.all_reduce.empty()) &&
+        deployment_.tp <= calibration_.device.node_devices) {
       maker_.result.fused_norms = all_reduces_;
     }
     add_communication({all_reduces_, stage_.embeds, routed_, is_wide(), splits_rows()}, maker_);
@@ -217,6 +218,8 @@ class Maker {
         block.experts.size() != 1 || !routing_.rows.empty() || block.latent_width > 0) {
       return false;
     }
+    // The choice of DeepSeek's and GLM's gates appends it; others (Llama 4) have no room for one more.
+    if (!block.router.selection_bias || block.router.top_k < 2) return false;
     if (block.shared.expert.width != block.experts.front().expert.width) return false;
     const ExpertCall call = routed("experts", block, block.experts.front(), 1, inner, 1);
     return std::ranges::find(kernels, expert_kernel(call, deployment_, calibration_)) != kernels.end();

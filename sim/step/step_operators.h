@@ -32,6 +32,9 @@ inline constexpr double kSmallKernels = 5;
 /// Where experts are: those, their choice, and the sum of what they give.
 inline constexpr double kSmallMoeKernels = 7;
 
+/// The part of a step that these are.
+inline constexpr const char* kSmallKernelsPart = "norms, rotary, gates, sampler";
+
 /// Tokens of a rank, not padded.
 constexpr double new_tokens(const StepShape& shape) { return shape.decodes * shape.checked + shape.context; }
 

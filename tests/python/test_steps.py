@@ -33,12 +33,12 @@ def strata(report):
 
 
 @needs_data
-@pytest.mark.parametrize("name,tp,ep,dp,decode,mixed,prefill", [
-    ("tp.tp1_ep1", 1, 1, 1, 0.035, 0.08, 0.15),  # the constants are fitted here
-    ("tp.tp2_ep2", 2, 2, 1, 0.03, 0.08, 0.15),
-    ("tp.tp4_ep4", 4, 4, 1, 0.035, 0.08, 0.15),
-    ("dp.tp1_ep4", 1, 4, 4, 0.065, 0.205, 0.19)])
-def test_steps_of_a_server(name, tp, ep, dp, decode, mixed, prefill):
+@pytest.mark.parametrize("name,tp,ep,dp,decode,mixed,prefill,run_time", [
+    ("tp.tp1_ep1", 1, 1, 1, 0.035, 0.08, 0.15, 0.02),  # the constants are fitted here
+    ("tp.tp2_ep2", 2, 2, 1, 0.03, 0.08, 0.15, 0.02),
+    ("tp.tp4_ep4", 4, 4, 1, 0.03, 0.08, 0.15, 0.02),
+    ("dp.tp1_ep4", 1, 4, 4, 0.065, 0.20, 0.18, 0.15)])
+def test_steps_of_a_server(name, tp, ep, dp, decode, mixed, prefill, run_time):
     report = steps(name, tp, ep, dp)
     found = strata(report)
     assert found["decode"]["mape"] < decode
@@ -46,6 +46,22 @@ def test_steps_of_a_server(name, tp, ep, dp, decode, mixed, prefill):
     assert found["prefill"]["mape"] < prefill
     assert found["all"]["n"] == found["decode"]["n"] + found["mixed"]["n"] + found["prefill"]["n"]
     assert not report["not_executed"]
+    assert abs(report["segment_ratios"]["real"] - 1) < run_time  # what is served; prompts after idling are the rest
+    assert set(report["segment_ratios"]) == {"real", "sweep"}
+
+
+@needs_data
+def test_another_model_of_the_engine():
+    """Host constants of Qwen3.6-35B-A3B's steps, kernels of tables, and nothing of a served load: Llama-3.1-70B."""
+    found = strata(run("validate", "serving", "--table", DATA / "serving/aggregated_ttft_tpot.csv.gz",
+                       "--step-law", "host"))
+    assert found["tpot engine vllm"]["n"] == 225
+    assert found["tpot engine vllm"]["mape"] < 0.15
+    assert 0.86 < found["tpot engine vllm"]["coverage_90_ratio"] < 0.96
+    for words in (["--fit"], ["--leave-out", "model"]):
+        done = subprocess.run([MOECAST, "validate", "serving", "--table", "x", "--step-law", "host", *words],
+                              capture_output=True, text=True)
+        assert done.returncode == 2 and "--step-law" in done.stderr
 
 
 @needs_data
@@ -74,15 +90,15 @@ def test_loads_of_services():
     report = run("validate", "serving", "--table", table, "--leave-out", "model,system")
     found = strata(report)
     assert found["tpot"]["n"] == 852
-    assert found["tpot"]["median_ape"] < 0.08
-    assert found["tpot"]["mape"] < 0.10
-    assert found["tpot every row"]["mape"] < 0.125
+    assert found["tpot"]["median_ape"] < 0.07
+    assert found["tpot"]["mape"] < 0.09
+    assert found["tpot every row"]["mape"] < 0.115
     assert found["ttft"]["median_ape"] < 0.20
     assert found["tpot guessed tokens"]["n"] == 52
     kinds = [found["tpot " + kind] for kind in ("other releases", "replaced releases", "reported defects")]
     assert sum(kind["n"] for kind in kinds) == found["tpot"]["n"]
-    assert kinds[0]["median_ape"] < 0.075
-    assert kinds[0]["mape"] < 0.09
+    assert kinds[0]["median_ape"] < 0.06
+    assert kinds[0]["mape"] < 0.075
     assert any("no benchmark that is known" in note for note in report["notes"])
     assert 0.86 < found["tpot"]["coverage_90_ratio"] < 0.94
     shipped = strata(run("validate", "serving", "--table", table))
@@ -93,7 +109,24 @@ def test_loads_of_services():
     assert comparable["all"]["pairs"] > 0.85 * every["all"]["pairs"]
     assert comparable["all"]["kendall_tau"] > 0.87
     assert all(ranking["kendall_tau"] > 0.8 for ranking in comparable.values())
-    assert every["all"]["kendall_tau"] > 0.825
+    assert every["all"]["kendall_tau"] >= 0.85
+
+
+def test_an_all_reduce_that_norms_takes_less():
+    def step(*more):
+        return predict("--model", "llama-3.1-70b", "--hw", "b200-sxm", "--tp", 8, "--dtype", "fp8", "--batch", 16, *more)
+
+    usual, fused = step(), step("--all-reduce", "trtllm")
+    small = [next(op["latency_s"] for op in answer["operators"] if op["name"].startswith("norms"))
+             for answer in (usual, fused)]
+    assert small[1] == pytest.approx(small[0] * 3 / 5)
+    assert fused["latency_s"] < 0.8 * usual["latency_s"]
+    assert fused["inputs"]["all_reduce"] == "trtllm"
+    for words in (["predict", "--tp", "8", "--all-reduce", "other"], ["recommend", "--all-reduce", "other"],
+                  ["serve", "--all-reduce", "other"]):
+        done = subprocess.run([MOECAST, words[0], "--model", "llama-3.1-70b", "--hw", "b200-sxm", *words[1:]],
+                              capture_output=True, text=True)
+        assert done.returncode == 2 and "--all-reduce" in done.stderr, done.stderr
 
 
 def test_a_profile_without_a_memory_capacity_is_said(tmp_path):

@@ -172,7 +172,7 @@ MOECAST_API void moecast_close(moecast_predictor* predictor);
 /// @param question_json  an object with fields named as in Python's `Predictor.predict`; null = not given.
 ///   Of a model: architecture (its name in `moecast list models`, the path of a file, or the own schema or a Hugging
 ///   Face configuration as an object), phase, batch, context, prompt, source, prefill_batch, prefix, max_context,
-///   kv_dtype, draft_tokens, acceptance.
+///   kv_dtype, all_reduce, draft_tokens, acceptance.
 ///   Of a layer: hidden, width, experts, top_k, tokens, gated, shared_experts, activation, capacity_factor, overflow,
 ///   pad, rows (a list).
 ///   Of both: tp, ep, dp, pp, cp, moe_tp, micro_batches, redundant_experts, eager, load, seed, copies, and without (a

@@ -34,11 +34,9 @@ struct TextField {
   std::string QueryOptions::* value;
 };
 
-constexpr TextField kTexts[] = {{"phase", &QueryOptions::phase},
-                                {"load", &QueryOptions::load},
-                                {"kv_dtype", &QueryOptions::kv_dtype},
-                                {"activation", &QueryOptions::activation},
-                                {"overflow", &QueryOptions::overflow}};
+constexpr TextField kTexts[] = {{"phase", &QueryOptions::phase},           {"load", &QueryOptions::load},
+                                {"kv_dtype", &QueryOptions::kv_dtype},     {"all_reduce", &QueryOptions::all_reduce},
+                                {"activation", &QueryOptions::activation}, {"overflow", &QueryOptions::overflow}};
 
 void refuse_unknown_fields(const JsonView& question) {
   std::vector<std::string> names{"architecture", "rows", "seed",  "acceptance", "capacity_factor",

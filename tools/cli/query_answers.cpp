@@ -22,6 +22,7 @@ void blame_flag(const InputError& error, const std::string& model) {
                                                         {"redundant_experts", "--redundant-experts"},
                                                         {"placement", "--placement"},
                                                         {"eager", "--eager"},
+                                                        {"all_reduce", "--all-reduce"},
                                                         {"draft_tokens", "--draft-tokens"},
                                                         {"acceptance", "--acceptance"},
                                                         {"phase", "--phase"},

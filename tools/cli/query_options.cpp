@@ -36,6 +36,7 @@ Deployment deployment_of(const QueryOptions& options, const Combination& values,
   if (!options.strategy.empty()) deployment.strategy = parse_strategy(options.strategy);
   if (!options.dtype.empty()) deployment.dtype = parse_dtype_flag(options.dtype);
   if (!options.kv_dtype.empty()) deployment.kv_dtype = parse_dtype_flag(options.kv_dtype, "--kv-dtype");
+  deployment.all_reduce = parse_all_reduce(options.all_reduce);
   deployment.offload =
       parse_offload(options.offload,
                     values.has("--resident-experts") ? std::optional(values.at("--resident-experts")) : std::nullopt);
@@ -232,6 +233,7 @@ void refuse_contradictions(const QueryOptions& options, bool layer) {
     }
   }
   if (!options.kv_dtype.empty()) throw UsageError("--kv-dtype", "means nothing for a single layer", "leave it out");
+  if (!options.all_reduce.empty()) throw UsageError("--all-reduce", "means nothing for a single layer", "leave it out");
   if (!options.acceptance.empty()) {
     throw UsageError("--acceptance", "means nothing for a single layer", "leave it out");
   }
@@ -276,6 +278,7 @@ std::vector<InputValue> inputs_of(const QueryOptions& options, const Query& quer
   text("dtype", std::string(to_string(query.deployment.dtype.value_or(query.architecture.dtype))), options.dtype);
   if (!layer)
     text("kv_dtype", std::string(to_string(cache_dtype(query.architecture, query.deployment))), options.kv_dtype);
+  if (!options.all_reduce.empty()) text("all_reduce", options.all_reduce, options.all_reduce);
   if (query.deployment.eager) add("eager", true, true);
   if (query.workload.acceptance) add("acceptance_ratio", *query.workload.acceptance, true);
   add_mix_inputs(options.mix, query.workload, inputs);

@@ -46,6 +46,7 @@ struct QueryOptions {
   bool pad = false;
   bool eager = false;
   std::string kv_dtype;
+  std::string all_reduce;
   TrainingFlags training;
   std::map<std::string, std::string> numbers;  ///< "--batch" -> "1,8,64"; empty = not given
 };
@@ -118,6 +119,8 @@ ExpertLoad parse_load(const std::string& text, std::uint64_t seed);
 KernelStrategy parse_strategy(const std::string& text);
 std::string strategy_name(KernelStrategy strategy);
 /// @throws UsageError with the nearest name.
+/// A framework of whom all-reduces were measured; empty stays so. @throws UsageError
+std::string parse_all_reduce(const std::string& text, const std::string& flag = "--all-reduce");
 DType parse_dtype_flag(const std::string& text, const std::string& flag = "--dtype");
 /// "all-to-all,memory-bandwidth,routing-overhead,imbalance". @throws UsageError with the nearest name.
 Without parse_without(const std::string& text);

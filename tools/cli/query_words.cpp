@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "models/core/error.h"
+#include "models/core/framework.h"
 #include "models/core/json.h"
 #include "models/core/quantity_text.h"
 #include "models/routing/routing_trace.h"
@@ -52,6 +53,14 @@ std::string strategy_name(KernelStrategy strategy) {
     case KernelStrategy::dense_mask: return "dense-mask";
   }
   return "unknown";
+}
+
+std::string parse_all_reduce(const std::string& text, const std::string& flag) {
+  try {
+    return text.empty() ? text : framework_named(text, flag);
+  } catch (const InputError& error) {
+    throw UsageError(flag, error.problem(), error.hint());
+  }
 }
 
 DType parse_dtype_flag(const std::string& text, const std::string& flag) {

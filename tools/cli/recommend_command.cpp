@@ -6,6 +6,7 @@
 
 #include "models/core/error.h"
 #include "models/core/quantity_text.h"
+#include "models/plan/memory.h"
 #include "models/plan/speculation.h"
 #include "tools/cli/command.h"
 #include "tools/cli/data_folders.h"
@@ -26,7 +27,7 @@ struct RecommendOptions {
   std::string pp = "1-8*2";
   std::string cp = "1";
   std::string backend = "vllm";
-  std::string dtype, max_context, draft_tokens = "0", acceptance;
+  std::string dtype, kv_dtype, all_reduce, max_context, draft_tokens = "0", acceptance;
   std::string prompt = "1024";
   std::string output = "1024";
   std::string ttft, tpot;
@@ -141,8 +142,11 @@ int run(const RecommendOptions& options) {
   if (!options.max_context.empty()) {
     architecture.max_context = parse_count(options.max_context, "--max-context", 1, 100'000'000);
   }
-  std::optional<DType> dtype;
-  if (!options.dtype.empty()) dtype = parse_dtype_flag(options.dtype);
+  Deployment common;
+  common.backend = options.backend;
+  if (!options.dtype.empty()) common.dtype = parse_dtype_flag(options.dtype);
+  if (!options.kv_dtype.empty()) common.kv_dtype = parse_dtype_flag(options.kv_dtype, "--kv-dtype");
+  common.all_reduce = parse_all_reduce(options.all_reduce);
   ServiceGoals goals;
   goals.prompt = static_cast<double>(parse_count(options.prompt, "--prompt", 1, 100'000'000));
   goals.output = static_cast<double>(parse_count(options.output, "--output", 1, 100'000'000));
@@ -180,7 +184,7 @@ int run(const RecommendOptions& options) {
   }
   Recommendation result;
   try {
-    result = recommend(architecture, dtype, options.backend, machines, folders.engines, goals);
+    result = recommend(architecture, common, machines, folders.engines, goals);
   } catch (const InputError& error) {
     blame_flag(error, options.model);
   }
@@ -202,6 +206,8 @@ int run(const RecommendOptions& options) {
       json["inputs"] = {{"model", options.model},
                         {"hw", names},
                         {"backend", options.backend},
+                        {"kv_dtype", std::string(to_string(cache_dtype(architecture, common)))},
+                        {"all_reduce", options.all_reduce.empty() ? Json() : Json(options.all_reduce)},
                         {"prompt_tokens", goals.prompt},
                         {"output_tokens", goals.output},
                         {"ttft_goal_s", goals.ttft_s ? Json(*goals.ttft_s) : Json()},
@@ -235,6 +241,11 @@ void add_recommend_command(const Command& app, CommandLine& line) {
                   "context-parallel ranks to examine (default 1: what engines exchange is assumed)");
   add_text_option(command, "--backend", options->backend, "ENGINE", "vllm (default), sglang, trtllm");
   add_text_option(command, "--dtype", options->dtype, "FORMAT", "of the weights (default: the model's)");
+  add_text_option(command, "--kv-dtype", options->kv_dtype, "FORMAT",
+                  "of the KV cache (default: the model's, else that of activations)");
+  add_text_option(command, "--all-reduce", options->all_reduce, "ENGINE",
+                  "whose all-reduce, which adds the residual and norms, runs inside a node: trtllm is FlashInfer's, "
+                  "which vLLM and SGLang can fuse (default: the engine's own)");
   add_text_option(command, "--max-context", options->max_context, "COUNT",
                   "tokens that a sequence may have, where the model was stretched (default: what it is made for)");
   add_text_option(command, "--prompt", options->prompt, "COUNT", "tokens of a prompt (default 1024)");

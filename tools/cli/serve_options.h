@@ -7,7 +7,7 @@ class Command;
 
 /// What was typed after `serve`, as text.
 struct ServeOptions {
-  std::string model, hw, backend = "vllm", dtype, kv_dtype;
+  std::string model, hw, backend = "vllm", dtype, kv_dtype, all_reduce;
   std::string tp = "1", ep = "1", dp = "1", pp = "1", cp = "1", moe_tp;
   std::string draft_tokens = "0", acceptance;
   std::string instances, prefill_instances, decode_instances, kv_link;

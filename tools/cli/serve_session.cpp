@@ -204,6 +204,7 @@ void ServeSession::read_deployment() {
   deployment_.kv_block_tokens = parse_count(options_.block, "--kv-block", 1, 1 << 20);
   if (!options_.dtype.empty()) deployment_.dtype = parse_dtype_flag(options_.dtype);
   if (!options_.kv_dtype.empty()) deployment_.kv_dtype = parse_dtype_flag(options_.kv_dtype, "--kv-dtype");
+  deployment_.all_reduce = parse_all_reduce(options_.all_reduce);
   double all = 1;
   for (const int degree : {deployment_.tp, deployment_.dp, deployment_.cp, deployment_.pp}) all *= degree;
   if (all > kMostServeRanks || deployment_.ep * static_cast<double>(deployment_.moe_tp.value_or(1)) > kMostServeRanks) {
@@ -342,6 +343,7 @@ std::vector<InputValue> ServeSession::inputs_of(const Asked& asked, const std::v
   const auto add = [&](const char* name, auto value, bool given) { inputs.push_back({name, value, given}); };
   const ServeOptions usual;
   add("kv_dtype", std::string(to_string(cache_dtype(architecture_, deployment_))), !o.kv_dtype.empty());
+  if (!o.all_reduce.empty()) add("all_reduce", o.all_reduce, true);
   add("tp", static_cast<std::int64_t>(deployment_.tp), o.tp != usual.tp);
   add("ep", static_cast<std::int64_t>(deployment_.ep), o.ep != usual.ep);
   add("dp", static_cast<std::int64_t>(deployment_.dp), o.dp != usual.dp);

@@ -39,6 +39,7 @@ constexpr std::array kLists{
     ListFlag{"--load", "load", [](Options& o) -> std::string& { return o.load; }},
     ListFlag{"--dtype", "dtype", [](Options& o) -> std::string& { return o.dtype; }},
     ListFlag{"--kv-dtype", "kv_dtype", [](Options& o) -> std::string& { return o.kv_dtype; }},
+    ListFlag{"--all-reduce", "all_reduce", [](Options& o) -> std::string& { return o.all_reduce; }},
     ListFlag{"--strategy", "strategy", [](Options& o) -> std::string& { return o.strategy; }},
     ListFlag{"--capacity-factor", "capacity_factor", [](Options& o) -> std::string& { return o.capacity_factor; },
              true},

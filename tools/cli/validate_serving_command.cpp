@@ -20,6 +20,7 @@ struct ServingValidationOptions {
   std::string table;
   std::string leave_out;
   bool fit = false;
+  std::string law = "service";
   std::string data;
   std::string format = "table";
 };
@@ -85,8 +86,10 @@ std::string report_text(const ServingValidationReport& report, const ServingVali
       "tpot, ttft: without rows whose twin differs by more than a quarter, and without vLLM on Qwen3-235B (bound by "
       "its "
       "host);\nttft: below saturation.\n";
-  text += options.leave_out.empty() ? options.fit ? "laws fitted to this very table: its errors judge nothing\n"
-                                                  : "laws: those of the engines\n"
+  text += options.leave_out.empty() ? options.law == "host"
+                                          ? "laws: host constants of the engines, fitted to logged steps of one model\n"
+                                      : options.fit ? "laws fitted to this very table: its errors judge nothing\n"
+                                                    : "laws: those of the engines\n"
                                     : fmt::format("laws of each {} fitted to the others\n", options.leave_out);
   for (const auto& [engine, law] : report.laws) {
     text += fmt::format("  {:<8} {}\n", engine.empty() ? "all" : engine, dump_json_line(law_json(law)));
@@ -111,6 +114,12 @@ int run(const ServingValidationOptions& options) {
   if (options.fit && !options.leave_out.empty()) {
     throw UsageError("--fit", "and --leave-out exclude each other", "leave one out");
   }
+  if (options.law != "service" && options.law != "host") {
+    throw UsageError("--step-law", "\"" + options.law + "\" is not known", "write service or host");
+  }
+  if (options.law == "host" && (options.fit || !options.leave_out.empty())) {
+    throw UsageError("--step-law", "host is fitted to no load: --fit and --leave-out mean nothing", "leave one out");
+  }
   const DataFolders folders = find_data_folders(options.data);
   ServingValidation request;
   request.table = options.table;
@@ -118,6 +127,7 @@ int run(const ServingValidationOptions& options) {
   request.benchmarks = folders.shipped + "/benchmarks";
   request.leave_out = options.leave_out;
   request.fit = options.fit;
+  request.host_law = options.law == "host";
   request.machine = [&](const std::string& system) { return find_machine(system, folders); };
   request.model = [&](const std::string& model) { return find_model(model, folders); };
   ProgressBar bar;
@@ -145,6 +155,7 @@ int run(const ServingValidationOptions& options) {
     json["inputs"] = {{"table", options.table},
                       {"leave_out", options.leave_out.empty() ? Json() : Json(options.leave_out)},
                       {"fit", options.fit},
+                      {"step_law", options.law},
                       {"rows", report.read}};
     write_stdout(render_records({json}, format, true));
   } else {
@@ -167,6 +178,9 @@ void add_validate_serving_command(const Command& validate, CommandLine& line) {
   add_text_option(command, "--leave-out", options->leave_out, "GROUP",
                   "model, system, or model,system: laws of the engines fitted to the other groups of this table");
   command.add_flag("--fit", options->fit, "fit the laws of the engines to this table, and show them");
+  add_text_option(command, "--step-law", options->law, "LAW",
+                  "service (default): of the engines' services; host: host constants of the engines, fitted to logged "
+                  "steps of one model and to nothing of this table");
   add_text_option(command, "--data", options->data, "FOLDER", "data folder (default: beside the program)");
   add_text_option(command, "--format", options->format, "FORMAT",
                   "table (default), md, json; csv and jsonl give one record a stratum");

@@ -46,6 +46,9 @@ std::string report_text(const StepValidationReport& report, const StepValidation
       "nearest = the nearest step of --reference as it was logged;\n"
       "time of the whole run, predicted over measured: {:.3f}\n",
       report.run_ratio);
+  for (const auto& [segment, ratio] : report.segment_ratios) {
+    text += fmt::format("  of its part \"{}\": {:.3f}\n", printable(segment), ratio);
+  }
   text += options.fit ? "host constants fitted to this very table: its errors judge nothing\n"
                       : "host constants: " + report.host_source + "\n";
   if (options.fit) {
@@ -92,6 +95,7 @@ int run(const StepValidationOptions& options) {
     json["noise_floor"] = nullptr;  // no step of a log is repeated
     json["passed"] = nullptr;       // no bar was given
     json["run_ratio"] = report.run_ratio;
+    json["segment_ratios"] = report.segment_ratios;
     json["host"] = host_json(report.host);
     json["intervals"] = {{"decode", report.decode_interval}, {"prefill", report.prefill_interval}};
     json["not_judged"] = Json::object();

@@ -223,10 +223,10 @@ class Search {
 
 }  // namespace
 
-Recommendation recommend(const Architecture& architecture, const std::optional<DType>& dtype,
-                         const std::string& backend, const std::vector<ServiceMachine>& machines,
-                         const std::string& engines, const ServiceGoals& goals) {
-  const EngineSpec engine = read_engine(engines, backend);
+Recommendation recommend(const Architecture& architecture, const Deployment& asked,
+                         const std::vector<ServiceMachine>& machines, const std::string& engines,
+                         const ServiceGoals& goals) {
+  const EngineSpec engine = read_engine(engines, asked.backend);
   if (std::bit_ceil(static_cast<std::uint64_t>(goals.fewest_gpus)) > static_cast<std::uint64_t>(goals.most_gpus)) {
     throw InputError("gpus",
                      goals.fewest_gpus == goals.most_gpus ? std::to_string(goals.most_gpus) + " is no power of two"
@@ -235,9 +235,7 @@ Recommendation recommend(const Architecture& architecture, const std::optional<D
   }
   Search search(architecture, goals);
   const bool experts = has_experts(architecture);
-  Deployment common;
-  common.dtype = dtype;
-  common.backend = backend;
+  Deployment common = asked;
   common.draft_tokens = goals.draft_tokens;
   for (const ServiceMachine& machine : machines) {
     const Profile profile = read_profile(machine.folder);

@@ -59,9 +59,10 @@ struct Recommendation {
 /// Examines every combination of machine, GPUs (powers of two), pipeline stages, context-parallel ranks, tensor
 /// parallelism (up to eight), replicas of attention, expert parallelism and concurrency (powers of two until memory
 /// ends or a goal is missed).
-/// @param engines  folder. @throws InputError when a profile cannot be read or no engine is described.
-Recommendation recommend(const Architecture& architecture, const std::optional<DType>& dtype,
-                         const std::string& backend, const std::vector<ServiceMachine>& machines,
-                         const std::string& engines, const ServiceGoals& goals);
+/// @param asked  backend, formats and all-reduce of all of them. @param engines  folder. @throws InputError when a
+/// profile cannot be read or no engine is described.
+Recommendation recommend(const Architecture& architecture, const Deployment& asked,
+                         const std::vector<ServiceMachine>& machines, const std::string& engines,
+                         const ServiceGoals& goals);
 
 }  // namespace moecast

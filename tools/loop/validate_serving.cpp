@@ -104,9 +104,9 @@ class Machines {
 
   const Steps& steps(const ServingRow& row, const RunSettings& settings) {
     const std::string key =
-        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
+        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", row.model, row.system, row.engine, row.gemm_dtype,
                     row.expert_dtype, row.tp, row.dp, row.moe_tp, row.ep, settings.draft_tokens, settings.expert_dtype,
-                    settings.kv_dtype, settings.all_reduce, settings.all_reduce_norms);
+                    settings.kv_dtype, settings.all_reduce);
     auto found = steps_.find(key);
     if (found == steps_.end()) {
       Architecture architecture = *model(row.model);
@@ -123,9 +123,8 @@ class Machines {
       deployment.backend = row.engine;
       deployment.draft_tokens = settings.draft_tokens;
       if (!settings.kv_dtype.empty()) deployment.kv_dtype = parse_dtype(settings.kv_dtype);
-      EngineSpec spec = *engine(row.engine);
-      if (!settings.all_reduce.empty()) spec.all_reduce_framework = settings.all_reduce;
-      spec.all_reduce_norms = spec.all_reduce_norms || settings.all_reduce_norms;
+      deployment.all_reduce = settings.all_reduce;
+      const EngineSpec& spec = *engine(row.engine);
       const KernelCalibration& calibration = *kernels(row.system);
       StepOperators operators = make_step_operators(architecture, deployment, spec, calibration);
       for (const std::string& note : operators.notes) notes_.insert(row.system + ": " + note);
@@ -257,6 +256,13 @@ std::vector<EngineService> laws_of(const ServingValidation& request, const std::
       for (std::size_t i = 0; i < rows.size(); ++i) {
         if (group_of(rows[i].row, request.leave_out) == group) laws[i] = pick(without, rows[i].row.engine);
       }
+    }
+    return laws;
+  }
+  if (request.host_law) {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      laws[i] = {};
+      laws[i].layer_s = machines.engine(rows[i].row.engine)->host.layer_kernels_s;
     }
     return laws;
   }

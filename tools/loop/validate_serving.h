@@ -25,6 +25,9 @@ struct ServingValidation {
   /// Laws fitted to the rows whose group is another one: "model", "system" or "model,system"; empty: the engines' own.
   std::string leave_out;
   bool fit = false;  ///< laws fitted to all rows of this table: judges nothing
+  /// Steps cost their kernels and what the host constants of the engine's file say of a layer, which were fitted to the
+  /// logged steps of one model: nothing of served loads.
+  bool host_law = false;
   std::function<void(double done)> progress;
 };
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <optional>
+#include <set>
 #include <span>
 
 #include "models/core/statistics.h"
@@ -16,6 +17,9 @@ namespace moecast {
 namespace {
 
 constexpr std::array<std::string_view, 4> kOrder{"all", "decode", "mixed", "prefill"};
+
+/// A table that names more of them means something else.
+constexpr std::size_t kMostSegments = 16;
 
 std::string stratum_of(const StepRecord& record) {
   if (record.context_tokens == 0) return "decode";
@@ -53,8 +57,7 @@ StepValidationReport validate_steps(const StepValidation& request) {
   const std::optional<NearestStep> nearest =
       request.reference.empty() ? std::nullopt : std::optional<NearestStep>(read_step_log(request.reference));
   Strata strata;
-  double all_predicted = 0;
-  double all_measured = 0;
+  std::map<std::string, std::array<double, 2>> run;  // by segment, "" all: predicted, measured
   std::map<bool, std::vector<double>> scores;
   for (std::size_t i = 0; i < records.size(); ++i) {
     if (i < kWarmUpSteps) {
@@ -74,15 +77,20 @@ StepValidationReport validate_steps(const StepValidation& request) {
     strata.add("all", outcome);
     strata.add(stratum_of(records[i]), outcome);
     strata.add(band_of(records[i]), outcome);
-    all_predicted += predicted[i];
-    all_measured += records[i].latency_s;
+    for (const std::string& of : std::set<std::string>{"", records[i].segment}) {
+      run[of][0] += predicted[i];
+      run[of][1] += records[i].latency_s;
+    }
     scores[steps[i].terms.launch == StepLaunch::graph].push_back(
         std::abs(std::log(predicted[i] / records[i].latency_s)) /
         model.sigma(steps[i].times, cost, steps[i].terms.launch));
   }
-  report.run_ratio = all_measured > 0 ? all_predicted / all_measured : 1;
+  for (const auto& [segment, seconds] : run) {
+    (segment.empty() ? report.run_ratio : report.segment_ratios[segment]) = seconds[0] / seconds[1];
+  }
   if (!scores[true].empty()) report.decode_interval = quantile(scores[true], 0.9);
   if (!scores[false].empty()) report.prefill_interval = quantile(scores[false], 0.9);
+  if (report.segment_ratios.size() > kMostSegments) report.segment_ratios.clear();
   report.strata = strata.summaries(kOrder);
   return report;
 }

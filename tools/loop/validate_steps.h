@@ -25,9 +25,10 @@ struct StepValidation {
 };
 
 struct StepValidationReport {
-  std::vector<Stratum> strata;  ///< "all", "decode", "mixed", "prefill"
-  double run_ratio = 1;         ///< predicted over measured time of the whole run
-  EngineHost host;              ///< as used
+  std::vector<Stratum> strata;                   ///< "all", "decode", "mixed", "prefill"
+  double run_ratio = 1;                          ///< predicted over measured time of the whole run
+  std::map<std::string, double> segment_ratios;  ///< the same of its segments, where the table names any
+  EngineHost host;                               ///< as used
   std::string host_source;
   double decode_interval = 1, prefill_interval = 1;  ///< with `fit`: what this log asks for
   std::map<std::string, std::int64_t> not_judged;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "models/core/error.h"
+#include "models/core/file.h"
 
 namespace moecast {
 namespace {
@@ -90,10 +91,8 @@ TEST(PublishedRuns, ScriptsSayTheFormatOfTheCacheAndTheAllReduce) {
   ServingRow llama = row("vllm", "meta-llama/Llama-3.1-70B", "h200_sxm", 16);
   EXPECT_EQ(settings_of(known, llama).kv_dtype, "fp8");
   EXPECT_EQ(settings_of(known, llama).all_reduce, "");
-  EXPECT_FALSE(settings_of(known, llama).all_reduce_norms);
   llama.system = "b200_sxm";
   EXPECT_EQ(settings_of(known, llama).all_reduce, "trtllm") << "FlashInfer's, fused with the norm";
-  EXPECT_TRUE(settings_of(known, llama).all_reduce_norms);
   const ServingRow hopper = row("sglang", "deepseek-ai/DeepSeek-R1", "h200_sxm", 16);
   EXPECT_EQ(settings_of(known, hopper).kv_dtype, "");
   ServingRow blackwell = row("sglang", "deepseek-ai/DeepSeek-R1", "b300_sxm", 16);
@@ -101,6 +100,12 @@ TEST(PublishedRuns, ScriptsSayTheFormatOfTheCacheAndTheAllReduce) {
   EXPECT_FALSE(settings_of(known, blackwell).defective);
   blackwell.version = "0.5.10.post1";
   EXPECT_TRUE(settings_of(known, blackwell).defective);
+}
+
+TEST(PublishedRuns, AnAllReduceIsOneThatWasMeasured) {
+  std::string text = read_text_file(kFolder + std::string("/inferencex.json"));
+  text.replace(text.find("\"all_reduce\": \"trtllm\""), 22, "\"all_reduce\": \"other\"");
+  EXPECT_THROW(PublishedRuns::parse(text, "runs.json"), InputError);
 }
 
 TEST(PublishedRuns, TwoThatClaimOneRowAreAnError) {

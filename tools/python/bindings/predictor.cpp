@@ -57,7 +57,8 @@ class PredictorHandle {
                                  int tp, int ep, int dp, int pp, std::optional<int> moe_tp, int cp,
                                  std::optional<int> micro_batches, int redundant_experts, bool eager, int draft_tokens,
                                  std::optional<double> acceptance, const std::string& kv_dtype,
-                                 std::int64_t max_context, const std::string& without, bool rated) const {
+                                 const std::string& all_reduce, std::int64_t max_context, const std::string& without,
+                                 bool rated) const {
     Query query;
     query.architecture = architecture;
     query.deployment = setting_.deployment;
@@ -72,6 +73,7 @@ class PredictorHandle {
     query.deployment.eager = eager;
     query.deployment.draft_tokens = draft_tokens;
     if (!kv_dtype.empty()) query.deployment.kv_dtype = parse_dtype_flag(kv_dtype, "kv_dtype");
+    query.deployment.all_reduce = parse_all_reduce(all_reduce, "all_reduce");
     if (max_context > 0) query.architecture.max_context = max_context;
     // Steps of GPUs are asked with the popularity that trained routers show, where nobody says another.
     const std::string said = !load.empty() ? load : setting_.hardware.gpu ? "log-normal:1" : "uniform";
@@ -256,7 +258,7 @@ void bind_predictor(nb::module_& m) {
            "load"_a = "", "seed"_a = 1, "rows"_a = std::vector<std::int64_t>(), "tp"_a = 1, "ep"_a = 1, "dp"_a = 1,
            "pp"_a = 1, "moe_tp"_a.none() = nb::none(), "cp"_a = 1, "micro_batches"_a.none() = nb::none(),
            "redundant_experts"_a = 0, "eager"_a = false, "draft_tokens"_a = 0, "acceptance"_a.none() = nb::none(),
-           "kv_dtype"_a = "", "max_context"_a = 0, "without"_a = "", "rated"_a = true,
+           "kv_dtype"_a = "", "all_reduce"_a = "", "max_context"_a = 0, "without"_a = "", "rated"_a = true,
            nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("folder", [](const PredictorHandle& p) { return p.setting().hardware.folder; })
       .def_prop_ro("gpu", [](const PredictorHandle& p) { return p.setting().hardware.gpu; })

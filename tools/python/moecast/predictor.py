@@ -32,7 +32,7 @@ _DEGREES = {
     "draft_tokens": 0,
     "max_context": 1,
 }
-_DEPLOYMENT = {*_DEGREES, "rows", "eager", "acceptance", "kv_dtype"}
+_DEPLOYMENT = {*_DEGREES, "rows", "eager", "acceptance", "kv_dtype", "all_reduce"}
 #: What changes nothing.
 _ALONE = {"copies": 1, "tp": 1, "ep": 1, "dp": 1, "pp": 1, "cp": 1, "redundant_experts": 0, "draft_tokens": 0}
 
@@ -119,8 +119,10 @@ class Predictor:
         one a stage), redundant_experts copies of popular experts, eager: no graph is replayed
         (GPUs), draft_tokens that layers of multi-token prediction guess ahead of each step (GPUs), each right with
         probability `acceptance` where those before it were: `tpot_s` is then the step over the tokens that it yields.
-        kv_dtype: format of the KV cache (GPUs; default: the model's, else that of activations). max_context: tokens of
-        a sequence that the model serves, where that is not what its configuration says.
+        kv_dtype: format of the KV cache (GPUs; default: the model's, else that of activations). all_reduce: framework
+        whose all-reduce, which adds the residual and norms, runs inside a node (GPUs; trtllm is FlashInfer's, which vLLM
+        and SGLang can fuse). max_context: tokens of a sequence that the model serves, where that is not what its
+        configuration says.
         `without`: factors to remove (all-to-all, memory-bandwidth, routing-overhead, imbalance); removing one never
         slows. Returns a Prediction: its status says whether there is a latency; of a Request, times of all its steps.
         Raises UsageError, InputError.
@@ -301,10 +303,11 @@ def _deployment(fields):
     }
     if fields.get("eager"):
         out["eager"] = True
-    if fields.get("kv_dtype"):
-        out["kv_dtype"] = fields["kv_dtype"]
-        if not isinstance(out["kv_dtype"], str):
-            raise _core.UsageError(f"kv_dtype: is a {type(out['kv_dtype']).__name__}, expected a str")
+    for name in ("kv_dtype", "all_reduce"):
+        if fields.get(name):
+            out[name] = fields[name]
+            if not isinstance(out[name], str):
+                raise _core.UsageError(f"{name}: is a {type(out[name]).__name__}, expected a str")
     if fields.get("rows") is not None and len(fields["rows"]) > 0:
         out["rows"] = [whole("rows", rows) for rows in fields["rows"]]
     if fields.get("acceptance") is not None:
@@ -317,8 +320,8 @@ def _deployment(fields):
 
 def _refuse_cache_of_layers(deployment, tokens):
     """Raises UsageError where a single layer is asked with what only a model's cache has."""
-    if tokens is not None and {"kv_dtype", "max_context"} & set(deployment):
-        raise _core.UsageError("kv_dtype, max_context: mean nothing for a single layer (leave them out)")
+    if tokens is not None and {"kv_dtype", "all_reduce", "max_context"} & set(deployment):
+        raise _core.UsageError("kv_dtype, all_reduce, max_context: mean nothing for a single layer (leave them out)")
 
 
 def _is_spread(deployment):

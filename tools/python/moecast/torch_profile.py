@@ -68,8 +68,14 @@ def _gemm(g, dtype):
     """x W^T with weights of a footprint, as torch.nn.Linear calls it."""
     m = int(round(2 ** g.uniform(0, 11)))
     n, k = (32 * int(round(2 ** g.uniform(2, 6.5))) for _ in range(2))
-    if g.random() < 0.15:
+    if g.random() < 0.4:  # as most models have them
+        n, k = (256 * max(1, round(x / 256)) for x in (n, k))
+    which = g.random()
+    if which < 0.15:
         n = int(round(2 ** g.uniform(2, 6)))  # a router
+    elif which < 0.25:  # the vocabulary, of the tokens of a step
+        n, k = (32 * int(round(2 ** g.uniform(*octaves))) for octaves in ((8, 11), (3, 5.5)))
+        m = int(round(2 ** g.uniform(0, 5)))
     if 2.0 * m * n * k > 2e10:
         return None
     size = torch.empty((), dtype=dtype).element_size()
@@ -309,7 +315,7 @@ def _description(name, dtype):
                 "library": f"PyTorch {torch.__version__}",
                 "implementation": torch.__config__.parallel_info().splitlines()[0],
                 "row_bucket": "exact",
-                "packing": "every_call",
+                "packing": "unless_one_row",
             }
         ],
         "notes": ["experts of layers are executed one after another (eager); calls include those of Python"],

@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -34,6 +35,18 @@ TEST(Fusion, WhatComesIntoFp8LayersIsTakenOutAsItWasMeasured) {
   }
 }
 
+TEST(Fusion, WhereInputsWereNotMeasuredApartAnotherFrameworksProductStands) {
+  // TensorRT-LLM's tables of H100 have neither scales nor quantisation.
+  const KernelCalibration h100 = read_kernel_calibration(kRoot + "/hwprofiles/h100-sxm", "h100-sxm");
+  const auto of = [&](Fp8Inputs inputs) {
+    return find_linear_layer(h100, {"trtllm", "", inputs}, 8192, 2048, DType::fp8);
+  };
+  const LinearLayer before = of(Fp8Inputs::quantised_before);
+  EXPECT_THAT(before.kernel, testing::HasSubstr("stands for trtllm, whose inputs were not measured apart"));
+  EXPECT_LT(before.seconds(16), 0.7 * of(Fp8Inputs::as_measured).seconds(16));
+  EXPECT_NEAR(before.seconds(16) / seconds(Fp8Inputs::quantised_before, "trtllm", 16), 1, 0.35) << "H200's product";
+}
+
 TEST(Fusion, OnlyFp8IsQuantisedThere) {
   const auto of = [](Fp8Inputs inputs, DType dtype) {
     return find_linear_layer(h200(), {"trtllm", "", inputs}, 8192, 2048, dtype).seconds(8);
@@ -56,6 +69,8 @@ TEST(Fusion, EachAllReduceThatNormsSavesASmallKernel) {
   EXPECT_NEAR(launching(8, false), 80 * 5.0 / 7, 1e-9);
   EXPECT_NEAR(launching(8, true), 80 * 3.0 / 7, 1e-9) << "two of five a layer";
   EXPECT_NEAR(launching(1, true), launching(1, false), 1e-9) << "nothing is reduced";
+  deployment.all_reduce = "trtllm";
+  EXPECT_NEAR(launching(8, false), 80 * 3.0 / 7, 1e-9) << "the deployment has it";
 }
 
 const StepOperator* find(const StepOperators& operators, const std::string& name) {
@@ -108,7 +123,8 @@ TEST_F(SharedAmongRouted, ManyTokensTakeAnEighthMoreRows) {
   EXPECT_LT(fused_s / routed_s, 1.2);
 }
 
-TEST_F(SharedAmongRouted, NotWithExpertParallelismNorOfAnotherWidth) {
+TEST_F(SharedAmongRouted, NotWithExpertParallelismNorOfAnotherWidthOrGate) {
+  EXPECT_NE(find(of("llama-4-maverick", 8, 1), "shared.gate_up"), nullptr) << "one choice, not biased";
   EXPECT_NE(find(of("deepseek-v3", 8, 8), "shared.gate_up"), nullptr);
   EXPECT_NE(find(of("qwen1.5-moe-a2.7b", 1, 1), "shared.gate_up"), nullptr) << "four times as wide, and gated";
   engine_.shared_expert_kernels = {"another kernel"};
