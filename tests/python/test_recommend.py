@@ -124,6 +124,7 @@ def test_impossible_goals_say_why():
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--cp", "two"], "--cp"),
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--prompt", "0"], "--prompt"),
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--tpot", "5"], "--tpot"),
+    (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--tpot", "0ms"], "--tpot"),
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--price", "h100-sxm=2"], "--price"),
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm,b200-sxm", "--price", "h200-sxm=2"], "b200-sxm"),
     (["--model", "qwen3-30b-a3b", "--hw", "h200-sxm", "--backend", "vlm"], "--backend")])

@@ -17,7 +17,7 @@ void add_query_options(const Command& command, QueryOptions& options) {
   for (const NumberFlag& flag : number_flags()) {
     std::string help = flag.help;
     if (*flag.fallback != '\0') help += fmt::format(" (default {})", flag.fallback);
-    command.add_option(flag.name, options.numbers[flag.name], help).type_name("N").group(flag.group);
+    command.add_option(flag.name, options.numbers[flag.name], help).type_name("N").group(flag.group).not_empty();
   }
   const auto text = [&](const char* name, std::string& value, const char* type, const char* group, const char* help) {
     command.add_option(name, value, help).type_name(type).group(group).not_empty();

@@ -150,8 +150,13 @@ int run(const RecommendOptions& options) {
   ServiceGoals goals;
   goals.prompt = static_cast<double>(parse_count(options.prompt, "--prompt", 1, 100'000'000));
   goals.output = static_cast<double>(parse_count(options.output, "--output", 1, 100'000'000));
-  if (!options.ttft.empty()) goals.ttft_s = parse_seconds(options.ttft, "--ttft").value();
-  if (!options.tpot.empty()) goals.tpot_s = parse_seconds(options.tpot, "--tpot").value();
+  const auto goal = [](const std::string& text, const char* flag, std::optional<double>& into) {
+    if (text.empty()) return;
+    into = parse_seconds(text, flag).value();
+    if (*into <= 0) throw UsageError(flag, "nothing is answered in no time", "e.g. " + std::string(flag) + " 20ms");
+  };
+  goal(options.ttft, "--ttft", goals.ttft_s);
+  goal(options.tpot, "--tpot", goals.tpot_s);
   const std::vector<std::int64_t> gpus = parse_range(options.gpus, "--gpus", 1, 1024);
   goals.fewest_gpus = gpus.front();
   goals.most_gpus = gpus.back();

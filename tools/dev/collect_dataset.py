@@ -70,7 +70,8 @@ def genomes_of(name):
 
 def execute(setup, architectures, hw):
     if setup.runtime == "torch":
-        return TorchTranslation(setup.workload, threads=setup.threads, least_runs=4).run(architectures)
+        runner = TorchTranslation(setup.workload, threads=setup.threads, least_runs=4, routing="router")
+        return runner.run(architectures)
     runtime = Runtime(hw, backend=setup.runtime, dtype=setup.dtype, threads=setup.threads, rounds=2)
     return runtime.run(architectures, setup.workload)
 

@@ -201,6 +201,36 @@ def test_the_reference_computes_what_its_parts_compute():
         assert llm.decode_step(2, 16)().shape == (2, 32000)
 
 
+def test_experts_are_drawn_alike_where_routing_is_even():
+    from moecast.runners import TorchTranslation
+    from moecast.torch_reference import Model
+
+    space = moecast.load_space("automoe-wmt14-en-de")
+    model = Model(space.architecture(space.random(1, 1)[0])).eval()
+    moe = next(m for m in model.modules() if type(m).__name__ == "MoE" and len(m.experts) > 1)
+    rows = [0] * len(moe.experts)
+    for number, expert in enumerate(moe.experts):
+        expert.register_forward_pre_hook(lambda m, x, number=number: rows.__setitem__(number, len(x[0])))
+    alike = torch.ones(4000, moe.router.in_features)
+    with torch.no_grad():
+        moe(alike)
+        assert sorted(rows)[-1] == 4000  # one expert has them all
+        model.route_evenly(3)
+        moe(alike)
+    assert sum(rows) == 4000
+    assert max(abs(r - 4000 / len(rows)) for r in rows) < 250  # five standard deviations
+    request = moecast.Request(prompt=4, target=2, beams=2, encoder_decoder=True)
+    for routing in ("even", "router"):
+        (execution,) = TorchTranslation(request, least_s=0.01, least_runs=2, routing=routing).run(
+            [space.architecture(space.random(1, 1)[0])]
+        )
+        assert execution.latency_s > 0
+    with pytest.raises(moecast.UsageError, match="routing"):
+        TorchTranslation(request, routing="other")
+    with pytest.raises(moecast.UsageError, match="zipf"):
+        TorchTranslation(moecast.Request(encoder_decoder=True, load="zipf:1"))
+
+
 @pytest.fixture(scope="module")
 def profiled(tmp_path_factory):
     """PyTorch's operators on this machine: few points in two rounds, for a judgement of a handful of cases."""

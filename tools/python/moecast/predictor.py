@@ -120,8 +120,8 @@ class Predictor:
         (GPUs), draft_tokens that layers of multi-token prediction guess ahead of each step (GPUs), each right with
         probability `acceptance` where those before it were: `tpot_s` is then the step over the tokens that it yields.
         kv_dtype: format of the KV cache (GPUs; default: the model's, else that of activations). all_reduce: framework
-        whose all-reduce, which adds the residual and norms, runs inside a node (GPUs; trtllm is FlashInfer's, which vLLM
-        and SGLang can fuse). max_context: tokens of a sequence that the model serves, where that is not what its
+        whose all-reduce, which adds the residual and norms, runs inside a node (GPUs; trtllm is FlashInfer's, which
+        vLLM and SGLang can fuse). max_context: tokens of a sequence that the model serves, where that is not what its
         configuration says.
         `without`: factors to remove (all-to-all, memory-bandwidth, routing-overhead, imbalance); removing one never
         slows. Returns a Prediction: its status says whether there is a latency; of a Request, times of all its steps.

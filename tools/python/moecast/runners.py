@@ -118,7 +118,8 @@ class TorchTranslation(_Runner):
     """Translation of one sentence by encoder-decoder models with random weights. Needs torch.
 
     `request`: a Request; its prompt is encoded, its target generated for each beam. `space`: with it this is a runner
-    of `moecast.collect`.
+    of `moecast.collect`. `routing`: "even" (experts are drawn, all alike, as predictions of an even load take it) or
+    "router" (as routers with random weights choose, which is alike for tokens that are alike).
     """
 
     def __init__(
@@ -130,8 +131,14 @@ class TorchTranslation(_Runner):
         least_s: float = 0.5,
         least_runs: int = 5,
         space: Any = None,
+        routing: str = "even",
     ) -> None:
         super().__init__(space, request)
+        if routing not in ("even", "router"):
+            raise UsageError(f"routing: {routing!r} is not known (write even or router)")
+        if routing == "even" and request.load not in ("", "uniform"):
+            raise UsageError(f"routing: experts are drawn alike, not as {request.load} has them (write router)")
+        self.routing = routing
         self.request, self.threads, self.dtype = request, threads, dtype
         self.least = {"least_s": least_s, "least_runs": least_runs}
 
@@ -149,6 +156,8 @@ class TorchTranslation(_Runner):
         for architecture in architectures:
             with quick_weights():
                 model = Model(architecture).to(DTYPES[self.dtype]).eval()
+            if self.routing == "even":
+                model.route_evenly(int(torch.randint(2**31, ())))
             run = model.translate(self.request.prompt, self.request.target, self.request.beams)
             with torch.no_grad():
                 executions.append(Execution(*measure(run, settle=1, **self.least)))

@@ -52,10 +52,13 @@ class MoE(nn.Module):
         self.experts = nn.ModuleList(Expert(hidden, spec) for spec in experts)
         shared = block.get("shared", {})
         self.shared = nn.ModuleList(Expert(hidden, shared["expert"]) for _ in range(shared.get("count", 0)))
+        self.draws = None
 
     def forward(self, x):
         scores = torch.softmax(self.router(x).float(), dim=-1)
         weights, chosen = torch.topk(scores, self.top_k, dim=-1)
+        if self.draws is not None:
+            chosen = torch.rand(scores.shape, generator=self.draws).topk(self.top_k, dim=-1).indices
         weights = (weights / weights.sum(dim=-1, keepdim=True)).to(x.dtype)
         out = torch.zeros_like(x)
         mask = nn.functional.one_hot(chosen, len(self.experts)).permute(2, 1, 0)
@@ -197,6 +200,16 @@ class Model(nn.Module):
             attention.cache = None
         words = self.words(batch, prompt)
         return lambda: self.head(self.decoder(words)[:, -1])
+
+    def route_evenly(self, seed: int) -> None:
+        """From now on routers compute their scores, but experts are drawn, all alike: a load as predictions take it.
+
+        Random weights choose alike for tokens that are alike: five beams touch one or two of four experts.
+        """
+        draws = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, MoE):
+                module.draws = draws
 
     @torch.no_grad()
     def translate(self, source: int, target: int, beams: int) -> Callable[[], Any]:
