@@ -53,6 +53,9 @@ GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& d
     throw InputError("eager", "means nothing to a CPU or to a training step: no graphs are replayed there",
                      "leave it out");
   }
+  if (!deployment.all_reduce.empty()) {
+    throw InputError("all_reduce", "is chosen for GPUs only", "leave it out");
+  }
   if (deployment.kv_dtype && workload.phase != Phase::train && *deployment.kv_dtype != dtype_) {
     throw InputError("kv_dtype", "of a CPU is that of its arithmetic", "leave it out");
   }

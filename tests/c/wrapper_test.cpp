@@ -170,9 +170,9 @@ TEST(CInterface, AnswersQuestionsAsTheProgramDoes_A24) {
       program_says({"--hw", kCpu, "--model", "olmoe-1b-7b", "--phase", "prefill", "--prompt", "64", "--prefix", "32"}));
   const Predictor gpu(kGpu);
   EXPECT_EQ(gpu.predict(R"({"architecture": "qwen3-30b-a3b", "batch": 32, "context": 2048, "ep": 8, "dp": 8,)"
-                        R"( "eager": true, "kv_dtype": "fp8", "tp": null})"),
+                        R"( "eager": true, "kv_dtype": "fp8", "all_reduce": "trtllm", "tp": null})"),
             program_says({"--hw", kGpu, "--model", "qwen3-30b-a3b", "--batch", "32", "--context", "2048", "--ep", "8",
-                          "--dp", "8", "--eager", "--kv-dtype", "fp8"}));
+                          "--dp", "8", "--eager", "--kv-dtype", "fp8", "--all-reduce", "trtllm"}));
   EXPECT_EQ(
       gpu.predict(R"({"architecture": "deepseek-v3", "tp": 8, "draft_tokens": 1, "acceptance": 0.85, "seed": 3})"),
       program_says({"--hw", kGpu, "--model", "deepseek-v3", "--tp", "8", "--draft-tokens", "1", "--acceptance", "0.85",

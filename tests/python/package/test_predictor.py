@@ -175,6 +175,21 @@ def test_the_cache_has_a_format_and_the_model_a_longest_context(predictor):
         gpu.predict(model, step, kv_dtype="fp9")
 
 
+def test_an_all_reduce_that_norms_is_part_of_a_deployment(predictor):
+    gpu = moecast.Predictor("b200-sxm", backend="vllm")
+    model = moecast.Architecture.load("llama-3.1-70b")
+    step = moecast.Workload("decode", batch=16, context=1024)
+    fused = gpu.predict(model, step, tp=8, all_reduce="trtllm")
+    assert fused.latency_s < gpu.predict(model, step, tp=8).latency_s
+    same = moecast.Predictor("b200-sxm", backend="vllm", tp=8, all_reduce="trtllm")
+    assert same.predict(model, step).latency_s == fused.latency_s
+    for asked, error in ((gpu, moecast.UsageError), (predictor, moecast.InputError)):
+        with pytest.raises(error, match="all_reduce"):
+            asked.predict(model, step, all_reduce="other" if asked is gpu else "trtllm")
+    with pytest.raises(moecast.UsageError, match="all_reduce"):
+        predictor.predict(moecast.Architecture.moe_layer(256, 512, 8, 2), tokens=4, all_reduce="trtllm")
+
+
 def test_a_prefix_is_attended_to_and_costs_no_compute_c22(predictor):
     gpu = moecast.Predictor("h200-sxm", backend="vllm")
     space = moecast.load_space("llm-moe")
