@@ -17,9 +17,8 @@ constexpr std::size_t kLongestPath = 4096;
 constexpr std::array<std::string_view, 7> kUnits{"B", "B/s", "FLOP/s", "s", "Hz", "W", "1"};
 constexpr std::array<Origin, 4> kStoredOrigins{Origin::measured, Origin::datasheet, Origin::fitted, Origin::assumed};
 constexpr std::array<RowBucket, 3> kRowBuckets{RowBucket::exact, RowBucket::multiple4, RowBucket::tile16};
-constexpr std::array<WeightPacking, 5> kPackings{WeightPacking::unless_one_row, WeightPacking::ahead,
-                                                 WeightPacking::none, WeightPacking::every_call,
-                                                 WeightPacking::unless_small};
+constexpr std::array<WeightPacking, 5> kPackings{WeightPacking::ahead, WeightPacking::none, WeightPacking::every_call,
+                                                 WeightPacking::unless_small, WeightPacking::unless_one_row};
 
 template <class Range>
 std::string listed(const Range& names) {

@@ -54,7 +54,7 @@ GraphBuilder::GraphBuilder(const Architecture& architecture, const Deployment& d
                      "leave it out");
   }
   if (!deployment.all_reduce.empty()) {
-    throw InputError("all_reduce", "is chosen for GPUs only", "leave it out");
+    throw InputError("all_reduce", "is chosen for steps that GPUs serve", "leave it out");
   }
   if (deployment.kv_dtype && workload.phase != Phase::train && *deployment.kv_dtype != dtype_) {
     throw InputError("kv_dtype", "of a CPU is that of its arithmetic", "leave it out");

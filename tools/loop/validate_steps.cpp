@@ -6,7 +6,6 @@
 #include <array>
 #include <cmath>
 #include <optional>
-#include <set>
 #include <span>
 
 #include "models/core/statistics.h"
@@ -77,10 +76,12 @@ StepValidationReport validate_steps(const StepValidation& request) {
     strata.add("all", outcome);
     strata.add(stratum_of(records[i]), outcome);
     strata.add(band_of(records[i]), outcome);
-    for (const std::string& of : std::set<std::string>{"", records[i].segment}) {
-      run[of][0] += predicted[i];
-      run[of][1] += records[i].latency_s;
-    }
+    const auto count = [&](const std::string& part) {
+      run[part][0] += predicted[i];
+      run[part][1] += records[i].latency_s;
+    };
+    count("");
+    if (!records[i].segment.empty()) count(records[i].segment);
     scores[steps[i].terms.launch == StepLaunch::graph].push_back(
         std::abs(std::log(predicted[i] / records[i].latency_s)) /
         model.sigma(steps[i].times, cost, steps[i].terms.launch));
