@@ -29,9 +29,7 @@ void add_query_options(const Command& command, QueryOptions& options) {
        "fp32, bf16, ... (default: the model's, or what the machine was profiled in)");
   text("--kv-dtype", options.kv_dtype, "NAME", kDeploymentGroup,
        "Of the KV cache: bf16, fp8, ... (default: the model's, else that of activations)");
-  text("--all-reduce", options.all_reduce, "ENGINE", kDeploymentGroup,
-       "GPUs: whose all-reduce, which adds the residual and norms, runs inside a node: trtllm is FlashInfer's, which "
-       "vLLM and SGLang can fuse (default: the engine's own)");
+  text("--all-reduce", options.all_reduce, "ENGINE", kDeploymentGroup, kAllReduceHelp);
   command
       .add_flag(
           "--eager", options.eager,

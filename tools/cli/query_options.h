@@ -119,6 +119,9 @@ ExpertLoad parse_load(const std::string& text, std::uint64_t seed);
 KernelStrategy parse_strategy(const std::string& text);
 std::string strategy_name(KernelStrategy strategy);
 /// @throws UsageError with the nearest name.
+inline constexpr const char* kAllReduceHelp =
+    "GPUs: whose all-reduce, which adds the residual and norms, runs inside a node: trtllm is FlashInfer's, which vLLM "
+    "and SGLang can fuse (default: the engine's own)";
 /// A framework of whom all-reduces were measured; empty stays so. @throws UsageError
 std::string parse_all_reduce(const std::string& text, const std::string& flag = "--all-reduce");
 DType parse_dtype_flag(const std::string& text, const std::string& flag = "--dtype");

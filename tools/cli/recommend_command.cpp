@@ -248,9 +248,7 @@ void add_recommend_command(const Command& app, CommandLine& line) {
   add_text_option(command, "--dtype", options->dtype, "FORMAT", "of the weights (default: the model's)");
   add_text_option(command, "--kv-dtype", options->kv_dtype, "FORMAT",
                   "of the KV cache (default: the model's, else that of activations)");
-  add_text_option(command, "--all-reduce", options->all_reduce, "ENGINE",
-                  "whose all-reduce, which adds the residual and norms, runs inside a node: trtllm is FlashInfer's, "
-                  "which vLLM and SGLang can fuse (default: the engine's own)");
+  add_text_option(command, "--all-reduce", options->all_reduce, "ENGINE", kAllReduceHelp);
   add_text_option(command, "--max-context", options->max_context, "COUNT",
                   "tokens that a sequence may have, where the model was stretched (default: what it is made for)");
   add_text_option(command, "--prompt", options->prompt, "COUNT", "tokens of a prompt (default 1024)");

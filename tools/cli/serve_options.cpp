@@ -1,6 +1,7 @@
 #include "tools/cli/serve_options.h"
 
 #include "tools/cli/command.h"
+#include "tools/cli/query_options.h"
 
 namespace moecast {
 namespace {
@@ -12,9 +13,7 @@ void add_deployment_options(const Command& command, ServeOptions& options) {
   add_text_option(command, "--dtype", options.dtype, "FORMAT", "of the weights (default: the model's)");
   add_text_option(command, "--kv-dtype", options.kv_dtype, "FORMAT",
                   "of the KV cache (default: the model's, else that of activations)");
-  add_text_option(command, "--all-reduce", options.all_reduce, "ENGINE",
-                  "whose all-reduce, which adds the residual and norms, runs inside a node: trtllm is FlashInfer's, "
-                  "which vLLM and SGLang can fuse (default: the engine's own)");
+  add_text_option(command, "--all-reduce", options.all_reduce, "ENGINE", kAllReduceHelp);
   add_text_option(command, "--tp", options.tp, "RANKS", "tensor-parallel ranks of an instance (default 1)");
   add_text_option(command, "--ep", options.ep, "RANKS", "expert-parallel ranks (default 1)");
   add_text_option(command, "--dp", options.dp, "RANKS", "data-parallel ranks of attention (default 1)");
